@@ -1,0 +1,131 @@
+"""What newly accepted documents mean for the store: services to be born, orders to be taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from controlplane.policy.catalog import Catalog, Entry
+from controlplane.policy.documents import Key, Release, Service
+from controlplane.policy.pinning import pin
+from controlplane.release.ports import Change, Record, World
+from controlplane.release.state import Phase, ReleaseState
+
+
+def accept(world: World, catalog: Catalog, actor: str, now: datetime, *, hold_orders: bool = False) -> Change:
+    """Return the change that takes in a catalog.
+
+    A service that the store has no record of starts with its initial version; what is stable afterwards is
+    the store's. Orders are one-shot: a known name and attempt is left alone, a higher attempt of an ended
+    release starts it again. Nothing here moves a share.
+
+    Args:
+        world: As it is.
+        catalog: What the documents say now.
+        actor: Who brought them.
+        now: UTC.
+        hold_orders: True for the first documents of a new store, which starts no release by itself.
+    """
+    stable = {s.name: s.initial for s in catalog.services() if s.name not in world.stable}
+    orders = [*_orders(world, catalog, now, hold_orders)]
+    withdrawn = [*_withdrawn(world, catalog)]
+    what = ", ".join(_difference(world.catalog, catalog)) or "nothing"
+    record = Record(at=now, kind="documents", action="apply", actor=actor, reason=f"accepted: {what}")
+    return Change(
+        catalog=catalog,
+        stable=stable,
+        releases=(*orders, *withdrawn),
+        records=(
+            record,
+            *(_ordered(state, actor, now) for state in orders),
+            *(_acted(state, "withdraw", state.reason, actor, now) for state in withdrawn),
+        ),
+    )
+
+
+def in_use(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
+    """Return the catalog without changes that take away what has traffic, and what was put back.
+
+    A version that is stable, canary or guarded cannot be removed; nor can its service while it is released.
+    """
+    kept: dict[Key, Entry] = {}
+    problems = []
+    for service in world.catalog.services():
+        state = world.of_service(service.name)
+        used = {world.stable.get(service.name, service.initial)}
+        used |= {state.from_version, state.to_version} if state else set()
+        after = catalog.get("Service", service.name)
+        gone = used - set(after.versions) if isinstance(after, Service) else (used if state else set())
+        if gone:
+            entry = world.catalog.entries["Service", service.name]
+            kept[entry.key] = entry
+            what = ", ".join(sorted(gone))
+            problems.append(
+                f"{entry.place}: versions: {what} of {service.name!r} is in use and cannot be removed"
+            )
+    return (Catalog.of(*{**catalog.entries, **kept}.values()) if kept else catalog), tuple(problems)
+
+
+def order(
+    catalog: Catalog, release: Release, now: datetime, *, manual: bool = False, revision: int = 0
+) -> ReleaseState:
+    """Return the state of a new release: waiting, with its policy and segments pinned."""
+    return ReleaseState(
+        name=release.name,
+        attempt=release.attempt,
+        service=release.service,
+        from_version=release.from_,
+        to_version=release.to,
+        policy=pin(catalog.policy(release.policy), catalog),
+        salt=f"{release.name}.{release.attempt}",
+        start="manual" if manual else release.start,
+        created_at=now,
+        revision=revision,
+    )
+
+
+def _orders(world: World, catalog: Catalog, now: datetime, hold: bool) -> Iterable[ReleaseState]:
+    for release in catalog.releases():
+        known = world.releases.get(release.name)
+        if known is None or (known.ended and release.attempt > known.attempt):
+            yield order(catalog, release, now, manual=hold, revision=known.revision if known else 0)
+        elif known.phase is Phase.WAITING and known.attempt == release.attempt:
+            # Not started yet: the order and its policy may still be edited.
+            fresh = order(catalog, release, known.created_at, revision=known.revision)
+            kept = {"start": known.start if known.start == "manual" else fresh.start, "halt": known.halt}
+            edited = fresh.model_copy(update={**kept, "because": known.because, "hold": known.hold})
+            if edited != known:
+                yield edited
+
+
+def _withdrawn(world: World, catalog: Catalog) -> Iterable[ReleaseState]:
+    for name, state in world.releases.items():
+        had = world.catalog.get("Release", name) is not None
+        if state.phase is Phase.WAITING and had and catalog.get("Release", name) is None:
+            reason = "its order was removed before it started"
+            yield state.model_copy(update={"phase": Phase.ROLLED_BACK, "reason": reason, "because": reason})
+
+
+def _ordered(state: ReleaseState, actor: str, now: datetime) -> Record:
+    what = f"{state.service} {state.from_version} -> {state.to_version}, policy {state.policy.name}"
+    return _acted(state, "order", what, actor, now)
+
+
+def _acted(state: ReleaseState, action: str, reason: str, actor: str, now: datetime) -> Record:
+    return Record(
+        at=now,
+        kind="action",
+        release=state.name,
+        service=state.service,
+        action=action,
+        actor=actor,
+        reason=reason,
+    )
+
+
+def _difference(before: Catalog, after: Catalog) -> Iterable[str]:
+    old, new = before.digests(), after.digests()
+    for key in sorted(old.keys() | new.keys()):
+        sign = "+" if key not in old else "-" if key not in new else "~" if old[key] != new[key] else ""
+        if sign:
+            yield f"{sign}{key[0]} {key[1]}"

@@ -1,0 +1,302 @@
+"""The control plane as operators see and move it: the port of the HTTP API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from controlplane.app.acceptance import accept, in_use, order
+from controlplane.app.publish import Publisher
+from controlplane.app.showing import show_proxy, show_release, show_service
+from controlplane.app.tick import Loop
+from controlplane.policy.documents import Release, Service
+from controlplane.policy.loading import Files, load
+from controlplane.release import watch as watching
+from controlplane.release.decide import NEW_STEP, act, dated, next_action
+from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
+from controlplane.release.state import Action, NotAllowedError, Phase, ReleaseState
+from controlplane.release.traffic import addresses
+from controlplane.sources.collector import Collector
+from controlplane.web.port import (
+    Act,
+    Applied,
+    Documents,
+    Order,
+    ProxyShown,
+    RefusedError,
+    ReleaseShown,
+    ServiceShown,
+    Switch,
+)
+
+ACTIONS = {
+    "pause": Action.PAUSE,
+    "promote": Action.PROMOTE,
+    "resume": Action.RESUME,
+    "rollback": Action.ROLL_BACK,
+}
+
+
+class Plane:
+    """Answers from what is in memory; writes through the store, one transaction per request."""
+
+    def __init__(
+        self,
+        store: Store,
+        loop: Loop,
+        publisher: Publisher,
+        collector: Collector,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._loop = loop
+        self._publisher = publisher
+        self._collector = collector
+        self._clock = clock
+        self.folder_problems: tuple[str, ...] = ()
+
+    @property
+    def world(self) -> World:
+        """The world as last written or read.
+
+        Raises:
+            RefusedError: Before the first read.
+        """
+        if self._loop.world is None:
+            raise RefusedError(503, "the state is not loaded yet")
+        return self._loop.world
+
+    @property
+    def ready(self) -> bool:
+        """True once the state is loaded and served."""
+        return self._loop.world is not None and self._publisher.revision > 0
+
+    def services(self) -> tuple[ServiceShown, ...]:
+        """Return all services, by name."""
+        return tuple(show_service(service, self.world) for service in self.world.catalog.services())
+
+    def releases(self) -> tuple[ReleaseShown, ...]:
+        """Return all releases, newest first."""
+        states = sorted(self.world.releases.values(), key=lambda s: (s.created_at, s.name), reverse=True)
+        return tuple(self._shown(state) for state in states)
+
+    def release(self, name: str) -> ReleaseShown:
+        """Return one release."""
+        return self._shown(self._state(self.world, name))
+
+    def proxies(self) -> tuple[ProxyShown, ...]:
+        """Return all connected proxies, by id."""
+        silent = dict(self._collector.quarantined)
+        shown = (show_proxy(view, self._publisher, silent) for view in self._publisher.server.views())
+        return tuple(sorted(shown, key=lambda proxy: proxy.id))
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong now: documents in the folder, fleets that cannot be rendered, the store."""
+        fleets = (f"fleet {name}: {why}" for name, why in sorted(self._publisher.problems.items()))
+        return (*self.folder_problems, *fleets, *([self._loop.failure] if self._loop.failure else []))
+
+    async def records(self, release: str | None, limit: int) -> tuple[Record, ...]:
+        """Return the newest records, oldest first."""
+        if release is not None:
+            self._state(self.world, release)
+        return await self._store.records(release, limit)
+
+    async def order(self, wanted: Order) -> ReleaseShown:
+        """Create a release."""
+        async with self._loop.lock:
+            world = await self._store.world()
+            service = _service(world, wanted.service)
+            if wanted.to not in service.versions:
+                known = ", ".join(sorted(service.versions))
+                raise RefusedError(
+                    404, f"service {service.name!r} has no version {wanted.to!r}; known: {known}"
+                )
+            if world.catalog.get("Policy", wanted.policy) is None:
+                known = ", ".join(p.name for p in world.catalog.policies()) or "none"
+                raise RefusedError(404, f"no policy is named {wanted.policy!r}; known: {known}")
+            stable = world.stable[service.name]
+            if wanted.to == stable:
+                raise RefusedError(409, f"{wanted.to!r} is what is stable already")
+            name = wanted.name or f"{service.name}-{wanted.to}"
+            known_state = world.releases.get(name)
+            if known_state is not None and not known_state.ended:
+                raise RefusedError(
+                    409, f"release {name!r} is {known_state.phase}; let it end, or roll it back"
+                )
+            document = Release.model_validate(
+                {
+                    "kind": "Release",
+                    "name": name,
+                    "service": service.name,
+                    "from": stable,
+                    "to": wanted.to,
+                    "policy": wanted.policy,
+                    "attempt": known_state.attempt + 1 if known_state else 1,
+                    "start": "auto",
+                }
+            )
+            revision = known_state.revision if known_state else 0
+            state = order(world.catalog, document, self._clock(), revision=revision)
+            reason = wanted.reason or f"{stable} -> {wanted.to}, policy {wanted.policy}"
+            await self._commit(
+                Change(releases=(state,), records=(self._record(state, "order", wanted.actor, reason),))
+            )
+            self._loop.forget(name)
+        return self.release(name)
+
+    async def act(self, release: str, action: str, wanted: Act) -> ReleaseShown:
+        """Do what an operator asks: advance, promote, pause, resume, rollback."""
+        async with self._loop.lock:
+            world = await self._store.world()
+            state = self._state(world, release)
+            if action != "advance" and action not in ACTIONS:
+                known = ", ".join(sorted({*ACTIONS, "advance"}))
+                raise RefusedError(404, f"no action is named {action!r}; known: {known}")
+            move = next_action(state) if action == "advance" else ACTIONS[action]
+            self._check_target(world, state, move)
+            reason = f"{action} by {wanted.actor}" + (f": {wanted.reason}" if wanted.reason else "")
+            try:
+                after = act(state, move, reason, _endpoints(world, state))
+            except NotAllowedError as error:
+                raise RefusedError(409, str(error)) from error
+            await self._write(state, dated(after, move, self._clock()), move, action, wanted)
+        return self.release(release)
+
+    async def switch(self, service: str, wanted: Switch) -> ServiceShown:
+        """Make a version stable at once; a release in progress is promoted if it is its, else rolled back."""
+        async with self._loop.lock:
+            world = await self._store.world()
+            document = _service(world, service)
+            if wanted.version not in document.versions:
+                known = ", ".join(sorted(document.versions))
+                raise RefusedError(
+                    404, f"service {service!r} has no version {wanted.version!r}; known: {known}"
+                )
+            if not addresses(document)[wanted.version]:
+                raise RefusedError(
+                    409, f"{wanted.version} of {service!r} has no endpoints; nothing was changed"
+                )
+            reason = f"switch to {wanted.version} by {wanted.actor}" + (
+                f": {wanted.reason}" if wanted.reason else ""
+            )
+            releases: tuple[ReleaseState, ...] = ()
+            state = world.of_service(service)
+            if state is not None and state.phase is not Phase.ROLLING_BACK:
+                move = Action.PROMOTE if wanted.version == state.to_version else Action.ROLL_BACK
+                releases = (dated(act(state, move, reason), move, self._clock()),)
+            record = Record(
+                at=self._clock(),
+                kind="action",
+                service=service,
+                release=state.name if state else "",
+                action="switch",
+                actor=wanted.actor,
+                reason=reason,
+            )
+            stable = {service: wanted.version}
+            await self._commit(Change(releases=releases, stable=stable, records=(record,)))
+        return show_service(document, self.world)
+
+    async def apply(self, documents: Documents) -> Applied:
+        """Take in documents; what they do not mention stays."""
+        files = {name: text.encode() for name, text in documents.files.items()}
+        return await self.take(files, documents.actor, keep_absent=True)
+
+    async def take(
+        self,
+        files: Files,
+        actor: str,
+        *,
+        keep_absent: bool = False,
+        hold_orders: bool = False,
+    ) -> Applied:
+        """Take in files: the whole folder, or with ``keep_absent`` some documents."""
+        async with self._loop.lock:
+            world = await self._store.world()
+            loaded = load(files, world.catalog, keep_absent=keep_absent)
+            catalog, kept = in_use(world, loaded.catalog)
+            errors = (*(str(problem) for problem in loaded.errors), *kept)
+            warnings = tuple(str(problem) for problem in loaded.problems if problem.level == "warning")
+            before, after = world.catalog.digests(), catalog.digests()
+            accepted = tuple(f"{k} {n}" for k, n in sorted(after) if before.get((k, n)) != after[k, n])
+            if before != after:
+                change = accept(world, catalog, actor, self._clock(), hold_orders=hold_orders)
+                world = await self._commit(change)
+                for state in change.releases:
+                    if state.phase is Phase.WAITING:
+                        self._loop.forget(state.name)
+        return Applied(generation=world.generation, accepted=accepted, problems=errors, warnings=warnings)
+
+    async def _write(
+        self, before: ReleaseState, after: ReleaseState, move: Action, action: str, wanted: Act
+    ) -> None:
+        watch = self._loop.watches.get(before.name)
+        evidence = {}
+        if move in NEW_STEP and watch is not None:
+            watch = watching.next_step(watch)
+            evidence = {before.name: watch.to_json()}
+        stable = {before.service: before.to_version} if move is Action.PROMOTE else {}
+        record = self._record(before, action, wanted.actor, after.because)
+        await self._commit(Change(releases=(after,), stable=stable, records=(record,), evidence=evidence))
+        if watch is not None:
+            self._loop.watches[before.name] = watch
+
+    async def _commit(self, change: Change) -> World:
+        try:
+            self._loop.world = await self._store.commit(change)
+        except StoreConflictError as error:
+            raise RefusedError(409, str(error)) from error
+        except StoreError as error:
+            raise RefusedError(503, f"nothing was changed: {error}") from error
+        return self._loop.world
+
+    def _check_target(self, world: World, state: ReleaseState, move: Action) -> None:
+        """Refuse to send traffic to a version that has nowhere to take it."""
+        if move in (Action.ROLL_BACK, Action.PROMOTE, *NEW_STEP):
+            target = state.from_version if move is Action.ROLL_BACK else state.to_version
+            if not _endpoints(world, state).get(target):
+                raise RefusedError(
+                    409, f"{target} of {state.service!r} has no endpoints; nothing was changed"
+                )
+        if move is Action.START and (other := world.of_service(state.service)) is not None:
+            raise RefusedError(
+                409, f"release {other.name!r} of {state.service!r} is {other.phase}; it comes first"
+            )
+        if move is Action.START and world.stable.get(state.service) != state.from_version:
+            stable = world.stable.get(state.service)
+            raise RefusedError(409, f"stable is {stable!r}, but the order is from {state.from_version!r}")
+
+    def _record(self, state: ReleaseState, action: str, actor: str, reason: str) -> Record:
+        return Record(
+            at=self._clock(),
+            kind="action",
+            release=state.name,
+            service=state.service,
+            action=action,
+            actor=actor,
+            step=state.at,
+            reason=reason,
+        )
+
+    def _shown(self, state: ReleaseState) -> ReleaseShown:
+        return show_release(state, self._loop.readings.get(state.name), self.world, self._publisher)
+
+    @staticmethod
+    def _state(world: World, name: str) -> ReleaseState:
+        if name not in world.releases:
+            known = ", ".join(sorted(world.releases)) or "none"
+            raise RefusedError(404, f"no release is named {name!r}; known: {known}")
+        return world.releases[name]
+
+
+def _service(world: World, name: str) -> Service:
+    document = world.catalog.get("Service", name)
+    if not isinstance(document, Service):
+        known = ", ".join(s.name for s in world.catalog.services()) or "none"
+        raise RefusedError(404, f"no service is named {name!r}; known: {known}")
+    return document
+
+
+def _endpoints(world: World, state: ReleaseState) -> dict[str, tuple[str, ...]]:
+    document = world.catalog.get("Service", state.service)
+    return addresses(document) if isinstance(document, Service) else {}

@@ -1,0 +1,98 @@
+"""Which proxies have acknowledged what a service should look like now. Pure: views and a snapshot in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from controlplane.release.decide import Propagation
+from controlplane.xds.snapshot import Resource, Snapshot
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
+from controlplane.xds.view import StreamView
+
+CONFIGURED = (CLUSTER, ROUTE, LISTENER)  # a proxy that asks for none of these is not ours to wait for
+
+
+@dataclass(frozen=True, slots=True)
+class Relevant:
+    """The resources that a service's traffic rests on, in one fleet."""
+
+    resources: tuple[tuple[str, Resource], ...]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, service: str) -> Relevant:
+        """Return the service's clusters, endpoints and routes, and the fleet's listeners and scopes."""
+        mine = f"{service}~"
+
+        def chosen() -> Iterator[tuple[str, Resource]]:
+            for type_url in (CLUSTER, ENDPOINT):
+                for name, resource in snapshot.of(type_url).items():
+                    if name.startswith(mine):
+                        yield type_url, resource
+            for resource in snapshot.of(ROUTE).values():
+                if any(type_url == CLUSTER and name.startswith(mine) for type_url, name in resource.needs):
+                    yield ROUTE, resource
+            for type_url in (SCOPED_ROUTE, LISTENER):
+                for resource in snapshot.of(type_url).values():
+                    yield type_url, resource
+
+        return cls(tuple(chosen()))
+
+
+def propagation(views: Iterable[StreamView], relevant: Relevant, at_least: int) -> Propagation:
+    """Return who has acknowledged the relevant resources and who refused one.
+
+    ``views`` are those of one fleet. A proxy with several streams has acknowledged when all of
+    them have.
+    """
+    behind: set[str] = set()
+    live: set[str] = set()
+    nacked: dict[str, str] = {}
+    for view in views:
+        if view.node is None or not any(view.of(type_url) for type_url in CONFIGURED):
+            continue
+        proxy = view.node.id
+        live.add(proxy)
+        if not _acked(view, relevant):
+            behind.add(proxy)
+        for refusal in refusals(view, relevant):
+            nacked.setdefault(proxy, refusal)
+    return Propagation(
+        live=tuple(sorted(live)),
+        acked=tuple(sorted(live - behind)),
+        nacked=tuple(sorted(nacked.items())),
+        at_least=at_least,
+    )
+
+
+def refusals(view: StreamView, relevant: Relevant | None = None) -> Iterator[str]:
+    """Yield what a proxy refuses now, and why: all of it, or what is relevant."""
+    names = None if relevant is None else {(type_url, r.name) for type_url, r in relevant.resources}
+    for asked in view.types:
+        for name, nack in asked.nacks.items():
+            if names is None or (asked.type_url, name) in names:
+                yield f"{asked.type_url.rpartition('.')[2]} {name!r}: {nack.message}"
+
+
+def _acked(view: StreamView, relevant: Relevant) -> bool:
+    for type_url, resource in relevant.resources:
+        asked = view.of(type_url)
+        # A proxy fetches endpoints, routes and scopes only once something names them; what it never asks for
+        # cannot be missing there, but routes and clusters it must have.
+        wanted = asked is not None and (asked.wildcard or resource.name in asked.names)
+        if type_url in (ROUTE, CLUSTER) and not wanted:
+            return False
+        if wanted and asked is not None and asked.acked.get(resource.name) != resource.version:
+            return False
+    return True
+
+
+def merge(parts: Iterable[Propagation]) -> Propagation:
+    """Return the propagation over several fleets."""
+    parts = tuple(parts)
+    return Propagation(
+        live=tuple(sorted({proxy for part in parts for proxy in part.live})),
+        acked=tuple(sorted({proxy for part in parts for proxy in part.acked})),
+        nacked=tuple(sorted({item for part in parts for item in part.nacked})),
+        at_least=max((part.at_least for part in parts), default=1_000_000),
+    )

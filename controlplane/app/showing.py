@@ -1,0 +1,155 @@
+"""What is shown of releases, services and proxies. Pure: states and views in, answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from controlplane.app.publish import Publisher
+from controlplane.app.tick import Reading
+from controlplane.policy.documents import Service
+from controlplane.policy.values import format_share
+from controlplane.release import watch as watching
+from controlplane.release.decide import Propagation
+from controlplane.release.ports import World
+from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.traffic import addresses
+from controlplane.release.watch import Counts, Watch
+from controlplane.web.port import ProxyShare, ProxyShown, ReleaseShown, ServiceShown, StepShown, VerdictShown
+from controlplane.xds.messages import Node
+from controlplane.xds.view import StreamView
+
+NO_COUNTS: Counts = (0, 0, 0, 0)
+
+
+def show_service(service: Service, world: World) -> ServiceShown:
+    """Return a service as it is now."""
+    release = world.of_service(service.name)
+    return ServiceShown(
+        name=service.name,
+        fleets=service.fleets,
+        hosts=tuple(dict.fromkeys(claim.host for claim in service.routes)),
+        versions=tuple(sorted(service.versions)),
+        stable=world.stable.get(service.name, service.initial),
+        release=release.name if release else "",
+    )
+
+
+def show_release(
+    state: ReleaseState, reading: Reading | None, world: World, publisher: Publisher
+) -> ReleaseShown:
+    """Return a release as it is now, with what the last tick saw."""
+    watch = reading.watch if reading else Watch()
+    verdicts = reading.verdicts if reading else ()
+    totals = [sum(row[i] for row in watch.whole.values()) for i in range(4)]
+    return ReleaseShown(
+        name=state.name,
+        attempt=state.attempt,
+        service=state.service,
+        from_version=state.from_version,
+        to_version=state.to_version,
+        policy=state.policy.name,
+        phase=state.phase,
+        halt=state.halt,
+        stage=state.stage,
+        step=state.at,
+        steps=tuple(_step(state, number) for number in range(state.steps)),
+        hold=state.hold,
+        because=state.because,
+        judged_seconds=state.judged.total_seconds(),
+        canary_requests=totals[0],
+        canary_errors=totals[1],
+        suspicion=watching.suspicion(verdicts),
+        verdicts=tuple(
+            VerdictShown(
+                metric=v.metric,
+                segment=v.segment,
+                outcome=v.outcome,
+                reason=v.reason,
+                numbers=dict(v.numbers),
+            )
+            for v in verdicts
+        ),
+        proxies=_shares(state, watch, publisher.propagation(world, state.service)) if state.active else (),
+        return_point=return_point(state, world),
+        salt=state.salt,
+        created_at=state.created_at,
+        started_at=state.started_at,
+        ended_at=state.ended_at,
+    )
+
+
+def return_point(state: ReleaseState, world: World) -> str:
+    """Say what a rollback would do now."""
+    if state.phase is Phase.PROMOTED:
+        back = f"`turnout switch {state.service} {state.from_version}`"
+        return f"past: {state.to_version} is stable; {back} goes back"
+    if state.phase is Phase.ROLLED_BACK:
+        return f"done: {state.from_version} has every request"
+    service = world.catalog.get("Service", state.service)
+    there = len(addresses(service).get(state.from_version, ())) if isinstance(service, Service) else 0
+    if not there:
+        return f"UNSAFE: {state.from_version} has no endpoints"
+    return f"one route change, to {there} endpoint{'s' if there > 1 else ''} of {state.from_version}"
+
+
+def _step(state: ReleaseState, number: int) -> StepShown:
+    step = state.policy.steps[number]
+    started = state.phase is not Phase.WAITING
+    mark: Literal["done", "current", "todo"] = "todo"
+    if started and (number < state.step or state.phase in (Phase.GUARDING, Phase.PROMOTED)):
+        mark = "done"
+    elif started and number == state.step:
+        mark = "current"
+    return StepShown(name=step.name, segment=step.segment, share=format_share(step.share), state=mark)
+
+
+def _shares(state: ReleaseState, watch: Watch, propagation: Propagation) -> tuple[ProxyShare, ...]:
+    refused = dict(propagation.nacked)
+    asked = watching.asked_share(state)
+    shares = []
+    for proxy in propagation.live:
+        canary, canary_errors, baseline, baseline_errors = watch.whole.get(proxy, NO_COUNTS)
+        here = watch.step.get((proxy, "everyone"), NO_COUNTS)
+        shares.append(
+            ProxyShare(
+                proxy=proxy,
+                acked=proxy in propagation.acked,
+                problem=refused.get(proxy, ""),
+                asked=asked,
+                observed=here[0] / (here[0] + here[2]) if here[0] + here[2] else None,
+                canary_requests=canary,
+                baseline_requests=baseline,
+                canary_errors=canary_errors,
+                baseline_errors=baseline_errors,
+            )
+        )
+    return tuple(shares)
+
+
+def show_proxy(view: StreamView, publisher: Publisher, quarantined: Mapping[str, str]) -> ProxyShown:
+    """Return one stream's proxy."""
+    node = view.node or Node("?")
+    refused = publisher.refused(view)
+    waiting = any(t.waiting_since is not None or t.gated for t in view.types)
+    state: Literal["synced", "waiting", "nacked", "behind", "unknown"] = "synced"
+    if view.group is None:
+        state = "unknown"
+    elif view.behind:
+        state = "behind"
+    elif refused:
+        state = "nacked"
+    elif waiting or not view.types:
+        state = "waiting"
+    problems = refused if view.group else ("belongs to no fleet: nodes of no Fleet document match it",)
+    return ProxyShown(
+        id=node.id,
+        fleet=view.group or "-",
+        address=view.peer.address,
+        version=".".join(map(str, node.version)) if node.version else "-",
+        protocol=view.variant,
+        connected_at=view.since,
+        state=state,
+        problems=problems,
+        statistics=quarantined.get(node.id, "ok"),
+    )

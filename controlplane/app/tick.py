@@ -1,0 +1,310 @@
+"""The tick: observe, decide, save. One transaction per tick; what is not committed did not happen."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from controlplane.evidence.learned import Learned, learn
+from controlplane.evidence.observation import Observation
+from controlplane.evidence.verdict import Verdict
+from controlplane.policy.documents import Service
+from controlplane.release import watch as watching
+from controlplane.release.decide import (
+    NEW_STEP,
+    Decision,
+    Propagation,
+    Seen,
+    apply,
+    dated,
+    decide,
+    restart_step,
+)
+from controlplane.release.ports import Change, Json, Record, Store, StoreConflictError, StoreError, World
+from controlplane.release.state import Phase, ReleaseState, Stage
+from controlplane.release.traffic import addresses
+from controlplane.release.watch import Watch
+
+log = structlog.get_logger()
+IN_PROGRESS = (Phase.PROGRESSING, Phase.GUARDING)
+
+
+class Proxies(Protocol):
+    """What the tick asks about proxies; the publisher answers."""
+
+    def propagation(self, world: World, service: str) -> Propagation:
+        """Return who has what the service should look like in a world."""
+        ...
+
+
+class Statistics(Protocol):
+    """Where observations come from."""
+
+    def observe(
+        self, world: World, start: datetime, end: datetime
+    ) -> tuple[Mapping[str, Observation], Mapping[str, Json | None]]:
+        """Return what was seen of each service since the last `commit`, and the cursors to store with it."""
+        ...
+
+    def commit(self) -> None:
+        """Say that the last observation was stored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a release in progress reads after a tick; for those who show it."""
+
+    state: ReleaseState
+    watch: Watch
+    propagation: Propagation
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What a tick starts from; ``busy`` has each service's release in progress, and grows as some start."""
+
+    now: datetime
+    elapsed: timedelta
+    world: World
+    observed: Mapping[str, Observation]
+    busy: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Step:
+    """What one tick works out for one release."""
+
+    state: ReleaseState
+    watch: Watch
+    records: tuple[Record, ...]
+    stable: Mapping[str, str]
+    reading: Reading
+
+
+class Loop:
+    """Ticks at the interval of the proxies' statistics.
+
+    ``lock`` is held from reading the world to committing; whoever else writes releases takes it too.
+    """
+
+    def __init__(self, store: Store, statistics: Statistics, proxies: Proxies, interval: timedelta) -> None:
+        self.lock = asyncio.Lock()
+        self.readings: dict[str, Reading] = {}
+        self.watches: dict[str, Watch] = {}
+        self.failure = ""
+        self.world: World | None = None
+        self._store = store
+        self._statistics = statistics
+        self._proxies = proxies
+        self._interval = interval
+        self._learned: dict[str, Learned] = {}
+        self._ticked_at: float | None = None
+        self._observed_at: datetime | None = None
+
+    async def restore(self) -> Mapping[str, Json]:
+        """Take up evidence where the store has it; returns the cursors for the statistics."""
+        self.world = await self._store.world()
+        memory = await self._store.memory()
+        self.watches = {name: Watch.from_json(body) for name, body in memory.evidence.items()}
+        self._learned = {name: Learned.from_json(body) for name, body in memory.learned.items()}
+        return memory.cursors
+
+    def forget(self, release: str) -> None:
+        """Drop what was gathered under a name: it is another attempt now."""
+        self.watches.pop(release, None)
+        self.readings.pop(release, None)
+
+    async def run(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """Tick until cancelled. A store that fails stops decisions, never the process."""
+        while True:
+            began = time.monotonic()
+            try:
+                await self.tick(now(), began)
+                self.failure = ""
+            except StoreError as error:
+                # Nothing was written, so nothing happened: the next tick reads the same counters again.
+                if not self.failure:
+                    log.error("store failed, no decisions", error=str(error))
+                self.failure = str(error)
+            await asyncio.sleep(max(0.05, self._interval.total_seconds() - (time.monotonic() - began)))
+
+    async def tick(self, now: datetime, monotonic: float) -> None:
+        """Observe, decide and save once.
+
+        Raises:
+            StoreError: If the change could not be stored; then nothing of it counts.
+        """
+        async with self.lock:
+            world = await self._store.world()
+            elapsed = (
+                timedelta(seconds=monotonic - self._ticked_at)
+                if self._ticked_at is not None
+                else timedelta(0)
+            )
+            start = self._observed_at or now - self._interval
+            observed, cursors = self._statistics.observe(world, start, now)
+            busy = {state.service: state.name for state in world.releases.values() if state.active}
+            steps = self._decide_all(_Moment(now, elapsed, world, observed, busy))
+            learned = self._learn(world, observed)
+            change = Change(
+                releases=tuple(s.state for s in steps if s.state != world.releases[s.state.name]),
+                stable={k: v for s in steps for k, v in s.stable.items()},
+                records=tuple(record for s in steps for record in s.records),
+                evidence={s.state.name: s.watch.to_json() for s in steps if s.state.active},
+                learned={name: value.to_json() for name, value in learned.items()},
+                cursors=cursors,
+                observations=tuple((s.state.name, observed[s.state.service]) for s in steps
+                                   if s.state.active and s.state.service in observed),
+            )  # fmt: skip
+            self.world = after = await self._commit(change)
+            self._ticked_at, self._observed_at = monotonic, now
+            self._statistics.commit()
+            self._learned |= learned
+            for s in steps:
+                self.watches[s.state.name] = s.watch
+                self.readings[s.state.name] = replace(s.reading, state=after.releases[s.state.name])
+                for record in s.records:
+                    log.info(
+                        f"release {record.action}",
+                        release=record.release,
+                        step=record.step,
+                        reason=record.reason,
+                    )
+
+    async def _commit(self, change: Change) -> World:
+        try:
+            return await self._store.commit(change)
+        except StoreConflictError:
+            log.warning("another writer was first; reading again")
+            raise
+
+    def _learn(self, world: World, observed: Mapping[str, Observation]) -> dict[str, Learned]:
+        learned = {}
+        for service, observation in observed.items():
+            before = self._learned.get(service, Learned())
+            after = learn(before, observation, world.stable.get(service, ""))
+            if after != before:
+                learned[service] = after
+        return learned
+
+    def _decide_all(self, at: _Moment) -> list[_Step]:
+        steps = []
+        for state in _undecided(at.world):
+            try:
+                step = self._step(state, at)
+            except Exception:
+                # One release that cannot be decided (a bug, a poisoned record) must not stop the others.
+                log.exception("release could not be decided", release=state.name)
+                continue
+            if step.state.active:
+                at.busy[state.service] = state.name
+            steps.append(step)
+        return steps
+
+    def _step(self, state: ReleaseState, at: _Moment) -> _Step:
+        service = at.world.catalog.get("Service", state.service)
+        observation = at.observed.get(state.service)
+        learned = self._learned.get(state.service, Learned())
+        propagation = self._proxies.propagation(at.world, state.service)
+        stale = _stale(observation, self._observed_at)
+        watch = self.watches.get(state.name, Watch())
+        verdicts: tuple[Verdict, ...] = ()
+        split = watching.SplitSeen()
+        if state.phase in IN_PROGRESS:
+            if observation is not None and self._observed_at is not None:
+                settled = state.stage is not Stage.PROPAGATE and state.elapsed >= self._settle
+                counting = state.stage is Stage.JUDGE and not stale and not state.halt
+                watch = watching.fold(watch, learned, observation, state, settled=settled, counting=counting)
+            verdicts = watching.verdicts(watch, learned, state)
+            split = watching.split_seen(watch, state)
+        busy = at.busy.get(state.service, "")
+        seen = Seen(
+            elapsed=at.elapsed,
+            propagation=propagation,
+            stale=stale,
+            split_problem=split.problem,
+            split_agrees=split.agrees,
+            split_missing=split.missing,
+            verdicts=verdicts,
+            endpoints=addresses(service) if isinstance(service, Service) else {},
+            suspicion=watching.suspicion(verdicts),
+            busy=busy if busy != state.name else "",
+            stable=at.world.stable.get(state.service, ""),
+        )
+        return self._decided(state, seen, watch, at.now)
+
+    def _decided(self, state: ReleaseState, seen: Seen, watch: Watch, now: datetime) -> _Step:
+        canary = seen.endpoints.get(state.to_version, ())
+        if (
+            state.phase in IN_PROGRESS
+            and state.canary_endpoints
+            and canary
+            and not {*canary} & {*state.canary_endpoints}
+        ):
+            reason = f"every endpoint of {state.to_version} was replaced; the step begins again"
+            after, watch = restart_step(state, reason, canary), watching.next_step(watch)
+            records: tuple[Record, ...] = (_record(state, Decision(None, "restarted", reason), seen, now),)
+        else:
+            decision = decide(state, seen)
+            after = dated(apply(state, decision, seen), decision.action, now)
+            if decision.action in NEW_STEP:
+                watch = watching.next_step(watch)
+            noted = decision.action is not None or decision.code not in ("", state.hold)
+            records = (_record(state, decision, seen, now),) if noted else ()
+        promoted = after.phase is Phase.PROMOTED and state.phase is not Phase.PROMOTED
+        stable = {state.service: state.to_version} if promoted else {}
+        return _Step(after, watch, records, stable, Reading(after, watch, seen.propagation, seen.verdicts))
+
+    @property
+    def _settle(self) -> timedelta:
+        # Counters lag by up to a flush, and requests that began before the ACK end after it.
+        return 2 * self._interval
+
+
+def _undecided(world: World) -> list[ReleaseState]:
+    """Releases that are not at an end, those with traffic first: they free their service for the next."""
+    states = [state for state in world.releases.values() if not state.ended]
+    return sorted(states, key=lambda s: (not s.active, s.created_at, s.name))
+
+
+def _stale(observation: Observation | None, observed_at: datetime | None) -> str:
+    """Return why an interval must not count, or ''."""
+    if observed_at is None or observation is None:
+        return "no statistics yet"
+    if observation.silent:
+        return f"no statistics from {', '.join(observation.silent)}"
+    if observation.partial:
+        return "; ".join(f"statistics of {proxy} are partial: {why}" for proxy, why in observation.partial)
+    # A proxy that is merely late is in none of the lists: its counts come with the next interval.
+    return "" if observation.fresh else "no statistics in this interval"
+
+
+def _record(state: ReleaseState, decision: Decision, seen: Seen, now: datetime) -> Record:
+    numbers: dict[str, object] = {
+        "acked": len(seen.propagation.acked),
+        "live": len(seen.propagation.live),
+        "suspicion": seen.suspicion,
+        "code": decision.code,
+        "verdicts": [
+            {"metric": v.metric, "segment": v.segment, "outcome": str(v.outcome), "numbers": dict(v.numbers)}
+            for v in seen.verdicts
+        ],
+    }
+    return Record(
+        at=now,
+        kind="decision",
+        release=state.name,
+        service=state.service,
+        action=str(decision.action) if decision.action else "hold",
+        step=state.at,
+        reason=decision.reason,
+        numbers=numbers,
+    )

@@ -1,0 +1,29 @@
+"""The command `turnout`. Commands that act speak to a running server through its HTTP API."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from controlplane.cli import demo, documents, operate, serve, show
+from controlplane.cli.client import CommandError, console
+
+app = typer.Typer(
+    name="turnout",
+    help="Release by policy on Envoy: segment by segment, on evidence, back at once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (serve, demo, documents, show, operate):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command line; an expected failure is one clear line and exit status 1."""
+    try:
+        app()
+    except CommandError as error:
+        console.error(str(error))
+        sys.exit(error.status)

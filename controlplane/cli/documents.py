@@ -1,0 +1,121 @@
+"""Commands around documents and proxies' configuration: validate, schema, apply, bootstrap."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from controlplane.cli.client import DEFAULT_SERVER, Actor, CommandError, Server, console, me, post
+from controlplane.web.port import Applied
+from controlplane.web.port import Documents as Body
+
+Paths = Annotated[list[Path], typer.Argument(help="Files, or folders whose YAML files are meant.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (validate, schema, apply, bootstrap):
+        app.command()(command)
+
+
+def validate(paths: Paths) -> None:
+    """Check documents without a server: every mistake at once, as file:line:column."""
+    from controlplane.policy.loading import load
+
+    loaded = load(_read(paths))
+    for problem in loaded.problems:
+        console.line(str(problem))
+    if loaded.errors:
+        raise CommandError(f"{len(loaded.errors)} mistake{'s' if len(loaded.errors) > 1 else ''}")
+    counts = Counter(kind for kind, _ in loaded.catalog.entries)
+    console.line(
+        f"ok: {', '.join(f'{kind} {count}' for kind, count in sorted(counts.items())) or 'no documents'}"
+    )
+
+
+def schema() -> None:
+    """Print the JSON Schema of all documents, for editors."""
+    from controlplane.policy.schema import schema as build
+
+    console.json(build())
+
+
+def apply(
+    files: Annotated[list[Path], typer.Option("--file", "-f", help="Files or folders.")],
+    actor: Actor = "",
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Give documents to a running server; what they do not mention stays in force."""
+    texts = {}
+    for name, content in _read(files).items():
+        try:
+            texts[name] = content.decode()
+        except UnicodeDecodeError as error:
+            raise CommandError(f"{name}: is not UTF-8: {error.reason} at byte {error.start}") from None
+    if not texts:
+        raise CommandError("no YAML file there")
+    applied = post(server, "/v1/documents", Body(files=texts, actor=actor or me()), Applied)
+    for problem in (*applied.warnings, *applied.problems):
+        console.line(problem)
+    for document in applied.accepted:
+        console.line(f"accepted {document}")
+    if applied.problems:
+        raise CommandError(f"{len(applied.problems)} mistakes; the last good documents stay in force")
+    if not applied.accepted:
+        console.line(f"nothing changed, generation {applied.generation}")
+
+
+def bootstrap(
+    node: Annotated[str, typer.Option(help="Id of the proxy, unique.")],
+    cluster: Annotated[str, typer.Option(help="Node cluster: what a Fleet's `nodes` matches.")],
+    control_plane: Annotated[
+        list[str], typer.Option("--control-plane", help="host:port of the xDS port; again for a second one.")
+    ] = ["127.0.0.1:18000"],  # noqa: B006 - typer copies it
+    flush: Annotated[
+        str, typer.Option(help="How often statistics are pushed; as `serve --interval`.")
+    ] = "5s",
+    admin: Annotated[str, typer.Option(help="Address of Envoy's admin page.")] = "127.0.0.1:9901",
+    sotw: Annotated[bool, typer.Option("--sotw", help="State-of-the-world instead of delta.")] = False,
+    tls: Annotated[
+        tuple[str, str, str, str] | None,
+        typer.Option(
+            help="Certificate, key, CA (files on the proxy), and the DNS name of the control plane."
+        ),
+    ] = None,
+) -> None:
+    """Print the bootstrap of one proxy."""
+    from controlplane.policy.values import parse_address, parse_duration
+    from controlplane.resources.bootstrap import Tls
+    from controlplane.resources.bootstrap import bootstrap as build
+
+    try:
+        for address in (*control_plane, admin):
+            parse_address(address)
+        built = build(
+            node,
+            cluster,
+            control_plane,
+            variant="sotw" if sotw else "delta",
+            flush=parse_duration(flush),
+            admin=admin,
+            tls=Tls(*tls) if tls else None,
+        )
+    except ValueError as error:
+        raise CommandError(str(error), 2) from None
+    console.line(yaml.safe_dump(built, sort_keys=False, width=110).rstrip())
+
+
+def _read(paths: list[Path]) -> dict[str, bytes]:
+    from controlplane.app.folder import FolderError, read_file, read_folder
+
+    found: dict[str, bytes] = {}
+    for path in paths:
+        try:
+            found |= read_folder(path) if path.is_dir() else {str(path): read_file(path)}
+        except FolderError as error:
+            raise CommandError(str(error)) from None
+    return found

@@ -1,0 +1,194 @@
+"""`turnout get …` and `turnout explain`: what there is, and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import typer
+from pydantic import TypeAdapter
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from controlplane.cli.client import DEFAULT_SERVER, Output, Server, Watch, check_output, console, get
+from controlplane.release.ports import Record
+from controlplane.web.port import ProxyShown, ReleaseShown, ServiceShown, VerdictShown
+
+T = TypeVar("T")
+LADDER = {"done": ("●", "green"), "current": ("◉", "bold cyan"), "todo": ("○", "dim")}
+PHASES = {
+    "promoted": "green",
+    "rolled_back": "red",
+    "rolling_back": "red",
+    "guarding": "cyan",
+    "progressing": "cyan",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(help="Show services, releases and proxies.", no_args_is_help=True)
+    for command in (services, releases, release, proxies):
+        group.command()(command)
+    app.add_typer(group, name="get")
+    app.command()(explain)
+
+
+def services(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Watch = False) -> None:
+    """List services: hosts, versions, what is stable."""
+    _show(
+        lambda: get(server, "/v1/services", tuple[ServiceShown, ...]),
+        lambda shown: _table(
+            ("service", "stable", "versions", "release", "fleets", "hosts"),
+            [
+                (s.name, s.stable, _join(s.versions), s.release or "-", _join(s.fleets), _join(s.hosts))
+                for s in shown
+            ],
+        ),
+        output,
+        watch,
+    )
+
+
+def releases(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Watch = False) -> None:
+    """List releases, newest first."""
+    _show(
+        lambda: get(server, "/v1/releases", tuple[ReleaseShown, ...]),
+        lambda shown: _table(
+            ("release", "service", "from", "to", "phase", "step", "why"),
+            [(r.name, r.service, r.from_version, r.to_version, _phase(r), r.step, r.because) for r in shown],
+        ),
+        output,
+        watch,
+    )
+
+
+def release(
+    name: str, server: Server = DEFAULT_SERVER, output: Output = "text", watch: Watch = False
+) -> None:
+    """Show one release: steps, proxies, evidence."""
+    _show(lambda: get(server, f"/v1/releases/{name}", ReleaseShown), release_view, output, watch)
+
+
+def proxies(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Watch = False) -> None:
+    """List connected proxies: what they acknowledged, what they refused, their statistics."""
+    _show(
+        lambda: get(server, "/v1/proxies", tuple[ProxyShown, ...]),
+        lambda shown: _table(
+            ("proxy", "fleet", "state", "envoy", "protocol", "statistics", "address", "problems"),
+            [
+                (
+                    p.id,
+                    p.fleet,
+                    p.state,
+                    p.version,
+                    p.protocol,
+                    p.statistics,
+                    p.address,
+                    _join(p.problems, "; "),
+                )
+                for p in shown
+            ],
+        ),
+        output,
+        watch,
+    )
+
+
+def explain(name: str, server: Server = DEFAULT_SERVER, output: Output = "text") -> None:
+    """Say why a release is where it is: each condition with its numbers, and the last decisions."""
+    shown = get(server, f"/v1/releases/{name}", ReleaseShown)
+    records = get(server, "/v1/records", tuple[Record, ...], {"release": name, "limit": 20})
+    if check_output(output):
+        console.json(
+            {
+                "release": shown.model_dump(mode="json"),
+                "records": [r.model_dump(mode="json") for r in records],
+            }
+        )
+        return
+    table = _table(
+        ("when", "who", "what", "step", "why"),
+        [(f"{r.at:%H:%M:%S}", r.actor, r.action, r.step, r.reason) for r in records],
+    )
+    _print(Group(release_view(shown), Text(), Text("decisions", "bold"), table))
+
+
+def release_view(shown: ReleaseShown) -> RenderableType:
+    """Return a release as one screen."""
+    title = Text.assemble(
+        (f"{shown.name} ", "bold"),
+        f"{shown.service} {shown.from_version} → {shown.to_version}  policy {shown.policy}  ",
+        (_phase(shown), PHASES.get(shown.phase, "yellow")),
+        f"  {shown.stage}" if shown.phase == "progressing" else "",
+    )
+    ladder = Text("  ").join(
+        Text(f"{LADDER[step.state][0]} {step.name} {step.share}", LADDER[step.state][1])
+        for step in shown.steps
+    )
+    because = Text.assemble(("why      ", "dim"), shown.because or "-")
+    back = Text.assemble(("rollback ", "dim"), shown.return_point)
+    share = _table(
+        ("proxy", "asked", "acknowledged", "observed", "canary", "errors", "baseline", "errors"),
+        [
+            (p.proxy, f"{p.asked:.1%}", p.problem or ("yes" if p.acked else "not yet"),
+             "-" if p.observed is None else f"{p.observed:.1%}",
+             str(p.canary_requests), str(p.canary_errors), str(p.baseline_requests), str(p.baseline_errors))
+            for p in shown.proxies
+        ],
+    )  # fmt: skip
+    return Group(title, ladder, because, back, Text(), share, Text(), _verdicts(shown.verdicts))
+
+
+def _verdicts(verdicts: Sequence[VerdictShown]) -> Table:
+    return _table(
+        ("condition", "segment", "verdict", "why"),
+        [(v.metric, v.segment, v.outcome, v.reason) for v in verdicts],
+    )
+
+
+def _join(words: Sequence[str], between: str = ", ") -> str:
+    return between.join(words) or "-"
+
+
+def _phase(shown: ReleaseShown) -> str:
+    return f"{shown.phase} ({shown.halt})" if shown.halt else shown.phase
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _print(view: RenderableType) -> None:
+    terminal = Console()
+    # Without a terminal the width is a guess of 80, which would fold what a script reads.
+    (terminal if terminal.is_terminal else Console(width=240, soft_wrap=True)).print(view)
+
+
+def _show(read: Callable[[], T], view: Callable[[T], RenderableType], output: str, watch: bool) -> None:
+    as_json = check_output(output)
+    try:
+        if watch and not as_json and Console().is_terminal:
+            with Live(view(read()), auto_refresh=False) as live:
+                while True:
+                    time.sleep(1)
+                    live.update(view(read()), refresh=True)
+        while True:
+            shown = read()
+            if as_json:
+                console.json(TypeAdapter(type(shown)).dump_python(shown, mode="json"))
+            else:
+                _print(view(shown))
+            if not watch:
+                return
+            time.sleep(1)
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,276 @@
+"""The demo in the terminal: a live picture, or one line per change."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from controlplane.demo.status import DecisionStatus, DemoStatus, Mark, Verdict
+
+_MARKS: dict[Mark, tuple[str, str]] = {
+    "done": ("●", "green"),
+    "now": ("◉", "bold cyan"),
+    "todo": ("○", "bright_black"),
+    "failed": ("✕", "bold red"),
+}
+_VERDICTS: dict[Verdict, tuple[str, str]] = {
+    "pass": ("pass", "green"),
+    "fail": ("fail", "bold red"),
+    "not yet": ("not yet", "yellow"),
+}
+_PHASES = {
+    "progressing": "cyan",
+    "guarding": "blue",
+    "promoted": "green",
+    "rolling back": "red",
+    "rolled back": "red",
+}
+_DIM = "bright_black"
+_BAR = 24
+_WIDTH = 100
+
+
+class LiveView:
+    """The picture, redrawn in place while it is entered as a context."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, status: DemoStatus) -> None:
+        """Draw the status."""
+        self._live.update(draw(status), refresh=True)
+
+
+class LineView:
+    """For logs and pipes: one line when phase, step or activity change, and one per decision."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: tuple[str, int, str] | None = None
+        self._told: set[DecisionStatus] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def show(self, status: DemoStatus) -> None:
+        """Print what is new."""
+        for decision in status.decisions:
+            if decision not in self._told:
+                self._told.add(decision)
+                self._line(f"{decision.at:7.1f}s  {decision.action}: {decision.reason}")
+        now = (status.phase, status.step, status.activity)
+        if now != self._last:
+            self._last = now
+            self._line(f"{status.seconds:7.1f}s  {status.phase}{_position(status)}: {status.activity}")
+        for line in status.conclusion:
+            self._line(f"{status.seconds:7.1f}s  {line}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def draw(status: DemoStatus) -> RenderableType:
+    """Return the whole picture, at most _WIDTH columns wide."""
+    parts: list[RenderableType] = [
+        _title(status),
+        Padding(_ladder(status), (1, 0, 0, 0)),
+        Padding(_proxies(status), (1, 0, 0, 0)),
+        Padding(_evidence(status), (1, 0, 0, 0)),
+        Padding(_users(status), (1, 0, 0, 0)),
+    ]
+    if status.decisions:
+        parts.append(Padding(_decisions(status), (1, 0, 0, 0)))
+    if status.conclusion:
+        colour = _PHASES.get(status.phase, "yellow")
+        lines = Text("\n".join(status.conclusion[1:]))
+        title = Text(status.conclusion[0], style=f"bold {colour}")
+        parts.append(
+            Padding(
+                Panel(
+                    lines,
+                    title=title,
+                    title_align="left",
+                    border_style=colour,
+                    box=box.ROUNDED,
+                    padding=(0, 2),
+                ),
+                (1, 0, 0, 0),
+            )
+        )
+    return Panel(Group(*parts), border_style=_DIM, box=box.ROUNDED, padding=(0, 2), width=_WIDTH)
+
+
+def _position(status: DemoStatus) -> str:
+    if not status.step or status.phase not in ("progressing", "rolling back"):
+        return ""
+    return f" {status.step}/{len(status.steps)} {status.steps[status.step - 1].name}"
+
+
+def _title(status: DemoStatus) -> Table:
+    left = Text.assemble(
+        (status.service, "bold"),
+        ("  ", ""),
+        (status.from_, _DIM),
+        (" → ", _DIM),
+        (status.to, "bold"),
+        (f"  {status.release}", _DIM),
+    )
+    right = Text.assemble(
+        (f"{status.phase}{_position(status)}", f"bold {_PHASES.get(status.phase, 'yellow')}"),
+        (f"   {_clock(status.seconds)}", _DIM),
+    )
+    table = Table.grid(expand=True)
+    table.add_column(justify="left", no_wrap=True, overflow="ellipsis")
+    table.add_column(justify="right", no_wrap=True)
+    table.add_row(left, right)
+    fault = (f"fault {status.fault}", "magenta") if status.fault != "none" else ("no fault", _DIM)
+    table.add_row(Text(status.activity, style=_DIM), Text.assemble(fault))
+    return table
+
+
+def _ladder(status: DemoStatus) -> Table:
+    """Draw the steps side by side: mark and line, name, share, segment."""
+    table = Table.grid(expand=True)
+    for _ in status.steps:
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    rails, names, shares, segments = [], [], [], []
+    cell = (_WIDTH - 6) // max(1, len(status.steps))
+    for number, step in enumerate(status.steps, 1):
+        sign, style = _MARKS[step.mark]
+        rail = "green" if step.mark == "done" else _DIM
+        line = "" if number == len(status.steps) else "─" * cell
+        rails.append(Text.assemble((sign, style), (line, rail), no_wrap=True, overflow="crop"))
+        names.append(Text(step.name, style="bold cyan" if step.mark == "now" else style))
+        shares.append(Text(step.share, style="" if step.mark == "now" else _DIM))
+        segments.append(Text(step.segment, style=_DIM))
+    table.add_row(*rails)
+    table.add_row(*names)
+    table.add_row(*shares)
+    table.add_row(*segments)
+    return table
+
+
+def _proxies(status: DemoStatus) -> Table:
+    table = Table(box=None, expand=True, padding=(0, 2, 0, 0), header_style=_DIM, show_edge=False)
+    table.add_column("proxy", no_wrap=True)
+    for name in ("asked", "acknowledged", "observed", "requests", "errors"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
+    for proxy in status.proxies:
+        agreed = proxy.acked == proxy.asked
+        table.add_row(
+            proxy.name,
+            _share(proxy.asked),
+            Text(_share(proxy.acked), style="green" if agreed else "yellow"),
+            _share(proxy.observed),
+            f"{proxy.requests:,}",
+            Text(f"{proxy.errors:,}", style="" if proxy.errors else _DIM),
+            Text(proxy.note, style="yellow"),
+        )
+    return table
+
+
+def _evidence(status: DemoStatus) -> Table:
+    table = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, min_width=12)
+    table.add_column(no_wrap=True, width=_BAR)
+    table.add_column(no_wrap=True, min_width=9)
+    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    # e = 1 says nothing: the bar begins there, and only what lies above speaks against the canary.
+    height = math.log(max(1.0, status.harm)) / math.log(status.harm_limit)
+    colour = "red" if height >= 1 else "yellow" if height > 0.5 else "green"
+    table.add_row(
+        Text("harm", style=_DIM),
+        _bar(height, colour),
+        Text(f"e {_number(status.harm)}", style=colour),
+        Text(f"rolled back at {status.harm_limit:g}, log scale", style=_DIM),
+    )
+    for proof in status.proofs:
+        word, style = _VERDICTS[proof.verdict]
+        filled = 1.0 if proof.verdict == "pass" else proof.proof
+        table.add_row(
+            Text(proof.metric, style=_DIM),
+            _bar(filled, "red" if proof.verdict == "fail" else "green" if filled >= 1 else "cyan"),
+            Text(word, style=style),
+            Text(proof.detail, style=_DIM),
+        )
+    return table
+
+
+def _users(status: DemoStatus) -> Table:
+    """Draw what the users saw: a line for each version, and the sums."""
+    load = status.load
+    table = Table(box=None, expand=True, padding=(0, 2, 0, 0), header_style=_DIM, show_edge=False)
+    table.add_column("users saw", no_wrap=True)
+    for name in ("requests", "failed", "p50", "p95", "p99"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", ratio=1)
+    for seen in load.versions:
+        failed = f"{seen.failed:,} ({seen.failed / max(1, seen.requests):.1%})"
+        times = (f"{ms} ms" if ms is not None else "" for ms in (seen.p50, seen.p95, seen.p99))
+        table.add_row(seen.version, f"{seen.requests:,}", failed, *times)
+    bad = f"{load.unexplained:,} unexplained failures", "bold red" if load.unexplained else _DIM
+    back = f"{status.moved_back:,} moved back", "bold red" if status.moved_back else _DIM
+    sums = Text.assemble(
+        (f"{load.rate:,.0f} requests/s  ·  {load.users_on_canary:,} of {load.users:,} users had it", _DIM),
+        ("  ·  ", _DIM),
+        back,
+        ("  ·  ", _DIM),
+        bad,
+    )
+    both = Table.grid(expand=True)
+    both.add_row(table)
+    both.add_row(sums)
+    return both
+
+
+def _decisions(status: DemoStatus) -> Table:
+    table = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    table.add_column(justify="right", no_wrap=True, style=_DIM)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis", style=_DIM)
+    for decision in status.decisions[-4:]:
+        table.add_row(_clock(decision.at), decision.action, decision.reason)
+    return table
+
+
+def _bar(share: float, colour: str) -> Text:
+    """Return a bar that is filled by ``share`` (cut to 0..1)."""
+    filled = round(_BAR * min(1.0, max(0.0, share)))
+    return Text.assemble(("━" * filled, colour), ("─" * (_BAR - filled), "grey30"))
+
+
+def _share(ppm: int | None) -> str:
+    return "–" if ppm is None else f"{ppm / 10_000:.1f} %"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}" if value < 1e6 else f"{value:.0e}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    return f"{minutes}:{rest:02d}"

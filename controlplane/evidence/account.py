@@ -1,0 +1,185 @@
+"""The state of one metric, alike for all metrics, and the setting in which it is folded and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from math import log
+from typing import Any, Protocol
+
+from controlplane.evidence.blocks import Block, Blocks
+from controlplane.evidence.learned import Learned
+from controlplane.evidence.likelihood import FIRST_MASS, advance, restart_mass
+from controlplane.evidence.verdict import Verdict
+
+ALPHA = 0.01  # chance of rolling back a good release
+BETA = 0.05  # chance that a step passes which does the harm that it should exclude
+ENOUGH = log(1 / BETA)
+# Evidence of no harm is kept between these: a long good time must not outweigh a fault that begins later in
+# the step, and an outage of both versions must not be paid for long after it.
+LEAST, MOST = -2 * ENOUGH, ENOUGH + 2
+RECENT_HALF_LIFE = 30.0  # seconds
+FULL_MARGIN = 1.0  # at least this margin for a segment that borrows its baseline: other users, other habits
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a release is held to.
+
+    Attributes:
+        errors_margin: How much higher than the baseline's the error rate may be, as a ratio; None: not
+            compared.
+        client_errors_margin: The same for 4xx.
+        latency_margin: How much slower than the baseline, as a ratio; None: not compared.
+        latency: Pairs of quantile in 0..1 and position in EDGES_MS.
+        success_rate: The least share of requests that are not errors, in 0..1.
+        harm: Share of the service's requests that a step may spoil unseen; smaller is slower.
+        warm_up: From the start of a release, while the canary may be up to three times as slow.
+    """
+
+    errors_margin: float | None = 0.25
+    client_errors_margin: float | None = None
+    latency_margin: float | None = None
+    latency: tuple[tuple[float, int], ...] = ()
+    success_rate: float | None = None
+    harm: float = 0.0025
+    warm_up: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a release stands in an interval.
+
+    Attributes:
+        canary: Version that is released.
+        stable: Version of the baseline.
+        limits: What it is held to.
+        elapsed: Since the release's start, at the end of the interval.
+        next_share: Largest share of requests, in 0..1, that the canary gets when this step passes.
+        counting: Whether the interval counts for promotion: wholly after verification, complete data.
+        full_segments: Segments with a share of 100 %, which have no baseline of their own.
+    """
+
+    canary: str
+    stable: str
+    limits: Limits
+    elapsed: timedelta
+    next_share: float
+    counting: bool = True
+    full_segments: frozenset[str] = frozenset()
+
+    def tolerated(self, rate: float, margin: float = 0.25) -> float:
+        """Return the rise of a rate that promotion must exclude; exposure times rise is always alike.
+
+        A policy that tolerates more against the baseline asks for less proof: three times its margin.
+        """
+        return max(self.limits.harm / max(self.next_share, 1e-4), 3 * margin * rate, 0.002)
+
+
+Counts = tuple[float, float, float, float]  # canary requests, events, baseline requests, events
+NO_COUNTS: Counts = (0, 0, 0, 0)
+
+
+def plus(a: Counts, b: Counts, decay: float = 1.0) -> Counts:
+    """Return the sum of counts, the second decayed."""
+    return (a[0] + b[0] * decay, a[1] + b[1] * decay, a[2] + b[2] * decay, a[3] + b[3] * decay)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one metric has gathered. All evidence is kept as natural logarithms.
+
+    Attributes:
+        processes: By label: evidence of a fault since the release began, one figure per alternative.
+        promotion: Evidence of no harm in this step.
+        step: Counts by segment that this step's promotion rests on.
+        whole: Counts by segment since the release began.
+        recent: The same with a half-life of half a minute.
+    """
+
+    processes: Mapping[str, tuple[float, ...]]
+    promotion: float
+    step: Mapping[str, Counts]
+    whole: Mapping[str, Counts]
+    recent: Mapping[str, Counts]
+
+    def promoted(self, gain: float) -> Account:
+        """Return the account with more evidence of no harm, or less."""
+        return replace(self, promotion=max(LEAST, min(MOST, self.promotion + gain)))
+
+    def process(self, label: str, width: int, minute: int) -> tuple[float, ...]:
+        """Return a process as it stood; one that is new has all the mass of the minutes until then."""
+        return self.processes.get(label) or (log(FIRST_MASS + restart_mass(0, minute)),) * width
+
+    def counted(self, blocks: Iterable[Block], counter: int, seconds: float, counting: bool) -> Account:
+        """Return the account with the blocks' counts."""
+        decay = 0.5 ** (seconds / RECENT_HALF_LIFE)
+        whole, step = dict(self.whole), dict(self.step)
+        recent: dict[str, Counts] = {s: plus(NO_COUNTS, c, decay) for s, c in self.recent.items()}
+        fresh: dict[str, Counts] = {}
+        for block in blocks:
+            seen = (block.canary[0], block.canary[counter], block.baseline[0], block.baseline[counter])
+            fresh[block.segment] = plus(seen, fresh.get(block.segment, NO_COUNTS))
+        for table in (whole, recent, *((step,) if counting else ())):
+            for segment, counts in fresh.items():
+                table[segment] = plus(counts, table.get(segment, NO_COUNTS))
+        return replace(self, whole=whole, recent=recent, step=step)
+
+    def next_step(self) -> Account:
+        """Return the account without what belongs to one step."""
+        return replace(self, promotion=0.0, step={})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        tables = {"step": self.step, "whole": self.whole, "recent": self.recent, "processes": self.processes}
+        return {"promotion": self.promotion} | {
+            name: {key: list(table[key]) for key in sorted(table)} for name, table in tables.items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Account:
+        """Return the account of :meth:`to_json`."""
+        tables = {
+            name: {key: tuple(row) for key, row in data[name].items()}
+            for name in ("processes", "step", "whole", "recent")
+        }
+        return cls(promotion=data["promotion"], **tables)
+
+
+EMPTY = Account({}, 0.0, {}, {}, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One observation, ready to be folded."""
+
+    blocks: Blocks
+    learned: Learned
+    stage: Stage
+    seconds: float
+    minutes: tuple[int, int]  # of the release: at the last fold, and now
+    counting: bool
+
+    def moved(self, account: Account, label: str, gain: list[float]) -> tuple[float, ...]:
+        """Return one process of an account after this interval."""
+        before, now = self.minutes
+        past = account.process(label, len(gain), before)
+        return advance(past, restart_mass(before, now), gain)
+
+
+class Metric(Protocol):
+    """One thing that a release is judged by."""
+
+    @property
+    def name(self) -> str:
+        """How verdicts call it."""
+        ...
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        ...
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        ...

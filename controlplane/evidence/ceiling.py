@@ -1,0 +1,106 @@
+"""Absolute limits as tests on counts: at most a share of the canary's requests may be bad.
+
+A limit fails when the canary breaks it and is worse than the concurrent baseline: each interval counts only
+for the lesser of the evidence against the limit and against the baseline. So a breach of both never fails.
+Source: docs/decision-rule.md, section 5.5, "absolute SLO".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import log
+
+from controlplane.evidence.account import ENOUGH, Account, Interval, Stage
+from controlplane.evidence.learned import Learned
+from controlplane.evidence.likelihood import binomial, log_mean_exp, no_harm, no_harm_rate
+from controlplane.evidence.reading import Reading, Words, percent, total
+from controlplane.evidence.verdict import Verdict
+from controlplane.policy.documents import EVERYONE
+
+ALTERNATIVES = (1.3, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0, 90.0)  # multiples of the limit
+ALIKE = 1.25  # ratio of rates up to which both versions count as breaching alike
+PROCESS = "breach"
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """At most ``allowed`` (in 0..1) of the canary's requests may be counted by ``counter``.
+
+    It passes when the last half minute stays within the limit, the step's requests exclude ``allowed`` plus
+    the harm that the step tolerates, and the baseline does not breach the limit itself.
+
+    Attributes:
+        name: The metric's name.
+        counter: Position in a row.
+        allowed: The limit.
+        threshold: e-value at which it fails.
+        event: What is counted, for reasons.
+    """
+
+    name: str
+    counter: int
+    allowed: float
+    threshold: float
+    event: str
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        pooled = interval.blocks
+        gain = [value / interval.learned.swing(self.counter) for value in self._gain(interval)]
+        account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
+        if interval.counting and pooled.canary[0]:
+            added = no_harm(
+                pooled.canary[self.counter],
+                pooled.canary[0],
+                self.allowed,
+                interval.stage.tolerated(self.allowed),
+            )
+            account = account.promoted(added)
+        return account.counted(pooled.blocks, self.counter, interval.seconds, interval.counting)
+
+    def _gain(self, interval: Interval) -> list[float]:
+        n_c, k_c = interval.blocks.canary[0], interval.blocks.canary[self.counter]
+        n_b, k_b = interval.blocks.baseline[0], interval.blocks.baseline[self.counter]
+        grid = [min(a, 0.95 / self.allowed) for a in ALTERNATIVES]
+        limit = [k_c * log(a) - (a - 1) * self.allowed * n_c for a in grid]
+        if EVERYONE in interval.stage.full_segments:
+            return limit  # nobody is left on the baseline: the limit alone
+        if not n_c or not n_b:
+            return [0.0] * len(grid)
+        baseline = [binomial(k_c, k_c + k_b, n_c / n_b, ALIKE, ALIKE * a) for a in grid]
+        return [min(pair) for pair in zip(limit, baseline, strict=True)]
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        log_e = log_mean_exp(account.processes[PROCESS]) if account.processes else 0.0
+        excess = {s: counts[1] - self.allowed * counts[0] for s, counts in account.recent.items()}
+        reading = Reading(account, log_e, self.threshold, excess)
+        n_c, k_c, *_ = reading.counts
+        recent = total(account.recent)
+        above = "the canary is above the limit, not beyond doubt"
+        words = Words(
+            fault=f"the limit is broken in segment {reading.segment}",
+            doubt=above,
+            good="the limit is kept",
+            short="within the limit, too few requests to be sure",
+            seen=(
+                f"{percent(k_c, n_c)} of {n_c:.0f} canary requests {self.event}, "
+                f"allowed {percent(self.allowed, 1)}"
+            ),
+        )
+        holds = (
+            (self._baseline_breaches(learned, stage), "the baseline breaches the limit itself"),
+            (recent[1] > self.allowed * recent[0], above),
+        )
+        needed = self._needed(account, stage, k_c / n_c if n_c else 0.0)
+        return reading.answer(self.name, words, holds, needed, "bad")
+
+    def _baseline_breaches(self, learned: Learned, stage: Stage) -> bool:
+        """Return whether the baseline's last half minute is above the limit by more than chance explains."""
+        expected = self.allowed * learned.recent[0]
+        chance = 2 * (expected * learned.swing(self.counter)) ** 0.5
+        return EVERYONE not in stage.full_segments and learned.recent[self.counter] > expected + chance
+
+    def _needed(self, account: Account, stage: Stage, rate: float) -> float | None:
+        speed = no_harm_rate(self.allowed, rate, stage.tolerated(self.allowed))
+        return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None

@@ -1,0 +1,171 @@
+"""Error rates against the concurrent baseline.
+
+Rollback evidence is conditional on the errors of both versions together, so drift and shared outages cancel.
+Source: docs/decision-rule.md, sections 5.3 and 5.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
+from controlplane.evidence.blocks import Block
+from controlplane.evidence.learned import Learned
+from controlplane.evidence.likelihood import (
+    binomial,
+    cautious,
+    log_mean_exp,
+    log_mixture,
+    no_harm,
+    no_harm_rate,
+)
+from controlplane.evidence.reading import Reading, Words, percent
+from controlplane.evidence.verdict import Verdict
+
+ALTERNATIVES = (
+    1.5,
+    2.0,
+    3.0,
+    5.0,
+    10.0,
+    20.0,
+    50.0,
+    100.0,
+    300.0,
+)  # faults, as multiples of what is tolerated
+LEAST_RISE = 0.001  # a rise by 0.1 percentage points is always tolerated
+QUASI_MOST = 1.0  # that one block may add to the process for small lasting faults: a burst is not lasting
+DENSE_RATE, DENSE_EVENTS = 0.05, 10  # above five times the usual rate; what an interval must have to be dense
+MOSTLY = 4.0  # canary requests per baseline request from which on the dense process counts
+MAIN, QUASI, DENSE, SEGMENT = "main", "quasi", "dense", "segment:"
+MAIN_WEIGHT, QUASI_WEIGHT, DENSE_WEIGHT, SEGMENT_WEIGHT = 0.45, 0.2, 0.15, 0.2
+ACQUAINTED = 50  # requests of the baseline before anything is compared with it
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A counter's share of the canary's requests, compared with the baseline's.
+
+    Attributes:
+        name: The metric's name.
+        counter: Position in a row.
+        margin: Tolerated rise, as a ratio.
+        threshold: e-value at which it fails.
+    """
+
+    name: str
+    counter: int
+    margin: float
+    threshold: float
+
+    def grid(self, learned: Learned, borrowed: bool) -> tuple[float, ...]:
+        """Return the tolerated ratio of rates, then the alternatives, none above what a rate can be."""
+        rate = learned.rate(self.counter)
+        margin = max(self.margin, FULL_MARGIN) if borrowed else self.margin
+        null = max(1 + margin, 1 + LEAST_RISE / rate)
+        return (null, *(max(null, min(null * a, 0.95 / rate)) for a in ALTERNATIVES))
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        learned, blocks = interval.learned, interval.blocks.blocks
+        gains = self._gains(account, blocks, learned)
+        processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
+        account = replace(account, processes=processes)
+        if interval.counting:
+            added = sum(self._no_harm(block, interval) for block in blocks if block.canary[0])
+            account = account.promoted(added)
+        return account.counted(blocks, self.counter, interval.seconds, interval.counting)
+
+    def _gains(self, account: Account, blocks: tuple[Block, ...], learned: Learned) -> dict[str, list[float]]:
+        """Return what the interval adds to each process, for each alternative."""
+        width, counter = len(ALTERNATIVES), self.counter
+        grids = {borrowed: self.grid(learned, borrowed) for borrowed in (False, True)}
+        clusters, spread = learned.cluster_rate(counter), learned.spread(counter)
+        swing = learned.swing(counter)
+        gains = {label: [0.0] * width for label in (MAIN, QUASI, DENSE, *account.processes)}
+        gains[DENSE] = self._dense(blocks, learned, grids[False])
+        for block in blocks:
+            requests, events = (block.canary[0], block.baseline[0]), block.canary[counter]
+            both = events + block.baseline[counter]
+            if not all(requests):
+                continue
+            segment = gains.setdefault(SEGMENT + block.segment, [0.0] * width)
+            if both:
+                plain, least = cautious(
+                    events, requests, both, clusters * sum(requests), grids[block.borrowed]
+                )
+                _add(segment, least, spread)
+                # A borrowed baseline is in a block of its own already: one process must not count it twice.
+                if not block.borrowed:
+                    _add(gains[MAIN], least, spread)
+                    _add(gains[QUASI], [min(value, QUASI_MOST * swing) for value in plain], swing)
+        return gains
+
+    def _dense(self, blocks: tuple[Block, ...], learned: Learned, grid: tuple[float, ...]) -> list[float]:
+        """Return what the interval adds when much fails and only a hold-back is left on the baseline.
+
+        Then a burst is on the canary anyway and says little. What tells a fault from a shared outage is that
+        the few requests of the baseline do not fail; amid an outage they fail independently of one another.
+        """
+        own = [block for block in blocks if not block.borrowed]
+        n_c, n_b = sum(b.canary[0] for b in own), sum(b.baseline[0] for b in own)
+        k_c, k_b = sum(b.canary[self.counter] for b in own), sum(b.baseline[self.counter] for b in own)
+        dense = (DENSE_RATE + 5 * learned.rate(self.counter)) * (n_c + n_b)
+        if not n_b or n_c < MOSTLY * n_b or k_c + k_b < max(DENSE_EVENTS, dense):
+            return [0.0] * len(ALTERNATIVES)
+        return [binomial(k_c, k_c + k_b, n_c / n_b, grid[0], rho) for rho in grid[1:]]
+
+    def _no_harm(self, block: Block, interval: Interval) -> float:
+        rate = interval.learned.rate_now(self.counter, interval.blocks.baseline)
+        tolerated = interval.stage.tolerated(interval.learned.rate(self.counter), self.margin)
+        base = rate * (1 + max(self.margin, FULL_MARGIN)) if block.borrowed else rate
+        return no_harm(block.canary[self.counter], block.canary[0], base, tolerated)
+
+    def log_e(self, account: Account) -> float:
+        """Return the logarithm of the evidence of a fault."""
+        if MAIN not in account.processes:
+            return 0.0
+        loud = list(self._loudness(account).values())
+        weights = ((MAIN_WEIGHT, MAIN), (QUASI_WEIGHT, QUASI), (DENSE_WEIGHT, DENSE))
+        parts = [(weight, log_mean_exp(account.processes[label])) for weight, label in weights]
+        return log_mixture((*parts, (SEGMENT_WEIGHT, log_mean_exp(loud) if loud else parts[0][1])))
+
+    def _loudness(self, account: Account) -> dict[str, float]:
+        return {
+            label.removeprefix(SEGMENT): log_mean_exp(account.processes[label])
+            for label in sorted(account.processes)
+            if label.startswith(SEGMENT)
+        }
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        reading = Reading(account, self.log_e(account), self.threshold, self._loudness(account))
+        n_c, k_c, n_b, k_b = reading.counts
+        seen = (
+            f"canary {k_c:.0f} of {n_c:.0f} ({percent(k_c, n_c)}), "
+            f"baseline {k_b:.0f} of {n_b:.0f} ({percent(k_b, n_b)})"
+        )
+        if reading.segment in stage.full_segments:
+            seen += " of the rest of the service, with a wider margin: the segment has no baseline of its own"
+        words = Words(
+            fault=f"{self.name} in segment {reading.segment} are above the baseline's",
+            doubt=f"{self.name} look suspicious",
+            good=f"{self.name} do no harm",
+            short=f"{self.name} look alike, too few requests to be sure",
+            seen=seen,
+        )
+        holds = (
+            (learned.total[0] < ACQUAINTED, "too little is known of the baseline"),
+            (learned.unusual(self.counter), f"the baseline itself has unusually many {self.name}"),
+        )
+        return reading.answer(self.name, words, holds, self._needed(account, learned, stage), "errors")
+
+    def _needed(self, account: Account, learned: Learned, stage: Stage) -> float:
+        rate = learned.rate_now(self.counter)
+        speed = no_harm_rate(rate, rate, stage.tolerated(learned.rate(self.counter), self.margin))
+        return max(0.0, ENOUGH - account.promotion) / speed
+
+
+def _add(gains: list[float], more: list[float], divisor: float) -> None:
+    for i, value in enumerate(more):
+        gains[i] += value / divisor

@@ -1,0 +1,132 @@
+"""The evidence of a release: a fold over observations, from which verdicts are read.
+
+The same observations give the same evidence, folded in one go or from a stored copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
+
+from controlplane.evidence.account import ALPHA, EMPTY, Account, Interval, Limits, Metric, Stage
+from controlplane.evidence.blocks import CLIENT_ERRORS, ERRORS, SLOWER, cut
+from controlplane.evidence.ceiling import Ceiling
+from controlplane.evidence.comparison import Comparison
+from controlplane.evidence.learned import Learned
+from controlplane.evidence.observation import Observation
+from controlplane.evidence.slowdown import Slowdown
+from controlplane.evidence.verdict import Verdict
+from controlplane.policy.latency import EDGES_MS
+
+
+class _Make(Protocol):
+    def __call__(self, *, threshold: float) -> Metric: ...
+
+
+BODY, TAIL = (0.1, 0.6), (0.0015, 0.1)  # shares of the baseline past an edge
+
+
+def _comparisons(limits: Limits) -> tuple[Metric, ...]:
+    """Return what is compared with the baseline; together they share the chance ALPHA of a false alarm."""
+    weighed: list[tuple[float, _Make]] = []
+    if (margin := limits.errors_margin) is not None:
+        weighed.append((4, partial(Comparison, "errors", ERRORS, margin)))
+    if (margin := limits.client_errors_margin) is not None:
+        weighed.append((1, partial(Comparison, "client errors", CLIENT_ERRORS, margin)))
+    if (margin := limits.latency_margin) is not None:
+        for name, part, typical, tail in (("latency", BODY, 0.35, False), ("latency tail", TAIL, 0.01, True)):
+            make = partial(Slowdown, name, margin, part=part, typical=typical, tail=tail)
+            weighed.append((0.5, make))
+    whole = sum(weight for weight, _ in weighed)
+    return tuple(make(threshold=whole / weight / ALPHA) for weight, make in weighed)
+
+
+def _latencies(limits: Limits) -> tuple[Metric, ...]:
+    return tuple(
+        Ceiling(
+            f"latency p{quantile * 100:g}",
+            SLOWER + edge,
+            1 - quantile,
+            1 / ALPHA,
+            f"took longer than {EDGES_MS[edge]} ms",
+        )
+        for quantile, edge in limits.latency
+    )
+
+
+def _success_rate(limits: Limits) -> tuple[Metric, ...]:
+    if limits.success_rate is None:
+        return ()
+    return (Ceiling("success rate", ERRORS, max(1 - limits.success_rate, 1e-6), 1 / ALPHA, "failed"),)
+
+
+METRICS: tuple[Callable[[Limits], tuple[Metric, ...]], ...] = (_comparisons, _latencies, _success_rate)
+
+
+def metrics(limits: Limits) -> tuple[Metric, ...]:
+    """Return what a release with these limits is judged by."""
+    return tuple(metric for kind in METRICS for metric in kind(limits))
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that a release has gathered. The default is a release that has seen nothing.
+
+    Attributes:
+        minute: Of the release, at the last fold.
+        accounts: By metric.
+    """
+
+    minute: int = 0
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; nothing is lost."""
+        accounts = {name: self.accounts[name].to_json() for name in sorted(self.accounts)}
+        return {"minute": self.minute, "accounts": accounts}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Evidence:
+        """Return the evidence of :meth:`to_json`."""
+        return cls(data["minute"], {name: Account.from_json(a) for name, a in data["accounts"].items()})
+
+
+def fold(evidence: Evidence, learned: Learned, observation: Observation, stage: Stage) -> Evidence:
+    """Return the evidence after one more interval.
+
+    Args:
+        evidence: Until then.
+        learned: From what is past: the observation itself is learned after it was folded.
+        observation: The interval. A silent proxy, or one whose counters do not add up, keeps it from counting
+            for promotion.
+        stage: Where the release stood in the interval.
+    """
+    now = max(evidence.minute, int(stage.elapsed.total_seconds() // 60))
+    interval = Interval(
+        blocks=cut(observation, stage.canary, stage.stable, stage.full_segments),
+        learned=learned,
+        stage=stage,
+        seconds=(observation.end - observation.start).total_seconds(),
+        minutes=(evidence.minute, now),
+        counting=stage.counting and not observation.silent and not observation.partial,
+    )
+    accounts = {
+        metric.name: metric.fold(evidence.accounts.get(metric.name, EMPTY), interval)
+        for metric in metrics(stage.limits)
+    }
+    return Evidence(now, accounts)
+
+
+def next_step(evidence: Evidence) -> Evidence:
+    """Return the evidence for the next step: promotion starts anew, what speaks for a rollback stays."""
+    return replace(evidence, accounts={name: a.next_step() for name, a in evidence.accounts.items()})
+
+
+def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdict, ...]:
+    """Return what each metric says, after each fold: evidence of a fault may fall again."""
+    return tuple(
+        metric.verdict(evidence.accounts.get(metric.name, EMPTY), learned, stage)
+        for metric in metrics(stage.limits)
+    )

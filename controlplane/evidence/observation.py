@@ -1,0 +1,70 @@
+"""What was seen in one interval: counts per proxy, segment and version, and how far they can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from controlplane.policy.latency import EDGES_MS
+
+NO_BUCKETS: tuple[int, ...] = (0,) * len(EDGES_MS)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts of requests that ended in an interval.
+
+    Attributes:
+        requests: All that got an outcome; client aborts are not among them.
+        errors: 5xx, gRPC failures, resets, timeouts, no host.
+        client_errors: 4xx without 429.
+        aborted: Requests that the client gave up; shown, never judged.
+        slower: For each edge of EDGES_MS, how many took longer than it; timeouts are among them.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    client_errors: int = 0
+    aborted: int = 0
+    slower: tuple[int, ...] = NO_BUCKETS
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.requests + other.requests,
+            self.errors + other.errors,
+            self.client_errors + other.client_errors,
+            self.aborted + other.aborted,
+            tuple(a + b for a, b in zip(self.slower, other.slower, strict=True)),
+        )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cell:
+    """Where a tally was counted."""
+
+    proxy: str
+    segment: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All that was seen of one service in one interval.
+
+    Attributes:
+        service: Its name.
+        start: Begin of the interval, UTC.
+        end: End of the interval, UTC.
+        cells: Tallies, sorted by cell; cells without any request are left out.
+        fresh: Proxies whose statistics cover the interval; a proxy without traffic is fresh too.
+        silent: Proxies that are connected but whose statistics did not arrive.
+        partial: Proxies whose counters do not add up (series beyond the cap, or a lost one), with the reason.
+    """
+
+    service: str
+    start: datetime
+    end: datetime
+    cells: tuple[tuple[Cell, Tally], ...] = ()
+    fresh: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    partial: tuple[tuple[str, str], ...] = ()

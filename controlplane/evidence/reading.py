@@ -1,0 +1,140 @@
+"""How an account is read: one order of questions for all metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil, exp, log
+
+from controlplane.evidence.account import ENOUGH, NO_COUNTS, Account, Counts, plus
+from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.policy.documents import EVERYONE
+
+DOUBT = 10.0  # an e-value from which on nothing passes any more
+
+Hold = tuple[bool, str]  # whether it applies, and why nothing passes while it does
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An account with its evidence of a fault.
+
+    Attributes:
+        account: What was gathered.
+        log_e: Logarithm of the evidence of a fault.
+        threshold: e-value at which the metric fails.
+        loudness: By segment: how much of the fault shows there.
+    """
+
+    account: Account
+    log_e: float
+    threshold: float
+    loudness: Mapping[str, float]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the evidence suffices to roll back."""
+        return self.log_e >= log(self.threshold)
+
+    @property
+    def segment(self) -> str:
+        """Where a fault shows; everyone while there is none."""
+        return blame(self.account.recent, self.loudness) if self.failed else EVERYONE
+
+    @property
+    def counts(self) -> Counts:
+        """What the answer rests on: all of the release for a fault, else this step."""
+        table = self.account.whole if self.failed else self.account.step
+        return total(table if self.segment == EVERYONE else {self.segment: table[self.segment]})
+
+    def numbers(self, event: str) -> tuple[tuple[str, float], ...]:
+        """Return the figures; ``event`` names what is counted."""
+        n_c, k_c, n_b, k_b = self.counts
+        return (
+            ("canary_requests", n_c),
+            (f"canary_{event}", k_c),
+            ("canary_rate", k_c / n_c if n_c else 0.0),
+            ("baseline_requests", n_b),
+            (f"baseline_{event}", k_b),
+            ("baseline_rate", k_b / n_b if n_b else 0.0),
+            ("e_value", exp(min(self.log_e, 690.0))),
+            ("threshold", self.threshold),
+            ("promotion", self.account.promotion),
+            ("needed", ENOUGH),
+        )
+
+    def answer(
+        self, metric: str, words: Words, holds: Iterable[Hold], needed: float | None, event: str
+    ) -> Verdict:
+        """Return a fault, else that there is no data, else the first hold that applies, else what is enough.
+
+        Args:
+            metric: Its name.
+            words: For the reason.
+            holds: What keeps it from passing, in order.
+            needed: Requests that a PASS takes, or None.
+            event: Names what is counted.
+        """
+        outcome, why = Outcome.NOT_YET, words.short
+        more = None if needed is None else ceil(needed)
+        doubt = (self.log_e >= log(DOUBT), words.doubt)
+        held = next((reason for applies, reason in (doubt, *holds) if applies), None)
+        if self.failed:
+            outcome, why, more = Outcome.FAIL, words.fault, None
+        elif not self.counts[0]:
+            why = "no canary requests in this step"
+        elif held is not None:
+            why, more = held, None
+        elif self.account.promotion >= ENOUGH:
+            outcome, why, more = Outcome.PASS, words.good, 0
+        reason = f"{why}: {words.seen}" if self.counts[0] else why
+        return Verdict(metric, self.segment, outcome, reason, self.numbers(event), more)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a metric says in each case, and what was seen."""
+
+    fault: str
+    doubt: str
+    good: str
+    short: str
+    seen: str
+
+
+def total(table: Mapping[str, Counts]) -> Counts:
+    """Return the sum of counts over segments."""
+    out = NO_COUNTS
+    for segment in sorted(table):
+        out = plus(out, table[segment])
+    return out
+
+
+def blame(recent: Mapping[str, Counts], loudness: Mapping[str, float]) -> str:
+    """Name the segment where a fault shows, or ``everyone`` if it shows in the others too.
+
+    A fault is one segment's when the others show less than a quarter of what a general fault would.
+
+    Args:
+        recent: Counts by segment.
+        loudness: Evidence of a fault by segment.
+    """
+    active = sorted(s for s, counts in recent.items() if counts[0] > 0 and s in loudness)
+    if not active:
+        return EVERYONE
+    loudest = max(active, key=lambda s: loudness[s])
+    excess = _excess(recent[loudest]) / max(recent[loudest][0], 1e-9)
+    others = [recent[s] for s in active if s != loudest]
+    expected = excess * sum(counts[0] for counts in others)
+    shown = sum(map(_excess, others))
+    return EVERYONE if others and expected > 0 and shown > expected / 4 else loudest
+
+
+def _excess(counts: Counts) -> float:
+    n_c, k_c, n_b, k_b = counts
+    return k_c - n_c * k_b / n_b if n_b else k_c
+
+
+def percent(events: float, requests: float) -> str:
+    """Return a share for reading, ``'2.31 %'``."""
+    return f"{100 * events / requests:.3g} %" if requests else "none"

@@ -1,0 +1,156 @@
+"""Latency against the concurrent baseline, on the buckets of Envoy's histograms.
+
+A canary that is ``g`` times as slow is past an edge as often as the baseline is past ``edge / g``; so a
+margin in time is a ratio of counts. Body and tail are two metrics: both must pass.
+Source: docs/decision-rule.md, section 5.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import exp, log
+
+from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
+from controlplane.evidence.blocks import SLOWER, Row
+from controlplane.evidence.comparison import ACQUAINTED
+from controlplane.evidence.learned import LONG, Learned
+from controlplane.evidence.likelihood import log_mean_exp, no_harm, no_harm_rate
+from controlplane.evidence.reading import Reading, Words, percent
+from controlplane.evidence.verdict import Verdict
+from controlplane.policy.latency import EDGES_MS
+
+ALTERNATIVES = (1.15, 1.3, 1.6, 2.0, 3.0, 6.0)
+WARM = 2.0  # margin while the canary warms up
+RAREST = 0.0015  # share of requests past an edge below which the edge says nothing
+# What promotion must exclude: (up to this share in the next step, times as slow, times as many in the tail).
+EXCLUDED = ((0.05, 3.0, 10.0), (0.10, 2.0, 6.0), (0.25, 1.5, 4.0), (0.50, 1.35, 2.5), (1.0, 1.25, 2.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Slowdown:
+    """How often the canary is past the edges of one part of the baseline's distribution.
+
+    Attributes:
+        name: The metric's name.
+        margin: Tolerated slowness, as a ratio of times: 0.1 is 10 % slower.
+        threshold: e-value at which it fails.
+        part: Least and greatest share of the baseline past an edge that belongs to the part.
+        typical: Share past the edge that promotion looks at.
+        tail: True if promotion excludes a ratio of counts rather than of times.
+    """
+
+    name: str
+    margin: float
+    threshold: float
+    part: tuple[float, float]
+    typical: float
+    tail: bool
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        beyond = Beyond.of(interval.learned, interval.blocks.baseline)
+        warm = interval.stage.elapsed < interval.stage.limits.warm_up
+        margin = max(self.margin, WARM) if warm else self.margin
+        gains = {label: [0.0] * len(ALTERNATIVES) for label in account.processes}
+        for edge, share in enumerate(beyond.shares):
+            if self.part[0] <= share <= self.part[1]:
+                gains[str(EDGES_MS[edge])] = self._gain(interval, edge, share, beyond.ratio(edge, 1 + margin))
+        processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
+        account = replace(account, processes=processes)
+        edge = beyond.nearest(self.typical)
+        if interval.counting:
+            account = account.promoted(self._no_harm(interval, beyond, edge))
+        return account.counted(interval.blocks.blocks, SLOWER + edge, interval.seconds, interval.counting)
+
+    def _gain(self, interval: Interval, edge: int, share: float, null: float) -> list[float]:
+        counter, gain = SLOWER + edge, [0.0] * len(ALTERNATIVES)
+        uneven = interval.learned.unevenness(counter)
+        rhos = [max(null, min(null * alternative, 0.95 / share)) for alternative in ALTERNATIVES]
+        logs = [log(rho / null) for rho in rhos]
+        for block in interval.blocks.blocks:
+            both = block.canary[counter] + block.baseline[counter]
+            # A segment without a baseline of its own may well be of slower users: limits alone judge it.
+            if not block.canary[0] or not block.baseline[0] or not both or block.borrowed:
+                continue
+            ratio = block.canary[0] / block.baseline[0]
+            expected = share * block.canary[0] * LONG / interval.seconds
+            phi = 1 + uneven * expected * (1 + ratio)
+            for i, rho in enumerate(rhos):  # binomial(), with what is common to all blocks taken out
+                common = log((1 + null * ratio) / (1 + rho * ratio))
+                gain[i] += (block.canary[counter] * logs[i] + both * common) / phi
+        return gain
+
+    def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> float:
+        counter, share, gain = SLOWER + edge, max(beyond.shares[edge], RAREST), 0.0
+        uneven = interval.learned.unevenness(counter)
+        excess = {b: (self._excluded(interval.stage, beyond, edge, b) - 1) * share for b in (False, True)}
+        for block in interval.blocks.blocks:
+            if block.canary[0]:
+                phi = 1 + uneven * share * block.canary[0] * LONG / interval.seconds
+                gain += no_harm(block.canary[counter], block.canary[0], share, excess[block.borrowed]) / phi
+        return gain
+
+    def _excluded(self, stage: Stage, beyond: Beyond, edge: int, borrowed: bool) -> float:
+        """Return the ratio of counts that promotion must exclude."""
+        _, slower, more = next(row for row in EXCLUDED if stage.next_share <= row[0] + 1e-9 or row[0] == 1.0)
+        if self.tail:
+            return more * (1 + FULL_MARGIN) if borrowed else more
+        return max(1.1, beyond.ratio(edge, slower + FULL_MARGIN if borrowed else slower))
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        spoken = [log_mean_exp(account.processes[label]) for label in sorted(account.processes)]
+        excess = {s: c[1] - c[0] * c[3] / c[2] for s, c in account.recent.items() if c[2]}
+        reading = Reading(account, log_mean_exp(spoken) if spoken else 0.0, self.threshold, excess)
+        n_c, k_c, n_b, k_b = reading.counts
+        beyond = Beyond.of(learned, None)
+        edge = beyond.nearest(self.typical)
+        words = Words(
+            fault=f"the canary is slower in segment {reading.segment}",
+            doubt="the canary is suspiciously slow",
+            good="the canary is as fast as the baseline",
+            short="too few requests to exclude a slower canary",
+            seen=(
+                f"slower than {EDGES_MS[edge]} ms were {percent(k_c, n_c)} of {n_c:.0f} canary requests "
+                f"and {percent(k_b, n_b)} of the baseline's"
+            ),
+        )
+        holds = ((learned.total[0] < ACQUAINTED, "too little is known of the baseline"),)
+        return reading.answer(self.name, words, holds, self._needed(account, stage, beyond, edge), "slow")
+
+    def _needed(self, account: Account, stage: Stage, beyond: Beyond, edge: int) -> float:
+        share = max(beyond.shares[edge], RAREST)
+        excess = (self._excluded(stage, beyond, edge, borrowed=False) - 1) * share
+        return max(0.0, ENOUGH - account.promotion) / no_harm_rate(share, share, excess)
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """The baseline's recent share of requests past each edge, in 0..1."""
+
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, learned: Learned, also: Row | None) -> Beyond:
+        """Return the shares of the last half minute and of the interval ``also``."""
+        return cls(tuple(learned.rate_now(SLOWER + i, also) for i in range(len(EDGES_MS))))
+
+    def nearest(self, share: float) -> int:
+        """Return the edge past which the share is nearest to ``share``, in log odds."""
+        return min(range(len(self.shares)), key=lambda i: abs(_logit(self.shares[i]) - _logit(share)))
+
+    def ratio(self, edge: int, slower: float) -> float:
+        """Return how many times as many requests pass an edge when all take ``slower`` times as long."""
+        if edge == 0:
+            return min(slower, 1 / self.shares[0])  # nothing is known below the first edge
+        at = log(EDGES_MS[edge] / slower)
+        lower = max((i for i in range(edge) if log(EDGES_MS[i]) <= at), default=0)
+        low, high = log(EDGES_MS[lower]), log(EDGES_MS[lower + 1])
+        slope = (_logit(self.shares[lower + 1]) - _logit(self.shares[lower])) / (high - low)
+        logit = _logit(self.shares[lower]) + slope * (at - low)
+        return max(1.0, 1 / (1 + exp(-logit)) / self.shares[edge])
+
+
+def _logit(share: float) -> float:
+    share = min(max(share, 1e-9), 1 - 1e-9)
+    return log(share / (1 - share))

@@ -1,0 +1,37 @@
+"""What the evidence says about one metric of a release, with the numbers that say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """The three answers. Too little, stale or absurd data is NOT_YET, never PASS."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    FAIL = "fail"
+    NOT_YET = "not yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One metric's answer.
+
+    Attributes:
+        metric: Its name, as in ``errors`` or ``latency p99``.
+        segment: Where it shows: a segment that is worse alone, else ``everyone``.
+        outcome: The answer.
+        reason: One line for operators.
+        numbers: Pairs of name and figure that the answer rests on; rates in 0..1, evidence as natural
+            logarithms except for ``e_value`` and its ``threshold``.
+        requests_needed: Canary requests that a PASS still needs if nothing changes; 0 with a PASS, None if
+            more requests alone will not do.
+    """
+
+    metric: str
+    segment: str
+    outcome: Outcome
+    reason: str
+    numbers: tuple[tuple[str, float], ...] = ()
+    requests_needed: int | None = None

@@ -1,0 +1,1 @@
+"""What operators write: documents, segments, and how files become an accepted catalog."""

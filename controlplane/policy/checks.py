@@ -1,0 +1,211 @@
+"""What the parts of one document say about one another.
+
+Each check takes the parts that could be read (None for one that could not), so that all mistakes of a
+document are found at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from controlplane.policy.documents import (
+    Condition,
+    Fleet,
+    Guard,
+    Match,
+    Model,
+    Policy,
+    Release,
+    Segment,
+    Service,
+    Step,
+)
+from controlplane.policy.problems import Finding, Path
+from controlplane.policy.segments import alternatives, cohorts
+from controlplane.policy.values import PPM, format_share
+from controlplane.policy.yaml_source import Value
+
+MAX_ALTERNATIVES = 64  # routes that one segment may become
+
+M = TypeVar("M", bound=Model)
+Raw = dict[str, Value]
+
+
+def check(model: type[Model], raw: Raw) -> list[Finding]:
+    """Return what is wrong between the parts of a document."""
+    return list(_CHECKS[model](raw))
+
+
+def _read(model: type[M], value: Value) -> M | None:
+    """Return the part, or None if it is wrong in itself, which is reported elsewhere."""
+    try:
+        return model.model_validate(value, by_alias=True, by_name=False)
+    except ValidationError:
+        return None
+
+
+def _items(value: Value) -> list[Value]:
+    return value if isinstance(value, list) else []
+
+
+def _twice(values: Iterable[tuple[Path, str | None]], what: str) -> Iterator[Finding]:
+    """Report every value that stood before; ``what`` names it."""
+    first: dict[str, Path] = {}
+    for path, value in values:
+        if value is not None and first.setdefault(value, path) != path:
+            from_ = f"{first[value][0]}[{first[value][1]}]"
+            yield Finding(path, f"{what} {value!r} stands twice; first in {from_}")
+
+
+def _field(items: list[Value], key: str) -> Iterator[tuple[int, str | None]]:
+    for index, item in enumerate(items):
+        value = item.get(key) if isinstance(item, dict) else None
+        yield index, value if isinstance(value, str) else None
+
+
+# --- Fleet, Service, Segment, Release ---------------------------------------------------------------------
+
+
+def _fleet(raw: Raw) -> Iterator[Finding]:
+    if raw.get("nodes") == {}:
+        yield Finding(("nodes",), 'is empty; id or cluster is needed, `id: "*"` for every proxy')
+    listeners = _items(raw.get("listeners"))
+    for key in ("name", "address"):
+        yield from _twice(((("listeners", i, key), v) for i, v in _field(listeners, key)), key)
+
+
+def _service(raw: Raw) -> Iterator[Finding]:
+    fleets = [f if isinstance(f, str) else None for f in _items(raw.get("fleets"))]
+    yield from _twice(
+        ((("fleets", i), f if isinstance(f, str) else None) for i, f in enumerate(fleets)), "fleet"
+    )
+    claims = [
+        (("routes", i), f"{route.get('host')}{route.get('path', '/')}".lower())
+        for i, route in enumerate(_items(raw.get("routes")))
+        if isinstance(route, dict)
+    ]
+    yield from _twice(claims, "claim")
+    versions, initial = raw.get("versions"), raw.get("initial")
+    if not isinstance(versions, dict):
+        return
+    if isinstance(initial, str) and initial not in versions:
+        yield Finding(("initial",), f"{initial!r} is not one of the versions: {', '.join(versions)}")
+    for name, version in versions.items():
+        yield from _endpoints(("versions", name, "endpoints"), version)
+
+
+def _endpoints(path: Path, version: Value) -> Iterator[Finding]:
+    endpoints = version.get("endpoints") if isinstance(version, dict) else None
+    if endpoints == []:
+        yield Finding(path, "is empty: no release to this version starts before it has one", "warning")
+    first: dict[str, int] = {}
+    for index, item in enumerate(_items(endpoints)):
+        address = item.get("address") if isinstance(item, dict) else item
+        if isinstance(address, str) and first.setdefault(address, index) != index:
+            yield Finding((*path, index), f"{address!r} stands twice; a weight gives it more requests")
+
+
+def _tree(path: Path, match: Match) -> Iterator[Finding]:
+    if match.cohort is None and cohorts(match):
+        text = (
+            "has a cohort inside all, any or not; a cohort stands alone: Envoy chooses users by buckets"
+            " after all other conditions"
+        )
+        yield Finding(path, text)
+    if (count := alternatives(match)) > MAX_ALTERNATIVES:
+        text = f"expands to {count} alternatives, each a route; at most {MAX_ALTERNATIVES} are allowed"
+        yield Finding(path, text)
+
+
+def _segment(raw: Raw) -> Iterator[Finding]:
+    if match := _read(Match, raw.get("match")):
+        yield from _tree(("match",), match)
+
+
+def _release(raw: Raw) -> Iterator[Finding]:
+    if "start" in raw and next(reversed(raw)) != "start":
+        text = "is not the last key; it must be, so that a half-written file never starts"
+        yield Finding(("start",), text, at_key=True)
+    if isinstance(raw.get("from"), str) and raw.get("from") == raw.get("to"):
+        yield Finding(("to",), f"{raw['to']!r} is what 'from' says too; a release changes the version")
+
+
+# --- Policy -----------------------------------------------------------------------------------------------
+
+
+def _policy(raw: Raw) -> Iterator[Finding]:
+    items = _items(raw.get("steps"))
+    steps = [_read(Step, item) for item in items]
+    yield from _twice(((("steps", i, "name"), name) for i, name in _field(items, "name")), "step")
+    yield from _shares(steps)
+    yield from _segments(steps)
+    if steps and steps[-1] and steps[-1].everyone != PPM:
+        yield Finding(("steps", len(steps) - 1), "is the last step; it must be `everyone: 100%`")
+    conditions = [_read(Condition, item) for item in _items(raw.get("conditions"))]
+    yield from _conditions(conditions)
+    yield from _hold_back(raw, conditions)
+
+
+def _shares(steps: Sequence[Step | None]) -> Iterator[Finding]:
+    """Shares only grow, for everyone (None) and for each segment."""
+    largest: dict[str | Match | None, tuple[int, str]] = {}
+    for index, step in enumerate(steps):
+        if step is None:
+            continue
+        share, key = (step.share or 0, "share") if step.everyone is None else (step.everyone, "everyone")
+        before, name = largest.get(step.segment, (0, ""))
+        covered, by = max((before, name), largest.get(None, (0, "")))
+        if share < before:
+            whom = "everyone" if step.segment is None else "this segment"
+            text = f"step {step.name!r} lowers the share of {whom} to {format_share(share)}"
+            text += f"; step {name!r} gave {format_share(before)}, and shares only grow"
+            yield Finding(("steps", index, key), text)
+            continue
+        if share <= covered:
+            text = f"step {step.name!r} changes nothing: step {by!r} gave {format_share(covered)} already"
+            yield Finding(("steps", index, key), text, "warning")
+        largest[step.segment] = share, step.name
+
+
+def _segments(steps: Sequence[Step | None]) -> Iterator[Finding]:
+    named = {step.segment for step in steps if step and isinstance(step.segment, str)}
+    for index, step in enumerate(steps):
+        if step and isinstance(step.segment, Match):
+            yield from _tree(("steps", index, "segment"), step.segment)
+            if step.name in named:
+                text = f"{step.name!r} names this inline segment, and it is the segment of another step too"
+                yield Finding(("steps", index, "name"), text)
+
+
+def _conditions(conditions: Sequence[Condition | None]) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for index, condition in enumerate(conditions):
+        if condition is None:
+            continue
+        key = next(field for field in condition.one_of if getattr(condition, field) is not None)
+        name = f"{key} p{condition.latency.limit[0]:g}" if condition.latency else key
+        if first.setdefault(name, index) != index:
+            yield Finding(("conditions", index), f"{name} stands twice; first in conditions[{first[name]}]")
+
+
+def _hold_back(raw: Raw, conditions: Sequence[Condition | None]) -> Iterator[Finding]:
+    guard = _read(Guard, raw.get("guard", {}))
+    if guard is None or guard.hold_back:
+        return
+    absolute = any(c and (c.latency or c.success_rate) for c in conditions)
+    text = "hold-back is 0%: the last step and the guard are judged by absolute limits alone"
+    if not absolute and None not in conditions:
+        text += ", and this policy has none"
+    yield Finding(("guard", "hold_back"), text, "warning")
+
+
+_CHECKS: Mapping[type[Model], Callable[[Raw], Iterator[Finding]]] = {
+    Fleet: _fleet,
+    Policy: _policy,
+    Release: _release,
+    Segment: _segment,
+    Service: _service,
+}

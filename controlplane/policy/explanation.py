@@ -1,0 +1,137 @@
+"""What pydantic found wrong with a document, in our words and with the path that the operator wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from controlplane.policy.documents import Model
+from controlplane.policy.fields import COOKIE_PATTERN, HEADER_PATTERN, PATH_PATTERN
+from controlplane.policy.problems import Finding, Path, meant
+from controlplane.policy.values import NAME_PATTERN, shown
+from controlplane.policy.yaml_source import Value
+
+_PATTERNS = {
+    COOKIE_PATTERN: "a cookie name: letters, digits, '-', '_' and '.'",
+    HEADER_PATTERN: "a header name: lower-case letters, digits and '-'",
+    NAME_PATTERN: "a name: lower-case letters, digits, '-', '_' and '.', a letter or digit first and last",
+    PATH_PATTERN: "a path prefix: '/' first, without spaces, '?' and '#'",
+}
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "int_type": "a whole number",
+    "mapping_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "model_type": "a mapping",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+
+
+def explain(model: type[Model], value: dict[str, Value], error: ValidationError) -> list[Finding]:
+    """Return every finding of pydantic, in the order of the document's fields."""
+    details = error.errors(include_url=False, include_input=True)
+    return [finding for detail in details if (finding := _finding(model, value, detail))]
+
+
+def _finding(model: type[Model], value: dict[str, Value], detail: ErrorDetails) -> Finding | None:
+    kind, loc, given, context = detail["type"], detail["loc"], detail["input"], detail.get("ctx", {})
+    path, found = _written_path(value, loc)
+    if kind == "too_short" and isinstance(found, list | dict) and len(found) >= context["min_length"]:
+        return None  # it is short only because its items are wrong, which they say themselves
+    text = _text(kind, given, context)
+    match kind:
+        case "missing":
+            return Finding((*path, str(loc[-1])), text)
+        case "extra_forbidden":
+            known = fields(model_at(model, path[:-1]))
+            word = str(path[-1])
+            text = f"unknown field; known: {', '.join(known)}{meant(word, known)}"
+            return Finding(path, text, at_key=True)
+        case _:
+            return Finding(path, text, at_key=loc[-1:] == ("[key]",))
+
+
+def _text(kind: str, given: Any, context: Mapping[str, Any]) -> str:
+    match kind:
+        case "value_error":
+            text = str(context["error"])
+        case "missing":
+            text = "missing; it is required"
+        case "string_type" if isinstance(given, bool | int | float):
+            text = f"{shown(given)} is not text; write it in quotes"
+        case "string_pattern_mismatch":
+            text = f"{shown(given)} is not {_PATTERNS[context['pattern']]}"
+        case "string_too_long":
+            text = f"has {len(given)} characters; at most {context['max_length']} are allowed"
+        case "too_short":
+            text = f"is empty; at least {context['min_length']} is needed"
+        case "literal_error":
+            allowed = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
+            close = meant(given, allowed) if isinstance(given, str) else ""
+            text = f"{shown(given)} is not allowed; allowed: {', '.join(allowed)}{close}"
+        case "greater_than_equal":
+            text = f"{shown(given)} is too small; at least {context['ge']} is needed"
+        case "less_than_equal":
+            text = f"{shown(given)} is too large; at most {context['le']} is allowed"
+        case _:
+            text = f"{_kind(given)} stands where {_EXPECTED.get(kind, 'something else')} belongs"
+    return text
+
+
+def _kind(given: Any) -> str:
+    match given:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case _:
+            return shown(given)
+
+
+def _written_path(value: Value, loc: tuple[int | str, ...]) -> tuple[Path, Value]:
+    """Return the part of pydantic's location that the operator wrote, and the value there.
+
+    Names of alternatives, which pydantic puts in between, are left out.
+    """
+    path: list[int | str] = []
+    for part in loc:
+        inner = (
+            value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
+        )
+        if part in inner:
+            value = inner[part]  # type: ignore[index]
+            path.append(part)
+    return tuple(path), value
+
+
+def fields(model: type[Model]) -> list[str]:
+    """Return the names of a model's fields as operators write them."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def model_at(model: type[Model], path: Path) -> type[Model]:
+    """Return the model of the part at ``path``."""
+    names = iter(path)
+    for name in names:
+        if isinstance(name, int):
+            continue
+        field = next(f for n, f in model.model_fields.items() if name in (f.alias, n))
+        model = _inner(field.annotation) or model
+        if _is_mapping(field.annotation):
+            next(names, None)  # a key that the operator chose
+    return model
+
+
+def _inner(annotation: Any) -> type[Model] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _inner(part))), None)
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is Mapping

@@ -1,0 +1,86 @@
+"""The types of single fields of documents: how each is read, checked, written, and shown in the schema."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+
+from controlplane.policy.patterns import MAX_PATTERN, check_cookie_pattern, check_pattern
+from controlplane.policy.values import (
+    DURATION_PATTERN,
+    MAX_WORD,
+    NAME_PATTERN,
+    PPM,
+    SHARE_PATTERN,
+    check_word,
+    format_duration,
+    format_share,
+    parse_address,
+    parse_duration,
+    parse_host,
+    parse_ip_address,
+    parse_limit,
+    parse_share,
+)
+
+HEADER_PATTERN = r"^[a-z0-9-]+$"
+COOKIE_PATTERN = r"^[A-Za-z0-9_.-]+$"
+PATH_PATTERN = r"^/[^\s?#]*$"
+
+_DURATION = Annotated[str, Field(pattern=DURATION_PATTERN)]
+_SHARE = Annotated[str, Field(pattern=SHARE_PATTERN)]
+
+
+def _above_zero(share: int) -> int:
+    if share == 0:
+        raise ValueError("0% gives nobody the new version; a step's share is 0.01% to 100%")
+    return share
+
+
+def _below_all(share: int) -> int:
+    if share == PPM:
+        raise ValueError("100% leaves nobody for the new version; a hold-back is below 100%")
+    return share
+
+
+def _readable_header(name: str) -> str:
+    if name == "cookie":
+        raise ValueError("the cookie header is read by 'cookie', name by name")
+    if name == "host":
+        raise ValueError("Envoy keeps no 'host' header; a service's 'routes' choose by host")
+    if name.startswith("x-turnout-"):
+        raise ValueError("'x-turnout-' headers are set by Turnout itself")
+    return name
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration, json_schema_input_type=_DURATION),
+    PlainSerializer(format_duration, return_type=str),
+]
+Limit = Annotated[
+    timedelta,
+    BeforeValidator(parse_limit, json_schema_input_type=_DURATION),
+    PlainSerializer(format_duration, return_type=str),
+]
+Share = Annotated[
+    int,
+    BeforeValidator(parse_share, json_schema_input_type=_SHARE),
+    PlainSerializer(format_share, return_type=str),
+]
+StepShare = Annotated[Share, AfterValidator(_above_zero)]
+HoldBack = Annotated[Share, AfterValidator(_below_all)]
+Address = Annotated[str, BeforeValidator(parse_address)]
+IpAddress = Annotated[str, BeforeValidator(parse_ip_address)]
+Host = Annotated[str, BeforeValidator(parse_host)]
+HeaderName = Annotated[str, Field(pattern=HEADER_PATTERN, max_length=128), AfterValidator(_readable_header)]
+CookieName = Annotated[str, Field(pattern=COOKIE_PATTERN, max_length=128)]
+PathPrefix = Annotated[str, Field(pattern=PATH_PATTERN, max_length=1024)]
+Word = Annotated[str, Field(json_schema_extra={"maxLength": MAX_WORD}), AfterValidator(check_word)]
+Pattern = Annotated[str, Field(json_schema_extra={"maxLength": MAX_PATTERN}), AfterValidator(check_pattern)]
+CookiePattern = Annotated[
+    str, Field(json_schema_extra={"maxLength": MAX_PATTERN}), AfterValidator(check_cookie_pattern)
+]

@@ -1,0 +1,234 @@
+"""Files to the next catalog: what is right is taken, what is wrong leaves its last good version in force.
+
+The unit is a document with what it refers to. A document with a mistake is refused, and so is a new or
+changed one that refers to it; everything else is taken. A refused document stays as it was last accepted,
+together with what it refers to. A document that is gone is removed, unless its file has a mistake: the
+mistake may be in its name.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from controlplane.policy.catalog import Catalog, Entry, references
+from controlplane.policy.documents import Document, Fleet, Key, Match, Policy, Release, Segment, Service
+from controlplane.policy.problems import Finding, Path, Problem, meant, written
+from controlplane.policy.segments import headers
+from controlplane.policy.validation import Checked, validate
+from controlplane.policy.yaml_source import read
+
+Files = Mapping[str, bytes | Problem]  # content by path, or why a file cannot be read
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of the files.
+
+    Attributes:
+        catalog: What is in force now.
+        problems: Errors and warnings, by file and place.
+        refused: Kind and name of documents that were refused, as far as they can be read; sorted.
+    """
+
+    catalog: Catalog
+    problems: tuple[Problem, ...]
+    refused: tuple[Key, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that are not warnings."""
+        return tuple(problem for problem in self.problems if problem.level == "error")
+
+
+def load(files: Files, last_good: Catalog | None = None, *, keep_absent: bool = False) -> Loaded:
+    """Return the catalog of ``files``.
+
+    Args:
+        files: All files of the folder, or those that were handed in.
+        last_good: What is in force so far.
+        keep_absent: True if a document that is not in ``files`` stays.
+    """
+    intake = _Intake(last_good or Catalog())
+    unsure: set[str] = set()  # files with a mistake: nothing that was read from them is removed
+    documents: dict[Key, list[Checked]] = defaultdict(list)
+    for file, content in sorted(files.items()):
+        sources, problems = read(file, content) if isinstance(content, bytes) else ((), (content,))
+        checked = [validate(source) for source in sources]
+        intake.problems += problems
+        if problems or not all(one.document for one in checked):
+            unsure.add(file)
+        for one in checked:
+            intake.problems += one.problems
+            if one.key:
+                documents[one.key].append(one)
+    for key, same in documents.items():
+        intake.take(key, same)
+    for key, entry in intake.last.entries.items():
+        if key not in documents and (keep_absent or entry.file in unsure):
+            intake.kept[key] = entry
+            (intake.unsure if entry.file in unsure else intake.standing).add(key)
+    return intake.resolve()
+
+
+class _Intake:
+    """Documents on their way into a catalog: ``fresh`` from the files, ``kept`` from the last good one.
+
+    Of the kept, ``standing`` are as good as fresh; ``unsure`` were read from a file that has a mistake now.
+    """
+
+    def __init__(self, last: Catalog) -> None:
+        self.last = last
+        self.fresh: dict[Key, tuple[Checked, Entry]] = {}
+        self.kept: dict[Key, Entry] = {}
+        self.standing: set[Key] = set()
+        self.unsure: set[Key] = set()
+        self.refused: set[Key] = set()
+        self.problems: list[Problem] = []
+
+    def take(self, key: Key, same: list[Checked]) -> None:
+        """Take in the documents of one kind and name: fresh is one that stands alone and has no errors."""
+        for checked in same if len(same) > 1 else ():
+            other = next(o for o in same if o is not checked)
+            line, column = other.source.where(("name",))
+            text = f"{key[0]} {key[1]!r} stands twice; also at {other.source.file}:{line}:{column}"
+            self._report(checked, Finding(("name",), text))
+        checked = same[0]
+        if len(same) == 1 and checked.document:
+            self.fresh[key] = checked, Entry(checked.document, checked.source.file, *checked.source.where(()))
+        else:
+            self._refuse(key)
+
+    def resolve(self) -> Loaded:
+        """Refuse what does not fit together until the rest does, and return it."""
+        self._keep_named()
+        while wrong := [*self._broken()] or [*self._clashes()]:
+            for key, finding in wrong:
+                if key in self.fresh:
+                    self._report(self.fresh[key][0], finding)
+            for key, _ in wrong:
+                self._refuse(key)
+        catalog = Catalog.of(*self._current().values())
+        for checked, entry in self.fresh.values():
+            for finding in _warnings(entry.document, catalog):
+                self._report(checked, finding)
+        return Loaded(catalog, tuple(sorted(set(self.problems))), tuple(sorted(self.refused)))
+
+    def _current(self) -> dict[Key, Entry]:
+        return self.kept | {key: entry for key, (_, entry) in self.fresh.items()}
+
+    def _report(self, checked: Checked, finding: Finding) -> None:
+        self.problems.append(checked.source.problem(finding, written(finding.path)))
+
+    def _refuse(self, key: Key) -> None:
+        self.refused.add(key)
+        self.fresh.pop(key, None)
+        if key in self.last.entries:
+            self.kept[key] = self.last.entries[key]
+            self._keep_named()
+
+    def _keep_named(self) -> None:
+        """Keep what kept documents refer to, so that every name in the catalog leads somewhere."""
+        waiting = list(self.kept.values())
+        while waiting:
+            for reference in references(waiting.pop().document):
+                key = reference.key
+                if key in self.last.entries and key not in self.fresh and key not in self.kept:
+                    self.kept[key] = self.last.entries[key]
+                    waiting.append(self.kept[key])
+
+    def _broken(self) -> Iterator[tuple[Key, Finding]]:
+        """Yield fresh documents that name what is not there, or what is refused."""
+        current = self._current()
+        for key, (_, entry) in self.fresh.items():
+            changed = key not in self.last.entries or self.last.entries[key].document != entry.document
+            for reference in references(entry.document):
+                kind, name = named = reference.key
+                if named in self.fresh or named in self.standing or (named in current and not changed):
+                    continue
+                text = _unknown(kind, name, current)
+                if named in self.refused:
+                    text = f"{kind} {name!r} is refused"
+                elif named in self.unsure:
+                    text = f"{kind} {name!r} cannot be read; {current[named].file} has a mistake"
+                yield key, Finding(reference.path, text)
+            yield from ((key, finding) for finding in _version_findings(entry.document, current))
+
+    def _clashes(self) -> Iterator[tuple[Key, Finding]]:
+        """Yield fresh documents that take what another has: a claim of a service, the nodes of a fleet."""
+        owners: dict[tuple[str, ...], list[tuple[Key, Path]]] = defaultdict(list)
+        current = self._current()
+        for key, entry in current.items():
+            for claim, path in _claims(entry.document):
+                owners[claim].append((key, path))
+        for claim, claimants in owners.items():
+            for key, path in claimants:
+                other = next((other for other, _ in claimants if other != key), None)
+                if other and key in self.fresh:
+                    whose = f"{other[0]} {other[1]!r} too, at {current[other].place}"
+                    yield key, Finding(path, f"{_claim_text(claim)} {whose}")
+
+
+def _unknown(kind: str, name: str, current: Mapping[Key, Entry]) -> str:
+    known = [n for k, n in sorted(current) if k == kind and n != name]
+    listed = f"; known: {', '.join(known)}{meant(name, known)}" if known else f"; there is no {kind} at all"
+    return f"no {kind} is named {name!r}{listed}"
+
+
+def _version_findings(document: Document, current: Mapping[Key, Entry]) -> Iterator[Finding]:
+    entry = current.get(("Service", document.service)) if isinstance(document, Release) else None
+    if not isinstance(document, Release) or not entry or not isinstance(entry.document, Service):
+        return
+    versions = entry.document.versions
+    for field, version in (("from", document.from_), ("to", document.to)):
+        if version not in versions:
+            known = ", ".join(versions)
+            yield Finding((field,), f"{version!r} is not a version of {document.service!r}; known: {known}")
+
+
+def _claims(document: Document) -> Iterator[tuple[tuple[str, ...], Path]]:
+    if isinstance(document, Service):
+        for fleet in document.fleets:
+            for index, claim in enumerate(document.routes):
+                yield (fleet, claim.host, claim.path), ("routes", index)
+    elif isinstance(document, Fleet):
+        yield (document.nodes.id or "", document.nodes.cluster or ""), ("nodes",)
+
+
+def _claim_text(claim: tuple[str, ...]) -> str:
+    if len(claim) == 2:
+        return "the same nodes belong to"
+    fleet, host, path = claim
+    return f"{host}{path} on fleet {fleet!r} is claimed by"
+
+
+def _warnings(document: Document, catalog: Catalog) -> Iterator[Finding]:
+    match document:
+        case Service():
+            yield from _identity_warnings(document, catalog)
+        case Segment():
+            yield from _header_warnings(("match",), document.match, catalog)
+        case Policy():
+            for index, step in enumerate(document.steps):
+                if isinstance(step.segment, Match):
+                    yield from _header_warnings(("steps", index, "segment"), step.segment, catalog)
+        case Fleet() | Release():
+            return
+
+
+def _identity_warnings(service: Service, catalog: Catalog) -> Iterator[Finding]:
+    otherwise = catalog.anonymous(service)
+    if otherwise == "baseline" and not service.user.from_:
+        text = "is empty and `otherwise: baseline` keeps everyone there; shares of everyone move nobody"
+        yield Finding(("user", "from"), text, "warning")
+    elif otherwise == "random" and not service.user.otherwise:
+        text = "requests without identity get a version at random, each anew; `baseline` spares them"
+        yield Finding(("user", "otherwise"), text, "warning")
+
+
+def _header_warnings(path: Path, match: Match, catalog: Catalog) -> Iterator[Finding]:
+    edges = [fleet.name for fleet in catalog.fleets() if any(x.kind == "edge" for x in fleet.listeners)]
+    if edges and (names := sorted(set(headers(match)))):
+        text = f"anyone may send {', '.join(names)} to edge fleet {edges[0]!r}, and choose the version by it"
+        yield Finding(path, text, "warning")

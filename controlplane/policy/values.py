@@ -1,0 +1,140 @@
+"""Scalars that operators write: shares, durations, addresses, hosts.
+
+Each parser takes what YAML gave and returns the value, or raises ``ValueError`` with what is allowed.
+Parsers accept their own output, so documents survive a round trip through JSON.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from datetime import timedelta
+
+from controlplane.policy.latency import EDGES_MS, edge_index
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
+SHARE_PATTERN = r"^[0-9]+(\.[0-9]{1,2})?%$"
+DURATION_PATTERN = r"^([0-9]+(ms|s|m|h|d))+$"
+PPM = 1_000_000
+STEP_PPM = 100  # 0.01 %
+
+MAX_WORD = 256  # of a value in a condition
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_ADDRESS = re.compile(
+    r"^(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9_.-]{1,253})):(?P<port>[1-9][0-9]{0,4})$"
+)
+_HOST = re.compile(r"^(\*|(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*)$")
+
+
+_WORDS = {None: "null", True: "true", False: "false"}
+
+
+def shown(value: object) -> str:
+    """Return ``value`` as it appears in a message: quoted, and cut when it is long."""
+    if value is None or isinstance(value, bool):
+        return _WORDS[value]
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}…{text[-10:]}"
+
+
+def parse_share(value: object) -> int:
+    """Return parts per million for ``'2.5%'``."""
+    if isinstance(value, int) and not isinstance(value, bool) and value == 0:
+        return 0
+    if not isinstance(value, str) or not re.fullmatch(SHARE_PATTERN, value) or len(value) > 12:
+        raise ValueError(f"{shown(value)} is not a share; write a percentage such as '5%' or '0.01%'")
+    whole, _, rest = value[:-1].partition(".")
+    ppm = int(whole) * 10_000 + int(rest.ljust(2, "0") or "0") * STEP_PPM
+    if ppm > PPM:
+        raise ValueError(f"{value} is not between 0% and 100%")
+    return ppm
+
+
+def format_share(ppm: int) -> str:
+    """Return ``'2.5%'`` for 25000."""
+    return f"{ppm / 10_000:.2f}".rstrip("0").rstrip(".") + "%"
+
+
+def parse_duration(value: object) -> timedelta:
+    """Return the duration of ``'1m30s'``."""
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str) or not re.fullmatch(DURATION_PATTERN, value) or len(value) > 24:
+        raise ValueError(f"{shown(value)} is not a duration; write '30s', '5m', '2h' or '14d'")
+    seconds = sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"([0-9]+)(ms|s|m|h|d)", value))
+    if seconds > 366 * 86_400:
+        raise ValueError(f"{value!r} is longer than 366d")
+    return timedelta(seconds=seconds)
+
+
+def format_duration(value: timedelta) -> str:
+    """Return ``'1m30s'``; ``'0s'`` for nothing."""
+    ms = round(value / timedelta(milliseconds=1))
+    parts = []
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, ms = divmod(ms, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def _address(value: object) -> tuple[str, bool] | None:
+    """Return the address and whether its host is an IP, or None if it is no ``host:port``."""
+    found = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if not found or int(found["port"]) > 65535:
+        return None
+    try:
+        ip = ipaddress.ip_address(found["v6"] or found["host"])
+    except ValueError:
+        numeric = found["v6"] or re.fullmatch(r"[0-9.]+", found["host"])
+        return None if numeric else (f"{found['host'].lower()}:{found['port']}", False)
+    return (f"[{ip}]:{found['port']}" if ip.version == 6 else f"{ip}:{found['port']}"), True
+
+
+def parse_address(value: object) -> str:
+    """Return ``'host:port'``, the host a DNS name or an IP address."""
+    if found := _address(value):
+        return found[0]
+    raise ValueError(f"{shown(value)} is not an address; write 'host:port' with a port from 1 to 65535")
+
+
+def parse_ip_address(value: object) -> str:
+    """Return ``'10.0.0.1:8080'`` or ``'[::1]:8080'``."""
+    found = _address(value)
+    if found and found[1]:
+        return found[0]
+    advice = "; a DNS name goes in 'dns'" if found else ""
+    raise ValueError(
+        f"{shown(value)} is not an IP address with a port; write '10.0.0.1:8080' or '[::1]:8080'{advice}"
+    )
+
+
+def parse_host(value: object) -> str:
+    """Return the lower-cased host: exact, ``*.suffix`` or ``*``."""
+    host = value.lower() if isinstance(value, str) else ""
+    if len(host) > 253 or not _HOST.fullmatch(host):
+        raise ValueError(f"{shown(value)} is not a host; write 'shop.example.com', '*.example.com' or '*'")
+    return host
+
+
+def parse_limit(value: object) -> timedelta:
+    """Return a latency limit, which lies on a bucket edge."""
+    limit = parse_duration(value)
+    if edge_index(limit) is None:
+        edges = ", ".join(format_duration(timedelta(milliseconds=ms)) for ms in EDGES_MS)
+        raise ValueError(
+            f"{format_duration(limit)} is not an edge of the latency buckets; the edges are {edges}"
+        )
+    return limit
+
+
+def check_word(value: str) -> str:
+    """Return ``value`` if it may be compared with a header or a cookie."""
+    if not value:
+        raise ValueError("is empty; 'present' asks whether there is a value at all")
+    if len(value) > MAX_WORD:
+        raise ValueError(f"has {len(value)} characters; at most {MAX_WORD} are allowed")
+    if not value.isprintable():
+        raise ValueError(f"{shown(value)} has control characters, which never appear in a request")
+    return value

@@ -1,0 +1,150 @@
+"""What the release loop asks of the outside: a store, and what it reads and writes there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from pydantic import Field
+
+from controlplane.evidence.observation import Observation
+from controlplane.policy.catalog import Catalog
+from controlplane.policy.documents import Model
+from controlplane.release.state import ReleaseState
+
+Json = Mapping[str, object]
+
+
+class Record(Model):
+    """One decision, action or change, as the CLI, the API and the audit log show it.
+
+    Attributes:
+        at: When, UTC.
+        kind: ``decision`` (the loop's), ``action`` (an operator's) or ``documents``.
+        release: Its name; '' for what concerns none.
+        service: Its service; '' for what concerns none.
+        action: What was done: an Action, ``hold``, ``switch``, ``apply``.
+        step: Where the release was.
+        reason: For people: why, with names and numbers.
+        actor: Who: ``turnout`` or a person.
+        numbers: The inputs: verdicts, counts, propagation.
+        number: Position in the log, given by the store.
+    """
+
+    at: datetime
+    kind: str
+    release: str = ""
+    service: str = ""
+    action: str
+    step: str = ""
+    reason: str
+    actor: str = "turnout"
+    numbers: dict[str, object] = Field(default_factory=dict)
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All that publishing and deciding start from: one consistent read of the store.
+
+    Attributes:
+        revision: Grows by one with every change of what proxies may see.
+        catalog: The accepted documents.
+        generation: Their number; 0 before the first were accepted.
+        stable: Stable version by service.
+        releases: By name, ended ones included.
+    """
+
+    revision: int
+    catalog: Catalog
+    generation: int = 0
+    stable: Mapping[str, str] = field(default_factory=dict)
+    releases: Mapping[str, ReleaseState] = field(default_factory=dict)
+
+    def of_service(self, service: str) -> ReleaseState | None:
+        """Return the service's release that has traffic, or None."""
+        return next((r for r in self.releases.values() if r.service == service and r.active), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One transaction. Nothing of it is written unless all of it is.
+
+    Attributes:
+        releases: New states; each must still have the revision in the store that it had when it was read.
+        stable: Services whose stable version changes.
+        catalog: Newly accepted documents.
+        records: To append.
+        evidence: By release: the fold so far.
+        learned: By service: what the baseline's past taught.
+        cursors: By proxy: how far its counters were read; None forgets the proxy.
+        observations: Of services with a release in progress, by release.
+    """
+
+    releases: tuple[ReleaseState, ...] = ()
+    stable: Mapping[str, str] = field(default_factory=dict)
+    catalog: Catalog | None = None
+    records: tuple[Record, ...] = ()
+    evidence: Mapping[str, Json] = field(default_factory=dict)
+    learned: Mapping[str, Json] = field(default_factory=dict)
+    cursors: Mapping[str, Json | None] = field(default_factory=dict)
+    observations: tuple[tuple[str, Observation], ...] = ()
+
+    def visible_after(self, world: World) -> bool:
+        """True if proxies may have to look different after this change."""
+        moved = any(
+            state.name not in world.releases or state.shape != world.releases[state.name].shape
+            for state in self.releases
+        )
+        return moved or bool(self.stable) or self.catalog is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the tick remembers between intervals, as last committed."""
+
+    evidence: Mapping[str, Json]
+    learned: Mapping[str, Json]
+    cursors: Mapping[str, Json]
+
+
+class StoreError(Exception):
+    """The store cannot be read or written; the message says where and what to do."""
+
+
+class StoreConflictError(StoreError):
+    """Somebody else wrote a release in between; read again."""
+
+
+class Store(Protocol):
+    """The truth. Every method may raise StoreError."""
+
+    async def world(self) -> World:
+        """Read documents, stable versions and releases."""
+        ...
+
+    async def memory(self) -> Memory:
+        """Read evidence, learned values and cursors."""
+        ...
+
+    async def commit(self, change: Change) -> World:
+        """Write all of a change, or nothing; return the world after it."""
+        ...
+
+    async def records(self, release: str | None = None, limit: int = 100) -> tuple[Record, ...]:
+        """Read the newest records, oldest first."""
+        ...
+
+    async def observations(self, release: str) -> tuple[Observation, ...]:
+        """Read what was observed during a release, oldest first."""
+        ...
+
+    def changes(self) -> AsyncIterator[World]:
+        """Yield the world after each visible change; a slow reader gets the latest only."""
+        ...
+
+    async def close(self) -> None:
+        """Release files and threads."""
+        ...

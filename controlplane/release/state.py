@@ -1,0 +1,174 @@
+"""A release's state, and the table of what may happen in which phase."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Literal
+
+from controlplane.policy.documents import Model
+from controlplane.policy.pinned import PinnedPolicy, PinnedStep
+
+
+class Phase(StrEnum):
+    """Where a release is in its life; the last two are ends."""
+
+    WAITING = "waiting"
+    PROGRESSING = "progressing"
+    GUARDING = "guarding"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    PROMOTED = "promoted"
+
+
+class Stage(StrEnum):
+    """What a step waits for: every proxy's ACK, the observed split, the evidence."""
+
+    PROPAGATE = "propagate"
+    VERIFY = "verify"
+    JUDGE = "judge"
+
+
+class Action(StrEnum):
+    """What the loop or an operator does to a release."""
+
+    START = "start"
+    PROCEED = "proceed"  # to the next stage of the same step
+    ADVANCE = "advance"
+    GUARD = "guard"
+    PROMOTE = "promote"
+    ROLL_BACK = "rollback"
+    FREEZE = "freeze"
+    FINISH = "finish"  # every proxy has acknowledged the rollback
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+# A missing pair cannot happen: an operator who asks for it is refused, and the loop that does it has a bug.
+# PAUSE, FREEZE and RESUME leave the phase alone; they set and clear the halt.
+TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
+    (Phase.WAITING, Action.START): Phase.PROGRESSING,
+    (Phase.WAITING, Action.PAUSE): Phase.WAITING,
+    (Phase.WAITING, Action.RESUME): Phase.WAITING,
+    (Phase.WAITING, Action.ROLL_BACK): Phase.ROLLED_BACK,
+    (Phase.PROGRESSING, Action.PROCEED): Phase.PROGRESSING,
+    (Phase.PROGRESSING, Action.ADVANCE): Phase.PROGRESSING,
+    (Phase.PROGRESSING, Action.GUARD): Phase.GUARDING,
+    (Phase.PROGRESSING, Action.PROMOTE): Phase.PROMOTED,
+    (Phase.PROGRESSING, Action.ROLL_BACK): Phase.ROLLING_BACK,
+    (Phase.PROGRESSING, Action.FREEZE): Phase.PROGRESSING,
+    (Phase.PROGRESSING, Action.PAUSE): Phase.PROGRESSING,
+    (Phase.PROGRESSING, Action.RESUME): Phase.PROGRESSING,
+    (Phase.GUARDING, Action.PROCEED): Phase.GUARDING,
+    (Phase.GUARDING, Action.PROMOTE): Phase.PROMOTED,
+    (Phase.GUARDING, Action.ROLL_BACK): Phase.ROLLING_BACK,
+    (Phase.GUARDING, Action.FREEZE): Phase.GUARDING,
+    (Phase.GUARDING, Action.PAUSE): Phase.GUARDING,
+    (Phase.GUARDING, Action.RESUME): Phase.GUARDING,
+    (Phase.ROLLING_BACK, Action.FINISH): Phase.ROLLED_BACK,
+}
+
+ENDED = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK})
+
+Halt = Literal["paused", "frozen"]
+
+
+class ReleaseState(Model):
+    """One release as the store keeps it.
+
+    Attributes:
+        name: The order's name; with ``attempt`` its identity.
+        service: The service that is released.
+        from_version: What was stable when it started.
+        to_version: The canary.
+        policy: Pinned at creation; later edits do not reach it.
+        salt: Salt of the user hash; ``turnout cohort`` and anyone else can recompute who sees what.
+        start: ``manual`` waits for an operator's ``advance``.
+        phase: See Phase.
+        step: Index of the current step; ``len(policy.steps)`` while guarding; meaningless while waiting.
+        stage: See Stage.
+        halt: A person paused it, or a policy froze it; the clock of the step stands.
+        hold: Why the loop does not go on, '' if it does; a short code, for comparison.
+        because: The same for people, with names and numbers.
+        judged: Time of judging in this step that counted: fresh data, verified split, nothing held.
+        elapsed: Time in this stage, by the monotonic clock.
+        running: Time since the start, by the monotonic clock.
+        canary_endpoints: Addresses of the canary when the step began.
+        revision: How often it was written; a writer must have read the newest.
+    """
+
+    name: str
+    attempt: int
+    service: str
+    from_version: str
+    to_version: str
+    policy: PinnedPolicy
+    salt: str
+    start: Literal["auto", "manual"] = "auto"
+    phase: Phase = Phase.WAITING
+    step: int = 0
+    stage: Stage = Stage.PROPAGATE
+    halt: Halt | None = None
+    hold: str = ""
+    because: str = ""
+    judged: timedelta = timedelta(0)
+    elapsed: timedelta = timedelta(0)
+    running: timedelta = timedelta(0)
+    canary_endpoints: tuple[str, ...] = ()
+    created_at: datetime
+    started_at: datetime | None = None
+    step_at: datetime | None = None
+    ended_at: datetime | None = None
+    reason: str = ""
+    revision: int = 0
+
+    @property
+    def active(self) -> bool:
+        """True while it has traffic or may get some: started and not ended."""
+        return self.phase in (Phase.PROGRESSING, Phase.GUARDING, Phase.ROLLING_BACK)
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What the traffic of its service depends on."""
+        return (self.phase, self.step, self.attempt, self.to_version, self.salt)
+
+    @property
+    def ended(self) -> bool:
+        """True if nothing can happen to it any more."""
+        return self.phase in ENDED
+
+    @property
+    def steps(self) -> int:
+        """How many steps the policy has; the guard is not one of them."""
+        return len(self.policy.steps)
+
+    @property
+    def current(self) -> PinnedStep | None:
+        """The step in progress; None outside of PROGRESSING."""
+        return self.policy.steps[self.step] if self.phase is Phase.PROGRESSING else None
+
+    @property
+    def at(self) -> str:
+        """Where it is, in a word: the step's name or the phase."""
+        return self.current.name if self.current else str(self.phase)
+
+
+class NotAllowedError(ValueError):
+    """The action is not possible in this phase; the message says what is."""
+
+
+def transition(state: ReleaseState, action: Action) -> Phase:
+    """Return the phase after ``action``.
+
+    Raises:
+        NotAllowedError: If the table has no such pair.
+    """
+    try:
+        return TRANSITIONS[state.phase, action]
+    except KeyError:
+        allowed = sorted({str(a) for phase, a in TRANSITIONS if phase is state.phase} - {"proceed", "finish"})
+        hint = (
+            f"possible: {', '.join(allowed)}" if allowed else "it has ended; `turnout release` starts another"
+        )
+        raise NotAllowedError(f"release {state.name!r} is {state.phase}: cannot {action}; {hint}") from None

@@ -1,0 +1,135 @@
+"""What proxies should do with the requests of each service: the input of the resource compiler.
+
+Shares are turned into ranges of user buckets here. A user's bucket is
+``xxh64(salt + ":" + identity, seed 0) % BUCKETS``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from controlplane.policy.documents import EVERYONE, Match, Service
+from controlplane.policy.pinned import PinnedPolicy
+from controlplane.policy.values import STEP_PPM
+from controlplane.release.state import Phase, ReleaseState
+
+BUCKETS = 10_000  # constant weight sum: one bucket is 0.01 %
+
+Span = tuple[int, int]  # buckets from, up to and not including
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One group of requests of a service and the buckets in it that go to the canary.
+
+    Attributes:
+        segment: Its name in statistics.
+        match: Which requests; None for every request.
+        canary: Sorted, disjoint spans of buckets; ``((0, BUCKETS),)`` sends all, with or without identity.
+    """
+
+    segment: str
+    match: Match | None
+    canary: tuple[Span, ...]
+
+    @property
+    def buckets(self) -> int:
+        """How many of the BUCKETS go to the canary."""
+        return sum(end - start for start, end in self.canary)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTraffic:
+    """One service as proxies should treat it.
+
+    Attributes:
+        service: The document: claims, identity sources, versions with endpoints, timeout.
+        stable: The version of the baseline.
+        canary: The version that is being released, or None; it stays warm (has a cluster) even at share 0.
+        release: Name of the release, or None.
+        salt: Salt of the user hash, one per release group.
+        splits: First match wins; the last has ``match=None``. Largest share first.
+        anonymous: What happens to requests without identity where a split is neither none nor all.
+        warm: Versions that keep a cluster without being stable or canary.
+    """
+
+    service: Service
+    stable: str
+    canary: str | None
+    release: str | None
+    salt: str
+    splits: tuple[Split, ...]
+    anonymous: Literal["generate", "random", "baseline"]
+    warm: tuple[str, ...] = ()
+
+
+def traffic(
+    service: Service,
+    stable: str,
+    release: ReleaseState | None,
+    anonymous: Literal["generate", "random", "baseline"],
+) -> ServiceTraffic:
+    """Return how a service is treated now: ``release`` is the one in progress, or None.
+
+    Every declared version keeps its cluster, so that a rollback or a switch is one route change.
+    """
+    live = release if release is not None and release.active else None
+    canary = live.to_version if live else None
+    step = live.step if live and live.phase in (Phase.PROGRESSING, Phase.GUARDING) else -1
+    return ServiceTraffic(
+        service=service,
+        stable=stable,
+        canary=canary,
+        release=live.name if live else None,
+        salt=live.salt if live else service.name,
+        splits=splits(live.policy, step) if live else (Split(EVERYONE, None, ()),),
+        anonymous=anonymous,
+        warm=tuple(sorted(set(service.versions) - {stable, canary})),
+    )
+
+
+def addresses(service: Service) -> dict[str, tuple[str, ...]]:
+    """Return where each version answers."""
+    found = {}
+    for name, version in service.versions.items():
+        fixed = tuple(endpoint.address for endpoint in version.endpoints or ())
+        found[name] = fixed if version.dns is None else (version.dns,)
+    return found
+
+
+def splits(policy: PinnedPolicy, step: int) -> tuple[Split, ...]:
+    """Return the splits in force at a step; -1 is before the first, the number of steps is the guard.
+
+    Rules stay once they were reached, so shares only grow. Each group gets its own share or the share of
+    everyone, whichever is larger; the last ``hold_back`` buckets stay with the baseline, except in a segment
+    that is wanted whole.
+    """
+    limit = BUCKETS - policy.guard.hold_back // STEP_PPM
+    common: list[Span] = []
+    segments: dict[str, tuple[Match, int]] = {}
+    for rule in policy.steps[: step + 1]:
+        buckets = rule.share // STEP_PPM
+        if rule.match is None:
+            common.append((0, min(buckets, limit)))
+        elif rule.match.cohort is not None:
+            start, end = rule.match.cohort.from_ // STEP_PPM, rule.match.cohort.to // STEP_PPM
+            common.append((start, min(start + (end - start) * buckets // BUCKETS, limit)))
+        else:
+            segments[rule.segment] = (rule.match, buckets)
+    groups = [
+        Split(name, match, _union([(0, BUCKETS if own == BUCKETS else min(own, limit)), *common]))
+        for name, (match, own) in segments.items()
+    ]
+    groups.sort(key=lambda split: (-split.buckets, split.segment))
+    return (*groups, Split(EVERYONE, None, _union(common)))
+
+
+def _union(spans: list[Span]) -> tuple[Span, ...]:
+    merged: list[Span] = []
+    for start, end in sorted(span for span in spans if span[0] < span[1]):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return tuple(merged)

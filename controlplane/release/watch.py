@@ -1,0 +1,207 @@
+"""What a release has gathered so far, folded interval by interval, and how it reads now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from controlplane.evidence import evidence as fold_of
+from controlplane.evidence.account import Limits
+from controlplane.evidence.account import Stage as Setting
+from controlplane.evidence.evidence import Evidence
+from controlplane.evidence.learned import Learned
+from controlplane.evidence.observation import Observation
+from controlplane.evidence.split import Agreement, check_split
+from controlplane.evidence.verdict import Verdict
+from controlplane.policy.documents import ANONYMOUS
+from controlplane.policy.latency import edge_index
+from controlplane.policy.pinned import PinnedPolicy
+from controlplane.policy.values import PPM
+from controlplane.release.state import Phase, ReleaseState, Stage
+from controlplane.release.traffic import BUCKETS, Split, splits
+
+SEGMENT = 0.1  # assumed share of a segment among all requests
+
+Place = tuple[str, str]  # proxy, segment
+Counts = tuple[int, int, int, int]  # canary requests, errors, baseline requests, errors
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A release's evidence.
+
+    Attributes:
+        evidence: Of the whole release, and of the step.
+        step: Requests by proxy and segment since every proxy had the present step.
+        whole: The same by proxy since the release began, all segments but the anonymous one.
+    """
+
+    evidence: Evidence = field(default_factory=Evidence)
+    step: Mapping[Place, Counts] = field(default_factory=dict)
+    whole: Mapping[str, Counts] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain values; nothing is lost."""
+        return {
+            "evidence": self.evidence.to_json(),
+            "step": [[*place, *counts] for place, counts in sorted(self.step.items())],
+            "whole": [[proxy, *counts] for proxy, counts in sorted(self.whole.items())],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Watch:
+        """Return what `to_json` was called on."""
+        step, whole, evidence = data["step"], data["whole"], data["evidence"]
+        assert isinstance(step, list)
+        assert isinstance(whole, list)
+        assert isinstance(evidence, Mapping)
+        return cls(
+            Evidence.from_json(evidence),
+            {(proxy, segment): tuple(counts) for proxy, segment, *counts in step},
+            {proxy: tuple(counts) for proxy, *counts in whole},
+        )
+
+
+def limits(policy: PinnedPolicy) -> Limits:
+    """Return what the statistics need of a policy."""
+    edges = [(quantile / 100, edge_index(limit)) for quantile, limit in policy.latency]
+    return Limits(
+        errors_margin=policy.errors.margin / PPM if policy.errors else None,
+        latency=tuple((quantile, edge) for quantile, edge in edges if edge is not None),
+        success_rate=None if policy.success_rate is None else policy.success_rate / PPM,
+    )
+
+
+def exposure(policy: PinnedPolicy, step: int) -> float:
+    """Return the share of requests, in 0..1, that the canary gets at a step.
+
+    How many requests a segment has is not known before its routes exist; a tenth of all is assumed.
+    """
+    groups = splits(policy, step)
+    return max(groups[-1].buckets / BUCKETS, *(SEGMENT * s.buckets / BUCKETS for s in groups))
+
+
+def setting(state: ReleaseState, *, counting: bool) -> Setting:
+    """Return where a release stands, as the statistics need it."""
+    return Setting(
+        canary=state.to_version,
+        stable=state.from_version,
+        limits=limits(state.policy),
+        elapsed=state.running,
+        next_share=exposure(state.policy, state.step + 1),
+        counting=counting,
+        full_segments=frozenset(s.segment for s in splits(state.policy, state.step) if s.buckets == BUCKETS),
+    )
+
+
+def fold(
+    watch: Watch,
+    learned: Learned,
+    observation: Observation,
+    state: ReleaseState,
+    *,
+    settled: bool,
+    counting: bool,
+) -> Watch:
+    """Return the watch after one more interval.
+
+    Args:
+        watch: Until then.
+        learned: What the baseline's past taught before this interval.
+        observation: The interval.
+        state: The release as it was during the interval.
+        settled: Whether every proxy had the present step in the whole interval.
+        counting: Whether the interval counts for promotion.
+    """
+    step, whole = dict(watch.step), dict(watch.whole)
+    for place, counts in _counts(observation, state):
+        if settled:
+            step[place] = _plus(step.get(place, (0, 0, 0, 0)), counts)
+        if place[1] != ANONYMOUS:
+            whole[place[0]] = _plus(whole.get(place[0], (0, 0, 0, 0)), counts)
+    evidence = fold_of.fold(watch.evidence, learned, observation, setting(state, counting=counting))
+    return Watch(evidence, step, whole)
+
+
+def next_step(watch: Watch) -> Watch:
+    """Return the watch at the begin of a step: what spoke for promotion belonged to the step before."""
+    return replace(watch, evidence=fold_of.next_step(watch.evidence), step={})
+
+
+def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdict, ...]:
+    """Return how each condition reads now."""
+    return fold_of.verdicts(watch.evidence, learned, setting(state, counting=state.stage is Stage.JUDGE))
+
+
+def suspicion(readings: tuple[Verdict, ...]) -> float:
+    """Return the largest rollback e-value of any condition, scaled so that 100 rolls back."""
+    scaled = [1.0]
+    for verdict in readings:
+        numbers = dict(verdict.numbers)
+        if numbers.get("threshold"):
+            scaled.append(100 * numbers.get("e_value", 0.0) / numbers["threshold"])
+    return max(scaled)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSeen:
+    """How the observed split compares with the one asked for, in the present step.
+
+    ``problem`` names a proxy and segment where it disagrees, else ''. ``agrees`` once enough was seen in the
+    step's own segment; until then ``missing`` says what is.
+    """
+
+    problem: str = ""
+    agrees: bool = False
+    missing: str = ""
+
+
+def split_seen(watch: Watch, state: ReleaseState) -> SplitSeen:
+    """Compare per proxy and segment, and over all proxies for the segment of the step.
+
+    Source: DESIGN "How a release runs", verify.
+    """
+    in_force = {split.segment: split for split in splits(state.policy, state.step)}
+    for (proxy, segment), (canary, _, baseline, _) in sorted(watch.step.items()):
+        if segment in in_force:
+            verdict = check_split(in_force[segment].buckets / BUCKETS, canary, baseline)
+            if verdict.agreement is Agreement.DISAGREES:
+                return SplitSeen(
+                    f"{proxy} acknowledged but does not split as asked, segment {segment}: {verdict.reason}"
+                )
+    split = _of_step(state, in_force)
+    rows = [counts for (_, segment), counts in watch.step.items() if segment == split.segment]
+    verdict = check_split(split.buckets / BUCKETS, sum(r[0] for r in rows), sum(r[2] for r in rows))
+    match verdict.agreement:
+        case Agreement.AGREES:
+            return SplitSeen(agrees=True)
+        case Agreement.DISAGREES:
+            return SplitSeen(f"segment {split.segment}: {verdict.reason}")
+        case Agreement.TOO_FEW:
+            return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}")
+
+
+def asked_share(state: ReleaseState) -> float:
+    """Return the canary's share of everyone, in 0..1, as it is asked for now."""
+    if state.phase not in (Phase.PROGRESSING, Phase.GUARDING):
+        return 0.0
+    return splits(state.policy, state.step)[-1].buckets / BUCKETS
+
+
+def _of_step(state: ReleaseState, in_force: Mapping[str, Split]) -> Split:
+    """Return the split by which the step shows: its segment's, or everyone's for a share or a cohort."""
+    current = state.policy.steps[min(state.step, state.steps - 1)]
+    return in_force.get(current.segment, in_force["everyone"])
+
+
+def _counts(observation: Observation, state: ReleaseState) -> Iterator[tuple[Place, Counts]]:
+    for cell, tally in observation.cells:
+        place = (cell.proxy, cell.segment)
+        if cell.version == state.to_version:
+            yield place, (tally.requests, tally.errors, 0, 0)
+        elif cell.version == state.from_version:
+            yield place, (0, 0, tally.requests, tally.errors)
+
+
+def _plus(a: Counts, b: Counts) -> Counts:
+    return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3])

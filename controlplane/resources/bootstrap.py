@@ -1,0 +1,222 @@
+"""The bootstrap of a proxy: where its control plane is, who it is, what it reports.
+
+One proxy, one bootstrap: statistics are known by the node's id, and a shared one makes a fleet look like
+one proxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+from controlplane.policy.latency import EDGES_MS
+from controlplane.resources.statistics import DURATION, PREFIX
+
+CONTROL_PLANE: Final = "turnout"  # name of its cluster in the bootstrap
+
+REPORTED: Final = "|".join(
+    (
+        rf"{PREFIX}\..*",
+        r"http\..*\.downstream_rq_(active|completed|total)",
+        r"cluster\..*\.(membership_healthy|upstream_rq_total)",
+        r"server\.(live|state|uptime|version)",
+    )
+)
+
+_TYPES = "type.googleapis.com/envoy."
+_MONITORS = _TYPES + "extensions.resource_monitors"
+_SINK = _TYPES + "extensions.stat_sinks.open_telemetry.v3.SinkConfig"
+_MAX_PROGRAM_SIZE = 1000  # of a regular expression; 100 is too little for a cookie among others
+_MAX_CONNECTIONS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files on the proxy with which it and the control plane know each other.
+
+    Attributes:
+        certificate: Chain of the proxy's certificate.
+        key: Its private key.
+        ca: Who signs the control plane's certificate.
+        name: DNS name that the control plane's certificate must have.
+    """
+
+    certificate: str
+    key: str
+    ca: str
+    name: str
+
+
+def bootstrap(
+    node_id: str,
+    cluster: str,
+    control_planes: Sequence[str],
+    *,
+    variant: Literal["delta", "sotw"] = "delta",
+    flush: timedelta = timedelta(seconds=5),
+    admin: str = "127.0.0.1:9901",
+    tls: Tls | None = None,
+) -> dict[str, Any]:
+    """Return an Envoy bootstrap as plain data, fit for YAML or JSON.
+
+    ``control_planes`` are ``host:port``, the first preferred; ``flush`` is how often statistics are pushed.
+    """
+    if not node_id or not cluster or not control_planes:
+        raise ValueError("a bootstrap needs a node id, a node cluster and at least one control plane")
+    source = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "5s"}
+    return {
+        "node": {"id": node_id, "cluster": cluster},
+        "admin": {"address": _socket(admin)},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC" if variant == "delta" else "GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [{"envoy_grpc": _patient(), "timeout": "0s"}],
+            },
+            "cds_config": source,
+            "lds_config": source,
+        },
+        "stats_flush_interval": f"{flush.total_seconds():g}s",
+        "stats_sinks": [_sink(node_id, cluster)],
+        "stats_config": {
+            "histogram_bucket_settings": [
+                {
+                    "match": {"safe_regex": {"regex": rf"{PREFIX}\.{DURATION}(\..*)?"}},
+                    "buckets": list(EDGES_MS),
+                }
+            ]
+        },
+        "layered_runtime": {
+            "layers": [
+                {
+                    "name": "static",
+                    "static_layer": {"re2.max_program_size.error_level": _MAX_PROGRAM_SIZE},
+                },
+                {"name": "admin", "admin_layer": {}},
+            ]
+        },
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": f"{_MONITORS}.downstream_connections.v3.DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": _MAX_CONNECTIONS,
+                    },
+                }
+            ]
+        },
+        "static_resources": {"clusters": [_cluster(control_planes, tls)]},
+    }
+
+
+def _socket(address: str) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def _patient() -> dict[str, Any]:
+    """Return a gRPC client that tries again within 5 s; Envoy's own pause grows to 30 s."""
+    pause = {"base_interval": "0.25s", "max_interval": "5s"}
+    return {"cluster_name": CONTROL_PLANE, "retry_policy": {"retry_back_off": pause}}
+
+
+def _sink(node_id: str, cluster: str) -> dict[str, Any]:
+    """Return the sink that pushes cumulative counters and histograms, of the names in REPORTED only."""
+    reported = {
+        "input": {
+            "name": "stat_name",
+            "typed_config": {
+                "@type": _TYPES + "extensions.matching.common_inputs.stats.v3.StatFullNameMatchInput"
+            },
+        },
+        "value_match": {"safe_regex": {"google_re2": {}, "regex": REPORTED}},
+    }
+    drop = {"name": "drop", "typed_config": {"@type": f"{_SINK}.DropAction"}}
+    identity = {
+        "@type": _TYPES
+        + "extensions.tracers.opentelemetry.resource_detectors.v3.StaticConfigResourceDetectorConfig",
+        "attributes": {"service.instance.id": node_id, "service.name": cluster},
+    }
+    return {
+        "name": "envoy.stat_sinks.open_telemetry",
+        "typed_config": {
+            "@type": _SINK,
+            "grpc_service": {"envoy_grpc": {"cluster_name": CONTROL_PLANE}},
+            "resource_detectors": [
+                {
+                    "name": "envoy.tracers.opentelemetry.resource_detectors.static_config",
+                    "typed_config": identity,
+                }
+            ],
+            "custom_metric_conversions": {
+                "matcher_list": {
+                    "matchers": [
+                        {
+                            "predicate": {"not_matcher": {"single_predicate": reported}},
+                            "on_match": {"action": drop},
+                        }
+                    ]
+                }
+            },
+        },
+    }
+
+
+def _cluster(control_planes: Sequence[str], tls: Tls | None) -> dict[str, Any]:
+    """Return the control plane's cluster; keepalive notices one that hangs, priorities lead to the next."""
+    keepalive = {"interval": "10s", "timeout": "5s"}
+    found: dict[str, Any] = {
+        "name": CONTROL_PLANE,
+        "type": "STRICT_DNS",
+        "connect_timeout": "2s",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": _TYPES + "extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {"connection_keepalive": keepalive}},
+            }
+        },
+        "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 30}},
+        "load_assignment": {
+            "cluster_name": CONTROL_PLANE,
+            "endpoints": [
+                {"priority": place, "lb_endpoints": [{"endpoint": {"address": _socket(address)}}]}
+                for place, address in enumerate(control_planes)
+            ],
+        },
+    }
+    if len(control_planes) > 1:
+        found["outlier_detection"] = {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 1,
+            "enforcing_consecutive_local_origin_failure": 100,
+            "interval": "1s",
+            "base_ejection_time": "10s",
+            "max_ejection_percent": 100,
+        }
+    if tls is not None:
+        found["transport_socket"] = _transport_socket(tls)
+    return found
+
+
+def _transport_socket(tls: Tls) -> Mapping[str, Any]:
+    chain, key = {"filename": tls.certificate}, {"filename": tls.key}
+    trusted = {
+        "trusted_ca": {"filename": tls.ca},
+        "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": tls.name}}],
+    }
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": _TYPES + "extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": tls.name,
+            "common_tls_context": {
+                "alpn_protocols": ["h2"],
+                "tls_certificates": [{"certificate_chain": chain, "private_key": key}],
+                "validation_context": trusted,
+            },
+        },
+    }

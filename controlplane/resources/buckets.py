@@ -1,0 +1,74 @@
+"""Who gets which version: the published model of what the rendered routes do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import xxhash
+
+from controlplane.policy.documents import ANONYMOUS, UserSource
+from controlplane.policy.segments import Request, matches
+from controlplane.release.traffic import BUCKETS, ServiceTraffic, Split
+
+USER_COOKIE = "turnout-user"  # holds the identity that Envoy generated
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """What happens to a request.
+
+    Attributes:
+        segment: The name it is counted under.
+        version: The version that answers; None if that is drawn for this request alone.
+        bucket: The user's bucket; None without identity.
+    """
+
+    segment: str
+    version: str | None
+    bucket: int | None
+
+
+def bucket(salt: str, identity: str) -> int:
+    """Return the user's bucket in 0..9999: ``xxh64(salt + ":" + identity, seed 0) % 10000`` over UTF-8."""
+    return xxhash.xxh64_intdigest(f"{salt}:{identity}".encode(), seed=0) % BUCKETS
+
+
+def sources(traffic: ServiceTraffic) -> tuple[UserSource, ...]:
+    """Return where identities are looked for, in order; a generated one comes back as a cookie."""
+    generated = (UserSource(cookie=USER_COOKIE),) if traffic.anonymous == "generate" else ()
+    return traffic.service.user.from_ + generated
+
+
+def identity(traffic: ServiceTraffic, request: Request) -> str | None:
+    """Return who the user is, or None; the last value that is not empty counts, as in Envoy."""
+    for source in sources(traffic):
+        values = request.header(source.header) if source.header else request.cookie(source.cookie or "")
+        if found := [value for value in values if value]:
+            return found[-1]
+    return None
+
+
+def pick(traffic: ServiceTraffic, request: Request) -> Pick:
+    """Return what the routes rendered from ``traffic`` do with a request, whatever its host and path.
+
+    A user without identity who gets one generated is counted in the segment, like every later request.
+    """
+    user = identity(traffic, request)
+    place = None if user is None else bucket(traffic.salt, user)
+    request = replace(request, bucket=place)
+    split = next(split for split in traffic.splits if matches(split.match, request))
+    named = user is not None or traffic.anonymous == "generate"
+    return Pick(split.segment if named else ANONYMOUS, _version(traffic, split, place), place)
+
+
+def whole(split: Split) -> bool:
+    """Return whether all or none of the buckets go to the canary, so that nobody's bucket matters."""
+    return split.buckets in (0, BUCKETS)
+
+
+def _version(traffic: ServiceTraffic, split: Split, place: int | None) -> str | None:
+    if whole(split):
+        return traffic.canary if split.buckets else traffic.stable
+    if place is None:
+        return traffic.stable if traffic.anonymous == "baseline" else None
+    return traffic.canary if any(start <= place < end for start, end in split.canary) else traffic.stable

@@ -1,0 +1,55 @@
+"""Clusters and their endpoints: one of each per service and version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import UInt32Value
+
+from controlplane._pb.cluster_pb2 import Cluster
+from controlplane._pb.core_pb2 import V3, Address, AggregatedConfigSource, ConfigSource, SocketAddress
+from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
+from controlplane.policy.documents import ServiceVersion
+
+BUFFER_BYTES = 1 << 20  # per connection
+_CONNECT_TIMEOUT = Duration(seconds=2)
+
+ADS = ConfigSource(ads=AggregatedConfigSource(), resource_api_version=V3)
+
+
+def cluster(name: str, version: ServiceVersion) -> Cluster:
+    """Return the cluster of one version: endpoints over ADS, or a DNS name that Envoy resolves."""
+    message = Cluster(
+        name=name,
+        connect_timeout=_CONNECT_TIMEOUT,
+        per_connection_buffer_limit_bytes=UInt32Value(value=BUFFER_BYTES),
+        lb_policy=Cluster.LEAST_REQUEST,
+    )
+    if version.dns is None:
+        message.type = Cluster.EDS
+        message.eds_cluster_config.eds_config.CopyFrom(ADS)
+        return message
+    message.type = Cluster.STRICT_DNS
+    message.dns_lookup_family = Cluster.V4_PREFERRED
+    message.respect_dns_ttl = True
+    message.load_assignment.CopyFrom(assignment(name, [(version.dns, 1)]))
+    return message
+
+
+def assignment(name: str, members: Iterable[tuple[str, int]]) -> ClusterLoadAssignment:
+    """Return the endpoints of a cluster, from addresses and weights; none at all is an assignment too."""
+    endpoints = [
+        LbEndpoint(
+            endpoint=Endpoint(address=socket(address)), load_balancing_weight=UInt32Value(value=weight)
+        )
+        for address, weight in members
+    ]
+    places = [LocalityLbEndpoints(lb_endpoints=endpoints)] if endpoints else []
+    return ClusterLoadAssignment(cluster_name=name, endpoints=places)
+
+
+def socket(address: str) -> Address:
+    """Return ``'10.0.0.1:8080'`` or ``'[::1]:8080'`` as a message."""
+    host, _, port = address.rpartition(":")
+    return Address(socket_address=SocketAddress(address=host.strip("[]"), port_value=int(port)))

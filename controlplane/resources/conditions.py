@@ -1,0 +1,118 @@
+"""Segments as lists of header matchers: a tree of conditions becomes alternatives, each a conjunction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import product
+
+from controlplane._pb.matcher_pb2 import RegexMatcher, StringMatcher
+from controlplane._pb.route_pb2 import HeaderMatcher
+from controlplane._pb.type_pb2 import Int64Range
+from controlplane.policy.documents import CookieMatch, HeaderMatch, Match, UserSource
+from controlplane.resources import cookies
+
+ALTERNATIVES_LIMIT = 128  # of one segment
+
+Conjunction = tuple[HeaderMatcher, ...]
+_EVERY: tuple[Conjunction, ...] = ((),)
+_NONE: tuple[Conjunction, ...] = ()
+
+
+def alternatives(match: Match | None, negated: bool = False) -> tuple[Conjunction, ...]:
+    """Return conjunctions of which at least one holds exactly for the requests in the segment.
+
+    Raises:
+        ValueError: If there are too many, or if a cohort is part of a larger tree.
+    """
+    if match is None:
+        return _NONE if negated else _EVERY
+    if match.not_ is not None:
+        return alternatives(match.not_, not negated)
+    if match.header is not None:
+        return _header(match.header, negated)
+    if match.cookie is not None:
+        return _cookie(match.cookie, negated)
+    if match.cohort is not None:
+        raise ValueError("a cohort inside of a condition cannot be rendered; give it a step of its own")
+    parts = [alternatives(part, negated) for part in match.all or match.any or ()]
+    return _any(parts) if (match.any is not None) is not negated else _all(parts)
+
+
+def identified(source: UserSource) -> HeaderMatcher:
+    """Return a matcher for requests in which the source names a user."""
+    if source.header:
+        return _regex(source.header, ".+")
+    return _regex("cookie", cookies.identity(source.cookie or ""))
+
+
+def unidentified(source: UserSource) -> HeaderMatcher:
+    """Return the exact opposite of ``identified``."""
+    matcher = HeaderMatcher(invert_match=True, treat_missing_header_as_empty=True)
+    matcher.MergeFrom(identified(source))
+    return matcher
+
+
+def _any(parts: Sequence[tuple[Conjunction, ...]]) -> tuple[Conjunction, ...]:
+    return _limited(sum(map(len, parts))) and tuple(one for part in parts for one in part)
+
+
+def _all(parts: Sequence[tuple[Conjunction, ...]]) -> tuple[Conjunction, ...]:
+    count = 1
+    for part in parts:
+        count *= len(part)
+    return _limited(count) and tuple(sum(choice, ()) for choice in product(*parts))
+
+
+def _limited(count: int) -> tuple[Conjunction, ...]:
+    if count > ALTERNATIVES_LIMIT:
+        raise ValueError(
+            f"it needs {count} routes, at most {ALTERNATIVES_LIMIT} are allowed; "
+            "write lists of values as one regex, or have a proxy mark them with one header"
+        )
+    return _EVERY if count else _NONE
+
+
+def _header(match: HeaderMatch, negated: bool) -> tuple[Conjunction, ...]:
+    if match.present is not None:
+        return ((HeaderMatcher(name=match.name, present_match=match.present is not negated),),)
+    matcher = HeaderMatcher(name=match.name)
+    match match.condition:
+        case "equals":
+            matcher.string_match.exact = match.equals or ""
+        case "prefix":
+            matcher.string_match.prefix = match.prefix or ""
+        case "suffix":
+            matcher.string_match.suffix = match.suffix or ""
+        case "contains":
+            matcher.string_match.contains = match.contains or ""
+        case "regex":
+            matcher.string_match.safe_regex.regex = match.regex or ""
+        case _:
+            assert match.range is not None
+            matcher.range_match.CopyFrom(Int64Range(start=match.range.from_, end=match.range.to))
+    if not negated:
+        return ((matcher,),)
+    matcher.invert_match = True
+    if match.regex is not None and re.compile(match.regex, re.ASCII).fullmatch(""):
+        # Taken as empty, a missing header would meet the condition; it must not.
+        return ((HeaderMatcher(name=match.name, present_match=False),), (matcher,))
+    matcher.treat_missing_header_as_empty = True
+    return ((matcher,),)
+
+
+def _cookie(match: CookieMatch, negated: bool) -> tuple[Conjunction, ...]:
+    if match.present is not None:
+        negated, pattern = negated is match.present, cookies.holds(match.name, "[^;]*")
+    elif (found := cookies.pattern(match)) is None:
+        return _EVERY if negated else _NONE
+    else:
+        pattern = found
+    matcher = _regex("cookie", pattern)
+    if negated:
+        matcher.invert_match = matcher.treat_missing_header_as_empty = True
+    return ((matcher,),)
+
+
+def _regex(name: str, pattern: str) -> HeaderMatcher:
+    return HeaderMatcher(name=name, string_match=StringMatcher(safe_regex=RegexMatcher(regex=pattern)))

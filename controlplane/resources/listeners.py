@@ -1,0 +1,110 @@
+"""The listeners of a fleet: connection manager, scope of the host, statistics logger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
+
+from controlplane._pb.accesslog_pb2 import AccessLog
+from controlplane._pb.core_pb2 import (
+    HeaderValue,
+    HeaderValueOption,
+    Http2ProtocolOptions,
+    HttpProtocolOptions,
+    TypedExtensionConfig,
+)
+from controlplane._pb.earlymutation_pb2 import HeaderMutation as EarlyHeaderMutation
+from controlplane._pb.hcm_pb2 import HttpConnectionManager, HttpFilter, ScopedRds, ScopedRoutes
+from controlplane._pb.listener_pb2 import Filter, FilterChain
+from controlplane._pb.listener_pb2 import Listener as ListenerMessage
+from controlplane._pb.matcher_pb2 import StringMatcher
+from controlplane._pb.mutation_pb2 import HeaderMutation
+from controlplane._pb.router_pb2 import Router
+from controlplane.policy.documents import Listener
+from controlplane.resources.clusters import ADS, BUFFER_BYTES, socket
+from controlplane.resources.names import FRESH_USER_HEADER, OWN_HEADERS, SCOPE_HEADER
+from controlplane.resources.readable import type_url
+from controlplane.resources.statistics import stats_logger
+
+_BUILDER = ScopedRoutes.ScopeKeyBuilder
+_OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+def packed(message: Message) -> Any:
+    """Return the message in an Any, under Envoy's own type URL."""
+    return Any(type_url=type_url(message), value=message.SerializeToString(deterministic=True))
+
+
+def listener(document: Listener, scopes: Sequence[str]) -> ListenerMessage:
+    """Return a listener that finds the scope of a request by the given values of its header, in order."""
+    manager = HttpConnectionManager(
+        stat_prefix=document.name,
+        http_filters=[HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router()))],
+        http2_protocol_options=Http2ProtocolOptions(
+            max_concurrent_streams=UInt32Value(value=100),
+            initial_stream_window_size=UInt32Value(value=1 << 16),
+            initial_connection_window_size=UInt32Value(value=1 << 20),
+        ),
+        drain_timeout=Duration(seconds=5),
+        access_log=[AccessLog(name="envoy.access_loggers.stats", typed_config=packed(stats_logger()))],
+        use_remote_address=BoolValue(value=document.kind == "edge"),
+        generate_request_id=BoolValue(value=True),
+        upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
+        stream_idle_timeout=Duration(seconds=300),
+        request_timeout=Duration(),
+        normalize_path=BoolValue(value=True),
+        scoped_routes=_scoped_routes(),
+        merge_slashes=True,
+        common_http_protocol_options=HttpProtocolOptions(
+            idle_timeout=Duration(seconds=300),
+            headers_with_underscores_action=HttpProtocolOptions.REJECT_REQUEST,
+        ),
+        request_headers_timeout=Duration(seconds=10),
+        strip_any_host_port=True,
+        path_with_escaped_slashes_action=HttpConnectionManager.UNESCAPE_AND_REDIRECT,
+        early_header_mutation_extensions=[
+            TypedExtensionConfig(
+                name="envoy.http.early_header_mutation.header_mutation",
+                typed_config=packed(_mutation(scopes)),
+            )
+        ],
+    )
+    filters = [Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))]
+    return ListenerMessage(
+        name=document.name,
+        address=socket(document.address),
+        filter_chains=[FilterChain(filters=filters)],
+        per_connection_buffer_limit_bytes=UInt32Value(value=BUFFER_BYTES),
+    )
+
+
+def _scoped_routes() -> ScopedRoutes:
+    header = _BUILDER.FragmentBuilder.HeaderValueExtractor(name=SCOPE_HEADER, element_separator="|", index=0)
+    return ScopedRoutes(
+        name="scopes",
+        scope_key_builder=_BUILDER(fragments=[_BUILDER.FragmentBuilder(header_value_extractor=header)]),
+        rds_config_source=ADS,
+        scoped_rds=ScopedRds(scoped_rds_config_source=ADS),
+    )
+
+
+def _mutation(scopes: Sequence[str]) -> EarlyHeaderMutation:
+    own = HeaderMutation.RemoveOnMatch(key_matcher=StringMatcher(prefix=OWN_HEADERS))
+    sets = [(SCOPE_HEADER, value) for value in scopes] + [(FRESH_USER_HEADER, "%UNIQUE_ID%")]
+    return EarlyHeaderMutation(
+        mutations=[
+            HeaderMutation(remove_on_match=own),
+            *(
+                HeaderMutation(
+                    append=HeaderValueOption(
+                        header=HeaderValue(key=key, value=value), append_action=_OVERWRITE
+                    )
+                )
+                for key, value in sets
+            ),
+        ]
+    )

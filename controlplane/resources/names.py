@@ -1,0 +1,22 @@
+"""The names that tie resources, routes and statistics together."""
+
+from __future__ import annotations
+
+METADATA = "turnout"  # key of the routes' metadata: service, release, segment
+SCOPE_HEADER = "x-turnout-scope"
+FRESH_USER_HEADER = "x-turnout-fresh-user"  # an identity for a user who may turn out to have none
+OWN_HEADERS = "x-turnout-"  # never taken from outside
+SCOPE_NONE = "-"  # the scope of hosts that nobody claims; no name can be this
+
+_SEPARATOR = "~"  # cannot occur in names
+
+
+def cluster_name(service: str, version: str) -> str:
+    """Return the name of the cluster of one version of a service."""
+    return f"{service}{_SEPARATOR}{version}"
+
+
+def cluster_version(cluster: str) -> tuple[str, str] | None:
+    """Return service and version of a cluster that is ours, or None."""
+    service, separator, version = cluster.partition(_SEPARATOR)
+    return (service, version) if separator else None

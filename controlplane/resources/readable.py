@@ -1,0 +1,80 @@
+"""Resources as plain data, in Envoy's own JSON form: for people, for files, for golden tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from controlplane._pb.cluster_pb2 import Cluster
+from controlplane._pb.earlymutation_pb2 import HeaderMutation
+from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment
+from controlplane._pb.hcm_pb2 import HttpConnectionManager
+from controlplane._pb.listener_pb2 import Listener
+from controlplane._pb.route_pb2 import RouteConfiguration, ScopedRouteConfiguration
+from controlplane._pb.router_pb2 import Router
+from controlplane._pb.statslog_pb2 import Config
+
+OURS = "turnout."  # what our proto packages have before Envoy's names
+
+_KNOWN: Final[Mapping[str, type[Message]]] = {
+    message.DESCRIPTOR.full_name.removeprefix(OURS): message
+    for message in (
+        Cluster,
+        ClusterLoadAssignment,
+        Config,
+        HeaderMutation,
+        HttpConnectionManager,
+        Listener,
+        RouteConfiguration,
+        Router,
+        ScopedRouteConfiguration,
+    )
+}
+
+
+def type_url(message: Message) -> str:
+    """Return Envoy's type URL of one of our messages."""
+    return f"type.googleapis.com/{message.DESCRIPTOR.full_name.removeprefix(OURS)}"
+
+
+def readable(url: str, body: bytes) -> dict[str, Any]:
+    """Return a rendered resource as a mapping that Envoy reads, with ``@type``."""
+    return {"@type": url, **_plain(message_type(url.rpartition("/")[2]).FromString(body))}
+
+
+def message_type(name: str) -> type[Message]:
+    """Return our message of an Envoy type, by its full name."""
+    return _KNOWN[name]
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    return {field.name: _field(field, value) for field, value in message.ListFields()}
+
+
+def _field(field: FieldDescriptor, value: Any) -> Any:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return {key: _value(value[key]) for key in sorted(value)}
+    if field.is_repeated:
+        return [_value(item) for item in value]
+    return field.enum_type.values_by_number[value].name if field.enum_type is not None else _value(value)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, AnyMessage):
+        return readable(value.type_url, value.value)
+    if isinstance(value, Message):
+        well_known = value.DESCRIPTOR.full_name.startswith("google.protobuf.")
+        return _ordered(MessageToDict(value)) if well_known else _plain(value)
+    return value
+
+
+def _ordered(value: Any) -> Any:
+    """Return a value of a Struct with sorted keys: protobuf's own order differs from run to run."""
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value)}
+    return [_ordered(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,254 @@
+"""All resources of a fleet, and the memory that keeps a small change small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from controlplane._pb.route_pb2 import RouteConfiguration, ScopedRouteConfiguration
+from controlplane.policy.documents import Fleet
+from controlplane.release.traffic import ServiceTraffic
+from controlplane.resources.clusters import assignment, cluster
+from controlplane.resources.hosts import groups, scope_values
+from controlplane.resources.listeners import listener
+from controlplane.resources.names import SCOPE_HEADER, cluster_name
+from controlplane.resources.routes import service_routes
+from controlplane.resources.statistics import check_series
+from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
+from controlplane.xds.version import Version
+
+Table = Mapping[str, Resource]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A snapshot with the inputs that it was rendered from.
+
+    Attributes:
+        snapshot: What the fleet's proxies should have.
+        fleet: Its document.
+        services: Inputs by service name.
+        groups: Services that share hosts, by name of their route configuration.
+    """
+
+    snapshot: Snapshot
+    fleet: Fleet = field(repr=False)
+    services: Mapping[str, ServiceTraffic] = field(repr=False)
+    groups: Mapping[str, tuple[str, ...]] = field(repr=False)
+
+
+def render(
+    fleet: Fleet, services: Sequence[ServiceTraffic], revision: int, previous: Rendering | None = None
+) -> Rendering:
+    """Return the resources of ``fleet``.
+
+    What did not change since ``previous`` is taken from there: a service whose traffic is the same is not
+    rendered again, and a resource with the same content stays the same object, with its version. What is new
+    or changed gets ``revision``, the store revision of the inputs.
+
+    Raises:
+        ValueError: If something cannot be rendered; the message names it and what to change.
+    """
+    by_name = {traffic.service.name: traffic for traffic in services}
+    if len(by_name) != len(services):
+        raise ValueError(f"fleet {fleet.name!r}: a service is given twice")
+    old = previous if previous is not None and previous.fleet == fleet else None
+    before = old.services if old else {}
+    changed = [name for name, traffic in by_name.items() if before.get(name) != traffic]
+    gone = before.keys() - by_name.keys()
+    if old is not None and not changed and not gone:
+        return Rendering(
+            Snapshot(revision, old.snapshot.resources, PUSH_ORDER), fleet, old.services, old.groups
+        )
+    check_series(by_name.values())
+    moved = bool(gone) or any(
+        name not in before or before[name].service.routes != by_name[name].service.routes for name in changed
+    )
+    grouped = old.groups if old and not moved else groups({n: _hosts(t) for n, t in by_name.items()})
+    make = _Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
+    resources = {
+        **_clusters(make, [before[n] for n in before if n in gone or n in changed], by_name, changed, old),
+        **_routes(make, grouped, by_name, set(changed), old),
+    }
+    if old is None or moved:
+        resources[LISTENER] = _listeners(make, fleet, grouped, by_name)
+    else:
+        resources[LISTENER] = old.snapshot.of(LISTENER)
+    return Rendering(Snapshot(revision, resources, PUSH_ORDER), fleet, by_name, grouped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes resources; one with the content of a former one is that one."""
+
+    revision: int
+    former: Snapshot
+
+    def __call__(
+        self,
+        type_url: str,
+        name: str,
+        message: Message,
+        needs: frozenset[Ref] = frozenset(),
+        follows: Ref | None = None,
+        hollow: bool = False,
+    ) -> Resource:
+        body = message.SerializeToString(deterministic=True)
+        digest = content_hash((body,))
+        former = self.former.of(type_url).get(name)
+        if former is None or former.version.hash != digest:
+            return Resource(name, body, Version(self.revision, digest), needs, follows, hollow)
+        if (former.needs, former.follows, former.hollow) == (needs, follows, hollow):
+            return former
+        return Resource(name, body, former.version, needs, follows, hollow)
+
+
+def _hosts(traffic: ServiceTraffic) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(claim.host for claim in traffic.service.routes))
+
+
+def _versions(traffic: ServiceTraffic) -> list[str]:
+    """Return the versions that have a cluster."""
+    return sorted({traffic.stable, *traffic.warm} | ({traffic.canary} if traffic.canary else set()))
+
+
+# --- clusters and endpoints -------------------------------------------------------------------------------
+
+
+def _clusters(
+    make: _Maker,
+    stale: Sequence[ServiceTraffic],
+    services: Mapping[str, ServiceTraffic],
+    changed: Sequence[str],
+    old: Rendering | None,
+) -> dict[str, Table]:
+    clusters: dict[str, Resource] = dict(old.snapshot.of(CLUSTER)) if old else {}
+    endpoints: dict[str, Resource] = dict(old.snapshot.of(ENDPOINT)) if old else {}
+    for traffic in stale:
+        for version in _versions(traffic):
+            name = cluster_name(traffic.service.name, version)
+            del clusters[name]
+            endpoints.pop(name, None)
+    for service in changed:
+        for version in _versions(services[service]):
+            _cluster(make, services[service], version, clusters, endpoints)
+    found = {CLUSTER: clusters, ENDPOINT: endpoints}
+    return {type_url: _same(table, old, type_url) for type_url, table in found.items()}
+
+
+def _cluster(
+    make: _Maker,
+    traffic: ServiceTraffic,
+    version: str,
+    clusters: dict[str, Resource],
+    endpoints: dict[str, Resource],
+) -> None:
+    service = traffic.service
+    if (declared := service.versions.get(version)) is None:
+        known = ", ".join(sorted(service.versions))
+        raise ValueError(
+            f"service {service.name!r}: version {version!r} is in use, but it is not declared; known: {known}"
+        )
+    name = cluster_name(service.name, version)
+    clusters[name] = make(CLUSTER, name, cluster(name, declared))
+    if declared.endpoints is not None:
+        members = [(member.address, member.weight) for member in declared.endpoints]
+        endpoints[name] = make(
+            ENDPOINT, name, assignment(name, members), follows=(CLUSTER, name), hollow=not members
+        )
+
+
+def _same(table: Table, old: Rendering | None, type_url: str) -> Table:
+    """Return the old table itself if nothing in it changed: whoever compares snapshots sees it at once."""
+    former = old.snapshot.of(type_url) if old else {}
+    same = len(table) == len(former) and all(former.get(name) is table[name] for name in table)
+    return former if same else table
+
+
+# --- routes and scopes ------------------------------------------------------------------------------------
+
+
+def _routes(
+    make: _Maker,
+    grouped: Mapping[str, tuple[str, ...]],
+    services: Mapping[str, ServiceTraffic],
+    changed: set[str],
+    old: Rendering | None,
+) -> dict[str, Table]:
+    routes: dict[str, Resource] = {}
+    scopes: dict[str, Resource] = {}
+    for name, members in grouped.items():
+        if old and old.groups.get(name) == members and changed.isdisjoint(members):
+            routes[name] = old.snapshot.of(ROUTE)[name]
+            scopes[name] = old.snapshot.of(SCOPED_ROUTE)[name]
+            continue
+        traffics = [services[member] for member in members]
+        needs = frozenset(ref for traffic in traffics for ref in _needs(traffic))
+        routes[name] = make(ROUTE, name, _route_configuration(name, traffics), needs)
+        scopes[name] = make(SCOPED_ROUTE, name, _scope(name))
+    return {SCOPED_ROUTE: _same(scopes, old, SCOPED_ROUTE), ROUTE: routes}
+
+
+def _route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:
+    """Return one virtual host per different set of claims, so that hosts that are treated alike are one."""
+    claims: dict[str, dict[str, ServiceTraffic]] = {}
+    for traffic in traffics:
+        for claim in traffic.service.routes:
+            other = claims.setdefault(claim.host, {}).setdefault(claim.path, traffic)
+            if other is not traffic:
+                first, second = other.service.name, traffic.service.name
+                raise ValueError(f"services {first!r} and {second!r} both claim {claim.host}{claim.path}")
+    alike: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for host in sorted(claims):
+        paths = sorted(claims[host], key=lambda path: (-len(path), path))
+        alike.setdefault(tuple((path, claims[host][path].service.name) for path in paths), []).append(host)
+    message = RouteConfiguration(name=name, request_headers_to_remove=[SCOPE_HEADER])
+    for hosts in alike.values():
+        virtual_host = message.virtual_hosts.add(name=hosts[0], domains=hosts)
+        for path, traffic in sorted(claims[hosts[0]].items(), key=lambda claim: (-len(claim[0]), claim[0])):
+            virtual_host.routes.extend(service_routes(traffic, path))
+    return message
+
+
+def _needs(traffic: ServiceTraffic) -> Iterator[Ref]:
+    """Yield the clusters that routes name, and their endpoints."""
+    named = {traffic.stable}
+    if traffic.canary and any(split.canary for split in traffic.splits):
+        named.add(traffic.canary)
+    for version in named:
+        name = cluster_name(traffic.service.name, version)
+        yield CLUSTER, name
+        if traffic.service.versions[version].endpoints is not None:
+            yield ENDPOINT, name
+
+
+def _scope(name: str) -> ScopedRouteConfiguration:
+    key = ScopedRouteConfiguration.Key(fragments=[ScopedRouteConfiguration.Key.Fragment(string_key=name)])
+    return ScopedRouteConfiguration(name=name, route_configuration_name=name, key=key)
+
+
+# --- listeners --------------------------------------------------------------------------------------------
+
+
+def _listeners(
+    make: _Maker,
+    fleet: Fleet,
+    grouped: Mapping[str, tuple[str, ...]],
+    services: Mapping[str, ServiceTraffic],
+) -> Table:
+    scopes = {
+        host: name
+        for name, members in grouped.items()
+        for member in members
+        for host in _hosts(services[member])
+    }
+    values = scope_values(scopes)
+    # New hosts come with their routes, and old routes stay until no listener leads to them.
+    needs = frozenset((type_url, name) for name in grouped for type_url in (SCOPED_ROUTE, ROUTE))
+    return {
+        document.name: make(LISTENER, document.name, listener(document, values), needs)
+        for document in fleet.listeners
+    }

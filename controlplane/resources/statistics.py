@@ -1,0 +1,114 @@
+"""How proxies count requests: series, outcome classes, and the cap on their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
+
+from controlplane._pb.statslog_pb2 import Config
+from controlplane._pb.type_pb2 import Scope
+from controlplane.policy.documents import ANONYMOUS
+from controlplane.release.traffic import ServiceTraffic
+from controlplane.resources.names import METADATA
+
+PREFIX: Final = "turnout"  # series are turnout.rq and turnout.t
+REQUESTS: Final = "rq"
+DURATION: Final = "t"  # histogram, milliseconds
+
+OK: Final = "ok"
+CLIENT_ERROR: Final = "c4"  # 4xx without 429, and the gRPC codes that blame the client
+LIMITED: Final = "limited"  # 429, RESOURCE_EXHAUSTED
+BAD: Final = "bad"  # 5xx, gRPC failures, resets, timeouts, no host
+ABORTED: Final = "abort"  # the client gave up before it had an answer
+CLASSES: Final = (OK, CLIENT_ERROR, LIMITED, BAD, ABORTED)
+
+# Beyond its caps a proxy drops new series without a word, and series of former releases stay until it
+# restarts: so a fleet may need a quarter of what a proxy takes.
+MAX_COUNTERS: Final = 200_000
+MAX_HISTOGRAMS: Final = 40_000
+SERIES_LIMIT: Final = MAX_COUNTERS // 4
+
+_FAILED = ("2", "4", "13", "14", "15")  # UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS
+_EXHAUSTED = ("8",)
+_REFUSED = ("3", "5", "6", "7", "9", "10", "11", "12", "16")
+# What Envoy says when an answer broke off after it had begun; the code then is that of the begin.
+_BROKEN = ("upstream_reset_after_response_started", "response_timeout", "stream_idle_timeout")
+_LEFT = ("downstream_remote_disconnect", "http2.remote_reset")
+
+
+def _grpc(codes: Iterable[str]) -> str:
+    known = "[" + ",".join(f"'{code}'" for code in codes) + "]"
+    return " || ".join(
+        f"('grpc-status' in {part} && {part}['grpc-status'] in {known})"
+        for part in ("response.trailers", "response.headers")
+    )
+
+
+def _details(prefixes: Iterable[str]) -> str:
+    return " || ".join(f"response.code_details.startsWith('{prefix}')" for prefix in prefixes)
+
+
+# Not response.grpc_status: without a gRPC answer Envoy derives it from the HTTP code, 200 as UNKNOWN.
+_CLASS = (
+    f"%CEL(!has(response.code) || response.code == 0 ? '{ABORTED}'"
+    f" : response.code >= 500 ? '{BAD}'"
+    f" : response.code == 429 ? '{LIMITED}'"
+    f" : response.code >= 400 ? '{CLIENT_ERROR}'"
+    f" : {_details(_BROKEN)} ? '{BAD}'"
+    f" : {_details(_LEFT)} ? '{ABORTED}'"
+    f" : {_grpc(_FAILED)} ? '{BAD}'"
+    f" : {_grpc(_EXHAUSTED)} ? '{LIMITED}'"
+    f" : {_grpc(_REFUSED)} ? '{CLIENT_ERROR}'"
+    f" : '{OK}')%"
+)
+
+
+def series(services: Iterable[ServiceTraffic]) -> int:
+    """Return how many counters the services need: segments and anonymous, times versions, times classes."""
+    return sum(
+        len({split.segment for split in traffic.splits} | {ANONYMOUS})
+        * len({traffic.stable, traffic.canary or traffic.stable})
+        * len(CLASSES)
+        for traffic in services
+    )
+
+
+def check_series(services: Iterable[ServiceTraffic]) -> None:
+    """Raise ValueError if the services need more counters than a fleet may have."""
+    if (count := series(services)) > SERIES_LIMIT:
+        raise ValueError(
+            f"the fleet's services need {count} counters (segments x versions x classes), at most "
+            f"{SERIES_LIMIT} are allowed; release fewer services at once, use fewer segments, or split it"
+        )
+
+
+def stats_logger() -> Config:
+    """Return the access logger that counts every request by service, segment, cluster and outcome class."""
+    where = [
+        Config.Tag(name="service", value_format=f"%METADATA(ROUTE:{METADATA}:service)%"),
+        Config.Tag(name="segment", value_format=f"%METADATA(ROUTE:{METADATA}:segment)%"),
+        Config.Tag(name="cluster", value_format="%UPSTREAM_CLUSTER%"),
+    ]
+    outcome = Config.Tag(name="class", value_format=_CLASS)
+    return Config(
+        counters=[
+            Config.Counter(
+                stat=Config.Stat(name=REQUESTS, tags=[*where, outcome]), value_fixed=UInt64Value(value=1)
+            )
+        ],
+        histograms=[
+            Config.Histogram(
+                stat=Config.Stat(name=DURATION, tags=where),
+                unit=Config.Histogram.Milliseconds,
+                value_format="%DURATION%",
+            )
+        ],
+        stats_scope=Scope(
+            max_counters=UInt32Value(value=MAX_COUNTERS),
+            max_histograms=UInt32Value(value=MAX_HISTOGRAMS),
+            prefix=PREFIX,
+            sharing_name=PREFIX,  # counters outlive a change of the listener
+        ),
+    )

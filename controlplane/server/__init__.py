@@ -1,0 +1,1 @@
+"""The gRPC side: xDS streams and the stats intake."""

@@ -1,0 +1,63 @@
+"""Where proxies push their statistics: OpenTelemetry's metrics service on the control plane's own port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+
+from controlplane.server.transport import peer_of
+from controlplane.xds.view import Peer
+
+SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+MAX_BYTES = 4 << 20  # Envoy sends about 12 KB per 100 clusters
+
+Receive = Callable[[Peer, bytes], None]
+
+
+class Intake:
+    """Hands every export to a callback, with the peer that sent it.
+
+    The callback is called in the event loop and must be quick. It raises ValueError for what it cannot use.
+
+    Attributes:
+        accepted: Exports that the callback took.
+        refused: Exports that were too large or that it could not use.
+        problem: Peer and reason of the last refusal, or None.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.accepted = 0
+        self.refused = 0
+        self.problem: tuple[Peer, str] | None = None
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the service for ``grpc.aio.Server.add_generic_rpc_handlers``."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE, {"Export": grpc.unary_unary_rpc_method_handler(self._export)}
+        )
+
+    async def _export(self, data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        sender = peer_of(context)
+        if len(data) > MAX_BYTES:
+            reason = f"export of {len(data)} bytes, at most {MAX_BYTES} are allowed"
+            await self._refuse(context, sender, grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
+        try:
+            self._receive(sender, data)
+        except ValueError as error:
+            await self._refuse(context, sender, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        self.accepted += 1
+        return b""  # ExportMetricsServiceResponse without a partial success: all was taken
+
+    async def _refuse(
+        self,
+        context: grpc.aio.ServicerContext[bytes, bytes],
+        sender: Peer,
+        code: grpc.StatusCode,
+        reason: str,
+    ) -> None:
+        self.refused += 1
+        self.problem = (sender, reason)
+        await context.abort(code, reason)

@@ -1,0 +1,62 @@
+"""The seam between a stream and its socket, and its binding to grpc.aio."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+
+from controlplane.xds.view import Peer
+
+# Names that a client certificate proves, strongest first.
+_IDENTITY_KEYS = ("peer_spiffe_id", "x509_subject_alternative_name", "x509_common_name")
+
+
+class Transport(Protocol):
+    """One bidirectional stream of messages. One reader, one writer."""
+
+    @property
+    def peer(self) -> Peer:
+        """Who is at the other end."""
+
+    async def read(self) -> bytes | None:
+        """Return the next message, or None when the client has closed its side."""
+
+    async def write(self, data: bytes) -> None:
+        """Send one message; returns when it was taken over for sending."""
+
+    def finish(self, status: str, text: str) -> None:
+        """Set the gRPC status with which the stream ends when its handler returns."""
+
+
+class GrpcTransport:
+    """A stream of grpc.aio."""
+
+    def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        self._context = context
+        self.peer = peer_of(context)
+
+    async def read(self) -> bytes | None:
+        """Return the next message, or None when the client has closed its side."""
+        message: Any = await self._context.read()
+        return None if message is grpc.aio.EOF else bytes(message)
+
+    async def write(self, data: bytes) -> None:
+        """Send one message."""
+        await self._context.write(data)
+
+    def finish(self, status: str, text: str) -> None:
+        """Set the final status."""
+        self._context.set_code(grpc.StatusCode[status])
+        self._context.set_details(text)
+
+
+def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
+    """Return the peer of a call: ``address:port`` and what its certificate proves."""
+    address = unquote(context.peer()).removeprefix("ipv4:").removeprefix("ipv6:")
+    proven = context.auth_context()
+    names = [name for key in _IDENTITY_KEYS for name in proven.get(key, ())]
+    texts = (n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in names)
+    return Peer(address, tuple(dict.fromkeys(texts)))

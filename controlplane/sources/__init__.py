@@ -1,0 +1,1 @@
+"""Where evidence comes from: what proxies count themselves, and what others measure."""

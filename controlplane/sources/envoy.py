@@ -1,0 +1,213 @@
+"""Envoy's own counters, as its OpenTelemetry sink pushes them: what one export says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from controlplane._pb import otlp_pb2
+from controlplane.policy.latency import EDGES_MS
+
+MAX_SERIES = 20_000  # per proxy; as many are about 4 MiB, and take 60 ms to read
+MAX_SCOPES = 16  # Envoy sends one
+INSTANCE = "service.instance.id"
+OUTCOMES = "turnout.rq"
+LATENCIES = "turnout.t"
+STARTED = "http.downstream_rq_total"
+ACTIVE = "http.downstream_rq_active"
+LISTENER = "envoy.http_conn_manager_prefix"
+REACHED = "cluster.upstream_rq_total"
+CLUSTER = "envoy.cluster_name"
+VERSIONED = "~"  # clusters of services are named service~version
+CLASSES = frozenset({"ok", "c4", "limited", "bad", "abort"})
+
+Group = tuple[str, str, str]  # service, segment, cluster; empty where a request had none
+Outcome = tuple[str, str, str, str]  # the same and the class
+
+_EDGES = [float(edge) for edge in EDGES_MS]
+
+
+class MalformedError(ValueError):
+    """An export that cannot be read, or is not what the bootstrap asks Envoy for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What one proxy counted since it started.
+
+    Attributes:
+        proxy: Its node id.
+        start: Begin of its process, nanoseconds since 1970 by its own clock; 0 while it has no counter.
+        time: When it exported, likewise.
+        outcomes: Ended requests.
+        latencies: Requests per bucket of EDGES_MS, the last one beyond all edges.
+            Those with a class of client aborts are left out.
+        ended: Requests that ended, per listener (its stat prefix), counted apart from ``outcomes``.
+        active: Requests that have not ended, of the same listeners.
+        reached: Requests that were passed on to each cluster of a service, whoever sent them there. Not those
+            it completed: Envoy counts an early hint among them, as if it were an answer.
+        flaw: What could not be read of it, or None.
+        cut: Whether series beyond MAX_SERIES were left out.
+    """
+
+    proxy: str
+    start: int
+    time: int
+    outcomes: Mapping[Outcome, int] = field(default_factory=dict)
+    latencies: Mapping[Group, tuple[int, ...]] = field(default_factory=dict)
+    ended: Mapping[str, int] = field(default_factory=dict)
+    active: int = 0
+    reached: Mapping[str, int] = field(default_factory=dict)
+    flaw: str | None = None
+    cut: bool = False
+
+    def restarted(self, earlier: Export) -> bool:
+        """Return whether it comes from another process than ``earlier``."""
+        return self.start != earlier.start and 0 not in {self.start, earlier.start}
+
+    def overlaps(self, earlier: Export) -> bool:
+        """Return whether it comes from another process, one that already ran when ``earlier`` was sent."""
+        return self.restarted(earlier) and self.start < earlier.time
+
+
+def parse_export(data: bytes, listens: Callable[[str], bool] = lambda prefix: True) -> Export:
+    """Read an OpenTelemetry ``ExportMetricsServiceRequest``.
+
+    Args:
+        data: The message.
+        listens: Whether a listener's stat prefix is ours; requests of others have no outcome.
+
+    Raises:
+        MalformedError: If it is no such message, names no proxy or several, has no point with a time, or is
+            not cumulative.
+
+    Source: OpenTelemetry protocol, metrics data model.
+    """
+    try:
+        message = otlp_pb2.ExportRequest.FromString(data)
+    except DecodeError as error:
+        raise MalformedError("not an OpenTelemetry metrics export") from error
+    proxy = _proxy(message.resource_metrics)
+    scopes = [scope for part in message.resource_metrics for scope in part.scope_metrics]
+    if sum(len(scope.metrics) for scope in scopes) > MAX_SERIES:
+        raise MalformedError(f"the export of {proxy!r} has more than {MAX_SERIES} metrics")
+    reader = _Reader()
+    for scope in scopes:
+        for metric in scope.metrics:
+            reader.read(metric)
+    if not reader.time:
+        raise MalformedError(f"the export of {proxy!r} has no point with a time")
+    return Export(
+        proxy,
+        # Envoy 1.40 puts microseconds into this field of nanoseconds, but not into the time.
+        reader.start * 1000 if reader.start < 10**17 else reader.start,
+        reader.time,
+        reader.outcomes,
+        reader.latencies,
+        {name: count - reader.active.get(name, 0) for name, count in reader.started.items() if listens(name)},
+        sum(count for name, count in reader.active.items() if listens(name)),
+        {name: count for name, count in reader.reached.items() if VERSIONED in name},
+        reader.flaw,
+        reader.cut,
+    )
+
+
+def _proxy(parts: Sequence[otlp_pb2.ResourceMetrics]) -> str:
+    if len(parts) > MAX_SCOPES or sum(len(part.scope_metrics) for part in parts) > MAX_SCOPES:
+        raise MalformedError(f"the export has more than {MAX_SCOPES} resources or scopes")
+    names = {
+        tag.value.string_value for part in parts for tag in part.resource.attributes if tag.key == INSTANCE
+    }
+    if len(names) != 1 or "" in names:
+        raise MalformedError(
+            f"the export has {len(names)} values of {INSTANCE}, one that is not empty is allowed"
+        )
+    return str(names.pop())
+
+
+class _Reader:
+    """Collects the points of one message."""
+
+    def __init__(self) -> None:
+        self.start = self.time = 0
+        self.outcomes: dict[Outcome, int] = {}
+        self.latencies: dict[Group, tuple[int, ...]] = {}
+        self.started: dict[str, int] = {}
+        self.active: dict[str, int] = {}
+        self.reached: dict[str, int] = {}
+        self.flaw: str | None = None
+        self.cut = False
+        self._points = 0
+
+    def read(self, metric: otlp_pb2.Metric) -> None:
+        name = metric.name
+        if name == OUTCOMES:
+            self._cumulative(metric.sum)
+            self._read_outcomes(metric.sum.data_points)
+        elif name == LATENCIES:
+            self._cumulative(metric.histogram)
+            self._read_latencies(metric.histogram.data_points)
+        elif name == STARTED:
+            self._cumulative(metric.sum)
+            self._read_owners(metric.sum.data_points, LISTENER, self.started)
+        elif name == ACTIVE:
+            self._read_owners(metric.gauge.data_points, LISTENER, self.active)
+        elif name == REACHED:
+            self._cumulative(metric.sum)
+            self._read_owners(metric.sum.data_points, CLUSTER, self.reached)
+        elif not self.time and (kind := metric.WhichOneof("data")):
+            # A proxy without any traffic has only other points to tell the time by.
+            self.time = max((point.time_unix_nano for point in getattr(metric, kind).data_points), default=0)
+
+    def _cumulative(self, data: otlp_pb2.Sum | otlp_pb2.Histogram) -> None:
+        if data.aggregation_temporality != otlp_pb2.TEMPORALITY_CUMULATIVE:
+            raise MalformedError("the counters are not cumulative, see stats_sinks in the bootstrap")
+        for point in data.data_points[:1]:  # the sink gives all points of an export the same times
+            self.start, self.time = point.start_time_unix_nano, point.time_unix_nano
+
+    def _full(self) -> bool:
+        self.cut = self.cut or self._points >= MAX_SERIES
+        self._points += 1
+        return self.cut
+
+    def _read_outcomes(self, points: Iterable[otlp_pb2.Number]) -> None:
+        for point in points:
+            if self._full():
+                return
+            tags = {tag.key: tag.value.string_value for tag in point.attributes}
+            # An expression over the response code of a request that never had one leaves its tag empty.
+            kind = tags.get("class") or "abort"
+            if kind not in CLASSES:
+                self.flaw = f"unknown outcome class {kind[:20]!r}"
+            elif not point.HasField("as_int") or point.as_int < 0:
+                self.flaw = "a counter is not a whole number from 0"
+            else:
+                key = (tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", ""), kind)
+                self.outcomes[key] = self.outcomes.get(key, 0) + point.as_int
+
+    def _read_latencies(self, points: Iterable[otlp_pb2.Distribution]) -> None:
+        for point in points:
+            if self._full():
+                return
+            tags = {tag.key: tag.value.string_value for tag in point.attributes}
+            if tags.get("class", "ok") in {"abort", ""}:
+                continue
+            counts = tuple(point.bucket_counts)
+            if point.explicit_bounds != _EDGES or len(counts) != len(_EDGES) + 1:
+                self.flaw = "latency buckets are not those of the bootstrap"
+            elif sum(counts) != point.count:
+                self.flaw = "latency buckets do not add up"
+            else:
+                key = (tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", ""))
+                self.latencies[key] = counts
+
+    def _read_owners(self, points: Iterable[otlp_pb2.Number], key: str, found: dict[str, int]) -> None:
+        for point in points:
+            if len(found) >= MAX_SERIES:
+                self.cut = True
+                return
+            for tag in point.attributes:
+                if tag.key == key and point.as_int >= 0:
+                    found[tag.value.string_value] = point.as_int

@@ -1,0 +1,1 @@
+"""Where documents, releases, evidence and records are kept."""

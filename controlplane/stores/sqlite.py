@@ -1,0 +1,269 @@
+"""The default store: one SQLite file, WAL, full sync, one writer thread.
+
+Everything that decides or publishes is written in one transaction by `commit`; a process that is killed at
+any point finds either all of a change or nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from controlplane.evidence.observation import Observation
+from controlplane.policy.catalog import Catalog
+from controlplane.release.ports import Change, Json, Memory, Record, StoreConflictError, StoreError, World
+from controlplane.release.state import ReleaseState
+from controlplane.stores.packing import pack_observation, unpack_observation
+
+SCHEMA = 1
+T = TypeVar("T")
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE documents (generation INTEGER PRIMARY KEY, accepted_at TEXT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE services (name TEXT PRIMARY KEY, stable TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE releases (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE evidence (release TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE learned (service TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE cursors (proxy TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE observations (number INTEGER PRIMARY KEY, release TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX observations_of ON observations (release, number);
+CREATE TABLE records (number INTEGER PRIMARY KEY AUTOINCREMENT, release TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX records_of ON records (release, number);
+"""
+
+
+class SqliteStore:
+    """A `Store` in a folder; see the port for what each method promises."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "turnout.db"
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._connection: sqlite3.Connection | None = None
+        self._world: World | None = None
+        self._changed = asyncio.Condition()
+        self._closed = False
+
+    async def open(self) -> SqliteStore:
+        """Open or create the file, check it, and return self.
+
+        Raises:
+            StoreError: If it is damaged, empty, of a newer schema, or cannot be written.
+        """
+        self._world = await self._run(self._open)
+        return self
+
+    async def world(self) -> World:  # noqa: D102 (documented by the port, like all below)
+        assert self._world is not None, "open() comes first"
+        return self._world
+
+    async def memory(self) -> Memory:  # noqa: D102
+        return await self._run(self._memory)
+
+    async def commit(self, change: Change) -> World:  # noqa: D102
+        world, visible = await self._run(lambda: self._commit(change))
+        if visible:
+            async with self._changed:
+                self._changed.notify_all()
+        return world
+
+    async def records(self, release: str | None = None, limit: int = 100) -> tuple[Record, ...]:  # noqa: D102
+        return await self._run(lambda: self._records(release, limit))
+
+    async def observations(self, release: str) -> tuple[Observation, ...]:  # noqa: D102
+        return await self._run(lambda: self._observations(release))
+
+    async def changes(self) -> AsyncIterator[World]:  # noqa: D102
+        revision = 0
+        while True:
+            async with self._changed:
+                while not self._closed and (await self.world()).revision == revision:
+                    await self._changed.wait()
+                if self._closed:
+                    return
+            world = await self.world()
+            revision = world.revision
+            yield world
+
+    async def close(self) -> None:  # noqa: D102
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._connection is not None:
+            await self._run(self._connection.close)
+        self._thread.shutdown(wait=True)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        def guarded() -> T:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                raise StoreError(f"{self.path}: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+    # Below runs in the store's thread.
+
+    def _open(self) -> World:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = not self.path.exists()
+        if not fresh and self.path.stat().st_size == 0:
+            # SQLite takes a file of no bytes for a new database; for us it is one that lost everything.
+            raise StoreError(f"{self.path}: is empty; restore a copy, or remove the file to start anew")
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._connection = db
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA busy_timeout=2000")
+        if fresh:
+            self.path.chmod(0o600)
+            self._create(db)
+        damage = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise StoreError(f"{self.path}: is damaged: {damage}; restore a copy")
+        meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+        if "instance" not in meta:
+            raise StoreError(f"{self.path}: is not a store of Turnout's; restore a copy")
+        if int(meta["schema"]) > SCHEMA:
+            has = f"{self.path}: has schema {meta['schema']}, known are those up to {SCHEMA}"
+            raise StoreError(f"{has}; use a newer turnout")
+        return self._read_world(db)
+
+    @staticmethod
+    def _create(db: sqlite3.Connection) -> None:
+        db.executescript("BEGIN IMMEDIATE;" + _TABLES)
+        rows = {"instance": str(uuid.uuid4()), "schema": str(SCHEMA), "revision": "1"}
+        db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+        db.execute("COMMIT")
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        assert self._connection is not None
+        return self._connection
+
+    @staticmethod
+    def _read_world(db: sqlite3.Connection) -> World:
+        revision = int(db.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()[0])
+        newest = db.execute(
+            "SELECT generation, body FROM documents ORDER BY generation DESC LIMIT 1"
+        ).fetchone()
+        releases = [
+            ReleaseState.model_validate_json(row[0]) for row in db.execute("SELECT state FROM releases")
+        ]
+        return World(
+            revision=revision,
+            catalog=Catalog.from_json(newest[1]) if newest else Catalog(),
+            generation=newest[0] if newest else 0,
+            stable=dict(db.execute("SELECT name, stable FROM services").fetchall()),
+            releases={release.name: release for release in releases},
+        )
+
+    def _memory(self) -> Memory:
+        def table(query: str) -> Mapping[str, Json]:
+            return {key: json.loads(body) for key, body in self._db.execute(query)}
+
+        return Memory(
+            evidence=table("SELECT release, body FROM evidence"),
+            learned=table("SELECT service, body FROM learned"),
+            cursors=table("SELECT proxy, body FROM cursors"),
+        )
+
+    def _commit(self, change: Change) -> tuple[World, bool]:
+        before = self._world
+        assert before is not None
+        visible = change.visible_after(before)
+        releases = tuple(s.model_copy(update={"revision": s.revision + 1}) for s in change.releases)
+        after = replace(
+            before,
+            revision=before.revision + visible,
+            catalog=before.catalog if change.catalog is None else change.catalog,
+            generation=before.generation + (change.catalog is not None),
+            stable={**before.stable, **change.stable},
+            releases={**before.releases, **{state.name: state for state in releases}},
+        )
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            self._check(db, before, change)
+            self._write_world(db, before, after, change)
+            self._write_memory(db, change)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self._world = after
+        return after, visible
+
+    @staticmethod
+    def _check(db: sqlite3.Connection, world: World, change: Change) -> None:
+        stored = int(db.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()[0])
+        if stored != world.revision:
+            raise StoreConflictError(
+                f"store is at revision {stored}, not {world.revision}: another process writes to it"
+            )
+        for state in change.releases:
+            row = db.execute("SELECT revision FROM releases WHERE name = ?", (state.name,)).fetchone()
+            if (row[0] if row else 0) != state.revision:
+                raise StoreConflictError(
+                    f"release {state.name!r} was changed by somebody else; read it again"
+                )
+
+    @staticmethod
+    def _write_world(db: sqlite3.Connection, before: World, after: World, change: Change) -> None:
+        if after.revision != before.revision:
+            db.execute("UPDATE meta SET value = ? WHERE key = 'revision'", (str(after.revision),))
+        if change.catalog is not None:
+            row = (after.generation, datetime.now(UTC).isoformat(), change.catalog.to_json())
+            db.execute("INSERT INTO documents VALUES (?, ?, ?)", row)
+        db.executemany("INSERT OR REPLACE INTO services VALUES (?, ?)", change.stable.items())
+        states = [after.releases[state.name] for state in change.releases]
+        db.executemany(
+            "INSERT OR REPLACE INTO releases VALUES (?, ?, ?)",
+            [(state.name, state.revision, state.model_dump_json(by_alias=True)) for state in states],
+        )
+
+    @staticmethod
+    def _write_memory(db: sqlite3.Connection, change: Change) -> None:
+        db.executemany(
+            "INSERT INTO records (release, body) VALUES (?, ?)",
+            [(r.release, r.model_dump_json(exclude={"number"})) for r in change.records],
+        )
+        for query, rows in (
+            ("INSERT OR REPLACE INTO evidence VALUES (?, ?)", change.evidence),
+            ("INSERT OR REPLACE INTO learned VALUES (?, ?)", change.learned),
+            (
+                "INSERT OR REPLACE INTO cursors VALUES (?, ?)",
+                {k: v for k, v in change.cursors.items() if v is not None},
+            ),
+        ):
+            db.executemany(query, [(key, json.dumps(body)) for key, body in rows.items()])
+        db.executemany(
+            "DELETE FROM cursors WHERE proxy = ?", [(k,) for k, v in change.cursors.items() if v is None]
+        )
+        db.executemany(
+            "INSERT INTO observations (release, body) VALUES (?, ?)",
+            [(release, pack_observation(o)) for release, o in change.observations],
+        )
+
+    def _records(self, release: str | None, limit: int) -> tuple[Record, ...]:
+        rows = self._db.execute(
+            "SELECT number, body FROM records WHERE ? IS NULL OR release = ? ORDER BY number DESC LIMIT ?",
+            (release, release, limit),
+        ).fetchall()
+        return tuple(
+            Record.model_validate_json(body).model_copy(update={"number": number})
+            for number, body in reversed(rows)
+        )
+
+    def _observations(self, release: str) -> tuple[Observation, ...]:
+        rows = self._db.execute("SELECT body FROM observations WHERE release = ? ORDER BY number", (release,))
+        return tuple(unpack_observation(body) for (body,) in rows)

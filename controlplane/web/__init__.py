@@ -1,0 +1,1 @@
+"""The HTTP API: the only way in for operators; the CLI speaks it too."""

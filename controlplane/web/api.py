@@ -1,0 +1,128 @@
+"""The routes of the HTTP API. JSON in, JSON out; errors are ``{"error": text}``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from controlplane.web.port import Act, ControlPlane, Documents, Order, RefusedError, Switch
+
+MAX_BODY = 4 * 1024 * 1024
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class Api:
+    """The handlers over a control plane; `app` is the ASGI application."""
+
+    def __init__(self, plane: ControlPlane, registry: CollectorRegistry) -> None:
+        self._plane = plane
+        self._registry = registry
+        routes = [
+            Route("/livez", self._livez),
+            Route("/readyz", self._readyz),
+            Route("/metrics", self._metrics),
+            Route("/v1/services", self._services),
+            Route("/v1/services/{name}/switch", self._switch, methods=["POST"]),
+            Route("/v1/releases", self._releases, methods=["GET"]),
+            Route("/v1/releases", self._order, methods=["POST"]),
+            Route("/v1/releases/{name}", self._release),
+            Route("/v1/releases/{name}/{action}", self._act, methods=["POST"]),
+            Route("/v1/proxies", self._proxies),
+            Route("/v1/problems", self._problems),
+            Route("/v1/records", self._records),
+            Route("/v1/documents", self._apply, methods=["POST"]),
+        ]
+        handlers = {RefusedError: _refused, HTTPException: _http_error}
+        self.app = Starlette(routes=routes, exception_handlers=handlers)
+
+    async def _livez(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def _readyz(self, _: Request) -> Response:
+        return (
+            PlainTextResponse("ok\n")
+            if self._plane.ready
+            else PlainTextResponse("state is not loaded yet\n", 503)
+        )
+
+    async def _metrics(self, _: Request) -> Response:
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def _services(self, _: Request) -> Response:
+        return _listed(self._plane.services())
+
+    async def _releases(self, _: Request) -> Response:
+        return _listed(self._plane.releases())
+
+    async def _release(self, request: Request) -> Response:
+        return _one(self._plane.release(request.path_params["name"]))
+
+    async def _proxies(self, _: Request) -> Response:
+        return _listed(self._plane.proxies())
+
+    async def _problems(self, _: Request) -> Response:
+        return JSONResponse(list(self._plane.problems()))
+
+    async def _records(self, request: Request) -> Response:
+        limit = request.query_params.get("limit", "100")
+        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:6]) <= 10_000:
+            raise RefusedError(400, f"limit: {limit!r} is not a number from 1 to 10000")
+        return _listed(await self._plane.records(request.query_params.get("release"), int(limit)))
+
+    async def _order(self, request: Request) -> Response:
+        return _one(await self._plane.order(await _body(request, Order)), 201)
+
+    async def _act(self, request: Request) -> Response:
+        name, action = request.path_params["name"], request.path_params["action"]
+        return _one(await self._plane.act(name, action, await _body(request, Act)))
+
+    async def _switch(self, request: Request) -> Response:
+        return _one(await self._plane.switch(request.path_params["name"], await _body(request, Switch)))
+
+    async def _apply(self, request: Request) -> Response:
+        applied = await self._plane.apply(await _body(request, Documents))
+        return _one(applied, 422 if applied.problems and not applied.accepted else 200)
+
+
+async def _body(request: Request, model: type[Body]) -> Body:
+    # A form or text/plain post can come from any page that an operator's browser shows; JSON cannot.
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        raise RefusedError(415, "the body must be application/json")
+    received = bytearray()
+    async for part in request.stream():
+        received += part
+        if len(received) > MAX_BODY:
+            raise RefusedError(413, f"the body is larger than {MAX_BODY} bytes")
+    try:
+        return model.model_validate_json(bytes(received))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
+        raise RefusedError(400, wrong) from error
+
+
+def _one(shown: BaseModel, status: int = 200) -> Response:
+    return Response(shown.model_dump_json(), status, media_type="application/json")
+
+
+def _listed(shown: Sequence[BaseModel]) -> Response:
+    return Response(
+        "[" + ",".join(item.model_dump_json() for item in shown) + "]", media_type="application/json"
+    )
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return JSONResponse({"error": str(error)}, error.status)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code)

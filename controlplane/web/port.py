@@ -1,0 +1,208 @@
+"""What the HTTP API shows and what it asks of the control plane behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from controlplane.release.ports import Record
+
+
+class Shown(BaseModel):
+    """A part of an answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ServiceShown(Shown):
+    """One service: what is stable, and the release in progress."""
+
+    name: str
+    fleets: tuple[str, ...]
+    hosts: tuple[str, ...]
+    versions: tuple[str, ...]
+    stable: str
+    release: str = ""
+
+
+class StepShown(Shown):
+    """One rung of the ladder; ``share`` as operators write it."""
+
+    name: str
+    segment: str
+    share: str
+    state: Literal["done", "current", "todo"]
+
+
+class ProxyShare(Shown):
+    """One proxy's part in a release.
+
+    ``asked`` and ``observed`` are canary shares in 0..1 of the requests with identity; ``observed`` is None
+    without requests.
+    """
+
+    proxy: str
+    acked: bool
+    problem: str = ""
+    asked: float
+    observed: float | None
+    canary_requests: int
+    baseline_requests: int
+    canary_errors: int
+    baseline_errors: int
+
+
+class VerdictShown(Shown):
+    """One condition as it stands."""
+
+    metric: str
+    segment: str
+    outcome: str
+    reason: str
+    numbers: dict[str, float] = Field(default_factory=dict)
+
+
+class ReleaseShown(Shown):
+    """One release: where it is, why, and what was seen."""
+
+    name: str
+    attempt: int
+    service: str
+    from_version: str
+    to_version: str
+    policy: str
+    phase: str
+    halt: str | None
+    stage: str
+    step: str
+    steps: tuple[StepShown, ...]
+    hold: str
+    because: str
+    judged_seconds: float
+    canary_requests: int = 0
+    canary_errors: int = 0
+    suspicion: float = 1.0
+    verdicts: tuple[VerdictShown, ...] = ()
+    proxies: tuple[ProxyShare, ...] = ()
+    return_point: str = Field(description="what a rollback would do now")
+    salt: str
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class ProxyShown(Shown):
+    """One connected proxy."""
+
+    id: str
+    fleet: str
+    address: str
+    version: str
+    protocol: str
+    connected_at: datetime
+    state: Literal["synced", "waiting", "nacked", "behind", "unknown"]
+    problems: tuple[str, ...] = ()
+    statistics: str
+
+
+class Order(BaseModel):
+    """A release to start; the policy and the versions must be known."""
+
+    model_config = ConfigDict(extra="forbid")
+    service: str
+    to: str
+    policy: str
+    name: str | None = None
+    actor: str
+    reason: str = ""
+
+
+class Act(BaseModel):
+    """Who does something, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+    actor: str = Field(min_length=1)
+    reason: str = ""
+
+
+class Switch(Act):
+    """Make a version stable at once."""
+
+    version: str
+
+
+class Documents(BaseModel):
+    """Files to take in at once, by name; the rest of what is in force stays."""
+
+    model_config = ConfigDict(extra="forbid")
+    files: Mapping[str, str] = Field(min_length=1)
+    actor: str
+
+
+class Applied(Shown):
+    """What came of taking in documents."""
+
+    generation: int
+    accepted: tuple[str, ...]
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class RefusedError(Exception):
+    """The control plane will not do that; ``status`` is the HTTP status, the message is for people."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ControlPlane(Protocol):
+    """The application as the HTTP API sees it; every method may raise RefusedError."""
+
+    @property
+    def ready(self) -> bool:
+        """True once the state is loaded and served."""
+        ...
+
+    def services(self) -> tuple[ServiceShown, ...]:
+        """Return all services, by name."""
+        ...
+
+    def releases(self) -> tuple[ReleaseShown, ...]:
+        """Return all releases, newest first."""
+        ...
+
+    def release(self, name: str) -> ReleaseShown:
+        """Return one release."""
+        ...
+
+    def proxies(self) -> tuple[ProxyShown, ...]:
+        """Return all connected proxies, by id."""
+        ...
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong with the documents in the folder now."""
+        ...
+
+    async def records(self, release: str | None, limit: int) -> tuple[Record, ...]:
+        """Return the newest records, oldest first."""
+        ...
+
+    async def order(self, order: Order) -> ReleaseShown:
+        """Create a release."""
+        ...
+
+    async def act(self, release: str, action: str, act: Act) -> ReleaseShown:
+        """Do what an operator asks: advance, promote, pause, resume, rollback."""
+        ...
+
+    async def switch(self, service: str, switch: Switch) -> ServiceShown:
+        """Make a version stable at once."""
+        ...
+
+    async def apply(self, documents: Documents) -> Applied:
+        """Take in documents."""
+        ...

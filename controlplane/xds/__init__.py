@@ -1,0 +1,1 @@
+"""The xDS protocol without I/O: messages in, messages out, no sockets, no clock."""

@@ -1,0 +1,250 @@
+"""One type on one stream: what is subscribed, what the client has, what is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from sys import intern
+
+from controlplane.xds.messages import ProtocolError
+from controlplane.xds.snapshot import Ref, Resource
+from controlplane.xds.version import Version
+from controlplane.xds.view import Nack, TypeView
+
+WILDCARD = "*"
+MAX_NAMES = 20_000  # of one type on one stream
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A response that the client has not answered: what is new in it, and what it takes away."""
+
+    nonce: str
+    updates: Mapping[str, Resource]
+    removed: tuple[str, ...]
+    at: datetime
+
+
+@dataclass(slots=True)
+class Conversation:
+    """The state of one type on one stream, the same for both variants.
+
+    Attributes:
+        since: When the client first asked.
+        wildcard: The client asks for everything, by ``*`` or by never having named anything.
+        explicit: The client has named something, so an empty list no longer means everything.
+        names: What it asks for by name.
+        claims: Versions that the client brought from an earlier stream, until they were compared with ours.
+        held: What the client accepted. One that it brought and that is not ours has an empty body.
+        foreign: Names in ``held`` that are not ours: their needs are unknown.
+        maybe: Sent in a batch that was refused: the client may have applied it or not.
+        refused: The refusal of a version, until the client accepted another one or the target went back.
+        told: Names whose absence the client was told.
+        again: Names to send even if unchanged.
+        dirty: Names whose target may differ from what the client has, in order.
+        resync: All names are dirty.
+        returning: The client brought resources, and was sent nothing of this type yet.
+        opened: A first response was sent, or was not needed.
+        flight: The un-ACKed response; at most one.
+        nonce: Of the last response.
+        limit: How many changes the next response may have while a culprit is sought.
+        high: Highest revision that the client has seen of this type.
+        error: The last refusal.
+        gated: What waits for what, as of the last look.
+    """
+
+    type_url: str
+    since: datetime
+    wildcard: bool = False
+    explicit: bool = False
+    names: set[str] = field(default_factory=set)
+    claims: dict[str, str] | None = None
+    held: dict[str, Resource] = field(default_factory=dict)
+    foreign: set[str] = field(default_factory=set)
+    maybe: dict[str, Resource] = field(default_factory=dict)
+    refused: dict[str, Nack] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
+    again: set[str] = field(default_factory=set)
+    dirty: dict[str, None] = field(default_factory=dict)
+    resync: bool = True
+    returning: bool = False
+    opened: bool = False
+    flight: Flight | None = None
+    nonce: str = ""
+    limit: int | None = None
+    high: int = 0
+    error: Nack | None = None
+    gated: dict[str, Ref] = field(default_factory=dict)
+
+    def wants(self, name: str) -> bool:
+        """Return whether the client is subscribed to this resource."""
+        return self.wildcard or name in self.names
+
+    def refuses(self, resource: Resource) -> bool:
+        """Return whether the client refused this very content."""
+        nack = self.refused.get(resource.name)
+        return nack is not None and nack.version == resource.version
+
+    def firm(self, name: str) -> Resource | None:
+        """Return what the client has ACKed, unless a response under way takes it away or empties it."""
+        held, flight = self.held.get(name), self.flight
+        if held is None or flight is None:
+            return held
+        if name in flight.removed:
+            return None
+        coming = flight.updates.get(name)
+        return coming if coming is not None and coming.hollow else held
+
+    def holdings(self) -> Iterable[Resource]:
+        """Yield everything that the client may have in use."""
+        yield from self.held.values()
+        yield from self.maybe.values()
+        if self.flight is not None:
+            yield from self.flight.updates.values()
+
+    def subscribe(self, names: Iterable[str], *, resend: bool) -> None:
+        """Add names, as delta clients do; ``resend`` those that the client already has."""
+        for text in names:
+            self.explicit = True
+            if text == WILDCARD:
+                self.resync |= not self.wildcard
+                self.wildcard = True
+                continue
+            name = intern(text)
+            if resend and (name in self.held or (self.flight is not None and name in self.flight.updates)):
+                self.again.add(name)
+            self.names.add(name)
+            self.told.discard(name)
+            self.dirty[name] = None
+        self._check_size()
+
+    def unsubscribe(self, names: Iterable[str]) -> None:
+        """Remove names; one that a wildcard still covers is answered once more, as the protocol asks."""
+        for name in names:
+            if name == WILDCARD:
+                self.explicit = True
+                self.wildcard = False
+                for other in [*self.held, *self.maybe]:
+                    if other not in self.names:
+                        self.forget(other)
+            elif name in self.names:
+                self.names.discard(name)
+                if self.wildcard:
+                    self.again.add(name)
+                    self.dirty[name] = None
+                else:
+                    self.forget(name)
+
+    def replace(self, names: Iterable[str]) -> None:
+        """Take the whole list of names, as state-of-the-world clients send it with each request.
+
+        Source: xDS protocol, "How the client specifies what resources to return".
+        """
+        wanted = set(names)
+        if not wanted and not self.explicit:
+            self.wildcard = True
+            return
+        self.explicit = True
+        wildcard = WILDCARD in wanted
+        wanted.discard(WILDCARD)
+        if wanted == self.names and wildcard == self.wildcard:
+            return
+        wanted = {intern(name) for name in wanted}
+        for name in sorted(wanted - self.names):
+            if name in self.held:
+                self.again.add(name)
+            self.dirty[name] = None
+        self.resync |= wildcard != self.wildcard
+        self.wildcard, self.names = wildcard, wanted
+        if not wildcard:
+            for name in [name for name in (*self.held, *self.maybe) if name not in wanted]:
+                self.forget(name)
+        self._check_size()
+
+    def _check_size(self) -> None:
+        if len(self.names) > MAX_NAMES:
+            text = f"{len(self.names)} names of {self.type_url} are more than {MAX_NAMES}"
+            raise ProtocolError("RESOURCE_EXHAUSTED", text)
+
+    def forget(self, name: str) -> None:
+        """Drop what is known of a resource that the client no longer has."""
+        self.held.pop(name, None)
+        self.maybe.pop(name, None)
+        self.refused.pop(name, None)
+        self.foreign.discard(name)
+        self.again.discard(name)
+        self.told.discard(name)
+
+    def accept(self) -> None:
+        """The client ACKed the response under way."""
+        flight, self.flight = self.flight, None
+        if flight is None:
+            return
+        for name, resource in flight.updates.items():
+            self.maybe.pop(name, None)
+            self.refused.pop(name, None)
+            self.foreign.discard(name)
+            if self.wants(name):
+                self.held[name] = resource
+        for name in flight.removed:
+            self.held.pop(name, None)
+            self.maybe.pop(name, None)
+            self.foreign.discard(name)
+        if not self.maybe:
+            self.limit = None
+        self._calm()
+
+    def clear(self, name: str) -> None:
+        """The target went back to what the client has: an earlier refusal no longer matters."""
+        if self.refused.pop(name, None) is not None:
+            self._calm()
+
+    def _calm(self) -> None:
+        if not self.maybe and not self.refused:
+            self.error = None
+
+    def refuse(self, message: str, now: datetime) -> None:
+        """The client NACKed the response under way: remember the culprit, or halve the batch to find it.
+
+        The client may have applied the good part of a refused batch (gRFC A46; seen in Envoy 1.40), so all of
+        it counts as perhaps applied until it was sent again.
+        """
+        flight, self.flight = self.flight, None
+        if flight is None:
+            return
+        self.error = Nack(None, message, now)
+        if flight.updates:  # a refused removal alone would come back for ever
+            self.dirty.update(dict.fromkeys(flight.removed))
+        if len(flight.updates) == 1:
+            (resource,) = flight.updates.values()
+            self.error = Nack(resource.version, message, now)
+            self.maybe.pop(resource.name, None)
+            if self.wants(resource.name):
+                self.refused[resource.name] = self.error
+        else:
+            self.limit = max(1, len(flight.updates) // 2)
+            self.maybe.update((n, r) for n, r in flight.updates.items() if self.wants(n))
+            self.dirty.update(dict.fromkeys(flight.updates))
+
+    def view(self, *, served: bool) -> TypeView:
+        """Return this state as a value."""
+        acked = {name: resource.version for name, resource in self.held.items()}
+        sent: dict[str, Version] = acked
+        if self.flight is not None:
+            sent = acked | {name: resource.version for name, resource in self.flight.updates.items()}
+            for name in self.flight.removed:
+                sent.pop(name, None)
+        return TypeView(
+            type_url=self.type_url,
+            served=served,
+            wildcard=self.wildcard,
+            names=frozenset(self.names),
+            since=self.since,
+            sent=sent,
+            acked=acked,
+            nacks=dict(self.refused),
+            error=self.error,
+            gated=dict(self.gated),
+            waiting_since=self.flight.at if self.flight is not None else None,
+        )

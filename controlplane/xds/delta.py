@@ -1,0 +1,96 @@
+"""The incremental variant of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest
+from controlplane.xds.conversation import Conversation
+from controlplane.xds.gate import Gate
+from controlplane.xds.messages import Request
+from controlplane.xds.snapshot import Resource, Snapshot
+from controlplane.xds.stream import Plan, Stream
+from controlplane.xds.version import Version
+from controlplane.xds.wire import delta_response
+
+
+class DeltaStream(Stream):
+    """Incremental: the first response of a type has everything, each later one a single changed resource."""
+
+    variant = "delta"
+    _message = DeltaDiscoveryRequest
+
+    def _take(self, conversation: Conversation, request: Request, *, first: bool, now: datetime) -> None:
+        assert isinstance(request, DeltaDiscoveryRequest)
+        if first:
+            conversation.wildcard = not request.resource_names_subscribe
+            if request.initial_resource_versions:
+                conversation.claims = dict(request.initial_resource_versions)
+                conversation.returning = True
+        elif request.response_nonce and request.response_nonce == conversation.nonce:
+            self._answer(conversation, request, now)
+        # Subscriptions count whatever the nonce: no later message repeats them.
+        conversation.subscribe(request.resource_names_subscribe, resend=not first)
+        conversation.unsubscribe(request.resource_names_unsubscribe)
+
+    def _reconcile(
+        self, conversation: Conversation, claims: Mapping[str, str], target: Mapping[str, Resource]
+    ) -> None:
+        assert self.snapshot is not None
+        conversation.held.clear()
+        conversation.foreign.clear()
+        for name, text in claims.items():
+            if not conversation.wants(name):
+                continue
+            version, ours = Version.parse(text), target.get(name)
+            if ours is not None and version == ours.version:
+                conversation.held[name] = ours
+                continue
+            conversation.held[name] = Resource(name, b"", version or Version(0, text))
+            conversation.foreign.add(name)
+            if version is not None:
+                self._ahead = max(self._ahead, version.revision)
+
+    def _plan(self, conversation: Conversation, gate: Gate) -> Plan | None:
+        returning = conversation.returning
+        opening = not conversation.opened and not returning
+        limit = conversation.limit or (None if opening else 1)
+        plan = self._collect(conversation, gate, limit, opening=opening)
+        if opening:
+            return (
+                None if plan.waiting or not (conversation.wildcard or plan.updates or plan.removed) else plan
+            )
+        if returning:
+            return self._welcome(conversation, plan, gate.snapshot)
+        if plan.updates:
+            plan.removed = []  # on their own, so that a NACK names its culprit
+        return plan if plan.updates or plan.removed else None
+
+    def _welcome(self, conversation: Conversation, plan: Plan, snapshot: Snapshot) -> Plan | None:
+        """Plan the first answer to a client that brought resources of an earlier stream.
+
+        Nothing that it has is taken away yet: what needs it may be in a request that we have not read. A
+        client answers only after it has sent all its first requests, so an empty response serves to find out.
+        """
+        target = snapshot.of(conversation.type_url)
+        leaving = any(name in conversation.held and name not in target for name in conversation.dirty)
+        plan.removed = [name for name in plan.removed if name not in conversation.held]
+        return plan if plan.updates or plan.removed or leaving else None
+
+    def _absent(self, conversation: Conversation, name: str) -> str:
+        asked = name in conversation.names and name not in conversation.told
+        return "remove" if asked or name in conversation.again else "keep"
+
+    def _removable(self, conversation: Conversation) -> bool:
+        return True
+
+    def _encode(self, conversation: Conversation, plan: Plan, snapshot: Snapshot, nonce: str) -> bytes:
+        return delta_response(
+            conversation.type_url,
+            plan.updates.values(),
+            plan.removed,
+            snapshot.revision,
+            nonce,
+            self._identifier,
+        )

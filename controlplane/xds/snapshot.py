@@ -1,0 +1,153 @@
+"""What a group of proxies should have: resources by type and name, as bytes.
+
+Type URLs are opaque strings here: the protocol treats every type alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from controlplane.xds.version import Version
+
+Ref = tuple[str, str]  # (type URL, resource name)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One xDS resource, encoded once.
+
+    Attributes:
+        name: The resource's name, unique within its type.
+        body: The serialized message, the ``value`` of its ``Any``.
+        version: Revision of the newest input and hash of ``body``.
+        needs: Resources that a wildcard client must have ACKed before this one may be sent to it, and
+            that stay with the client for as long as it has this one (a route needs its clusters).
+        follows: A resource after whose change this one is sent again, changed or not (endpoints follow
+            their cluster: Envoy warms a changed cluster until its endpoints arrive once more).
+        hollow: True if having it does not satisfy a need (an assignment without endpoints).
+        wire: Encoded forms, filled by ``xds.wire``; no part of the value.
+    """
+
+    name: str
+    body: bytes
+    version: Version
+    needs: frozenset[Ref] = frozenset()
+    follows: Ref | None = None
+    hollow: bool = False
+    wire: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The target of a group of nodes: complete, immutable, ordered by ``revision``.
+
+    ``revision`` is the store revision that the snapshot was rendered from: at least that of each of its
+    resources, and growing with the store even where no resource changes, so that every replica reaches it.
+    ``order`` lists the type URLs in push order (make before break): clusters, endpoints, scopes, routes,
+    listeners. A type that is in neither ``order`` nor ``resources`` is not served: requests for it get no
+    answer.
+    """
+
+    revision: int
+    resources: Mapping[str, Mapping[str, Resource]]
+    order: tuple[str, ...] = ()
+
+    def of(self, type_url: str) -> Mapping[str, Resource]:
+        """Return the resources of one type by name; empty if there is none."""
+        return self.resources.get(type_url, {})
+
+    def serves(self, type_url: str) -> bool:
+        """Return whether requests for this type are answered."""
+        return type_url in self.resources or type_url in self.order
+
+
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """How the resources of a snapshot hang together.
+
+    Attributes:
+        followers: What is sent again after a resource changed.
+        following: Pairs of types: the first follows the second.
+        needing: Pairs of types: the first needs the second.
+    """
+
+    followers: Mapping[Ref, tuple[Ref, ...]]
+    following: frozenset[tuple[str, str]]
+    needing: frozenset[tuple[str, str]]
+
+
+class IdentityCache(Generic[T]):
+    """Results by the identity of their inputs, oldest dropped first.
+
+    An entry keeps its inputs alive, so that no other object can take their identity.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: dict[tuple[int, ...], tuple[tuple[object, ...], T]] = {}
+
+    def get(self, inputs: tuple[object, ...], make: Callable[[], T]) -> T:
+        """Return what ``make`` returned for these very objects, calling it at most once while remembered."""
+        key = tuple(map(id, inputs))
+        entry = self._entries.get(key)
+        if entry is None:
+            if len(self._entries) >= self._size:
+                del self._entries[next(iter(self._entries))]
+            entry = self._entries[key] = (inputs, make())
+        return entry[1]
+
+
+_changes: IdentityCache[dict[str, tuple[str, ...]]] = IdentityCache(16)
+_relations: IdentityCache[Relations] = IdentityCache(16)
+
+
+def changes(old: Snapshot, new: Snapshot) -> Mapping[str, tuple[str, ...]]:
+    """Return the names of each type that were added, removed or changed, in order; remembered per pair."""
+    return _changes.get((old, new), lambda: _diff(old, new))
+
+
+def _diff(old: Snapshot, new: Snapshot) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for type_url in dict.fromkeys((*old.resources, *new.resources)):
+        before, after = old.of(type_url), new.of(type_url)
+        if before is after:
+            continue
+        pairs = ((name, before.get(name), resource) for name, resource in after.items())
+        names = [name for name, old_one, new_one in pairs if old_one is not new_one and old_one != new_one]
+        names += [name for name in before if name not in after]
+        if names:
+            found[type_url] = tuple(sorted(names))
+    return found
+
+
+def relations(snapshot: Snapshot) -> Relations:
+    """Return how the resources of a snapshot hang together; remembered per snapshot."""
+    return _relations.get((snapshot,), lambda: _relate(snapshot))
+
+
+def _relate(snapshot: Snapshot) -> Relations:
+    followers: dict[Ref, list[Ref]] = {}
+    following: set[tuple[str, str]] = set()
+    needing: set[tuple[str, str]] = set()
+    for type_url, resources in snapshot.resources.items():
+        for resource in resources.values():
+            needing.update((type_url, needed) for needed, _ in resource.needs)
+            if resource.follows is not None:
+                followers.setdefault(resource.follows, []).append((type_url, resource.name))
+                following.add((type_url, resource.follows[0]))
+    return Relations(
+        {ref: tuple(refs) for ref, refs in followers.items()}, frozenset(following), frozenset(needing)
+    )
+
+
+def content_hash(parts: Iterable[bytes]) -> str:
+    """Return 16 hex digits that depend on the parts and their order only."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()

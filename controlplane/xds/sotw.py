@@ -1,0 +1,76 @@
+"""The state-of-the-world variant of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from controlplane._pb.discovery_pb2 import DiscoveryRequest
+from controlplane.xds.conversation import Conversation
+from controlplane.xds.gate import Gate
+from controlplane.xds.messages import Request
+from controlplane.xds.snapshot import Resource, Snapshot
+from controlplane.xds.stream import Plan, Stream
+from controlplane.xds.version import Version
+from controlplane.xds.wire import set_hash, sotw_response
+
+
+class SotwStream(Stream):
+    """State of the world: each response of a full-state type has everything, of another what changed."""
+
+    variant = "sotw"
+    _message = DiscoveryRequest
+
+    def _take(self, conversation: Conversation, request: Request, *, first: bool, now: datetime) -> None:
+        assert isinstance(request, DiscoveryRequest)
+        if first:
+            conversation.claims = {"": request.version_info} if request.version_info else None
+        elif request.response_nonce != conversation.nonce:
+            return  # stale: the client repeats its names in the answer to our newest response
+        else:
+            self._answer(conversation, request, now)
+        conversation.replace(request.resource_names)
+
+    def _reconcile(
+        self, conversation: Conversation, claims: Mapping[str, str], target: Mapping[str, Resource]
+    ) -> None:
+        # A client without names asks for nothing new, so the version of the set tells all that it has. One
+        # with names may ask for more than before, and is answered.
+        version = Version.parse(claims[""])
+        if version is None:
+            return
+        if conversation.wildcard and set_hash(target) == version.hash:
+            conversation.held = dict(target)
+            conversation.opened = conversation.returning = True
+        else:
+            self._ahead = max(self._ahead, version.revision)
+        conversation.high = version.revision
+
+    def _plan(self, conversation: Conversation, gate: Gate) -> Plan | None:
+        opening = not conversation.opened
+        plan = self._collect(conversation, gate, conversation.limit, opening=opening)
+        if opening and plan.waiting:
+            return None
+        if conversation.returning and plan.removed:
+            # What needs it may be in a request that we have not read: the answer to the unchanged set tells.
+            plan.removed = []
+            return plan
+        whole = conversation.type_url in self._full_state
+        if opening and (conversation.wildcard or (whole and conversation.names)):
+            return plan  # even an empty one: a client waits for its first response
+        return plan if plan.updates or plan.removed else None
+
+    def _absent(self, conversation: Conversation, name: str) -> str:
+        return "keep"
+
+    def _removable(self, conversation: Conversation) -> bool:
+        # Absence from other types' responses means nothing: their resources go when what refers to them goes.
+        return conversation.type_url in self._full_state
+
+    def _encode(self, conversation: Conversation, plan: Plan, snapshot: Snapshot, nonce: str) -> bytes:
+        resources = plan.updates
+        if conversation.type_url in self._full_state:
+            resources = conversation.held | plan.updates
+            for name in plan.removed:
+                resources.pop(name, None)
+        return sotw_response(conversation.type_url, resources, conversation.high, nonce, self._identifier)[1]

@@ -1,0 +1,20 @@
+"""The type URLs that Envoy fetches, and the order in which they are pushed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_PREFIX = "type.googleapis.com/envoy.config."
+
+CLUSTER: Final = _PREFIX + "cluster.v3.Cluster"
+ENDPOINT: Final = _PREFIX + "endpoint.v3.ClusterLoadAssignment"
+SCOPED_ROUTE: Final = _PREFIX + "route.v3.ScopedRouteConfiguration"
+ROUTE: Final = _PREFIX + "route.v3.RouteConfiguration"
+LISTENER: Final = _PREFIX + "listener.v3.Listener"
+
+# Make before break: what is referred to goes before what refers to it.
+PUSH_ORDER: Final = (CLUSTER, ENDPOINT, SCOPED_ROUTE, ROUTE, LISTENER)
+
+# State-of-the-world clients take absence from a response of these types for deletion.
+# Source: xDS protocol, "Grouping Resources into Responses"; seen for scoped routes in Envoy 1.40.
+FULL_STATE: Final = frozenset({CLUSTER, LISTENER, SCOPED_ROUTE})

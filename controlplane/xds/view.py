@@ -1,0 +1,84 @@
+"""What is known of a stream, as values that others may keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from controlplane.xds.messages import Node
+from controlplane.xds.snapshot import Ref
+from controlplane.xds.version import Version
+
+Variant = Literal["sotw", "delta"]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection, as the transport saw it.
+
+    ``identities`` are the names that its certificate proves (SPIFFE id, subject alternative names, common
+    name); empty without mutual TLS.
+    """
+
+    address: str
+    identities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """A client's refusal of one version of one resource, or of a batch with an unknown culprit (None)."""
+
+    version: Version | None
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TypeView:
+    """One type of one stream.
+
+    Attributes:
+        type_url: The type.
+        served: False if no snapshot of this group has the type; then it gets no answer.
+        wildcard: True if the client asks for everything.
+        names: What it asks for by name.
+        since: When the stream first asked for the type.
+        sent: Version of each resource that was last sent, or that the client had when it came.
+        acked: Version of each resource that the client has accepted.
+        nacks: The refusal of each resource whose present target the client refused.
+        error: The last refusal, until everything refused was replaced.
+        gated: Resources that wait for another one to be ACKed, and for which.
+        waiting_since: When the response was sent that is not answered yet.
+    """
+
+    type_url: str
+    served: bool
+    wildcard: bool
+    names: frozenset[str]
+    since: datetime
+    sent: Mapping[str, Version]
+    acked: Mapping[str, Version]
+    nacks: Mapping[str, Nack]
+    error: Nack | None
+    gated: Mapping[str, Ref]
+    waiting_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamView:
+    """One stream; ``group`` is None while its node is unknown, ``revision`` while it has no snapshot."""
+
+    peer: Peer
+    variant: Variant
+    since: datetime
+    node: Node | None
+    group: str | None
+    revision: int | None
+    behind: bool
+    types: tuple[TypeView, ...]
+
+    def of(self, type_url: str) -> TypeView | None:
+        """Return the view of one type, or None if the stream never asked for it."""
+        return next((view for view in self.types if view.type_url == type_url), None)

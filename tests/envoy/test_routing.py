@@ -1,0 +1,595 @@
+"""The rendered resources in a real Envoy: who gets which version, which hosts are known, what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import envoy
+from controlplane.policy.documents import Fleet, Match, Service
+from controlplane.policy.latency import EDGES_MS
+from controlplane.policy.segments import Request
+from controlplane.release.traffic import BUCKETS, ServiceTraffic, Split
+from controlplane.resources.bootstrap import bootstrap
+from controlplane.resources.buckets import pick
+from controlplane.resources.readable import readable
+from controlplane.resources.rendering import render
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
+
+pytestmark = pytest.mark.envoy
+BINARY = Path(envoy.__file__).parent / "_bin" / "envoy"
+Answer = tuple[int, str, Mapping[str, str]]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Upstream:
+    """A server that answers with its own name, or as the request asks for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._open: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
+
+    async def start(self) -> int:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        self._server.close()
+        for writer in self._open.values():
+            writer.transport.abort()
+        await asyncio.gather(*filter(None, self._open), return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open[asyncio.current_task()] = writer
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                headers = head.decode("latin-1").lower()
+                if "x-do: hang" in headers:
+                    await reader.read(1)
+                elif "x-do: reset" in headers:
+                    writer.transport.abort()
+                elif "x-do: break" in headers or "x-do: stall" in headers:
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+                    await writer.drain()
+                    await asyncio.sleep(0.1)
+                    if "x-do: stall" in headers:
+                        await reader.read(1)
+                    writer.transport.abort()
+                else:
+                    self._answer(writer, headers)
+                await writer.drain()
+        writer.close()
+
+    def _answer(self, writer: asyncio.StreamWriter, headers: str) -> None:
+        wanted = re.search(r"x-code: (\d+)", headers)
+        grpc = re.search(r"x-grpc: (\d+)", headers)
+        extra = f"content-type: application/grpc\r\ngrpc-status: {grpc[1]}\r\n" if grpc else ""
+        fresh = re.search(r"x-turnout-fresh-user: (\S+)", headers)
+        extra += f"x-saw: {fresh[1] if fresh else ''}\r\n"
+        body = self.name
+        code = wanted[1] if wanted else "200"
+        writer.write(f"HTTP/1.1 {code} X\r\n{extra}content-length: {len(body)}\r\n\r\n{body}".encode())
+
+
+class Client:
+    """One connection to the proxy, opened again when it was closed."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def get(
+        self, path: str = "/", headers: Sequence[tuple[str, str]] = (), host: str = "shop.test"
+    ) -> Answer:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: {host}\r\n{lines}\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        found = dict(line.split(": ", 1) for line in head.lower().split("\r\n")[1:] if ": " in line)
+        try:
+            body = await reader.readexactly(int(found.get("content-length", 0)))
+        except asyncio.IncompleteReadError:
+            body = b""
+        if found.get("connection") == "close" or (not body and found.get("content-length") != "0"):
+            self.close()
+        return int(head.split()[1]), body.decode(), found
+
+    async def leave(self, headers: Sequence[tuple[str, str]]) -> None:
+        """Send a request and go away without waiting for the answer."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.get(headers=headers), 0.2)
+        self.close()
+
+    def close(self) -> None:
+        if self._streams:
+            self._streams[1].close()
+        self._streams = None
+
+
+@dataclass
+class Proxy:
+    """A running Envoy that reads the resources from files."""
+
+    folder: Path
+    port: int
+    admin: int
+    process: subprocess.Popen[bytes]
+    fleet: Fleet
+    revision: int = 0
+    client: Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = Client(self.port)
+
+    async def push(self, services: Sequence[ServiceTraffic]) -> None:
+        """Write the resources and wait until the proxy serves them."""
+        self.revision += 1
+        write_files(self.folder, self.fleet, services, self.revision)
+        await until(self._applied)
+
+    async def ask(self, path: str) -> str:
+        """Return what the admin port answers."""
+        async with httpx.AsyncClient() as client:
+            return (await client.get(f"http://127.0.0.1:{self.admin}{path}")).raise_for_status().text
+
+    async def _applied(self) -> bool:
+        return f': "{self.revision}"' in await self.ask(
+            "/stats?filter=scoped_rds.scopes.version_text&type=All"
+        )
+
+    async def counted(self) -> Counter[tuple[str, str, str]]:
+        """Return requests by segment, cluster and class."""
+        text = await self.ask("/stats?filter=^turnout[.]rq")
+        found: Counter[tuple[str, str, str]] = Counter()
+        for line in text.splitlines():
+            name, _, value = line.rpartition(": ")
+            tags = re.search(r"segment\.(.*?)\.cluster\.(.*?)\.class\.(.*)$", name)
+            if tags:
+                found[tags[1], tags[2], tags[3]] += int(value)
+        return found
+
+
+async def until(condition: Callable[[], Any], within: float = 15) -> None:
+    deadline = asyncio.get_running_loop().time() + within
+    while True:
+        with suppress(ConnectionError, asyncio.IncompleteReadError, httpx.HTTPError):
+            if await condition():
+                return
+        assert asyncio.get_running_loop().time() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.05)
+
+
+def write_files(folder: Path, fleet: Fleet, services: Sequence[ServiceTraffic], revision: int) -> None:
+    """Write the resources as files; what comes over ADS otherwise is put in place or read from a file."""
+    snapshot = render(fleet, services, revision).snapshot
+    found = {
+        url: {name: readable(url, resource.body) for name, resource in snapshot.of(url).items()}
+        for url in snapshot.order
+    }
+    for name, cluster in found[CLUSTER].items():
+        if cluster.pop("eds_cluster_config", None):
+            cluster["type"] = "STATIC"
+            cluster["load_assignment"] = found[ENDPOINT][name]
+            del cluster["load_assignment"]["@type"]
+    for scope in found[SCOPED_ROUTE].values():
+        scope["route_configuration"] = found[ROUTE][scope.pop("route_configuration_name")]
+        del scope["route_configuration"]["@type"]
+    for listener in found[LISTENER].values():
+        routes = listener["filter_chains"][0]["filters"][0]["typed_config"]["scoped_routes"]
+        routes["scoped_rds"]["scoped_rds_config_source"] = source(folder, "scopes")
+    for url, file in ((CLUSTER, "clusters"), (SCOPED_ROUTE, "scopes"), (LISTENER, "listeners")):
+        text = json.dumps({"version_info": str(revision), "resources": list(found[url].values())})
+        (folder / "next").write_text(text)
+        (folder / "next").rename(folder / f"{file}.json")
+
+
+def source(folder: Path, file: str) -> dict[str, Any]:
+    path = {"path": str(folder / f"{file}.json"), "watched_directory": {"path": str(folder)}}
+    return {"path_config_source": path, "resource_api_version": "V3"}
+
+
+@pytest.fixture
+async def proxy(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    async def start(services: Sequence[ServiceTraffic], kind: str = "edge") -> Proxy:
+        port, admin = free_ports(2)
+        fleet = Fleet.model_validate(
+            {
+                "kind": "Fleet",
+                "name": "edge",
+                "nodes": {"cluster": "edge"},
+                "listeners": [{"name": "http", "address": f"127.0.0.1:{port}", "kind": kind}],
+            }
+        )
+        config = bootstrap("n1", "edge", ["127.0.0.1:1"], admin=f"127.0.0.1:{admin}")
+        config["dynamic_resources"] = {
+            "cds_config": source(tmp_path, "clusters"),
+            "lds_config": source(tmp_path, "listeners"),
+        }
+        config["stats_flush_interval"] = "0.1s"
+        (tmp_path / "bootstrap.json").write_text(json.dumps(config))
+        write_files(tmp_path, fleet, services, 0)
+        arguments = ["-c", str(tmp_path / "bootstrap.json"), "--concurrency", "1", "-l", "warning"]
+        log = (tmp_path / "log").open("wb")
+        process = subprocess.Popen([BINARY, *arguments, "--disable-hot-restart"], stdout=log, stderr=log)  # noqa: ASYNC220
+        started.append(process)
+        found = Proxy(tmp_path, port, admin, process, fleet)
+        try:
+            await until(lambda: ready(found))
+        except AssertionError:
+            pytest.fail((tmp_path / "log").read_text()[-3000:])
+        return found
+
+    async def ready(found: Proxy) -> bool:
+        assert found.process.poll() is None
+        await found.ask("/ready")
+        return (await Client(found.port).get(host="ready.test"))[0] == 404
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+async def ports() -> AsyncIterator[tuple[int, int]]:
+    upstreams = [Upstream("v1"), Upstream("v2")]
+    yield tuple([await upstream.start() for upstream in upstreams])
+    for upstream in upstreams:
+        await upstream.stop()
+
+
+def service(ports: Sequence[int], name: str = "checkout", **fields: Any) -> Service:
+    document = {
+        "kind": "Service",
+        "name": name,
+        "fleets": ["edge"],
+        "routes": [{"host": "shop.test"}],
+        "user": {"from": [{"header": "x-user-id"}, {"cookie": "uid"}]},
+        "initial": "v1",
+        "versions": {f"v{i + 1}": {"endpoints": [f"127.0.0.1:{port}"]} for i, port in enumerate(ports)},
+        **fields,
+    }
+    return Service.model_validate(document)
+
+
+def match(**tree: Any) -> Match:
+    return Match.model_validate(tree)
+
+
+BETA = match(cookie={"name": "beta", "equals": "1"})
+EU = match(
+    any=[
+        {"header": {"name": "x-region", "prefix": "eu-"}},
+        {"not": {"header": {"name": "x-app", "regex": ".*"}}},
+    ]
+)
+
+
+def traffic(
+    document: Service, everyone: int, beta: int = 5000, eu: int = 3000, anonymous: Any = "baseline"
+) -> ServiceTraffic:
+    splits = [
+        Split("beta", BETA, ((0, beta),)),
+        Split("eu", EU, ((0, eu),)),
+        Split("everyone", None, ((0, everyone),)),
+    ]
+    splits[:2] = sorted(splits[:2], key=lambda split: -split.buckets)
+    return ServiceTraffic(document, "v1", "v2", "r1", "r1-salt\\1", tuple(splits), anonymous)
+
+
+def users(count: int) -> list[tuple[tuple[str, str], ...]]:
+    found = []
+    for i in range(count):
+        cookies = [
+            f"a{i}=b",
+            *(["beta=1"] if i % 3 == 0 else []),
+            *([f"uid=user-{i}"] if i % 2 else []),
+            "z=9",
+        ]
+        headers = [("cookie", "; ".join(cookies))]
+        headers += [("x-user-id", f"user-{i}")] if i % 4 == 0 else []
+        headers += [("x-region", "eu-1" if i % 5 == 0 else "us-1")] if i % 7 else []
+        headers += [("x-app", "")] if i % 11 else []
+        found.append(tuple(headers))
+    return found
+
+
+async def test_every_user_gets_the_version_that_was_foretold(proxy, ports):
+    document = service(ports)
+    first = traffic(document, 500)
+    running = await proxy([first])
+    requests = users(300)
+
+    seen = []
+    for state in (first, traffic(document, 2000, beta=8000)):
+        await running.push([state])
+        before = await running.counted()
+        answers = [(await running.client.get(headers=headers))[1] for headers in requests]
+        picks = [pick(state, Request(headers=headers)) for headers in requests]
+        assert answers == [found.version for found in picks]
+        counted = {
+            (segment, cluster.partition("~")[2]): count
+            for (segment, cluster, _), count in (await running.counted() - before).items()
+        }
+        assert counted == Counter((found.segment, found.version) for found in picks)
+        seen.append(answers)
+
+    assert all(new == "v2" for old, new in zip(*seen, strict=True) if old == "v2")
+    assert {found.segment for found in picks} == {"anonymous", "beta", "eu", "everyone"}
+
+
+CONDITIONS = [
+    *(
+        {kind: {"name": "seg", **condition}}
+        for kind in ("header", "cookie")
+        for condition in (
+            {"equals": "beta"},
+            {"prefix": "be"},
+            {"suffix": "ta"},
+            {"contains": "et"},
+            {"contains": "a b"},
+            {"present": True},
+            {"present": False},
+            {"range": {"from": -5, "to": 1200}},
+            {"regex": ".*"},
+            {"regex": "(?i)beta"},
+            {"regex": r"\W+|\d{2}"},
+            {"regex": "[^a]*x?"},
+        )
+    ),
+    {"all": [{"header": {"name": "seg", "present": True}}, {"cookie": {"name": "seg", "prefix": "b"}}]},
+]
+SEGMENT_VALUES = [
+    "beta",
+    "BETA",
+    "be",
+    "",
+    "a b",
+    "-5",
+    "+7",
+    "1199",
+    "1200",
+    "007",
+    "x",
+    "a=b",
+    "-=-",
+    "\u00e9",
+]
+SEGMENT_REQUESTS = [
+    (),
+    (("cookie", "other=1"),),
+    *((("seg", value),) for value in SEGMENT_VALUES),
+    *((("cookie", f"a=1; seg={value};z=2; xseg=beta"),) for value in SEGMENT_VALUES),
+    (("seg", "x"), ("seg", "beta")),
+    (("seg", "beta"), ("cookie", "seg=b; seg=beta")),
+]
+
+
+async def test_conditions_and_their_opposites_mean_in_envoy_what_they_mean_to_us(proxy, ports):
+    trees = [tree for condition in CONDITIONS for tree in (condition, {"not": condition})]
+    everyone = Split("everyone", None, ())
+    states = [
+        ServiceTraffic(
+            service(ports, f"s{i}", routes=[{"host": "shop.test", "path": f"/s{i}"}], user={}),
+            "v1",
+            "v2",
+            "r1",
+            "s",
+            (Split("in", match(**tree), ((0, BUCKETS),)), everyone),
+            "random",
+        )
+        for i, tree in enumerate(trees)
+    ]
+    running = await proxy(states)
+
+    wrong = []
+    for i, tree in enumerate(trees):
+        for headers in SEGMENT_REQUESTS:
+            _, version, _ = await running.client.get(f"/s{i}", headers=headers)
+            if version != pick(states[i], Request(headers=headers)).version:
+                wrong.append((tree, headers, version))
+    assert wrong == []
+
+
+async def test_thousands_of_hosts_find_their_services(proxy, ports):
+    everyone = (Split("everyone", None, ()),)
+    states = [
+        ServiceTraffic(
+            service(ports, f"s{i}", routes=[{"host": f"s{i}.test"}, {"host": f"www.s{i}.test"}], user={}),
+            "v1" if i % 2 else "v2",
+            None,
+            None,
+            "s",
+            everyone,
+            "random",
+        )
+        for i in range(1000)
+    ]
+    long = "-".join(["0123456789"] * 14) + ".test"
+    odd = [long, f"*.{long}", f"*.{long[-59:]}", *("a" * length for length in range(1, 60))]
+    routes = [{"host": host} for host in odd]
+    states.append(
+        ServiceTraffic(service(ports, "odd", routes=routes), "v2", None, None, "s", everyone, "random")
+    )
+    running = await proxy(states)
+
+    for i in range(0, 1000, 37):
+        for host in (f"s{i}.test", f"www.s{i}.test:80", f"S{i}.Test"):
+            assert (await running.client.get(host=host))[1] == states[i].stable, host
+    for host in (long, long.upper(), f"b.{long}", f"B.{long[-59:]}", "a" * 59, "A" * 42):
+        assert (await running.client.get(host=host))[1] == "v2", host
+    for host in ("s1000.test", "a" * 60, "A" * 60):
+        assert (await running.client.get(host=host))[0] == 404, host
+
+
+async def test_a_generated_identity_keeps_its_version(proxy, ports):
+    state = traffic(service(ports, user={}), 3000, eu=3000, anonymous="generate")
+    running = await proxy([state])
+
+    versions = Counter()
+    for _ in range(60):
+        _, version, headers = await running.client.get(headers=[("x-turnout-fresh-user", "mine")])
+        given = headers["set-cookie"]
+        user = given.partition("=")[2].partition(";")[0]
+        assert len(user) > 20
+        request = (("cookie", f"turnout-user={user}"),)
+        _, again, later = await running.client.get(headers=request)
+        assert version == again == pick(state, Request(headers=request)).version
+        assert "set-cookie" not in later
+        versions[version] += 1
+
+    assert set(versions) == {"v1", "v2"}
+
+
+async def test_hosts_and_paths_lead_to_their_services(proxy, ports):
+    claims = {
+        "exact": [{"host": "shop.test"}],
+        "deep": [{"host": "shop.test", "path": "/checkout"}, {"host": "www.shop.test"}],
+        "wild": [{"host": "*.shop.test"}],
+        "wilder": [{"host": "*.api.shop.test"}],
+    }
+    found = [
+        ServiceTraffic(
+            service(ports, name, routes=routes, user={}),
+            "v1",
+            None,
+            None,
+            "s",
+            (Split("everyone", None, ()),),
+            "random",
+        )
+        for name, routes in claims.items()
+    ]
+    running = await proxy(found, "local")
+
+    async def owner(host: str, path: str = "/") -> str | int:
+        before = await running.counted()
+        code, _, _ = await running.client.get(path, host=host, headers=[("x-turnout-scope", "exact")])
+        [(_, cluster, _)] = await running.counted() - before
+        return cluster.partition("~")[0] if code == 200 else code
+
+    expected = {
+        "shop.test": "exact",
+        "SHOP.test": "exact",
+        "Shop.Test:8080": "exact",
+        "shop.test:8080": "exact",
+        "www.shop.test": "deep",
+        "a.shop.test": "wild",
+        "A.b.Shop.test:1": "wild",
+        "v1.api.shop.test": "wilder",
+        "ashop.test": 404,
+        "other": 404,
+        "127.0.0.1": 404,
+    }
+    assert {host: await owner(host) for host in expected} == expected
+    paths = {
+        "/checkout": "deep",
+        "/checkout/": "deep",
+        "/checkout/a": "deep",
+        "/checkout?a=b": "deep",
+        "/checkouts": "exact",
+        "/a/checkout": "exact",
+    }
+    assert {path: await owner("shop.test", path) for path in paths} == paths
+
+
+async def test_every_outcome_is_counted_in_its_class(proxy, ports):
+    empty = {"v1": {"endpoints": []}}
+    dead = {"v1": {"endpoints": [f"127.0.0.1:{free_ports(1)[0]}"]}}
+    everyone = (Split("everyone", None, ()),)
+    documents = [
+        service(ports, user={"from": [{"header": "x-user-id"}]}, timeout="300ms"),
+        service(ports, "empty", routes=[{"host": "empty.test"}], versions=empty),
+        service(ports, "dead", routes=[{"host": "dead.test"}], versions=dead),
+    ]
+    running = await proxy([ServiceTraffic(d, "v1", None, None, "s", everyone, "random") for d in documents])
+    cases = {
+        "ok": [[("x-code", "200")], [("x-code", "302")], [("x-grpc", "0")]],
+        "c4": [[("x-code", "404")], [("x-grpc", "5")]],
+        "limited": [[("x-code", "429")], [("x-grpc", "8")]],
+        "bad": [
+            [("x-code", "500")],
+            [("x-grpc", "14")],
+            [("x-do", "hang")],
+            [("x-do", "reset")],
+            [("x-do", "break")],
+            [("x-do", "stall")],
+        ],
+    }
+
+    for kind, requests in cases.items():
+        for headers in requests:
+            before = await running.counted()
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await asyncio.wait_for(running.client.get(headers=[*headers, ("x-user-id", "u")]), 2)
+            running.client.close()
+            await until(grown(running, before))
+            new = await running.counted() - before
+            assert dict(new) == {("everyone", "checkout~v1", kind): 1}, headers
+    for name in ("empty", "dead"):
+        before = await running.counted()
+        assert (await running.client.get(host=f"{name}.test"))[0] == 503
+        assert dict(await running.counted() - before) == {("anonymous", f"{name}~v1", "bad"): 1}
+    for until_when in ("hang", "stall"):
+        before = await running.counted()
+        await running.client.leave([("x-do", until_when)])
+        await until(grown(running, before))
+        assert dict(await running.counted() - before) == {("anonymous", "checkout~v1", "abort"): 1}, (
+            until_when
+        )
+
+
+async def test_durations_are_counted_in_the_buckets_of_the_limits(proxy, ports):
+    state = ServiceTraffic(
+        service(ports, timeout="120ms"), "v1", None, None, "s", (Split("everyone", None, ()),), "random"
+    )
+    running = await proxy([state])
+    await running.client.get()
+    await running.client.get(headers=[("x-do", "hang")])
+
+    async def buckets() -> dict[float, int]:
+        query = "format=json&histogram_buckets=disjoint&filter=^turnout[.]t[.]service[.]checkout"
+        stats = json.loads(await running.ask(f"/stats?{query}"))["stats"]
+        found = next((entry["histograms"][0] for entry in stats if entry.get("histograms")), {"buckets": ()})
+        return {bucket["upper_bound"]: bucket["cumulative"] for bucket in found["buckets"]}
+
+    await until(lambda: _sums_up(buckets, 2))
+    found = await buckets()
+    assert tuple(found) == EDGES_MS
+    assert found[150] + found[200] == 1
+
+
+async def _sums_up(buckets: Callable[[], Any], count: int) -> bool:
+    return sum((await buckets()).values()) == count
+
+
+def grown(running: Proxy, before: Counter[tuple[str, str, str]]) -> Callable[[], Any]:
+    async def condition() -> bool:
+        return bool(await running.counted() - before)
+
+    return condition

@@ -1,0 +1,54 @@
+from dataclasses import replace
+from datetime import timedelta
+
+from world import START
+
+from controlplane.evidence import Cell, Observation, Tally
+from controlplane.evidence.blocks import GROUPS, cut
+
+
+def seen(*cells):
+    tallies = tuple((Cell(p, s, v), Tally(n, k)) for p, s, v, n, k in cells)
+    return Observation("shop", START, START + timedelta(seconds=1), tallies)
+
+
+def test_each_proxy_and_segment_is_a_block():
+    found = cut(
+        seen(
+            ("p", "beta", "v1", 5, 1), ("p", "beta", "v2", 6, 2), ("p", "everyone", "v1", 50, 0),
+            ("q", "beta", "v2", 7, 3), ("q", "everyone", "v0", 9, 9),
+        ), "v2", "v1", frozenset(),
+    )  # fmt: skip
+
+    pairs = [(b.segment, b.canary[:2], b.baseline[:2]) for b in found.blocks]
+    assert pairs == [("beta", (6, 2), (5, 1)), ("everyone", (0, 0), (50, 0)), ("beta", (7, 3), (0, 0))]
+    assert found.canary[:2] == (13, 5)
+    assert found.baseline[:2] == (55, 1)
+
+
+def test_a_full_segment_borrows_the_baseline_of_its_proxy():
+    observation = seen(
+        ("p", "staff", "v2", 5, 1), ("p", "beta", "v1", 30, 1), ("p", "everyone", "v1", 50, 2),
+        ("q", "everyone", "v1", 70, 4),
+    )  # fmt: skip
+
+    staff = next(b for b in cut(observation, "v2", "v1", frozenset({"staff"})).blocks if b.segment == "staff")
+
+    assert staff.borrowed
+    assert staff.baseline[:2] == (80, 3)
+
+
+def test_requests_without_identity_and_doubtful_proxies_are_left_out():
+    observation = seen(("p", "anonymous", "v2", 5, 5), ("q", "everyone", "v2", 5, 5))
+
+    assert cut(replace(observation, partial=(("q", "gap"),)), "v2", "v1", frozenset()).blocks == ()
+
+
+def test_many_proxies_are_merged_into_few_groups_whatever_their_order():
+    cells = [(f"proxy-{i}", "everyone", v, 10, 1) for i in range(200) for v in ("v1", "v2")]
+
+    found = cut(seen(*cells), "v2", "v1", frozenset())
+
+    assert len(found.blocks) == GROUPS
+    assert found.canary[:2] == (2000, 200)
+    assert found == cut(seen(*cells[::-1]), "v2", "v1", frozenset())

@@ -1,0 +1,95 @@
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from world import GOOD, START, Traffic, World, past
+
+from controlplane.evidence import Cell, Learned, Observation, Tally, learn
+from controlplane.evidence.blocks import CLIENT_ERRORS, ERRORS
+
+
+def seen(*cells, seconds=5.0, **more):
+    tallies = tuple((Cell(p, s, v), Tally(n, k)) for p, s, v, n, k in cells)
+    return Observation("shop", START, START + timedelta(seconds=seconds), tallies, **more)
+
+
+def taught(observation, times, learned=None):
+    learned = learned or Learned()
+    for _ in range(times):
+        learned = learn(learned, observation, "v1")
+    return learned
+
+
+def test_without_history_rates_are_guessed_and_errors_taken_to_be_clustered():
+    assert Learned().rate(ERRORS) == pytest.approx(0.01)
+    assert Learned().swing(ERRORS) == 3
+    assert Learned().spread(ERRORS) == 1
+
+
+def test_rate_is_that_of_the_stable_version_with_identity():
+    learned = taught(
+        seen(
+            ("p", "everyone", "v1", 1000, 2),
+            ("p", "everyone", "v2", 1000, 900),
+            ("p", "anonymous", "v1", 500, 500),
+        ),
+        60,
+    )
+
+    assert learned.rate(ERRORS) == pytest.approx(0.002, rel=0.02)
+    assert learned.rate(CLIENT_ERRORS) < 1e-4
+
+
+def test_a_proxy_whose_counters_do_not_add_up_teaches_nothing():
+    learned = taught(seen(("p", "everyone", "v1", 1000, 500), partial=(("p", "cap reached"),)), 10)
+
+    assert learned.total[0] == 0
+
+
+def test_an_outage_does_not_become_normal():
+    calm = taught(seen(("p", "everyone", "v1", 1000, 2), ("q", "everyone", "v1", 1000, 2)), 60)
+
+    outage = taught(seen(("p", "everyone", "v1", 1000, 200), ("q", "everyone", "v1", 1000, 200)), 24, calm)
+
+    assert outage.unusual(ERRORS)
+    assert outage.rate(ERRORS) < 0.004
+    assert outage.rate_now(ERRORS) > 0.15
+    assert outage.cluster_rate(ERRORS) < 1.5 * calm.cluster_rate(ERRORS)
+
+
+def test_unusual_ends_after_the_outage():
+    quiet = seen(("p", "everyone", "v1", 1000, 2))
+    outage = taught(seen(("p", "everyone", "v1", 1000, 200)), 24, taught(quiet, 60))
+
+    assert not taught(quiet, 48, outage).unusual(ERRORS)
+
+
+@pytest.mark.parametrize("noise", ["iid", "harsh"])
+def test_dispersion_tells_independent_errors_from_clusters(noise):
+    world = World(noise=noise, history=900, interval=5, base=0.01, proxies=(0.4, 0.3, 0.3))
+
+    learned = past(Traffic(world, GOOD, seed=1))
+
+    assert (learned.swing(ERRORS) < 2) == (noise == "iid")
+    assert (learned.cluster_rate(ERRORS) / learned.rate(ERRORS) > 0.5) == (noise == "iid")
+
+
+def test_json_round_trip_loses_nothing():
+    world = World(noise="harsh", history=41)
+    learned = past(Traffic(world, GOOD, seed=2))
+
+    assert Learned.from_json(json.loads(json.dumps(learned.to_json()))) == learned
+
+
+def test_order_of_cells_does_not_matter():
+    observation = Traffic(World(), GOOD, seed=3).step({})[0]
+    turned = replace(observation, cells=observation.cells[::-1])
+
+    assert learn(Learned(), observation, "v1") == learn(Learned(), turned, "v1")
+
+
+def test_an_interval_without_requests_is_learned():
+    learned = taught(seen(), 20, taught(seen(("p", "everyone", "v1", 1000, 2)), 10))
+
+    assert learned.rate(ERRORS) == pytest.approx(0.002, rel=0.05)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from controlplane.release.traffic import BUCKETS, Split
+from controlplane.resources.readable import readable
+from controlplane.resources.rendering import render
+from controlplane.xds.snapshot import Snapshot, changes
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
+
+
+def share(buckets: int) -> tuple[Split, ...]:
+    return (Split("everyone", None, ((0, buckets),) if buckets else ()),)
+
+
+def virtual_hosts(snapshot: Snapshot, name: str) -> dict[tuple[str, ...], list[str]]:
+    """Return the paths of each virtual host's routes, by its domains."""
+    found = readable(ROUTE, snapshot.of(ROUTE)[name].body)["virtual_hosts"]
+    return {
+        tuple(host["domains"]): list(
+            dict.fromkeys(
+                route["match"].get("prefix") or route["match"]["path_separated_prefix"]
+                for route in host["routes"]
+            )
+        )
+        for host in found
+    }
+
+
+def two(traffic: Any, **fields: Any) -> Sequence[Any]:
+    return [traffic(name="a", splits=share(100)), traffic(name="b", splits=share(100), **fields)]
+
+
+def test_a_weight_changes_one_route_configuration_only(fleet, traffic):
+    first = render(fleet, two(traffic), 1)
+    a, b = two(traffic)
+
+    second = render(fleet, [a, replace(b, splits=share(200))], 2, first)
+
+    assert changes(first.snapshot, second.snapshot) == {ROUTE: ("b",)}
+    assert second.snapshot.of(ROUTE)["b"].version.revision == 2
+    assert second.snapshot.of(ROUTE)["a"].version.revision == 1
+    assert second.snapshot.of(LISTENER) is first.snapshot.of(LISTENER)
+
+
+def test_what_is_remembered_is_what_would_be_rendered(fleet, traffic):
+    states = [
+        two(traffic),
+        two(traffic, routes=[{"host": "a.example.com", "path": "/b"}]),
+        [traffic(name="b", canary=None)],
+        two(traffic, versions={"v1": {"dns": "b:80"}, "v2": {"endpoints": []}}),
+    ]
+    remembered = None
+    for revision, services in enumerate(states):
+        remembered = render(fleet, services, revision, remembered)
+        fresh = render(fleet, services, revision)
+        assert remembered.snapshot.order == fresh.snapshot.order
+        for url in fresh.snapshot.order:
+            assert dict(remembered.snapshot.of(url)) == dict(fresh.snapshot.of(url))
+
+
+def test_nothing_changed_is_a_new_revision_of_the_same_resources(fleet, traffic):
+    first = render(fleet, two(traffic), 1)
+
+    second = render(fleet, two(traffic), 5, first)
+
+    assert second.snapshot.revision == 5
+    assert second.snapshot.resources is first.snapshot.resources
+
+
+def test_a_resource_with_the_same_content_keeps_its_version_when_the_fleet_changes(fleet, traffic):
+    first = render(fleet, two(traffic), 1)
+    smaller = fleet.model_copy(update={"listeners": fleet.listeners[:1]})
+
+    second = render(smaller, two(traffic), 2, first)
+
+    assert changes(first.snapshot, second.snapshot) == {LISTENER: ("inside",)}
+
+
+def test_endpoints_follow_their_cluster_and_routes_need_both(fleet, traffic):
+    snapshot = render(fleet, [traffic(splits=share(100))], 1).snapshot
+
+    assert set(snapshot.of(CLUSTER)) == set(snapshot.of(ENDPOINT)) == {"checkout~v1", "checkout~v2"}
+    assert snapshot.of(ENDPOINT)["checkout~v2"].follows == (CLUSTER, "checkout~v2")
+    assert snapshot.of(ROUTE)["checkout"].needs == {
+        (url, f"checkout~{version}") for url in (CLUSTER, ENDPOINT) for version in ("v1", "v2")
+    }
+
+
+def test_a_route_does_not_wait_for_a_canary_that_it_does_not_name(fleet, traffic):
+    versions = {"v1": {"dns": "v1:80"}, "v2": {"endpoints": []}}
+
+    snapshot = render(fleet, [traffic(versions=versions)], 1).snapshot
+
+    assert snapshot.of(ROUTE)["checkout"].needs == {(CLUSTER, "checkout~v1")}
+    assert snapshot.of(ENDPOINT)["checkout~v2"].hollow
+    assert "checkout~v1" not in snapshot.of(ENDPOINT)
+
+
+def test_a_listener_waits_for_the_routes_of_its_hosts(fleet, traffic):
+    snapshot = render(fleet, two(traffic), 1).snapshot
+
+    for listener in snapshot.of(LISTENER).values():
+        assert listener.needs == {(url, name) for url in (SCOPED_ROUTE, ROUTE) for name in ("a", "b")}
+
+
+def test_services_that_share_a_host_share_its_routes(fleet, traffic):
+    services = [
+        traffic(name="a", routes=[{"host": "x.test"}, {"host": "y.test"}]),
+        traffic(name="b", routes=[{"host": "x.test", "path": "/b"}, {"host": "x.test", "path": "/b/c"}]),
+        traffic(name="c", routes=[{"host": "z.test"}]),
+    ]
+
+    snapshot = render(fleet, services, 1).snapshot
+
+    assert set(snapshot.of(ROUTE)) == set(snapshot.of(SCOPED_ROUTE)) == {"a", "c"}
+    assert virtual_hosts(snapshot, "a") == {("x.test",): ["/b/c", "/b", "/"], ("y.test",): ["/"]}
+
+
+def test_hosts_that_are_treated_alike_are_one_virtual_host(fleet, traffic):
+    service = traffic(routes=[{"host": "b.test"}, {"host": "*.a.test"}])
+
+    assert virtual_hosts(render(fleet, [service], 1).snapshot, "checkout") == {("*.a.test", "b.test"): ["/"]}
+
+
+def test_a_claim_of_two_services_is_refused_with_both_named(fleet, traffic):
+    claim = [{"host": "x.test", "path": "/b"}]
+
+    with pytest.raises(ValueError, match=r"services 'a' and 'b' both claim x\.test/b"):
+        render(fleet, [traffic(name=name, routes=claim) for name in ("a", "b")], 1)
+
+
+def test_a_version_in_use_must_be_declared(fleet, traffic):
+    with pytest.raises(ValueError, match="version 'v3' is in use, but it is not declared; known: v1, v2"):
+        render(fleet, [traffic(canary="v3", splits=share(BUCKETS))], 1)
+
+
+def test_a_fleet_without_services_still_listens(fleet):
+    snapshot = render(fleet, [], 1).snapshot
+
+    assert {url: list(snapshot.of(url)) for url in snapshot.order} == {
+        CLUSTER: [],
+        ENDPOINT: [],
+        SCOPED_ROUTE: [],
+        ROUTE: [],
+        LISTENER: ["http", "inside"],
+    }
+
+
+def test_more_series_than_proxies_count_are_refused(fleet, traffic):
+    segments = [Split(f"s{i}", None, ((0, 1),)) for i in range(6000)]
+
+    with pytest.raises(ValueError, match=r"60010 counters .*, at most 50000"):
+        render(fleet, [traffic(splits=segments)], 1)

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from controlplane.policy.documents import Match, Service
+from controlplane.policy.segments import Request, matches
+from controlplane.release.traffic import BUCKETS, ServiceTraffic, Split
+from controlplane.resources.buckets import bucket, pick
+from controlplane.resources.routes import service_routes
+
+WORDS = st.sampled_from(
+    ["1", "beta", "eu-1", "eu", "a=b", "x.y", "b e", "Beta", "12", "-3", "1;2", "é", "ab\\c"]
+)
+PATTERNS = st.sampled_from(
+    [
+        ".*",
+        "b.*",
+        "[^a]+",
+        "(?i)beta",
+        "eu-[0-9]",
+        r"\d+",
+        "a|b.a",
+        r"[\W]",
+        "",
+        "[;1]",
+        "x?",
+        r"\S+",
+        "^beta$",
+        ".;.",
+    ]
+)
+VALUES = st.one_of(WORDS, st.text(st.sampled_from('ab1 -=;.?"é'), max_size=5))
+HEADERS = ("x-a", "x-b")
+COOKIES = ("beta", "b", "u.d")
+
+
+def condition(kind: str, name: str) -> st.SearchStrategy[dict[str, Any]]:
+    word = dict.fromkeys(("equals", "prefix", "suffix", "contains"), WORDS)
+    options = [st.fixed_dictionaries({"name": st.just(name), key: value}) for key, value in word.items()]
+    options.append(st.builds(lambda regex: {"name": name, "regex": regex}, PATTERNS.filter(bool)))
+    options.append(st.builds(lambda present: {"name": name, "present": present}, st.booleans()))
+    low = st.integers(-130, 130)
+    size = st.integers(1, 200)
+    options.append(st.builds(lambda a, n: {"name": name, "range": {"from": a, "to": a + n}}, low, size))
+    return st.one_of(options).map(lambda found: {kind: found})
+
+
+LEAVES = st.one_of(
+    [condition("header", name) for name in HEADERS] + [condition("cookie", name) for name in COOKIES]
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"all": parts}),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"any": parts}),
+        inner.map(lambda part: {"not": part}),
+    ),
+    max_leaves=4,
+).map(Match.model_validate)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Request:
+    headers = [
+        (name, draw(VALUES).strip())
+        for name in (*HEADERS, "x-user-id")
+        if draw(st.sampled_from([True, False]))
+    ]
+    pairs = draw(
+        st.lists(
+            st.tuples(st.sampled_from([*COOKIES, "uid", "turnout-user", "xuid", "eta"]), VALUES), max_size=4
+        )
+    )
+    separator = draw(st.sampled_from(["; ", ";", ";  "]))
+    if pairs:
+        headers.append(("cookie", separator.join(f"{name}={value}" for name, value in pairs).strip()))
+    return Request(path=draw(st.sampled_from(["/", "/shop", "/shop/a?b=c"])), headers=tuple(headers))
+
+
+@st.composite
+def traffics(draw: st.DrawFn) -> ServiceTraffic:
+    trees = draw(st.lists(TREES, max_size=3))
+    spans = st.sampled_from(
+        [(), ((0, 500),), ((0, 5000),), ((0, 200), (5000, 9000)), ((3, 9800),), ((0, BUCKETS),)]
+    )
+    splits = [Split(f"s{i}", tree, draw(spans)) for i, tree in enumerate(trees)]
+    splits.sort(key=lambda split: -split.buckets)
+    splits.append(Split("everyone", None, draw(spans)))
+    user = draw(
+        st.sampled_from([[], [{"header": "x-user-id"}], [{"cookie": "uid"}, {"header": "x-user-id"}]])
+    )
+    service = Service.model_validate(
+        {
+            "kind": "Service",
+            "name": "shop",
+            "fleets": ["edge"],
+            "routes": [{"host": "*"}],
+            "user": {"from": user},
+            "initial": "v1",
+            "versions": {"v1": {"endpoints": []}, "v2": {"endpoints": []}},
+        }
+    )
+    anonymous = draw(st.sampled_from(["generate", "random", "baseline"]))
+    return ServiceTraffic(
+        service, "v1", "v2", "r1", draw(st.sampled_from(["s", "a\\1b"])), tuple(splits), anonymous
+    )
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(traffics(), st.lists(requests(), min_size=1, max_size=12))
+def test_routes_do_what_the_model_says(envoy, traffic: ServiceTraffic, found: list[Request]):
+    routes = service_routes(traffic, "/")
+
+    for request in found:
+        choice, expected = envoy.choose(routes, request), pick(traffic, request)
+        assert choice is not None
+        assert choice.segment == expected.segment
+        assert choice.cluster == (expected.version and f"shop~{expected.version}")
+        if choice.bucket is not None:
+            assert choice.bucket == expected.bucket
+
+
+@settings(max_examples=200, deadline=None)
+@given(TREES, requests())
+def test_a_segment_and_its_opposite_share_no_request(tree: Match, request: Request):
+    opposite = Match.model_validate({"not": tree.model_dump(by_alias=True, exclude_none=True)})
+
+    assert matches(tree, request) is not matches(opposite, request)
+
+
+BETA = Match.model_validate({"cookie": {"name": "beta", "equals": "1"}})
+
+
+def user(name: str, **cookies: str) -> Request:
+    pairs = "; ".join(f"{key}={value}" for key, value in cookies.items())
+    return Request(headers=(("x-user-id", name), *((("cookie", pairs),) if pairs else ())))
+
+
+def test_the_largest_share_wins(envoy, traffic):
+    state = traffic([Split("beta", BETA, ((0, 5000),)), Split("everyone", None, ((0, 100),))])
+    routes = service_routes(state, "/")
+
+    for name in map(str, range(200)):
+        beta, plain = envoy.choose(routes, user(name, beta="1")), envoy.choose(routes, user(name))
+        place = bucket("salt", name)
+        assert (beta.cluster, beta.segment) == ("checkout~v2" if place < 5000 else "checkout~v1", "beta")
+        assert (plain.cluster, plain.segment) == ("checkout~v2" if place < 100 else "checkout~v1", "everyone")
+
+
+def test_nobody_loses_the_canary_while_shares_grow(envoy, traffic):
+    had: set[str] = set()
+    for share in (1, 100, 500, 1000, 2500, 5000, 9800, BUCKETS):
+        routes = service_routes(traffic([Split("everyone", None, ((0, share),))]), "/")
+        have = {n for n in map(str, range(500)) if envoy.choose(routes, user(n)).cluster == "checkout~v2"}
+        assert had <= have
+        had = have
+    assert len(had) == 500
+
+
+def test_a_prefix_does_not_take_its_longer_neighbour(envoy, traffic):
+    routes = service_routes(traffic(), "/shop")
+
+    taken = {
+        path: envoy.choose(routes, Request(path=path)) is not None
+        for path in ("/shop", "/shop/a", "/shop?x=1", "/shops", "/")
+    }
+
+    assert taken == {"/shop": True, "/shop/a": True, "/shop?x=1": True, "/shops": False, "/": False}
+
+
+def test_only_a_split_that_draws_sets_the_cookie(envoy, traffic):
+    drawn = traffic([Split("everyone", None, ((0, 500),))], anonymous="generate")
+    idle = traffic(anonymous="generate")
+
+    assert envoy.choose(service_routes(drawn, "/"), Request()).sets_cookie
+    assert not envoy.choose(service_routes(drawn, "/"), user("a")).sets_cookie
+    assert not envoy.choose(service_routes(idle, "/"), Request()).sets_cookie
+
+
+def test_anonymous_requests_are_a_segment_even_where_nothing_is_split(envoy, traffic):
+    for share in (0, BUCKETS):
+        routes = service_routes(traffic([Split("everyone", None, ((0, share),) if share else ())]), "/")
+        assert envoy.choose(routes, Request()).segment == "anonymous"
+        assert envoy.choose(routes, user("a")).segment == "everyone"
+
+
+def test_too_many_alternatives_are_refused_with_advice(traffic):
+    part = {"any": [{"header": {"name": f"x-{i}", "equals": "1"}} for i in range(12)]}
+    wide = Match.model_validate({"all": [part, part, part]})
+
+    with pytest.raises(
+        ValueError, match=r"service 'checkout', segment 'wide': it needs 1728 routes.*one regex"
+    ):
+        service_routes(traffic([Split("wide", wide, ((0, 1),)), Split("everyone", None, ())]), "/")
+
+
+def test_buckets_without_a_canary_are_refused(traffic):
+    with pytest.raises(ValueError, match="there is no canary"):
+        service_routes(traffic([Split("everyone", None, ((0, 1),))], canary=None), "/")

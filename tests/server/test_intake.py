@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+import pytest
+
+from controlplane.server import intake as module
+from controlplane.server.intake import Intake
+
+METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+
+
+class Callback:
+    def __init__(self):
+        self.taken = []
+
+    def __call__(self, peer, data):
+        if data == b"junk":
+            raise ValueError("not an export")
+        self.taken.append((peer, data))
+
+
+@pytest.fixture
+async def service():
+    callback = Callback()
+    intake = Intake(callback)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((intake.handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield intake, callback, channel.unary_unary(METHOD)
+    await server.stop(None)
+
+
+async def test_an_export_reaches_the_callback_with_its_peer(service):
+    intake, callback, call = service
+
+    answer = await call(b"export", timeout=5)
+
+    ((peer, data),) = callback.taken
+    assert (answer, data) == (b"", b"export")
+    assert peer.address.startswith("127.0.0.1:")
+    assert (intake.accepted, intake.refused, intake.problem) == (1, 0, None)
+
+
+async def test_what_the_callback_cannot_use_is_an_invalid_argument(service):
+    intake, callback, call = service
+
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await call(b"junk", timeout=5)
+
+    assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.value.details() == "not an export"
+    assert (intake.accepted, intake.refused, callback.taken) == (0, 1, [])
+    assert intake.problem[1] == "not an export"
+
+
+async def test_a_large_export_is_refused_before_it_is_read(service, monkeypatch):
+    intake, callback, call = service
+    monkeypatch.setattr(module, "MAX_BYTES", 10)
+
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await call(bytes(11), timeout=5)
+
+    assert refusal.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (intake.refused, callback.taken) == (1, [])

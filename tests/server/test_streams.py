@@ -1,0 +1,219 @@
+"""Streams over a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from grpc._cython import cygrpc
+
+from controlplane.server.admission import Admission
+from controlplane.server.options import SERVER_OPTIONS, BindError, bind
+from controlplane.server.streams import Limits
+from controlplane.xds.type_urls import CLUSTER, ROUTE
+
+
+async def test_state_of_the_world_stream_is_served_acked_and_updated(serve, kit):
+    world = await serve(identifier="replica-1")
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    call = world.connect()
+
+    await call.ask(CLUSTER)
+    first = await call.hear()
+    await call.ask(CLUSTER, response_nonce=first.nonce, version_info=first.version_info)
+    await kit.until(lambda: world.xds.views()[0].of(CLUSTER).acked)
+    world.xds.publish("edge", kit.snapshot(2, CLUSTER, kit.resource("a", b"2", 2)))
+    second = await call.hear()
+
+    assert [r.value for r in first.resources] == [b"1"]
+    assert first.control_plane.identifier == "replica-1"
+    assert [(r.type_url, r.value) for r in second.resources] == [(CLUSTER, b"2")]
+    assert second.nonce != first.nonce
+    view = world.xds.views()[0]
+    assert (view.node.id, view.group, view.revision) == ("proxy-1", "edge", 2)
+    assert view.peer.address.startswith("127.0.0.1:")
+
+
+async def test_delta_stream_is_served_and_a_refusal_is_seen(serve, kit):
+    changes = []
+    world = await serve(changed=lambda: changes.append(1))
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    call = world.connect(f"/{kit.ADS}/DeltaAggregatedResources")
+
+    await call.ask(CLUSTER)
+    first = await call.hear()
+    await call.ask(CLUSTER, response_nonce=first.nonce, error_detail={"code": 3, "message": b"no \xff"})
+    await kit.until(lambda: world.xds.views()[0].of(CLUSTER).nacks)
+
+    nack = world.xds.views()[0].of(CLUSTER).nacks["a"]
+    assert [r.name for r in first.resources] == ["a"]
+    assert nack.message == "no \ufffd"
+    assert nack.version == kit.resource("a").version
+    assert changes
+
+
+@pytest.mark.parametrize("variant", ["Stream", "Delta"])
+async def test_service_of_one_type_implies_it(serve, kit, variant):
+    world = await serve()
+    world.xds.publish("edge", kit.snapshot(1, ROUTE, kit.resource("r")))
+    call = world.connect(f"/envoy.service.route.v3.RouteDiscoveryService/{variant}Routes")
+
+    await call.ask(**{"resource_names_subscribe" if variant == "Delta" else "resource_names": ["r"]})
+
+    assert (await call.hear()).type_url == ROUTE
+
+
+async def test_nothing_is_answered_before_a_snapshot_nor_to_an_unknown_node(serve, kit):
+    groups = {}
+    world = await serve(group_of=lambda node: groups.get(node.id))
+    call = world.connect()
+    await call.ask(CLUSTER)
+    await kit.until(lambda: world.xds.views() and world.xds.views()[0].node is not None)
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    held = world.xds.views()[0]
+
+    groups["proxy-1"] = "edge"
+    world.xds.regroup()
+
+    assert (held.group, held.revision) == (None, None)
+    assert len((await call.hear()).resources) == 1
+
+
+async def test_broken_client_ends_its_own_stream_only(serve, kit):
+    world = await serve()
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    good, bad, nameless = world.connect(), world.connect(), world.connect(node="")
+    await good.ask(CLUSTER)
+    await bad.call.write(b"\xff\xff\xff")
+    await nameless.ask(CLUSTER)
+
+    assert (await bad.end())[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert await nameless.end() == (grpc.StatusCode.INVALID_ARGUMENT, "node.id: is empty")
+    assert (await good.hear()).resources
+    await kit.until(lambda: len(world.xds.views()) == 1)
+
+
+async def test_peer_that_may_not_have_the_node_is_refused(serve, kit):
+    world = await serve(refusal=lambda node, peer: f"{node.id!r} is not yours")
+    call = world.connect()
+
+    await call.ask(CLUSTER)
+
+    assert await call.end() == (grpc.StatusCode.PERMISSION_DENIED, "'proxy-1' is not yours")
+
+
+async def test_replica_that_stays_behind_closes_the_stream(serve, kit):
+    world = await serve(limits=Limits(behind_timeout=0.1))
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    call = world.connect()
+
+    await call.ask(CLUSTER, version_info="9.abcdef")
+
+    status, text = await call.end()
+    assert status is grpc.StatusCode.UNAVAILABLE
+    assert "behind" in text
+
+
+async def test_replica_that_catches_up_serves(serve, kit):
+    world = await serve(limits=Limits(behind_timeout=30))
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    call = world.connect()
+    await call.ask(CLUSTER, version_info="9.abcdef")
+    await kit.until(lambda: world.xds.views() and world.xds.views()[0].behind)
+
+    world.xds.publish("edge", kit.snapshot(9, CLUSTER, kit.resource("a", b"9", 9)))
+
+    assert [r.value for r in (await call.hear()).resources] == [b"9"]
+
+
+async def test_older_snapshot_is_ignored(serve, kit):
+    world = await serve()
+    world.xds.publish("edge", kit.snapshot(2, CLUSTER, kit.resource("a", b"2", 2)))
+
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a", b"1", 1)))
+
+    assert world.xds.snapshot("edge").revision == 2
+
+
+async def test_stuck_client_is_let_go_and_delays_nobody(serve, kit):
+    world = await serve(limits=Limits(write_timeout=0.3))
+    big = [kit.resource(f"r{n}", bytes([n]) * (4 << 20)) for n in range(8)]
+    world.xds.publish("edge", kit.snapshot(1, ROUTE, *big))
+    world.xds.publish("small", kit.snapshot(1, ROUTE, kit.resource("r0")))
+    stuck = world.connect(**{"grpc.max_receive_message_length": -1})
+    await stuck.ask(ROUTE, resource_names=[r.name for r in big])
+    await kit.until(lambda: world.xds.views() and world.xds.views()[0].of(ROUTE) is not None)
+
+    await kit.until(lambda: not world.xds.views(), seconds=5)
+
+    fine = world.connect()
+    await fine.ask(ROUTE, resource_names=["r0"])
+    await kit.until(lambda: len(world.xds.views()) == 1)
+
+
+async def test_half_closed_stream_ends(serve, kit):
+    world = await serve()
+    call = world.connect()
+    await call.ask(CLUSTER)
+    await call.call.done_writing()
+
+    assert (await call.end())[0] is grpc.StatusCode.OK
+    await kit.until(lambda: not world.xds.views())
+
+
+async def test_drain_ends_every_stream(serve, kit):
+    world = await serve()
+    calls = [world.connect(node=f"proxy-{n}") for n in range(3)]
+    for call in calls:
+        await call.ask(CLUSTER)
+    await kit.until(lambda: len(world.xds.views()) == 3)
+
+    await world.xds.drain(0.05)
+
+    assert {(await call.end())[0] for call in calls} == {grpc.StatusCode.UNAVAILABLE}
+
+
+async def test_busy_port_is_one_clear_error():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+
+        with pytest.raises(BindError, match=f"cannot listen on 127.0.0.1:{port}: address already in use"):
+            bind(server, "127.0.0.1", port)
+        await server.stop(0)
+
+
+def test_every_option_is_one_that_grpc_knows():
+    library = Path(cygrpc.__file__).read_bytes()
+
+    assert [name for name, _ in SERVER_OPTIONS if name.encode() not in library] == []
+
+
+def test_admission_spreads_a_storm_over_time():
+    now = 100.0
+    admission = Admission(1000, lambda: now)
+
+    delays = [admission.delay() for _ in range(1100)]
+
+    assert delays[:99] == [0.0] * 99
+    assert delays[-1] == pytest.approx(1.0)
+
+
+async def test_storm_of_streams_is_admitted_at_the_rate(serve, kit):
+    world = await serve(limits=Limits(first_requests=20))
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    calls = [world.connect(node=f"proxy-{n}") for n in range(12)]
+    started = asyncio.get_running_loop().time()
+
+    for call in calls:
+        await call.ask(CLUSTER)
+    for call in calls:
+        await call.hear()
+
+    assert asyncio.get_running_loop().time() - started > 0.3

@@ -1,0 +1,357 @@
+"""A model of a client, and small worlds for it, shared by the protocol tests."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from controlplane._pb.discovery_pb2 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
+from controlplane._pb.node_pb2 import Node
+from controlplane.xds.delta import DeltaStream
+from controlplane.xds.snapshot import Resource, Snapshot, content_hash
+from controlplane.xds.sotw import SotwStream
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
+from controlplane.xds.version import Version
+from controlplane.xds.view import Peer
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+NODE = Node(id="proxy-1", cluster="edge").SerializeToString()
+
+
+def resource(name, content="1", *, revision=1, needs=(), follows=None, hollow=False):
+    body = f"{name}={content}".encode()
+    version = Version(revision, content_hash((body,)))
+    return Resource(name, body, version, frozenset(needs), follows, hollow)
+
+
+def snapshot(revision, *groups, order=PUSH_ORDER):
+    """``groups`` are (type URL, resources...)."""
+    return Snapshot(revision, {url: {r.name: r for r in rs} for url, *rs in groups}, order)
+
+
+@dataclass
+class World:
+    """Clusters with endpoints, routes over clusters, one scope per route, one listener over all scopes."""
+
+    revision: int = 1
+    clusters: dict[str, int] = field(default_factory=lambda: {"a": 1, "b": 1})
+    hollow: set[str] = field(default_factory=set)
+    endpoints: dict[str, int] = field(default_factory=dict)
+    routes: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=lambda: {"r": (1, ("a",))})
+    salt: int = 0
+
+    def snapshot(self) -> Snapshot:
+        rev = self.revision
+        clusters = [resource(n, c, revision=rev) for n, c in self.clusters.items()]
+        endpoints = [
+            resource(
+                n,
+                f"{self.endpoints.get(n, 1)}{'-' if n in self.hollow else '+'}",
+                revision=rev,
+                follows=(CLUSTER, n),
+                hollow=n in self.hollow,
+            )
+            for n in self.clusters
+        ]
+        scopes = [
+            resource(f"s-{n}", f"{n};{self.salt}", revision=rev, needs=[(ROUTE, n)]) for n in self.routes
+        ]
+        routes = [
+            resource(
+                n,
+                f"{content}:{','.join(names)}",
+                revision=rev,
+                needs=[(kind, name) for name in names for kind in (CLUSTER, ENDPOINT)],
+            )
+            for n, (content, names) in self.routes.items()
+        ]
+        listener = resource(
+            "l",
+            f"{self.salt}:{','.join(sorted(self.routes))}",
+            revision=rev,
+            needs=[ref for n in self.routes for ref in ((SCOPED_ROUTE, f"s-{n}"), (ROUTE, n))],
+        )
+        return snapshot(
+            rev,
+            (CLUSTER, *clusters),
+            (ENDPOINT, *endpoints),
+            (SCOPED_ROUTE, *scopes),
+            (ROUTE, *routes),
+            (LISTENER, listener),
+        )
+
+
+@dataclass
+class Has:
+    """What a client has of one type, and its side of the conversation."""
+
+    names: list[str] | None = None  # None: asks for everything
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)  # delta
+    version: str = ""  # state of the world
+    nonce: str = ""
+    asked: bool = False
+    known: set[str] = field(default_factory=set)  # what the server has seen us accept on this stream
+
+
+class Client:
+    """Behaves like Envoy.
+
+    Clusters, scopes and listeners by wildcard, endpoints and routes by name; the ACK of clusters is withheld
+    until the new and changed ones have endpoints; the good part of a refused batch is applied.
+
+    ``poison`` are bodies that it refuses. Messages wait in ``inbox`` and ``outbox``, so either side may lag.
+    """
+
+    def __init__(self, variant: str) -> None:
+        self.variant = variant
+        self.types = {url: Has() for url in PUSH_ORDER}
+        self.types[ENDPOINT].names = []
+        self.types[ROUTE].names = []
+        self.poison: set[bytes] = set()
+        self.refused: set[str] = set()  # clusters
+        self.problems: list[str] = []
+        self.connect()
+
+    # -- connection
+
+    def connect(self) -> None:
+        self.stream = (SotwStream if self.variant == "sotw" else DeltaStream)(Peer("test"), NOW)
+        self.inbox: deque[bytes] = deque()
+        self.outbox: deque[bytes] = deque()
+        self.unacked: dict[str, str] = {}
+        self.warming: set[str] = set()
+        self.withheld: str | None = None
+        self.first = True
+        again = [url for url, has in self.types.items() if has.asked and has.names != []]
+        for has in self.types.values():
+            has.asked, has.known, has.nonce = False, set(), ""
+        for url in again or [CLUSTER]:
+            self.request(url)
+
+    def request(
+        self, url: str, *, error: str = "", subscribe=(), unsubscribe=(), nonce: str | None = None
+    ) -> None:
+        has = self.types[url]
+        node = NODE if self.first else b""
+        self.first = False
+        if self.variant == "sotw":
+            message = DiscoveryRequest(
+                node=node,
+                type_url=url,
+                version_info=has.version,
+                resource_names=has.names or (),
+                response_nonce=has.nonce,
+            )
+        elif not has.asked:
+            message = DeltaDiscoveryRequest(
+                node=node,
+                type_url=url,
+                resource_names_subscribe=has.names or (),
+                initial_resource_versions=has.versions,
+            )
+        else:
+            message = DeltaDiscoveryRequest(
+                node=node,
+                type_url=url,
+                resource_names_subscribe=subscribe,
+                resource_names_unsubscribe=unsubscribe,
+                response_nonce=nonce or "",
+            )
+        if error:
+            message.error_detail.message = error.encode()
+        has.asked = True
+        self.outbox.append(message.SerializeToString())
+
+    # -- one step of either side
+
+    def serve(self) -> bool:
+        """Let the server read one request, and write what it may."""
+        if not self.outbox:
+            return False
+        self.stream.receive(self.outbox.popleft(), NOW)
+        self.pump()
+        return True
+
+    def pump(self) -> None:
+        while True:
+            nacks = {view.type_url: view.nacks for view in self.stream.view().types}
+            data = self.stream.next_response(NOW)
+            if data is None:
+                return
+            self.inbox.append(data)
+            message = self.parse(data)
+            for name, body in self.bodies(message).items():
+                nack = nacks[message.type_url].get(name)
+                if nack is not None and nack.version == Version(0, content_hash((body,))):
+                    self.problems.append(f"{body!r} was sent again after it was refused")
+            if message.type_url in self.unacked:
+                self.problems.append(f"two un-ACKed responses of {message.type_url}")
+            self.unacked[message.type_url] = message.nonce
+
+    def parse(self, data: bytes):
+        return (DiscoveryResponse if self.variant == "sotw" else DeltaDiscoveryResponse).FromString(data)
+
+    def bodies(self, message) -> dict[str, bytes]:
+        if self.variant == "sotw":
+            return {r.value.split(b"=")[0].decode(): r.value for r in message.resources}
+        return {r.name: r.resource.value for r in message.resources}
+
+    def step(self) -> bool:
+        """Apply one response."""
+        if not self.inbox:
+            return False
+        message = self.parse(self.inbox.popleft())
+        url, has = message.type_url, self.types[message.type_url]
+        has.nonce = message.nonce
+        bodies = self.bodies(message)
+        if len(bodies) != len(message.resources):
+            self.problems.append("one name twice in a response")
+        removed = self.removed(url, has, bodies, message)
+        bad = {n: b for n, b in bodies.items() if b in self.poison and has.bodies.get(n) != b}
+        changed = {n: b for n, b in bodies.items() if has.bodies.get(n) != b}
+        self.check(url, has, {n: b for n, b in bodies.items() if n not in bad}, removed)
+        self.apply(has, bodies, bad, removed, message)
+        if not bad and self.variant == "sotw":
+            has.version = message.version_info
+        if url == CLUSTER:
+            self.refused |= set(bad)
+        self.follow(url, changed)
+        error = f"bad {sorted(bad)}" if bad else ""
+        if url == CLUSTER and self.warming and not bad:
+            self.withheld = message.nonce
+        else:
+            self.answer(url, message.nonce, error)
+        if url == ENDPOINT:
+            self.warming -= set(bodies) | set(removed)
+            self.release()
+        return True
+
+    def apply(self, has, bodies, bad, removed, message) -> None:
+        for name, body in bodies.items():
+            if name not in bad and (has.names is None or name in has.names):
+                has.bodies[name] = body
+                if not bad:
+                    has.known.add(name)
+                if self.variant == "delta":
+                    has.versions[name] = next(r.version for r in message.resources if r.name == name)
+        for name in removed:
+            has.bodies.pop(name, None)
+            has.known.discard(name)
+            has.versions.pop(name, None)
+
+    def removed(self, url, has, bodies, message) -> list[str]:
+        if self.variant == "delta":
+            return list(message.removed_resources)
+        if url in (CLUSTER, LISTENER, SCOPED_ROUTE):
+            return [name for name in has.bodies if name not in bodies]
+        return []
+
+    def answer(self, url: str, nonce: str, error: str) -> None:
+        self.unacked.pop(url, None)
+        self.request(url, error=error, nonce=nonce)
+
+    def time_out(self) -> bool:
+        """Envoy stops waiting for endpoints after 15 s."""
+        stuck = self.withheld is not None
+        self.warming.clear()
+        self.release()
+        return stuck
+
+    def release(self) -> None:
+        if self.withheld is not None and not self.warming:
+            nonce, self.withheld = self.withheld, None
+            self.answer(CLUSTER, nonce, "")
+
+    def follow(self, url: str, changed) -> None:
+        """Subscribe to what the new resources refer to."""
+        if url == CLUSTER:
+            clusters = self.types[CLUSTER].bodies
+            self.warming = {n for n in (*self.warming, *changed) if n in clusters}
+            self.name(ENDPOINT, sorted(clusters))
+            if not self.types[LISTENER].asked and self.withheld is None:
+                self.request(LISTENER)
+            self.release()
+        elif url == LISTENER and self.types[LISTENER].bodies and not self.types[SCOPED_ROUTE].asked:
+            self.request(SCOPED_ROUTE)
+        elif url == SCOPED_ROUTE:
+            self.name(
+                ROUTE, sorted(b.decode().split("=")[1].split(";")[0] for b in self.types[url].bodies.values())
+            )
+
+    def name(self, url: str, names: list[str]) -> None:
+        has = self.types[url]
+        old, has.names = has.names, names
+        for name in list(has.bodies):
+            if name not in names:
+                del has.bodies[name]
+                has.known.discard(name)
+                has.versions.pop(name, None)
+        if not has.asked:
+            if names:
+                self.request(url)
+        elif names != old:
+            self.request(
+                url,
+                subscribe=[n for n in names if n not in old],
+                unsubscribe=[n for n in old if n not in names],
+            )
+
+    # -- invariants
+
+    def check(self, url, has, bodies, removed) -> None:
+        """A route names only clusters that are here with endpoints; what a route names does not go."""
+        clusters, endpoints = self.types[CLUSTER].bodies, self.types[ENDPOINT].bodies
+        if url == ROUTE:
+            for name, body in bodies.items():
+                before = used(has.bodies.get(name, b"=:"))
+                for cluster in used(body) - before:
+                    if name in has.known:
+                        if cluster not in clusters or not endpoints.get(cluster, b"-").endswith(b"+"):
+                            self.problems.append(f"route {body!r} before cluster {cluster}")
+                    elif cluster not in clusters and cluster not in self.refused:
+                        self.problems.append(f"first route {body!r} before cluster {cluster}")
+        if url == CLUSTER:
+            routes = self.types[ROUTE]
+            unseen = self.variant == "sotw"  # such a server cannot know what a new stream's client has
+            for cluster in removed:
+                if any(
+                    cluster in used(b) for n, b in routes.bodies.items() if n in routes.known or not unseen
+                ):
+                    self.problems.append(f"cluster {cluster} went while a route names it")
+
+
+def used(body: bytes) -> set[str]:
+    return set(filter(None, body.decode().split("=")[1].split(":")[1].split(",")))
+
+
+def settle(client: Client, limit: int = 2000) -> None:
+    """Let both sides work until neither has anything to do."""
+    client.pump()
+    for _ in range(limit):
+        if not (client.serve() or client.step() or client.time_out()):
+            return
+    raise AssertionError("no rest: the two sides never stop talking")
+
+
+@pytest.fixture(scope="session")
+def model():
+    return SimpleNamespace(
+        Client=Client,
+        World=World,
+        NODE=NODE,
+        NOW=NOW,
+        resource=resource,
+        settle=settle,
+        snapshot=snapshot,
+        used=used,
+    )
