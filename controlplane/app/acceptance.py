@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from datetime import datetime
 
-from controlplane.policy.catalog import Catalog, Entry
+from controlplane.policy.catalog import Catalog, references
 from controlplane.policy.documents import Key, Release, Service
 from controlplane.policy.pinning import pin
 from controlplane.release.ports import Change, Record, World
@@ -15,9 +15,10 @@ from controlplane.release.state import Phase, ReleaseState
 def accept(world: World, catalog: Catalog, actor: str, now: datetime, *, hold_orders: bool = False) -> Change:
     """Return the change that takes in a catalog.
 
-    A service that the store has no record of starts with its initial version; what is stable afterwards is
-    the store's. Orders are one-shot: a known name and attempt is left alone, a higher attempt of an ended
-    release starts it again. Nothing here moves a share.
+    A service that the store has no record of starts with its initial version, as does one that comes back
+    without the version that was stable; what is stable afterwards is the store's. Orders are one-shot: a
+    known name and attempt is left alone, a higher attempt of an ended release starts it again. Nothing here
+    moves a share.
 
     Args:
         world: As it is.
@@ -26,9 +27,9 @@ def accept(world: World, catalog: Catalog, actor: str, now: datetime, *, hold_or
         now: UTC.
         hold_orders: True for the first documents of a new store, which starts no release by itself.
     """
-    stable = {s.name: s.initial for s in catalog.services() if s.name not in world.stable}
+    stable = {s.name: s.initial for s in catalog.services() if world.stable.get(s.name) not in s.versions}
     orders = [*_orders(world, catalog, now, hold_orders)]
-    withdrawn = [*_withdrawn(world, catalog)]
+    withdrawn = [*_withdrawn(world, catalog, now)]
     what = ", ".join(_difference(world.catalog, catalog)) or "nothing"
     record = Record(at=now, kind="documents", action="apply", actor=actor, reason=f"accepted: {what}")
     return Change(
@@ -48,7 +49,7 @@ def in_use(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
 
     A version that is stable, canary or guarded cannot be removed; nor can its service while it is released.
     """
-    kept: dict[Key, Entry] = {}
+    kept: set[str] = set()
     problems = []
     for service in world.catalog.services():
         state = world.of_service(service.name)
@@ -58,12 +59,37 @@ def in_use(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
         gone = used - set(after.versions) if isinstance(after, Service) else (used if state else set())
         if gone:
             entry = world.catalog.entries["Service", service.name]
-            kept[entry.key] = entry
+            kept.add(service.name)
             what = ", ".join(sorted(gone))
             problems.append(
                 f"{entry.place}: versions: {what} of {service.name!r} is in use and cannot be removed"
             )
-    return (Catalog.of(*{**catalog.entries, **kept}.values()) if kept else catalog), tuple(problems)
+    taken = {claim: name for name in sorted(kept) for claim in _claims(world.catalog.service(name))}
+    for service in catalog.services():
+        clash = next((taken[claim] for claim in _claims(service) if claim in taken), service.name)
+        if clash != service.name and service.name not in kept:
+            kept.add(service.name)
+            entry = catalog.entries["Service", service.name]
+            problems.append(f"{entry.place}: routes: {clash!r} has one of them and is in use")
+    return put_back(world.catalog, catalog, kept), tuple(problems)
+
+
+def _claims(service: Service) -> Iterable[tuple[str, str, str]]:
+    return ((fleet, claim.host, claim.path) for fleet in service.fleets for claim in service.routes)
+
+
+def put_back(before: Catalog, after: Catalog, services: Set[str]) -> Catalog:
+    """Return ``after`` with some services as they were in ``before``, or without those that it had not.
+
+    What such a service refers to comes back with it.
+    """
+    keys: set[Key] = {("Service", name) for name in services}
+    entries = {key: entry for key, entry in after.entries.items() if key not in keys}
+    for key in sorted(keys & before.entries.keys()):
+        entries[key] = before.entries[key]
+        missing = {r.key for r in references(entries[key].document)} - entries.keys()
+        entries |= {needed: before.entries[needed] for needed in missing}
+    return Catalog.of(*entries.values())
 
 
 def order(
@@ -98,12 +124,13 @@ def _orders(world: World, catalog: Catalog, now: datetime, hold: bool) -> Iterab
                 yield edited
 
 
-def _withdrawn(world: World, catalog: Catalog) -> Iterable[ReleaseState]:
+def _withdrawn(world: World, catalog: Catalog, now: datetime) -> Iterable[ReleaseState]:
     for name, state in world.releases.items():
         had = world.catalog.get("Release", name) is not None
         if state.phase is Phase.WAITING and had and catalog.get("Release", name) is None:
             reason = "its order was removed before it started"
-            yield state.model_copy(update={"phase": Phase.ROLLED_BACK, "reason": reason, "because": reason})
+            ended = {"phase": Phase.ROLLED_BACK, "reason": reason, "because": reason, "ended_at": now}
+            yield state.model_copy(update=ended)
 
 
 def _ordered(state: ReleaseState, actor: str, now: datetime) -> Record:

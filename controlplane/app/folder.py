@@ -7,6 +7,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from controlplane.policy.problems import Problem
 from controlplane.policy.yaml_source import MAX_BYTES
 
 SUFFIXES = (".yaml", ".yml")
@@ -17,10 +18,11 @@ class FolderError(Exception):
     """The folder cannot be read; what is in force stays."""
 
 
-def read_folder(folder: Path) -> Mapping[str, bytes]:
+def read_folder(folder: Path) -> Mapping[str, bytes | Problem]:
     """Return the content of every YAML file below a folder, by its path as operators write it.
 
-    Regular files only: a pipe would block, a device would never end. A file over the size limit is returned
+    Regular files only: a pipe would block, a device would never end. For a file that cannot be read there is
+    the reason. A file over the size limit is returned
     cut just above it, which the parser refuses by its size. Hidden folders are left out: Kubernetes keeps the
     files of a ConfigMap in one and links to them from outside.
 
@@ -31,7 +33,8 @@ def read_folder(folder: Path) -> Mapping[str, bytes]:
         paths = sorted(p for p in _walk(folder) if p.suffix in SUFFIXES)
         if len(paths) > MAX_FILES:
             raise FolderError(f"{folder}: has more than {MAX_FILES} files; split it")
-        return {str(path): _read(path) for path in paths}
+        found = {str(path): _content(path) for path in paths}
+        return {name: content for name, content in found.items() if content is not None}
     except OSError as error:
         raise FolderError(f"{folder}: cannot be read: {error.strerror}") from error
 
@@ -58,9 +61,16 @@ def _walk(folder: Path) -> list[Path]:
             continue
         if entry.is_dir(follow_symlinks=False):
             found += _walk(path)
-        elif stat.S_ISREG(path.stat().st_mode):
+        else:
             found.append(path)
     return found
+
+
+def _content(path: Path) -> bytes | Problem | None:
+    try:
+        return _read(path) if stat.S_ISREG(path.stat().st_mode) else None
+    except OSError as error:
+        return Problem(str(path), 1, 1, "", f"cannot be read: {error.strerror}")
 
 
 def _read(path: Path) -> bytes:

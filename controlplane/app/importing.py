@@ -12,7 +12,9 @@ import structlog
 
 from controlplane.app.folder import FolderError, read_folder
 from controlplane.policy.loading import Files, load
+from controlplane.policy.problems import Problem
 from controlplane.policy.settling import Settling
+from controlplane.web.port import RefusedError
 
 if TYPE_CHECKING:
     from controlplane.app.plane import Plane
@@ -29,12 +31,17 @@ class Importer:
         self._plane = plane
         self._every = every
         self._settling = Settling()
-        self._known: Files | None = None
+        self._files: Files | None = None
+        self._differs_at = 0  # generation from which the folder differs without anybody having said why
 
     async def run(self) -> None:
         """Scan until cancelled."""
         while True:
-            await self.scan(datetime.now(UTC))
+            try:
+                await self.scan(datetime.now(UTC))
+            except Exception:
+                # Whatever lies in the folder, the process goes on with what it has.
+                log.exception("policy folder could not be taken")
             await asyncio.sleep(self._every)
 
     async def scan(self, now: datetime) -> None:
@@ -43,31 +50,53 @@ class Importer:
             files = await asyncio.to_thread(read_folder, self._folder)
         except FolderError as error:
             # A folder that is gone deletes nothing.
-            self._say((str(error),))
+            self._say((str(error), *(p for p in self._plane.folder_problems if p != str(error))))
             return
-        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        self._settling, take = self._settling.scanned(hashes, now)
+        self._say(
+            tuple(p for p in self._plane.folder_problems if not p.startswith(f"{self._folder}: cannot"))
+        )
+        settling, take = self._settling.scanned(
+            {name: _hash(content) for name, content in files.items()}, now
+        )
         if take:
-            await self._take(files)
+            try:
+                await self._take(files)
+            except RefusedError as error:
+                # The store fails: the next scan tries again.
+                self._say((str(error),))
+                return
+        self._settling = settling
+        if not take and self._differs_at and self._differs_at != self._plane.world.generation:
+            self._compare(files)
 
     async def _take(self, files: Files) -> None:
         world = self._plane.world
-        first, self._known = self._known is None, files
+        first, self._files = self._files is None, files
         if first and world.generation > 0:
-            # Whatever changed while nobody watched: an operator must say that it is meant.
-            loaded = load(files, world.catalog)
-            changed = loaded.catalog.digests() != world.catalog.digests()
-            how = f"`turnout apply -f {self._folder}` takes it in"
-            differs = f"{self._folder}: differs from what is in force; {how}"
-            self._say((*map(str, loaded.errors), *([differs] if changed else [])))
+            self._compare(files)
             return
         applied = await self._plane.take(files, ACTOR, hold_orders=world.generation == 0)
+        self._differs_at = 0
         self._say(applied.problems)
         if applied.accepted:
             log.info("documents accepted", generation=applied.generation, documents=applied.accepted)
 
+    def _compare(self, files: Files) -> None:
+        """Report what changed while nobody watched: an operator must say that it is meant."""
+        world = self._plane.world
+        loaded = load(files, world.catalog)
+        differs = loaded.catalog.digests() != world.catalog.digests()
+        how = f"`turnout apply -f {self._folder}` takes it in"
+        note = [f"{self._folder}: differs from what is in force; {how}"] if differs else []
+        self._differs_at = world.generation if differs else 0
+        self._say((*map(str, loaded.errors), *note))
+
     def _say(self, problems: tuple[str, ...]) -> None:
         if problems != self._plane.folder_problems:
             for problem in problems:
-                log.warning("document refused", problem=problem)
+                log.warning("documents not taken", problem=problem)
         self._plane.folder_problems = problems
+
+
+def _hash(content: bytes | Problem) -> str:
+    return hashlib.sha256(content if isinstance(content, bytes) else str(content).encode()).hexdigest()

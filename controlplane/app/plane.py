@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from controlplane.app.acceptance import accept, in_use, order
+from pydantic import ValidationError
+
+from controlplane.app.acceptance import accept, in_use, order, put_back
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import show_proxy, show_release, show_service
-from controlplane.app.tick import Loop
+from controlplane.app.tick import Loop, Reading
 from controlplane.policy.documents import Release, Service
 from controlplane.policy.loading import Files, load
 from controlplane.release import watch as watching
-from controlplane.release.decide import NEW_STEP, act, dated, next_action
+from controlplane.release.decide import NEW_STEP, Propagation, act, dated, next_action
 from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.state import Action, NotAllowedError, Phase, ReleaseState
 from controlplane.release.traffic import addresses
+from controlplane.release.watch import Watch
 from controlplane.sources.collector import Collector
 from controlplane.web.port import (
     Act,
@@ -92,14 +96,17 @@ class Plane:
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong now: documents in the folder, fleets that cannot be rendered, the store."""
-        fleets = (f"fleet {name}: {why}" for name, why in sorted(self._publisher.problems.items()))
+        fleets = (f"service {name}: {why}" for name, why in sorted(self._publisher.problems.items()))
         return (*self.folder_problems, *fleets, *([self._loop.failure] if self._loop.failure else []))
 
     async def records(self, release: str | None, limit: int) -> tuple[Record, ...]:
         """Return the newest records, oldest first."""
         if release is not None:
             self._state(self.world, release)
-        return await self._store.records(release, limit)
+        try:
+            return await self._store.records(release, limit)
+        except StoreError as error:
+            raise RefusedError(503, str(error)) from error
 
     async def order(self, wanted: Order) -> ReleaseShown:
         """Create a release."""
@@ -123,18 +130,25 @@ class Plane:
                 raise RefusedError(
                     409, f"release {name!r} is {known_state.phase}; let it end, or roll it back"
                 )
-            document = Release.model_validate(
-                {
-                    "kind": "Release",
-                    "name": name,
-                    "service": service.name,
-                    "from": stable,
-                    "to": wanted.to,
-                    "policy": wanted.policy,
-                    "attempt": known_state.attempt + 1 if known_state else 1,
-                    "start": "auto",
-                }
-            )
+            if known_state is not None and known_state.service != service.name:
+                raise RefusedError(
+                    409, f"release {name!r} was one of {known_state.service!r}; choose another name"
+                )
+            fields = {
+                "kind": "Release",
+                "name": name,
+                "service": service.name,
+                "from": stable,
+                "to": wanted.to,
+                "policy": wanted.policy,
+                "attempt": known_state.attempt + 1 if known_state else 1,
+                "start": "auto",
+            }
+            try:
+                document = Release.model_validate(fields)
+            except ValidationError as error:
+                wrong = f"name: {name!r} is not one; up to 63 of a-z, 0-9, '.', '_' and '-'"
+                raise RefusedError(400, wrong) from error
             revision = known_state.revision if known_state else 0
             state = order(world.catalog, document, self._clock(), revision=revision)
             reason = wanted.reason or f"{stable} -> {wanted.to}, policy {wanted.policy}"
@@ -215,7 +229,10 @@ class Plane:
             world = await self._store.world()
             loaded = load(files, world.catalog, keep_absent=keep_absent)
             catalog, kept = in_use(world, loaded.catalog)
-            errors = (*(str(problem) for problem in loaded.errors), *kept)
+            unfit = self._publisher.unrenderable(replace(world, catalog=catalog))
+            catalog = put_back(world.catalog, catalog, unfit.keys())
+            refused = (f"Service {name!r} cannot be rendered: {why}" for name, why in unfit.items())
+            errors = (*(str(problem) for problem in loaded.errors), *kept, *refused)
             warnings = tuple(str(problem) for problem in loaded.problems if problem.level == "warning")
             before, after = world.catalog.digests(), catalog.digests()
             accepted = tuple(f"{k} {n}" for k, n in sorted(after) if before.get((k, n)) != after[k, n])
@@ -230,7 +247,7 @@ class Plane:
     async def _write(
         self, before: ReleaseState, after: ReleaseState, move: Action, action: str, wanted: Act
     ) -> None:
-        watch = self._loop.watches.get(before.name)
+        watch = self._loop.watches.get(before.name) if before.active else Watch()
         evidence = {}
         if move in NEW_STEP and watch is not None:
             watch = watching.next_step(watch)
@@ -279,7 +296,9 @@ class Plane:
         )
 
     def _shown(self, state: ReleaseState) -> ReleaseShown:
-        return show_release(state, self._loop.readings.get(state.name), self.world, self._publisher)
+        watch = self._loop.watches.get(state.name, Watch())
+        reading = self._loop.readings.get(state.name) or Reading(state, watch, Propagation(), ())
+        return show_release(state, reading, self.world, self._publisher)
 
     @staticmethod
     def _state(world: World, name: str) -> ReleaseState:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
+from controlplane.policy.documents import Propagate
 from controlplane.release.decide import Propagation
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
@@ -39,7 +41,7 @@ class Relevant:
         return cls(tuple(chosen()))
 
 
-def propagation(views: Iterable[StreamView], relevant: Relevant, at_least: int) -> Propagation:
+def propagation(views: Iterable[StreamView], relevant: Relevant, limits: Propagate) -> Propagation:
     """Return who has acknowledged the relevant resources and who refused one.
 
     ``views`` are those of one fleet. A proxy with several streams has acknowledged when all of
@@ -61,7 +63,8 @@ def propagation(views: Iterable[StreamView], relevant: Relevant, at_least: int) 
         live=tuple(sorted(live)),
         acked=tuple(sorted(live - behind)),
         nacked=tuple(sorted(nacked.items())),
-        at_least=at_least,
+        at_least=limits.at_least,
+        within=limits.within,
     )
 
 
@@ -95,4 +98,5 @@ def merge(parts: Iterable[Propagation]) -> Propagation:
         acked=tuple(sorted({proxy for part in parts for proxy in part.acked})),
         nacked=tuple(sorted({item for part in parts for item in part.nacked})),
         at_least=max((part.at_least for part in parts), default=1_000_000),
+        within=min((part.within for part in parts), default=timedelta(seconds=30)),
     )

@@ -28,7 +28,7 @@ class Publisher:
 
     Attributes:
         revision: Store revision of what is published; 0 before anything is.
-        problems: Fleets that could not be rendered, with the reason; what they had stays in force.
+        problems: Services that cannot be rendered, with the reason; what they had stays in force.
     """
 
     def __init__(self, store: Store) -> None:
@@ -50,26 +50,28 @@ class Publisher:
 
     def publish(self, world: World) -> None:
         """Render what changed and hand it to the streams."""
+        problems: dict[str, str] = {}
         for fleet in world.catalog.fleets():
-            try:
-                rendering = render(
-                    fleet, traffics(world, fleet), world.revision, self._renderings.get(fleet.name)
-                )
-            except ValueError as error:
-                self.problems[fleet.name] = str(error)
-                log.error(
-                    "fleet not rendered, the last good configuration stays",
-                    fleet=fleet.name,
-                    error=str(error),
-                )
-                continue
-            self.problems.pop(fleet.name, None)
-            self._renderings[fleet.name] = rendering
-            self.server.publish(fleet.name, rendering.snapshot)
+            rendering, wrong = _rendered(world, fleet, self._renderings.get(fleet.name))
+            problems |= wrong
+            if rendering is not None:
+                self._renderings[fleet.name] = rendering
+                self.server.publish(fleet.name, rendering.snapshot)
+        for service, why in problems.items():
+            if self.problems.get(service) != why:
+                log.error("service not rendered, its last good routes stay", service=service, error=why)
+        self.problems = problems
         if world.catalog.fleets() != self._fleets:
             self._fleets = world.catalog.fleets()
             self.server.regroup()
         self.revision = world.revision
+
+    def unrenderable(self, world: World) -> dict[str, str]:
+        """Return the services of a world that could not be rendered, with the reason; publishes nothing."""
+        found: dict[str, str] = {}
+        for fleet in world.catalog.fleets():
+            found |= _rendered(world, fleet, self._renderings.get(fleet.name))[1]
+        return found
 
     def propagation(self, world: World, service: str) -> Propagation:
         """Return who has what the service should look like in a world."""
@@ -79,6 +81,10 @@ class Publisher:
         views = self.server.views()
         parts = []
         for name in document.fleets:
+            if service in self.problems:
+                refusal = ("turnout", f"to render it: {self.problems[service]}")
+                parts.append(Propagation(nacked=(refusal,)))
+                continue
             snapshot = self.server.snapshot(name)
             mine = [view for view in views if view.group == name]
             if snapshot is None or self.revision < world.revision:
@@ -86,9 +92,7 @@ class Publisher:
                 parts.append(Propagation(live=tuple(sorted({v.node.id for v in mine if v.node}))))
                 continue
             parts.append(
-                propagation(
-                    mine, Relevant.of(snapshot, service), world.catalog.fleet(name).propagate.at_least
-                )
+                propagation(mine, Relevant.of(snapshot, service), world.catalog.fleet(name).propagate)
             )
         return merge(parts)
 
@@ -98,6 +102,27 @@ class Publisher:
 
     def _group_of(self, node: Node) -> str | None:
         return next((fleet.name for fleet in self._fleets if belongs(node, fleet)), None)
+
+
+def _rendered(world: World, fleet: Fleet, last: Rendering | None) -> tuple[Rendering | None, dict[str, str]]:
+    """Render a fleet; services that cannot be are left as they were, and named with the reason."""
+    wanted = traffics(world, fleet)
+    try:
+        return render(fleet, wanted, world.revision, last), {}
+    except ValueError:
+        pass
+    # One at a time, each on top of what is known to work: only the culprits stay behind.
+    names = {each.service.name for each in wanted}
+    good = {name: known for name, known in (last.services if last else {}).items() if name in names}
+    problems = {}
+    for each in wanted:
+        trial = {**good, each.service.name: each}
+        try:
+            last = render(fleet, tuple(trial.values()), world.revision, last)
+            good = trial
+        except ValueError as error:
+            problems[each.service.name] = str(error)
+    return last, problems
 
 
 def belongs(node: Node, fleet: Fleet) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,9 +70,19 @@ class Running:
     http_port: int
     tasks: tuple[asyncio.Task[None], ...]
 
-    async def failed(self) -> None:
-        """Return when one of the loops has ended: none ever should, so whoever serves must stop."""
-        await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
+    async def failure(self) -> str:
+        """Wait until one of the loops ends, which none ever should, and say how it did."""
+        done, _ = await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
+        task = done.pop()
+        return f"{task.get_name()} ended: {'cancelled' if task.cancelled() else task.exception()!r}"
+
+
+class _Web(uvicorn.Server):
+    """Uvicorn without its signal handlers: the command owns the signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -83,68 +93,72 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         ServeError: If a port is busy.
         StoreError: If the store cannot be used.
     """
-    http = _listen(settings.http)
-    store = await SqliteStore(settings.data).open()
-    publisher = Publisher(store)
-    collector = Collector(settings.interval, publisher.listens)
-    loop = Loop(store, EnvoyStatistics(publisher.server, collector), publisher, settings.interval)
-    collector.restore(await loop.restore())
-    plane = Plane(store, loop, publisher, collector)
-    registry = CollectorRegistry()
-    registry.register(Metrics(plane))
+    async with contextlib.AsyncExitStack() as leaving:
+        http = leaving.enter_context(_listen(settings.http))
+        store = await SqliteStore(settings.data).open()
+        leaving.push_async_callback(store.close)
+        publisher = Publisher(store)
+        collector = Collector(settings.interval, publisher.listens)
+        loop = Loop(store, EnvoyStatistics(publisher.server, collector), publisher, settings.interval)
+        collector.restore(await loop.restore())
+        plane = Plane(store, loop, publisher, collector)
+        registry = CollectorRegistry()
+        registry.register(Metrics(plane))
 
-    grpc_server = grpc.aio.server(options=SERVER_OPTIONS)
-    intake = Intake(lambda peer, data: collector.receive(peer, data, datetime.now(UTC)))
-    grpc_server.add_generic_rpc_handlers((*handlers(publisher.server), intake.handler()))
-    try:
-        host, port = split_address(settings.xds)
-        xds_port = bind(grpc_server, host, port)
-    except BindError as error:
-        http.close()
-        await store.close()
-        raise ServeError(f"{error}; choose another with --xds") from error
-    # Nothing is answered before the state is loaded: the store is open, so the first snapshot comes at once.
-    publisher.publish(await store.world())
-    await grpc_server.start()
-    web = uvicorn.Server(
-        uvicorn.Config(Api(plane, registry).app, log_config=None, lifespan="off", access_log=False)
-    )
-    web.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # the command owns the signals
-    loops = [publisher.run(), loop.run(), web.serve(sockets=[http])]
-    if settings.policies is not None:
-        loops.append(Importer(settings.policies, plane).run())
-    tasks = [asyncio.create_task(each) for each in loops]
-    try:
-        await _ready(plane, web, tasks)
+        intake = Intake(lambda peer, data: collector.receive(peer, data, datetime.now(UTC)))
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server.add_generic_rpc_handlers((*handlers(publisher.server), intake.handler()))
+        xds_port = _bind(server, settings.xds)
+        # Nothing is answered before the state is loaded: from here on it is, and the first snapshot is there.
+        publisher.publish(await store.world())
+        await server.start()
+        leaving.push_async_callback(_drain, publisher, server)
+
+        web = _Web(
+            uvicorn.Config(Api(plane, registry).app, log_config=None, lifespan="off", access_log=False)
+        )
+        tasks = [
+            asyncio.create_task(publisher.run(), name="publish"),
+            asyncio.create_task(loop.run(), name="tick"),
+            asyncio.create_task(web.serve(sockets=[http]), name="http"),
+        ]
+        if settings.policies is not None:
+            tasks.append(asyncio.create_task(Importer(settings.policies, plane).run(), name="policy folder"))
+        leaving.push_async_callback(_end, web, tasks)
         http_port = http.getsockname()[1]
+        running = Running(plane, xds_port, http_port, tuple(tasks))
+        await _ready(running, web)
         log.info("serving", xds=xds_port, http=http_port, data=str(settings.data))
-        yield Running(plane, xds_port, http_port, tuple(tasks))
-    finally:
-        await _stop(publisher, grpc_server, web, tasks)
-        await store.close()
+        yield running
 
 
-async def _ready(plane: Plane, web: uvicorn.Server, tasks: list[asyncio.Task[None]]) -> None:
-    while not (plane.ready and web.started):
-        done = [task for task in tasks if task.done()]
-        for task in done:
-            task.result()
+async def _ready(running: Running, web: uvicorn.Server) -> None:
+    while not (running.plane.ready and web.started):
+        if any(task.done() for task in running.tasks):
+            raise ServeError(await running.failure())
         await asyncio.sleep(0.01)
 
 
-async def _stop(
-    publisher: Publisher, server: grpc.aio.Server, web: uvicorn.Server, tasks: list[asyncio.Task[None]]
-) -> None:
+async def _end(web: uvicorn.Server, tasks: list[asyncio.Task[None]]) -> None:
     web.should_exit = True
     for task in tasks:
-        if task.get_coro() is not None and getattr(task.get_coro(), "__name__", "") != "serve":
+        if task.get_name() != "http":  # it ends by itself, after the requests that it is answering
             task.cancel()
-    await publisher.server.drain(DRAIN if publisher.server.views() else 0)
-    await server.stop(grace=DRAIN)
     await asyncio.wait(tasks, timeout=5)
-    for task in tasks:
-        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            log.error("stopped by a failure", error=repr(error))
+
+
+async def _drain(publisher: Publisher, server: grpc.aio.Server) -> None:
+    if publisher.server.views():
+        await publisher.server.drain(DRAIN)
+    await server.stop(grace=DRAIN)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
+    host, port = split_address(address)
+    try:
+        return bind(server, host, port)
+    except BindError as error:
+        raise ServeError(f"{error}; choose another with --xds") from error
 
 
 def split_address(address: str) -> tuple[str, int]:

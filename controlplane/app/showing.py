@@ -13,7 +13,7 @@ from controlplane.release import watch as watching
 from controlplane.release.decide import Propagation
 from controlplane.release.ports import World
 from controlplane.release.state import Phase, ReleaseState
-from controlplane.release.traffic import addresses
+from controlplane.release.traffic import BUCKETS, addresses
 from controlplane.release.watch import Counts, Watch
 from controlplane.web.port import ProxyShare, ProxyShown, ReleaseShown, ServiceShown, StepShown, VerdictShown
 from controlplane.xds.messages import Node
@@ -35,12 +35,9 @@ def show_service(service: Service, world: World) -> ServiceShown:
     )
 
 
-def show_release(
-    state: ReleaseState, reading: Reading | None, world: World, publisher: Publisher
-) -> ReleaseShown:
+def show_release(state: ReleaseState, reading: Reading, world: World, publisher: Publisher) -> ReleaseShown:
     """Return a release as it is now, with what the last tick saw."""
-    watch = reading.watch if reading else Watch()
-    verdicts = reading.verdicts if reading else ()
+    watch, verdicts = reading.watch, reading.verdicts
     totals = [sum(row[i] for row in watch.whole.values()) for i in range(4)]
     return ReleaseShown(
         name=state.name,
@@ -70,7 +67,9 @@ def show_release(
             )
             for v in verdicts
         ),
-        proxies=_shares(state, watch, publisher.propagation(world, state.service)) if state.active else (),
+        proxies=_shares(state, watch, publisher.propagation(world, state.service))
+        if state.started_at
+        else (),
         return_point=return_point(state, world),
         salt=state.salt,
         created_at=state.created_at,
@@ -106,17 +105,17 @@ def _step(state: ReleaseState, number: int) -> StepShown:
 
 def _shares(state: ReleaseState, watch: Watch, propagation: Propagation) -> tuple[ProxyShare, ...]:
     refused = dict(propagation.nacked)
-    asked = watching.asked_share(state)
+    split = watching.step_split(state)
     shares = []
     for proxy in propagation.live:
         canary, canary_errors, baseline, baseline_errors = watch.whole.get(proxy, NO_COUNTS)
-        here = watch.step.get((proxy, "everyone"), NO_COUNTS)
+        here = watch.step.get((proxy, split.segment), NO_COUNTS)
         shares.append(
             ProxyShare(
                 proxy=proxy,
                 acked=proxy in propagation.acked,
                 problem=refused.get(proxy, ""),
-                asked=asked,
+                asked=split.buckets / BUCKETS,
                 observed=here[0] / (here[0] + here[2]) if here[0] + here[2] else None,
                 canary_requests=canary,
                 baseline_requests=baseline,

@@ -149,7 +149,8 @@ class Loop:
                 if self._ticked_at is not None
                 else timedelta(0)
             )
-            start = self._observed_at or now - self._interval
+            # By the monotonic clock: a wall clock that jumps must not make an interval long or negative.
+            start = now - (elapsed if self._ticked_at is not None else self._interval)
             observed, cursors = self._statistics.observe(world, start, now)
             busy = {state.service: state.name for state in world.releases.values() if state.active}
             steps = self._decide_all(_Moment(now, elapsed, world, observed, busy))
@@ -225,6 +226,8 @@ class Loop:
                 watch = watching.fold(watch, learned, observation, state, settled=settled, counting=counting)
             verdicts = watching.verdicts(watch, learned, state)
             split = watching.split_seen(watch, state)
+        elif state.name in self.readings:
+            verdicts = self.readings[state.name].verdicts  # as they were when it was decided
         busy = at.busy.get(state.service, "")
         seen = Seen(
             elapsed=at.elapsed,
@@ -256,7 +259,8 @@ class Loop:
             decision = decide(state, seen)
             after = dated(apply(state, decision, seen), decision.action, now)
             if decision.action in NEW_STEP:
-                watch = watching.next_step(watch)
+                # What an earlier attempt gathered says nothing of this one.
+                watch = watching.next_step(watch) if state.active else Watch()
             noted = decision.action is not None or decision.code not in ("", state.hold)
             records = (_record(state, decision, seen, now),) if noted else ()
         promoted = after.phase is Phase.PROMOTED and state.phase is not Phase.PROMOTED

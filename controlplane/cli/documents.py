@@ -10,6 +10,7 @@ import typer
 import yaml
 
 from controlplane.cli.client import DEFAULT_SERVER, Actor, CommandError, Server, console, me, post
+from controlplane.policy.problems import Problem
 from controlplane.web.port import Applied
 from controlplane.web.port import Documents as Body
 
@@ -52,6 +53,8 @@ def apply(
     """Give documents to a running server; what they do not mention stays in force."""
     texts = {}
     for name, content in _read(files).items():
+        if isinstance(content, Problem):
+            raise CommandError(str(content))
         try:
             texts[name] = content.decode()
         except UnicodeDecodeError as error:
@@ -93,8 +96,10 @@ def bootstrap(
     from controlplane.resources.bootstrap import bootstrap as build
 
     try:
-        for address in (*control_plane, admin):
+        for address in control_plane:
             parse_address(address)
+        if not admin.endswith(":0"):  # a free port, which Envoy chooses
+            parse_address(admin)
         built = build(
             node,
             cluster,
@@ -109,10 +114,10 @@ def bootstrap(
     console.line(yaml.safe_dump(built, sort_keys=False, width=110).rstrip())
 
 
-def _read(paths: list[Path]) -> dict[str, bytes]:
+def _read(paths: list[Path]) -> dict[str, bytes | Problem]:
     from controlplane.app.folder import FolderError, read_file, read_folder
 
-    found: dict[str, bytes] = {}
+    found: dict[str, bytes | Problem] = {}
     for path in paths:
         try:
             found |= read_folder(path) if path.is_dir() else {str(path): read_file(path)}

@@ -56,8 +56,12 @@ def serve(
         for name in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(name, stop.set)
         async with serving(settings) as running:
-            waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(running.failed())]
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            failure = asyncio.create_task(running.failure())
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait([failure, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if failure.done():
+                raise ServeError(failure.result())
+            failure.cancel()
 
     try:
         asyncio.run(main())

@@ -31,7 +31,7 @@ PHASES = {
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(help="Show services, releases and proxies.", no_args_is_help=True)
-    for command in (services, releases, release, proxies):
+    for command in (services, releases, release, proxies, problems):
         group.command()(command)
     app.add_typer(group, name="get")
     app.command()(explain)
@@ -93,6 +93,16 @@ def proxies(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Wat
                 for p in shown
             ],
         ),
+        output,
+        watch,
+    )
+
+
+def problems(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Watch = False) -> None:
+    """List what is wrong now: refused documents, services that cannot be rendered, a store that fails."""
+    _show(
+        lambda: get(server, "/v1/problems", tuple[str, ...]),
+        lambda shown: Group(*map(Text, shown or ("nothing is wrong",))),
         output,
         watch,
     )

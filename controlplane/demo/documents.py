@@ -40,7 +40,7 @@ name: {policy}
 steps:
 {steps}
 conditions:
-  - errors: {{against: baseline, margin: {margin}}}
+  - errors: {{against: baseline, margin: 25%}}
   - success_rate: {{at_least: 97%}}
   - latency: {{p95: 50ms}}
 when_unsure: {{after: 20m, do: hold}}
@@ -65,8 +65,8 @@ _STEPS = (
 )
 
 _PACES = {
-    "fast": {"step": "3s", "guard": "10s", "margin": "100%"},
-    "real": {"step": "1m", "guard": "10m", "margin": "25%"},
+    "fast": {"step": "3s", "guard": "10s"},
+    "real": {"step": "1m", "guard": "10m"},
 }
 
 
@@ -89,6 +89,5 @@ def documents(listener: int, endpoints: Sequence[int], pace: Pace = "fast") -> s
         v2=v2,
         timeout=TIMEOUT_SECONDS,
         steps="\n".join(f"  - {{name: {name}, {rule}, for: {times['step']}}}" for name, rule in _STEPS),
-        margin=times["margin"],
         guard=times["guard"],
     )

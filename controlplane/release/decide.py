@@ -32,12 +32,14 @@ class Propagation:
         acked: Those of them that acknowledged every resource of the service as it is wanted.
         nacked: (proxy, what and why) of those that refused one.
         at_least: Share of ``live`` that must have acknowledged, parts per million.
+        within: How long that may take before it counts as late.
     """
 
     live: tuple[str, ...] = ()
     acked: tuple[str, ...] = ()
     nacked: tuple[tuple[str, str], ...] = ()
     at_least: int = 1_000_000
+    within: timedelta = timedelta(seconds=30)
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -157,7 +159,7 @@ def _in_progress(state: ReleaseState, seen: Seen) -> Decision:
         return Decision(None, state.halt, state.because)
     match state.stage:
         case Stage.PROPAGATE:
-            return _propagate(seen.propagation)
+            return _propagate(state, seen.propagation)
         case Stage.VERIFY:
             return _verify(seen)
         case Stage.JUDGE:
@@ -180,9 +182,12 @@ def _back(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decision:
     return Decision(Action.ROLL_BACK, code, reason)
 
 
-def _propagate(propagation: Propagation) -> Decision:
+def _propagate(state: ReleaseState, propagation: Propagation) -> Decision:
     problem = _not_propagated(propagation)
     if problem is not None:
+        if problem.code == "propagate" and state.elapsed > propagation.within:
+            late = f"not acknowledged within {format_duration(propagation.within)} by"
+            return Decision(None, "stragglers", f"{late} {', '.join(propagation.waiting)}")
         return problem
     acked, live = len(propagation.acked), len(propagation.live)
     return Decision(Action.PROCEED, "propagated", f"{acked} of {live} proxies acknowledged")

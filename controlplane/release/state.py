@@ -83,7 +83,7 @@ class ReleaseState(Model):
         from_version: What was stable when it started.
         to_version: The canary.
         policy: Pinned at creation; later edits do not reach it.
-        salt: Salt of the user hash; ``turnout cohort`` and anyone else can recompute who sees what.
+        salt: Salt of the user hash, shown to anyone, so that anyone can recompute who sees what.
         start: ``manual`` waits for an operator's ``advance``.
         phase: See Phase.
         step: Index of the current step; ``len(policy.steps)`` while guarding; meaningless while waiting.

@@ -13,7 +13,7 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.split import Agreement, check_split
 from controlplane.evidence.verdict import Verdict
-from controlplane.policy.documents import ANONYMOUS
+from controlplane.policy.documents import ANONYMOUS, EVERYONE
 from controlplane.policy.latency import edge_index
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.values import PPM
@@ -169,7 +169,7 @@ def split_seen(watch: Watch, state: ReleaseState) -> SplitSeen:
                 return SplitSeen(
                     f"{proxy} acknowledged but does not split as asked, segment {segment}: {verdict.reason}"
                 )
-    split = _of_step(state, in_force)
+    split = step_split(state)
     rows = [counts for (_, segment), counts in watch.step.items() if segment == split.segment]
     verdict = check_split(split.buckets / BUCKETS, sum(r[0] for r in rows), sum(r[2] for r in rows))
     match verdict.agreement:
@@ -181,17 +181,17 @@ def split_seen(watch: Watch, state: ReleaseState) -> SplitSeen:
             return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}")
 
 
-def asked_share(state: ReleaseState) -> float:
-    """Return the canary's share of everyone, in 0..1, as it is asked for now."""
-    if state.phase not in (Phase.PROGRESSING, Phase.GUARDING):
-        return 0.0
-    return splits(state.policy, state.step)[-1].buckets / BUCKETS
-
-
-def _of_step(state: ReleaseState, in_force: Mapping[str, Split]) -> Split:
-    """Return the split by which the step shows: its segment's, or everyone's for a share or a cohort."""
-    current = state.policy.steps[min(state.step, state.steps - 1)]
-    return in_force.get(current.segment, in_force["everyone"])
+def step_split(state: ReleaseState) -> Split:
+    """Return the split by which the present step shows: its segment's, else everyone's."""
+    match state.phase:
+        case Phase.PROGRESSING | Phase.GUARDING:
+            in_force = {split.segment: split for split in splits(state.policy, state.step)}
+            current = state.policy.steps[min(state.step, state.steps - 1)]
+            return in_force.get(current.segment, in_force[EVERYONE])
+        case Phase.PROMOTED:
+            return Split(EVERYONE, None, ((0, BUCKETS),))
+        case Phase.WAITING | Phase.ROLLING_BACK | Phase.ROLLED_BACK:
+            return Split(EVERYONE, None, ())
 
 
 def _counts(observation: Observation, state: ReleaseState) -> Iterator[tuple[Place, Counts]]:

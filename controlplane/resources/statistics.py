@@ -26,8 +26,8 @@ CLASSES: Final = (OK, CLIENT_ERROR, LIMITED, BAD, ABORTED)
 
 # Beyond its caps a proxy drops new series without a word, and series of former releases stay until it
 # restarts: so a fleet may need a quarter of what a proxy takes.
-MAX_COUNTERS: Final = 200_000
-MAX_HISTOGRAMS: Final = 40_000
+MAX_COUNTERS: Final = 48_000
+MAX_HISTOGRAMS: Final = 9_600
 SERIES_LIMIT: Final = MAX_COUNTERS // 4
 
 _FAILED = ("2", "4", "13", "14", "15")  # UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS

@@ -7,6 +7,7 @@ any point finds either all of a change or nothing of it.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import sqlite3
 import uuid
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from controlplane.evidence.observation import Observation
 from controlplane.policy.catalog import Catalog
@@ -48,6 +49,7 @@ class SqliteStore:
         self.path = folder / "turnout.db"
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._connection: sqlite3.Connection | None = None
+        self._lock: BinaryIO | None = None
         self._world: World | None = None
         self._changed = asyncio.Condition()
         self._closed = False
@@ -56,9 +58,14 @@ class SqliteStore:
         """Open or create the file, check it, and return self.
 
         Raises:
-            StoreError: If it is damaged, empty, of a newer schema, or cannot be written.
+            StoreError: If it is damaged, empty, of a newer schema, in use by another process, or cannot be
+                written.
         """
-        self._world = await self._run(self._open)
+        try:
+            self._world = await self._run(self._open)
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def world(self) -> World:  # noqa: D102 (documented by the port, like all below)
@@ -94,11 +101,12 @@ class SqliteStore:
             yield world
 
     async def close(self) -> None:  # noqa: D102
+        if self._closed:
+            return
         async with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._connection is not None:
-            await self._run(self._connection.close)
+        await self._run(self._close)
         self._thread.shutdown(wait=True)
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -113,7 +121,27 @@ class SqliteStore:
     # Below runs in the store's thread.
 
     def _open(self) -> World:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = self.path.with_suffix(".lock").open("wb")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"{self.path}: is in use by another process; choose another folder") from None
+        except OSError as error:
+            raise StoreError(f"{self.path}: {error.strerror}") from error
+        try:
+            return self._checked()
+        except (KeyError, TypeError, ValueError) as error:
+            what = str(error).partition("\n")[0]
+            raise StoreError(f"{self.path}: holds what is not understood: {what}; restore a copy") from error
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _checked(self) -> World:
         fresh = not self.path.exists()
         if not fresh and self.path.stat().st_size == 0:
             # SQLite takes a file of no bytes for a new database; for us it is one that lost everything.
@@ -128,8 +156,9 @@ class SqliteStore:
             self._create(db)
         damage = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
-            raise StoreError(f"{self.path}: is damaged: {damage}; restore a copy")
-        meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+            raise StoreError(f"{self.path}: is damaged: {' '.join(damage.split())}; restore a copy")
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        meta = dict(db.execute("SELECT key, value FROM meta").fetchall()) if "meta" in tables else {}
         if "instance" not in meta:
             raise StoreError(f"{self.path}: is not a store of Turnout's; restore a copy")
         if int(meta["schema"]) > SCHEMA:

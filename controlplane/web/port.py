@@ -40,8 +40,8 @@ class StepShown(Shown):
 class ProxyShare(Shown):
     """One proxy's part in a release.
 
-    ``asked`` and ``observed`` are canary shares in 0..1 of the requests with identity; ``observed`` is None
-    without requests.
+    ``asked`` and ``observed`` are the canary's shares in 0..1, in the segment of the present step; the latter
+    is None without requests since every proxy had the step.
     """
 
     proxy: str

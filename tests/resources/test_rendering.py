@@ -154,5 +154,5 @@ def test_a_fleet_without_services_still_listens(fleet):
 def test_more_series_than_proxies_count_are_refused(fleet, traffic):
     segments = [Split(f"s{i}", None, ((0, 1),)) for i in range(6000)]
 
-    with pytest.raises(ValueError, match=r"60010 counters .*, at most 50000"):
+    with pytest.raises(ValueError, match=r"60010 counters .*, at most 12000"):
         render(fleet, [traffic(splits=segments)], 1)

@@ -1,0 +1,257 @@
+"""A whole installation on loopback: `turnout serve` as a process of its own, real Envoys, service, users."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import sys
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from controlplane.demo.client import Pool
+from controlplane.demo.envoys import Envoy, find_envoy, free_ports
+from controlplane.demo.load import Load
+from controlplane.demo.sample import INJECTED, VERSION, SampleProcess
+from controlplane.demo.users import population
+from controlplane.resources.bootstrap import bootstrap
+
+FLEET = """\
+kind: Fleet
+name: {name}
+nodes: {{cluster: {name}}}
+listeners:
+  - {{name: http, address: "127.0.0.1:{port}", kind: edge}}
+"""
+SERVICE = """\
+kind: Service
+name: shop
+fleets: [{fleets}]
+routes:
+  - {{host: shop.example.com}}
+user:
+  from: [{{header: x-user-id}}, {{cookie: uid}}]
+  otherwise: baseline
+initial: v1
+versions:
+  v1: {{endpoints: ["127.0.0.1:{v1}"]}}
+  v2: {{endpoints: ["127.0.0.1:{v2}"]}}
+"""
+POLICY = """\
+kind: Policy
+name: quick
+steps:
+{steps}
+conditions:
+  - errors: off
+  - success_rate: {{at_least: 90%}}
+guard: {{for: {guard}, hold_back: {hold_back}}}
+"""
+RELEASE = """\
+kind: Release
+name: shop-v2
+service: shop
+from: v1
+to: v2
+policy: quick
+start: auto
+"""
+
+
+class Site:
+    """The installation. What a test starts through it is gone when the test ends.
+
+    Attributes:
+        folder: For the store, and the files of the Envoys.
+        interval: Of ticks and statistics, as operators write it.
+        ports: Of the listeners, by fleet; the Envoys of one fleet share one.
+        envoys: By node id.
+        load: The users, while they come.
+    """
+
+    def __init__(self, folder, interval):
+        self.folder = folder
+        self.interval = interval
+        self.ports = {}
+        self.envoys = {}
+        self.load = None
+        self.xds, self.http, *self._endpoints = free_ports(4)
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.http}", timeout=10)
+        self._sample = SampleProcess(tuple(self._endpoints))
+        self._server = None
+
+    # --- control plane ---
+
+    async def serve(self):
+        """Start the control plane and wait until it is ready."""
+        with (self.folder / "serve.log").open("ab") as log:
+            self._server = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", "from controlplane.cli import main; main()", "serve",
+                f"--data={self.folder / 'data'}", f"--xds=127.0.0.1:{self.xds}",
+                f"--http=127.0.0.1:{self.http}", f"--interval={self.interval}",
+                stdout=log, stderr=log,
+            )  # fmt: skip
+
+        async def up():
+            assert self._server.returncode is None, self.log
+            with contextlib.suppress(httpx.TransportError):
+                return (await self.client.get("/readyz")).is_success
+
+        await self.until(up)
+
+    async def kill(self):
+        """End the control plane as a crash would."""
+        self._server.kill()
+        await self._server.wait()
+
+    @property
+    def log(self):
+        """What the control plane said."""
+        return (self.folder / "serve.log").read_text()
+
+    async def get(self, path):
+        answer = await self.client.get(path)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    async def post(self, path, **body):
+        answer = await self.client.post(path, json={"actor": "tester", **body})
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    async def apply(self, *documents):
+        """Give documents to the control plane; it must take them as they are."""
+        applied = await self.post("/v1/documents", files={"test.yaml": "---\n".join(documents)})
+        assert applied["problems"] == []
+
+    async def release(self):
+        return await self.get("/v1/releases/shop-v2")
+
+    async def act(self, action):
+        return await self.post(f"/v1/releases/shop-v2/{action}")
+
+    async def actions(self):
+        """Return (step, action) of every record of the release that moved it, in order."""
+        records = await self.get("/v1/records?release=shop-v2&limit=10000")
+        return [(r["step"], r["action"]) for r in records if r["action"] != "hold"]
+
+    async def until(self, condition, within=20):
+        """Return the first true answer of ``condition``; what it last said is told if none comes in time."""
+        answer = None
+        try:
+            async with asyncio.timeout(within):
+                while not (answer := await condition()):  # noqa: ASYNC110 - it asks another process
+                    await asyncio.sleep(0.03)
+                return answer
+        except TimeoutError:
+            raise AssertionError(f"{answer!r} after {within} s\n{await self._state()}") from None
+
+    async def released(self, *, within=20, **wanted):
+        """Return the release once its fields are as wanted."""
+
+        async def there():
+            shown = await self.release()
+            return shown if all(shown[key] == value for key, value in wanted.items()) else None
+
+        return await self.until(there, within)
+
+    async def _state(self):
+        with contextlib.suppress(httpx.HTTPError, AssertionError):
+            shown, proxies = await self.release(), await self.get("/v1/proxies")
+            return json.dumps([shown, proxies], indent=1)
+        return self.log
+
+    # --- documents ---
+
+    def world(self, *fleets):
+        """Return the documents of fleets and service."""
+        self.ports |= dict(zip(fleets, free_ports(len(fleets)), strict=True))
+        v1, v2 = self._endpoints
+        service = SERVICE.format(fleets=", ".join(fleets), v1=v1, v2=v2)
+        return [*(FLEET.format(name=name, port=port) for name, port in self.ports.items()), service]
+
+    @staticmethod
+    def order(*steps, guard="1s", hold_back="5%"):
+        """Return the documents of a policy with these steps before the last, and of a release by it."""
+        ladder = "\n".join(f"  - {{{step}}}" for step in (*steps, "name: all, everyone: 100%"))
+        return [POLICY.format(steps=ladder, guard=guard, hold_back=hold_back), RELEASE]
+
+    # --- data plane ---
+
+    def bootstrap(self, node, fleet="edge"):
+        flush = re.fullmatch(r"([0-9]+)(ms|s)", self.interval)
+        seconds = int(flush[1]) / (1000 if flush[2] == "ms" else 1)
+        addresses = [f"127.0.0.1:{self.xds}"]
+        return bootstrap(node, fleet, addresses, flush=timedelta(seconds=seconds), admin="127.0.0.1:0")
+
+    async def start(self, **bootstraps):
+        """Start an Envoy for each bootstrap, by node id with _ for -; return when they take requests."""
+        new = {name.replace("_", "-"): text for name, text in bootstraps.items()}
+        for node, text in new.items():
+            self.envoys[node] = Envoy(find_envoy(), node, text, self.folder)
+        await asyncio.gather(*(self.envoys[node].start() for node in new))
+        await asyncio.gather(*(self.envoys[node].ready() for node in new))
+
+    async def stats(self, node, wanted):
+        """Return an Envoy's counters and gauges whose names match, by name."""
+        text = (await self.envoys[node].admin(f"/stats?filter={wanted}")).decode()
+        pairs = (line.rpartition(": ")[::2] for line in text.splitlines())
+        return {name: int(value) for name, value in pairs if value.isdigit()}
+
+    async def reached(self, node, version):
+        """Return how many requests an Envoy has sent to a version."""
+        name = f"cluster.shop~{version}.upstream_rq_completed"
+        return (await self.stats(node, f"^{name}$")).get(name, 0)
+
+    async def come(self, rps, *ports, seed=0):
+        """Let users come at a steady rate."""
+        self.load = Load(population(seed=seed), ports or tuple(self.ports.values()), rps, seed=seed)
+        await self.load.start()
+
+    async def leave(self):
+        """Wait for the last answers; return what the users saw."""
+        await self.load.stop()
+        return self.load.counts()
+
+    @staticmethod
+    async def ask(port, requests):
+        """Send requests (bytes) over one port, some at a time; return the version that answered each."""
+        pool, turn = Pool(port), asyncio.Semaphore(16)
+
+        async def one(request):
+            done = asyncio.get_running_loop().create_future()
+            async with turn:
+                pool.send(request, done.set_result)
+                answer = await asyncio.wait_for(done, 10)
+            assert answer.status == 200 or answer.header(INJECTED), answer
+            return answer.header(VERSION)
+
+        versions = await asyncio.gather(*map(one, requests))
+        pool.close()
+        return versions
+
+    # --- life ---
+
+    async def __aenter__(self):
+        await self._sample.start()
+        return self
+
+    async def __aexit__(self, *_):
+        if self.load:
+            await self.load.stop()
+        await asyncio.gather(*(envoy.stop() for envoy in self.envoys.values()))
+        if self._server and self._server.returncode is None:
+            self._server.terminate()
+            await self._server.wait()
+        await self._sample.stop()
+        await self.client.aclose()
+
+
+@pytest.fixture
+async def site(tmp_path, request):
+    """The installation with its service, and nothing else started; parametrize the interval indirectly."""
+    async with Site(tmp_path, getattr(request, "param", "500ms")) as site:
+        yield site

@@ -1,0 +1,74 @@
+"""One proxy refuses a step: the release holds and says who and why, and the others are not disturbed."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(60)]
+
+# RE2 makes a program of about 130 instructions of it. Our bootstrap allows 1000; without it Envoy allows 100.
+LONG = "trail-[0-9a-f]{60}"
+HEX = "0123456789abcdef" * 4
+STEP = f'name: trail, segment: {{header: {{name: x-trail, regex: "{LONG}"}}}}, share: 50%'
+
+
+def request(user):
+    lines = f"host: shop.example.com\r\nx-user-id: user-{user}\r\nx-trail: trail-{HEX[:60]}\r\n"
+    return f"GET / HTTP/1.1\r\n{lines}\r\n".encode()
+
+
+def without_runtime(bootstrap):
+    """Return the bootstrap of an owner who dropped the limit on regular expressions from it."""
+    return {key: part for key, part in bootstrap.items() if key != "layered_runtime"}
+
+
+async def test_a_proxy_that_refuses_a_step_holds_it_and_is_named(site):
+    await site.serve()
+    await site.apply(*site.world("edge"))
+    narrow = without_runtime(site.bootstrap("edge-2"))
+    await site.start(edge_1=site.bootstrap("edge-1"), edge_2=narrow)
+    await site.come(100)
+    await site.apply(*site.order(STEP))
+
+    held = await site.released(hold="nack")
+    refused = await site.stats("edge-2", r"^http.http.rds.*update_rejected$")
+
+    async def both_serve_the_trail():
+        versions = set(await site.ask(site.ports["edge"], map(request, range(40))))
+        return versions if await site.reached("edge-1", "v2") else None
+
+    versions = await site.until(both_serve_the_trail)
+    before = await site.stats("edge-1", r"downstream_rq_completed$")
+
+    async def served():
+        now = await site.stats("edge-1", r"downstream_rq_completed$")
+        return now["http.http.downstream_rq_completed"] > before["http.http.downstream_rq_completed"] + 50
+
+    await site.until(served)
+    later = await site.release()
+    proxies = {proxy["id"]: proxy for proxy in await site.get("/v1/proxies")}
+    again = await site.stats("edge-2", r"^http.http.rds.*update_rejected$")
+    records = await site.get("/v1/records?release=shop-v2")
+    await site.act("rollback")
+    await site.released(phase="rolled_back")
+    freed = [proxy["state"] for proxy in await site.get("/v1/proxies")]
+    seen = await site.leave()
+
+    assert "v2" in versions
+    assert re.search(r"^edge-2 refuses RouteConfiguration '.*': .*regex.*program size", held["because"])
+    assert "edge-1" not in held["because"]
+    assert proxies["edge-1"]["state"] == "synced"
+    assert proxies["edge-2"]["state"] == "nacked"
+    assert "program size" in proxies["edge-2"]["problems"][0]
+    assert list(refused.values()) == list(again.values()) == [1]
+    assert (later["step"], later["stage"], later["hold"]) == ("trail", "propagate", "nack")
+    assert [(r["step"], r["action"]) for r in records] == [
+        ("", "order"),
+        ("waiting", "start"),
+        ("trail", "hold"),
+    ]
+    assert await site.reached("edge-2", "v2") == 0
+    assert freed == ["synced", "synced"]
+    assert seen.unexplained == 0, seen.examples

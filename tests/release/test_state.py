@@ -1,0 +1,90 @@
+import itertools
+
+import pytest
+
+from controlplane.release.decide import act, next_action
+from controlplane.release.state import TRANSITIONS, Action, NotAllowedError, Phase, ReleaseState, transition
+
+EVERY = list(itertools.product(Phase, Action))
+
+
+@pytest.mark.parametrize(("phase", "action"), [pair for pair in EVERY if pair in TRANSITIONS])
+def test_an_action_in_the_table_leads_where_the_table_says(make, phase, action):
+    after = act(make.state(phase), action, "because", make.ENDPOINTS)
+
+    assert after.phase is TRANSITIONS[phase, action]
+    assert after.because == "because"
+    assert 0 <= after.step <= after.steps
+
+
+@pytest.mark.parametrize(("phase", "action"), [pair for pair in EVERY if pair not in TRANSITIONS])
+def test_an_action_that_is_not_in_the_table_is_refused_and_says_what_is_possible(make, phase, action):
+    before = make.state(phase)
+    copy = before.model_copy(deep=True)
+
+    with pytest.raises(NotAllowedError, match=rf"release 'r' is {phase}: cannot {action}; ") as refused:
+        act(before, action, "because")
+
+    assert before == copy
+    possible = {str(a) for p, a in TRANSITIONS if p is phase} - {"proceed", "finish"}
+    assert all(word in str(refused.value) for word in possible or {"it has ended"})
+
+
+def test_the_ends_are_final_and_every_other_phase_has_a_way_to_one():
+    ways = {
+        phase: {after for (before, _), after in TRANSITIONS.items() if before is phase} for phase in Phase
+    }
+    reach = {phase: {phase} for phase in Phase}
+    for _ in Phase:
+        reach = {phase: known.union(*(ways[p] for p in known)) for phase, known in reach.items()}
+
+    assert {phase for phase in Phase if not ways[phase]} == {Phase.PROMOTED, Phase.ROLLED_BACK}
+    assert all(Phase.ROLLED_BACK in reach[phase] for phase in Phase if phase is not Phase.PROMOTED)
+
+
+def test_rolling_back_cannot_be_stopped_or_turned_into_a_promotion():
+    assert {a for p, a in TRANSITIONS if p is Phase.ROLLING_BACK} == {Action.FINISH}
+
+
+@pytest.mark.parametrize(
+    ("phase", "step", "action"),
+    [
+        (Phase.WAITING, 0, Action.START),
+        (Phase.PROGRESSING, 0, Action.ADVANCE),
+        (Phase.PROGRESSING, 2, Action.GUARD),
+        (Phase.GUARDING, 3, Action.PROMOTE),
+    ],
+)
+def test_advance_means_the_next_step_whatever_it_is(make, phase, step, action):
+    assert next_action(make.state(phase, step=step)) is action
+
+
+@pytest.mark.parametrize("phase", [Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.PROMOTED])
+@pytest.mark.parametrize("step", range(4))
+def test_advance_is_refused_where_there_is_nothing_to_advance_to(make, phase, step):
+    state = make.state(phase, step=step)
+
+    with pytest.raises(NotAllowedError):
+        transition(state, next_action(state))
+
+
+@pytest.mark.parametrize("action", [Action.START, Action.ADVANCE, Action.GUARD])
+def test_a_new_step_begins_from_nothing_and_lifts_a_halt(make, action):
+    phase = Phase.WAITING if action is Action.START else Phase.PROGRESSING
+    before = make.state(phase, halt="paused", judged="PT1H", elapsed="PT1H", running="PT2H", hold="dwell")
+
+    after = act(before, action, "on", {"v2": ("10.0.0.9:80",)})
+
+    assert (after.stage, after.judged, after.elapsed) == ("propagate", before.judged * 0, before.judged * 0)
+    assert (after.halt, after.hold, after.canary_endpoints) == (None, "", ("10.0.0.9:80",))
+    assert after.running == before.running
+    assert after.step == (0 if action is Action.START else before.step + 1)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_a_state_survives_json(make, phase):
+    before = make.state(phase, judged="PT1.234567S", halt="frozen", step_at=make.T0, revision=7)
+
+    text = before.model_dump_json(by_alias=True)
+
+    assert ReleaseState.model_validate_json(text) == before

@@ -1,0 +1,197 @@
+"""What a release has gathered: the fold, the split as it is seen, and that nothing is lost in the store."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+
+import pytest
+
+from controlplane.evidence.learned import Learned, learn
+from controlplane.evidence.observation import Cell, Observation, Tally
+from controlplane.evidence.verdict import Outcome
+from controlplane.release.state import Phase, Stage
+from controlplane.release.watch import (
+    Watch,
+    fold,
+    limits,
+    next_step,
+    split_seen,
+    step_split,
+    suspicion,
+    verdicts,
+)
+
+TEN = timedelta(seconds=10)
+
+
+def interval(make, *cells):
+    """Cells are (proxy, segment, version, requests, errors)."""
+    tallies = tuple(sorted((Cell(p, s, v), Tally(n, k)) for p, s, v, n, k in cells))
+    return Observation("shop", make.T0, make.T0 + TEN, tallies, fresh=("a", "b"))
+
+
+def watched(make, state, *intervals, settled=True, watch=None):
+    watch = watch or Watch()
+    for cells in intervals:
+        watch = fold(watch, LEARNED, interval(make, *cells), state, settled=settled, counting=True)
+    return watch
+
+
+LEARNED = reduce(
+    lambda known, end: learn(
+        known,
+        Observation("shop", end - TEN, end, ((Cell("a", "everyone", "v1"), Tally(10_000, 10)),), ("a",)),
+        "v1",
+    ),
+    [datetime(2026, 3, 1, tzinfo=UTC) + n * TEN for n in range(30)],
+    Learned(),
+)
+
+
+GOOD = [("a", "everyone", "v1", 9000, 9), ("a", "everyone", "v2", 1000, 1), ("b", "staff", "v2", 300, 0)]
+
+
+def test_a_watch_survives_json(make):
+    watch = watched(make, make.state(running=TEN), *[GOOD, [("b", "everyone", "v1", 900, 100)]] * 3)
+
+    again = Watch.from_json(json.loads(json.dumps(watch.to_json())))
+
+    assert again == watch
+    assert verdicts(again, LEARNED, make.state()) == verdicts(watch, LEARNED, make.state())
+
+
+def test_a_fold_continued_from_json_is_the_fold(make):
+    state, first, second = make.state(running=TEN), watched(make, make.state(running=TEN), GOOD), GOOD
+
+    stored = Watch.from_json(json.loads(json.dumps(first.to_json())))
+
+    assert watched(make, state, second, watch=stored) == watched(make, state, GOOD, GOOD)
+
+
+def test_requests_count_for_the_step_only_once_it_is_settled(make):
+    watch = watched(make, make.state(), GOOD, settled=False)
+
+    assert watch.step == {}
+    assert watch.whole == {"a": (1000, 1, 9000, 9), "b": (300, 0, 0, 0)}
+
+
+def test_the_next_step_begins_without_the_requests_of_the_last(make):
+    watch = next_step(watched(make, make.state(), GOOD))
+
+    assert watch.step == {}
+    assert watch.whole["a"] == (1000, 1, 9000, 9)
+
+
+def test_what_was_proved_for_one_step_is_not_proof_for_the_next(make):
+    state = make.state(running=timedelta(hours=1))
+    watch = watched(make, state, *[[(p, s, v, n * 100, k) for p, s, v, n, k in GOOD]] * 20)
+
+    before, after = (verdicts(w, LEARNED, state) for w in (watch, next_step(watch)))
+
+    assert {v.outcome for v in before} == {Outcome.PASS}
+    assert {v.outcome for v in after} == {Outcome.NOT_YET}
+
+
+def test_requests_without_identity_and_of_other_versions_enter_no_count(make):
+    watch = watched(make, make.state(), [("a", "anonymous", "v2", 7, 7), ("a", "everyone", "v9", 5, 5)])
+
+    assert watch.whole == {}
+
+
+# --- the split --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "problem", "agrees"),
+    [
+        ([], "", False),
+        ([("a", "everyone", "v1", 300, 0), ("a", "everyone", "v2", 40, 0)], "", False),
+        ([("a", "everyone", "v1", 900, 0), ("a", "everyone", "v2", 100, 0)], "", True),
+        (
+            [(p, "everyone", v, n, 0) for p in "ab" for v, n in (("v1", 270), ("v2", 30))],
+            "",
+            True,
+        ),
+        (
+            [("a", "everyone", "v1", 5000, 0)],
+            "a acknowledged but does not split as asked, segment everyone",
+            False,
+        ),
+        (
+            [
+                ("a", "everyone", "v1", 9000, 0),
+                ("a", "everyone", "v2", 1000, 0),
+                ("b", "everyone", "v2", 600, 0),
+            ],
+            "b acknowledged but",
+            False,
+        ),
+        ([("a", "staff", "v1", 1, 0)], "segment staff", False),
+        ([("a", "gone", "v2", 9000, 0), ("a", "anonymous", "v2", 9000, 0)], "", False),
+    ],
+)
+def test_the_split_of_a_tenth_of_everyone_and_all_of_staff(make, cells, problem, agrees):
+    got = split_seen(watched(make, make.state(step=1), cells), make.state(step=1))
+
+    assert got.agrees is agrees
+    assert problem in got.problem
+    assert bool(got.problem) is bool(problem)
+    assert bool(got.missing) is not (agrees or bool(got.problem))
+
+
+def test_a_canary_request_of_everyone_while_only_staff_has_it_is_a_problem(make):
+    state = make.state(step=0)
+
+    got = split_seen(watched(make, state, [("a", "everyone", "v2", 1, 0)]), state)
+
+    assert "1 canary requests where none should be" in got.problem
+
+
+def test_a_whole_segment_is_verified_by_its_own_requests(make):
+    state = make.state(step=0)
+    cells = [("a", "staff", "v2", 1, 0), ("a", "everyone", "v1", 500, 0)]
+
+    assert split_seen(watched(make, state, cells), state).agrees
+
+
+@pytest.mark.parametrize(
+    ("phase", "step", "segment", "buckets"),
+    [
+        (Phase.WAITING, 0, "everyone", 0),
+        (Phase.PROGRESSING, 0, "staff", 10_000),
+        (Phase.PROGRESSING, 1, "everyone", 1000),
+        (Phase.GUARDING, 3, "everyone", 9800),
+        (Phase.ROLLING_BACK, 1, "everyone", 0),
+        (Phase.PROMOTED, 3, "everyone", 10_000),
+    ],
+)
+def test_the_split_by_which_a_step_shows(make, phase, step, segment, buckets):
+    rules = make.policy(guard={"hold_back": "2%"})
+
+    split = step_split(make.state(phase, step=step, policy=rules))
+
+    assert (split.segment, split.buckets) == (segment, buckets)
+
+
+def test_the_limits_are_those_of_the_policy(make):
+    rules = make.policy(errors=None, latency=((99.0, "400ms"),), success_rate="99%")
+
+    got = limits(rules)
+
+    assert (got.errors_margin, got.success_rate) == (None, 0.99)
+    assert got.latency[0][0] == 0.99
+
+
+def test_suspicion_is_the_worst_condition_by_its_own_threshold(make):
+    fine = make.verdict(Outcome.PASS, e_value=3.0, threshold=300.0)
+    worse = make.verdict(Outcome.NOT_YET, e_value=50.0, threshold=100.0)
+
+    assert suspicion((fine, worse)) == 50.0
+    assert suspicion(()) == 1.0
+
+
+def test_many_errors_of_the_canary_alone_fail(make):
+    state = make.state(running=timedelta(hours=1), stage=Stage.VERIFY)
+    watch = watched(make, state, *[[("a", "everyone", "v1", 900, 1), ("a", "everyone", "v2", 100, 30)]] * 10)
+
+    assert Outcome.FAIL in {v.outcome for v in verdicts(watch, LEARNED, state)}
