@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(wildcard protos/*.proto)
 
-.PHONY: help demo test check format protos golden bench requirements clean
+.PHONY: help demo runs test check format protos golden bench fuzz requirements clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ test: .venv/ready ## Run all tests; some start real Envoys on loopback.
 	@echo "== tests"
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
+runs: .venv/ready ## Run the demo N times in a row and count how it ended: make runs N=20 END=promoted.
+	@$(BIN)/python scripts/runs.py $(or $(END),promoted) $(or $(N),20) $(ARGS)
+
 check: .venv/ready ## Lint, types, import contracts, generated code.
 	@echo "== ruff";         $(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@echo "== mypy";         $(BIN)/mypy
@@ -40,6 +43,12 @@ protos: .venv/ready ## Generate controlplane/_pb from protos.
 
 golden: .venv/ready ## Rewrite the golden files after a wanted change of resources.
 	@$(BIN)/python -m pytest -q tests/resources --update-golden
+
+bench: .venv/ready ## Measure the xDS server beside a bare grpc.aio echo, 3 minutes; options: make bench ARGS="--quick".
+	@$(BIN)/python -m bench.xds $(ARGS)
+
+fuzz: .venv/ready ## Fuzz streams and decoders; options: make fuzz MINUTES=10.
+	@$(BIN)/python -m bench.fuzz --minutes $(or $(MINUTES),1) $(ARGS)
 
 requirements: ## Pin all dependencies with hashes, without addresses.
 	@$(BIN)/pip install --quiet uv && $(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes \

@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ontrolplane/_pb/cluster.proto\x12\x1fturnout.envoy.config.cluster.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1f\x63ontrolplane/_pb/endpoint.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xf0\x06\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x46\n\x04type\x18\x02 \x01(\x0e\x32\x36.turnout.envoy.config.cluster.v3.Cluster.DiscoveryTypeH\x00\x12U\n\x12\x65\x64s_cluster_config\x18\x03 \x01(\x0b\x32\x39.turnout.envoy.config.cluster.v3.Cluster.EdsClusterConfig\x12\x32\n\x0f\x63onnect_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12G\n!per_connection_buffer_limit_bytes\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x44\n\tlb_policy\x18\x06 \x01(\x0e\x32\x31.turnout.envoy.config.cluster.v3.Cluster.LbPolicy\x12S\n\x11\x64ns_lookup_family\x18\x11 \x01(\x0e\x32\x38.turnout.envoy.config.cluster.v3.Cluster.DnsLookupFamily\x12P\n\x0fload_assignment\x18! \x01(\x0b\x32\x37.turnout.envoy.config.endpoint.v3.ClusterLoadAssignment\x12\x17\n\x0frespect_dns_ttl\x18\' \x01(\x08\x1aR\n\x10\x45\x64sClusterConfig\x12>\n\neds_config\x18\x01 \x01(\x0b\x32*.turnout.envoy.config.core.v3.ConfigSource\"E\n\rDiscoveryType\x12\n\n\x06STATIC\x10\x00\x12\x0e\n\nSTRICT_DNS\x10\x01\x12\x0f\n\x0bLOGICAL_DNS\x10\x02\x12\x07\n\x03\x45\x44S\x10\x03\".\n\x08LbPolicy\x12\x0f\n\x0bROUND_ROBIN\x10\x00\x12\x11\n\rLEAST_REQUEST\x10\x01\"P\n\x0f\x44nsLookupFamily\x12\x08\n\x04\x41UTO\x10\x00\x12\x0b\n\x07V4_ONLY\x10\x01\x12\x0b\n\x07V6_ONLY\x10\x02\x12\x10\n\x0cV4_PREFERRED\x10\x03\x12\x07\n\x03\x41LL\x10\x04\x42\x18\n\x16\x63luster_discovery_typeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ontrolplane/_pb/cluster.proto\x12\x1fturnout.envoy.config.cluster.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1f\x63ontrolplane/_pb/endpoint.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xb0\x07\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x46\n\x04type\x18\x02 \x01(\x0e\x32\x36.turnout.envoy.config.cluster.v3.Cluster.DiscoveryTypeH\x00\x12U\n\x12\x65\x64s_cluster_config\x18\x03 \x01(\x0b\x32\x39.turnout.envoy.config.cluster.v3.Cluster.EdsClusterConfig\x12\x32\n\x0f\x63onnect_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12G\n!per_connection_buffer_limit_bytes\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x44\n\tlb_policy\x18\x06 \x01(\x0e\x32\x31.turnout.envoy.config.cluster.v3.Cluster.LbPolicy\x12S\n\x11\x64ns_lookup_family\x18\x11 \x01(\x0e\x32\x38.turnout.envoy.config.cluster.v3.Cluster.DnsLookupFamily\x12P\n\x0fload_assignment\x18! \x01(\x0b\x32\x37.turnout.envoy.config.endpoint.v3.ClusterLoadAssignment\x12\x17\n\x0frespect_dns_ttl\x18\' \x01(\x08\x12>\n\nlrs_server\x18* \x01(\x0b\x32*.turnout.envoy.config.core.v3.ConfigSource\x1aR\n\x10\x45\x64sClusterConfig\x12>\n\neds_config\x18\x01 \x01(\x0b\x32*.turnout.envoy.config.core.v3.ConfigSource\"E\n\rDiscoveryType\x12\n\n\x06STATIC\x10\x00\x12\x0e\n\nSTRICT_DNS\x10\x01\x12\x0f\n\x0bLOGICAL_DNS\x10\x02\x12\x07\n\x03\x45\x44S\x10\x03\".\n\x08LbPolicy\x12\x0f\n\x0bROUND_ROBIN\x10\x00\x12\x11\n\rLEAST_REQUEST\x10\x01\"P\n\x0f\x44nsLookupFamily\x12\x08\n\x04\x41UTO\x10\x00\x12\x0b\n\x07V4_ONLY\x10\x01\x12\x0b\n\x07V6_ONLY\x10\x02\x12\x10\n\x0cV4_PREFERRED\x10\x03\x12\x07\n\x03\x41LL\x10\x04\x42\x18\n\x16\x63luster_discovery_typeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +36,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'controlplane._pb.cluster_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CLUSTER']._serialized_start=194
-  _globals['_CLUSTER']._serialized_end=1074
-  _globals['_CLUSTER_EDSCLUSTERCONFIG']._serialized_start=765
-  _globals['_CLUSTER_EDSCLUSTERCONFIG']._serialized_end=847
-  _globals['_CLUSTER_DISCOVERYTYPE']._serialized_start=849
-  _globals['_CLUSTER_DISCOVERYTYPE']._serialized_end=918
-  _globals['_CLUSTER_LBPOLICY']._serialized_start=920
-  _globals['_CLUSTER_LBPOLICY']._serialized_end=966
-  _globals['_CLUSTER_DNSLOOKUPFAMILY']._serialized_start=968
-  _globals['_CLUSTER_DNSLOOKUPFAMILY']._serialized_end=1048
+  _globals['_CLUSTER']._serialized_end=1138
+  _globals['_CLUSTER_EDSCLUSTERCONFIG']._serialized_start=829
+  _globals['_CLUSTER_EDSCLUSTERCONFIG']._serialized_end=911
+  _globals['_CLUSTER_DISCOVERYTYPE']._serialized_start=913
+  _globals['_CLUSTER_DISCOVERYTYPE']._serialized_end=982
+  _globals['_CLUSTER_LBPOLICY']._serialized_start=984
+  _globals['_CLUSTER_LBPOLICY']._serialized_end=1030
+  _globals['_CLUSTER_DNSLOOKUPFAMILY']._serialized_start=1032
+  _globals['_CLUSTER_DNSLOOKUPFAMILY']._serialized_end=1112
 # @@protoc_insertion_point(module_scope)

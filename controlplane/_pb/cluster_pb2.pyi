@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Cluster(_message.Message):
-    __slots__ = ("name", "type", "eds_cluster_config", "connect_timeout", "per_connection_buffer_limit_bytes", "lb_policy", "dns_lookup_family", "load_assignment", "respect_dns_ttl")
+    __slots__ = ("name", "type", "eds_cluster_config", "connect_timeout", "per_connection_buffer_limit_bytes", "lb_policy", "dns_lookup_family", "load_assignment", "respect_dns_ttl", "lrs_server")
     class DiscoveryType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATIC: _ClassVar[Cluster.DiscoveryType]
@@ -56,6 +56,7 @@ class Cluster(_message.Message):
     DNS_LOOKUP_FAMILY_FIELD_NUMBER: _ClassVar[int]
     LOAD_ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     RESPECT_DNS_TTL_FIELD_NUMBER: _ClassVar[int]
+    LRS_SERVER_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: Cluster.DiscoveryType
     eds_cluster_config: Cluster.EdsClusterConfig
@@ -65,4 +66,5 @@ class Cluster(_message.Message):
     dns_lookup_family: Cluster.DnsLookupFamily
     load_assignment: _endpoint_pb2.ClusterLoadAssignment
     respect_dns_ttl: bool
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[Cluster.DiscoveryType, str]] = ..., eds_cluster_config: _Optional[_Union[Cluster.EdsClusterConfig, _Mapping]] = ..., connect_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., per_connection_buffer_limit_bytes: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., lb_policy: _Optional[_Union[Cluster.LbPolicy, str]] = ..., dns_lookup_family: _Optional[_Union[Cluster.DnsLookupFamily, str]] = ..., load_assignment: _Optional[_Union[_endpoint_pb2.ClusterLoadAssignment, _Mapping]] = ..., respect_dns_ttl: _Optional[bool] = ...) -> None: ...
+    lrs_server: _core_pb2.ConfigSource
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[Cluster.DiscoveryType, str]] = ..., eds_cluster_config: _Optional[_Union[Cluster.EdsClusterConfig, _Mapping]] = ..., connect_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., per_connection_buffer_limit_bytes: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., lb_policy: _Optional[_Union[Cluster.LbPolicy, str]] = ..., dns_lookup_family: _Optional[_Union[Cluster.DnsLookupFamily, str]] = ..., load_assignment: _Optional[_Union[_endpoint_pb2.ClusterLoadAssignment, _Mapping]] = ..., respect_dns_ttl: _Optional[bool] = ..., lrs_server: _Optional[_Union[_core_pb2.ConfigSource, _Mapping]] = ...) -> None: ...

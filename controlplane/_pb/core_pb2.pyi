@@ -36,6 +36,12 @@ class Address(_message.Message):
     socket_address: SocketAddress
     def __init__(self, socket_address: _Optional[_Union[SocketAddress, _Mapping]] = ...) -> None: ...
 
+class Locality(_message.Message):
+    __slots__ = ("region",)
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    region: str
+    def __init__(self, region: _Optional[str] = ...) -> None: ...
+
 class HeaderValue(_message.Message):
     __slots__ = ("key", "value")
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -66,15 +72,21 @@ class AggregatedConfigSource(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SelfConfigSource(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ConfigSource(_message.Message):
-    __slots__ = ("ads", "initial_fetch_timeout", "resource_api_version")
+    __slots__ = ("ads", "self", "initial_fetch_timeout", "resource_api_version")
     ADS_FIELD_NUMBER: _ClassVar[int]
+    SELF_FIELD_NUMBER: _ClassVar[int]
     INITIAL_FETCH_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_API_VERSION_FIELD_NUMBER: _ClassVar[int]
     ads: AggregatedConfigSource
+    self: SelfConfigSource
     initial_fetch_timeout: _duration_pb2.Duration
     resource_api_version: ApiVersion
-    def __init__(self, ads: _Optional[_Union[AggregatedConfigSource, _Mapping]] = ..., initial_fetch_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resource_api_version: _Optional[_Union[ApiVersion, str]] = ...) -> None: ...
+    def __init__(self_, ads: _Optional[_Union[AggregatedConfigSource, _Mapping]] = ..., self: _Optional[_Union[SelfConfigSource, _Mapping]] = ..., initial_fetch_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resource_api_version: _Optional[_Union[ApiVersion, str]] = ...) -> None: ...
 
 class Metadata(_message.Message):
     __slots__ = ("filter_metadata",)

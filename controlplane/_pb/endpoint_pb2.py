@@ -26,7 +26,7 @@ from controlplane._pb import core_pb2 as controlplane_dot___pb_dot_core__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ontrolplane/_pb/endpoint.proto\x12 turnout.envoy.config.endpoint.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1egoogle/protobuf/wrappers.proto\"B\n\x08\x45ndpoint\x12\x36\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32%.turnout.envoy.config.core.v3.Address\"\x9c\x01\n\nLbEndpoint\x12>\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32*.turnout.envoy.config.endpoint.v3.EndpointH\x00\x12;\n\x15load_balancing_weight\x18\x04 \x01(\x0b\x32\x1c.google.protobuf.UInt32ValueB\x11\n\x0fhost_identifier\"Y\n\x13LocalityLbEndpoints\x12\x42\n\x0clb_endpoints\x18\x02 \x03(\x0b\x32,.turnout.envoy.config.endpoint.v3.LbEndpoint\"w\n\x15\x43lusterLoadAssignment\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12H\n\tendpoints\x18\x02 \x03(\x0b\x32\x35.turnout.envoy.config.endpoint.v3.LocalityLbEndpointsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ontrolplane/_pb/endpoint.proto\x12 turnout.envoy.config.endpoint.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1egoogle/protobuf/wrappers.proto\"B\n\x08\x45ndpoint\x12\x36\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32%.turnout.envoy.config.core.v3.Address\"\x9c\x01\n\nLbEndpoint\x12>\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32*.turnout.envoy.config.endpoint.v3.EndpointH\x00\x12;\n\x15load_balancing_weight\x18\x04 \x01(\x0b\x32\x1c.google.protobuf.UInt32ValueB\x11\n\x0fhost_identifier\"\xd0\x01\n\x13LocalityLbEndpoints\x12\x38\n\x08locality\x18\x01 \x01(\x0b\x32&.turnout.envoy.config.core.v3.Locality\x12\x42\n\x0clb_endpoints\x18\x02 \x03(\x0b\x32,.turnout.envoy.config.endpoint.v3.LbEndpoint\x12;\n\x15load_balancing_weight\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\"w\n\x15\x43lusterLoadAssignment\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12H\n\tendpoints\x18\x02 \x03(\x0b\x32\x35.turnout.envoy.config.endpoint.v3.LocalityLbEndpointsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENDPOINT']._serialized_end=196
   _globals['_LBENDPOINT']._serialized_start=199
   _globals['_LBENDPOINT']._serialized_end=355
-  _globals['_LOCALITYLBENDPOINTS']._serialized_start=357
-  _globals['_LOCALITYLBENDPOINTS']._serialized_end=446
-  _globals['_CLUSTERLOADASSIGNMENT']._serialized_start=448
-  _globals['_CLUSTERLOADASSIGNMENT']._serialized_end=567
+  _globals['_LOCALITYLBENDPOINTS']._serialized_start=358
+  _globals['_LOCALITYLBENDPOINTS']._serialized_end=566
+  _globals['_CLUSTERLOADASSIGNMENT']._serialized_start=568
+  _globals['_CLUSTERLOADASSIGNMENT']._serialized_end=687
 # @@protoc_insertion_point(module_scope)

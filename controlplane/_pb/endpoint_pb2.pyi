@@ -23,10 +23,14 @@ class LbEndpoint(_message.Message):
     def __init__(self, endpoint: _Optional[_Union[Endpoint, _Mapping]] = ..., load_balancing_weight: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ...) -> None: ...
 
 class LocalityLbEndpoints(_message.Message):
-    __slots__ = ("lb_endpoints",)
+    __slots__ = ("locality", "lb_endpoints", "load_balancing_weight")
+    LOCALITY_FIELD_NUMBER: _ClassVar[int]
     LB_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_BALANCING_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    locality: _core_pb2.Locality
     lb_endpoints: _containers.RepeatedCompositeFieldContainer[LbEndpoint]
-    def __init__(self, lb_endpoints: _Optional[_Iterable[_Union[LbEndpoint, _Mapping]]] = ...) -> None: ...
+    load_balancing_weight: _wrappers_pb2.UInt32Value
+    def __init__(self, locality: _Optional[_Union[_core_pb2.Locality, _Mapping]] = ..., lb_endpoints: _Optional[_Iterable[_Union[LbEndpoint, _Mapping]]] = ..., load_balancing_weight: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ...) -> None: ...
 
 class ClusterLoadAssignment(_message.Message):
     __slots__ = ("cluster_name", "endpoints")

@@ -23,14 +23,22 @@ class FilterChain(_message.Message):
     filters: _containers.RepeatedCompositeFieldContainer[Filter]
     def __init__(self, filters: _Optional[_Iterable[_Union[Filter, _Mapping]]] = ...) -> None: ...
 
+class ApiListener(_message.Message):
+    __slots__ = ("api_listener",)
+    API_LISTENER_FIELD_NUMBER: _ClassVar[int]
+    api_listener: _any_pb2.Any
+    def __init__(self, api_listener: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+
 class Listener(_message.Message):
-    __slots__ = ("name", "address", "filter_chains", "per_connection_buffer_limit_bytes")
+    __slots__ = ("name", "address", "filter_chains", "per_connection_buffer_limit_bytes", "api_listener")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     FILTER_CHAINS_FIELD_NUMBER: _ClassVar[int]
     PER_CONNECTION_BUFFER_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    API_LISTENER_FIELD_NUMBER: _ClassVar[int]
     name: str
     address: _core_pb2.Address
     filter_chains: _containers.RepeatedCompositeFieldContainer[FilterChain]
     per_connection_buffer_limit_bytes: _wrappers_pb2.UInt32Value
-    def __init__(self, name: _Optional[str] = ..., address: _Optional[_Union[_core_pb2.Address, _Mapping]] = ..., filter_chains: _Optional[_Iterable[_Union[FilterChain, _Mapping]]] = ..., per_connection_buffer_limit_bytes: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ...) -> None: ...
+    api_listener: ApiListener
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[_Union[_core_pb2.Address, _Mapping]] = ..., filter_chains: _Optional[_Iterable[_Union[FilterChain, _Mapping]]] = ..., per_connection_buffer_limit_bytes: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., api_listener: _Optional[_Union[ApiListener, _Mapping]] = ...) -> None: ...

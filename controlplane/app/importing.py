@@ -48,6 +48,11 @@ class Importer:
         """Read the folder once, and take it if it has come to rest and changed."""
         try:
             files = await asyncio.to_thread(read_folder, self._folder)
+            if not files:
+                # An empty mount point or a checkout in the making, more likely than a wish to remove all.
+                raise FolderError(
+                    f"{self._folder}: cannot be taken: has no YAML file; what is in force stays"
+                )
         except FolderError as error:
             # A folder that is gone deletes nothing.
             self._say((str(error), *(p for p in self._plane.folder_problems if p != str(error))))
@@ -80,6 +85,8 @@ class Importer:
         self._say(applied.problems)
         if applied.accepted:
             log.info("documents accepted", generation=applied.generation, documents=applied.accepted)
+        if applied.removed:
+            log.warning("documents removed", generation=applied.generation, documents=applied.removed)
 
     def _compare(self, files: Files) -> None:
         """Report what changed while nobody watched: an operator must say that it is meant."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 if TYPE_CHECKING:
     from controlplane.app.plane import Plane
@@ -22,7 +22,7 @@ class Metrics:
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Yield gauges for releases and proxies."""
+        """Yield gauges for releases and proxies, counters for streams."""
         if not self._plane.ready:
             return
         suspicion = GaugeMetricFamily(
@@ -39,11 +39,39 @@ class Metrics:
         proxies = GaugeMetricFamily(
             "turnout_proxies", "Connected proxies by state.", labels=["fleet", "state"]
         )
+        waiting = GaugeMetricFamily(
+            "turnout_stream_waiting_seconds",
+            "Age of the oldest response that a proxy of the fleet has not answered.",
+            labels=["fleet"],
+        )
         counts: dict[tuple[str, str], int] = {}
+        oldest: dict[str, float] = {}
         for proxy in self._plane.proxies():
             counts[proxy.fleet, proxy.state] = counts.get((proxy.fleet, proxy.state), 0) + 1
+            age = max((each.waiting_seconds or 0.0 for each in proxy.types), default=0.0)
+            oldest[proxy.fleet] = max(oldest.get(proxy.fleet, 0.0), age)
         for (fleet, state), count in sorted(counts.items()):
             proxies.add_metric([fleet, state], count)
+        for fleet, age in sorted(oldest.items()):
+            waiting.add_metric([fleet], age)
         problems = GaugeMetricFamily("turnout_problems", "Things that are wrong now; `turnout get problems`.")
         problems.add_metric([], len(self._plane.problems()))
-        yield from (suspicion, phase, proxies, problems)
+        yield from (suspicion, phase, proxies, waiting, problems, *self._streams())
+
+    def _streams(self) -> Iterator[Metric]:
+        counts = self._plane.counts
+        yield CounterMetricFamily("turnout_streams", "xDS streams that were opened.", value=counts.streams)
+        yield CounterMetricFamily(
+            "turnout_stream_nacks", "Responses that proxies refused.", value=counts.nacks
+        )
+        yield CounterMetricFamily(
+            "turnout_stream_types_unserved",
+            "Types that a stream asked for and that nobody serves.",
+            value=counts.unserved,
+        )
+        closed = CounterMetricFamily(
+            "turnout_streams_closed", "Streams that this server ended with an error.", labels=["status"]
+        )
+        for status, number in sorted(counts.closed.items()):
+            closed.add_metric([status], number)
+        yield closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from controlplane.app.publish import Publisher
 from controlplane.app.showing import show_proxy, show_release, show_service
 from controlplane.app.tick import Loop, Reading
 from controlplane.policy.documents import Release, Service
+from controlplane.policy.grpc_clients import grpc_fleets, unfit
 from controlplane.policy.loading import Files, load
 from controlplane.release import watch as watching
 from controlplane.release.decide import NEW_STEP, Propagation, act, dated, next_action
@@ -20,6 +22,7 @@ from controlplane.release.ports import Change, Record, Store, StoreConflictError
 from controlplane.release.state import Action, NotAllowedError, Phase, ReleaseState
 from controlplane.release.traffic import addresses
 from controlplane.release.watch import Watch
+from controlplane.server.streams import Counts
 from controlplane.sources.collector import Collector
 from controlplane.web.port import (
     Act,
@@ -91,8 +94,14 @@ class Plane:
     def proxies(self) -> tuple[ProxyShown, ...]:
         """Return all connected proxies, by id."""
         silent = dict(self._collector.quarantined)
-        shown = (show_proxy(view, self._publisher, silent) for view in self._publisher.server.views())
+        views, now = self._publisher.server.views(), self._clock()
+        shown = (show_proxy(view, self._publisher, silent, now) for view in views)
         return tuple(sorted(shown, key=lambda proxy: proxy.id))
+
+    @property
+    def counts(self) -> Counts:
+        """What happened on the streams since the start."""
+        return self._publisher.server.counts
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong now: documents in the folder, fleets that cannot be rendered, the store."""
@@ -151,6 +160,8 @@ class Plane:
                 raise RefusedError(400, wrong) from error
             revision = known_state.revision if known_state else 0
             state = order(world.catalog, document, self._clock(), revision=revision)
+            if grpc_fleets(service, world.catalog.get) and (why := unfit(state.policy)):
+                raise RefusedError(409, f"policy {wanted.policy!r} does not fit gRPC clients: {why}")
             reason = wanted.reason or f"{stable} -> {wanted.to}, policy {wanted.policy}"
             await self._commit(
                 Change(releases=(state,), records=(self._record(state, "order", wanted.actor, reason),))
@@ -167,6 +178,8 @@ class Plane:
                 known = ", ".join(sorted({*ACTIONS, "advance"}))
                 raise RefusedError(404, f"no action is named {action!r}; known: {known}")
             move = next_action(state) if action == "advance" else ACTIONS[action]
+            if move is Action.RESUME and not state.halt:
+                raise RefusedError(409, f"release {release!r} is {state.phase}, neither paused nor frozen")
             self._check_target(world, state, move)
             reason = f"{action} by {wanted.actor}" + (f": {wanted.reason}" if wanted.reason else "")
             try:
@@ -227,7 +240,8 @@ class Plane:
         """Take in files: the whole folder, or with ``keep_absent`` some documents."""
         async with self._loop.lock:
             world = await self._store.world()
-            loaded = load(files, world.catalog, keep_absent=keep_absent)
+            # In a thread: megabytes take a second, in which no stream would be answered.
+            loaded = await asyncio.to_thread(load, files, world.catalog, keep_absent=keep_absent)
             catalog, kept = in_use(world, loaded.catalog)
             unfit = self._publisher.unrenderable(replace(world, catalog=catalog))
             catalog = put_back(world.catalog, catalog, unfit.keys())
@@ -242,7 +256,14 @@ class Plane:
                 for state in change.releases:
                     if state.phase is Phase.WAITING:
                         self._loop.forget(state.name)
-        return Applied(generation=world.generation, accepted=accepted, problems=errors, warnings=warnings)
+        removed = tuple(f"{k} {n}" for k, n in sorted(before.keys() - after.keys()))
+        return Applied(
+            generation=world.generation,
+            accepted=accepted,
+            removed=removed,
+            problems=errors,
+            warnings=warnings,
+        )
 
     async def _write(
         self, before: ReleaseState, after: ReleaseState, move: Action, action: str, wanted: Act

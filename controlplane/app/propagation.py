@@ -17,9 +17,13 @@ CONFIGURED = (CLUSTER, ROUTE, LISTENER)  # a proxy that asks for none of these i
 
 @dataclass(frozen=True, slots=True)
 class Relevant:
-    """The resources that a service's traffic rests on, in one fleet."""
+    """The resources that a service's traffic rests on, in one fleet.
+
+    ``listener`` is the one that gRPC clients of the service ask for; None for proxies, which have them all.
+    """
 
     resources: tuple[tuple[str, Resource], ...]
+    listener: str | None = None
 
     @classmethod
     def of(cls, snapshot: Snapshot, service: str) -> Relevant:
@@ -40,6 +44,15 @@ class Relevant:
 
         return cls(tuple(chosen()))
 
+    @classmethod
+    def of_calls(cls, snapshot: Snapshot, service: str) -> Relevant:
+        """Return the service's listener and route, and what they name, for a fleet of gRPC clients."""
+        route = snapshot.of(ROUTE).get(service)
+        if route is None:
+            return cls((), service)
+        refs = ((LISTENER, service), (ROUTE, service), *sorted(route.needs))
+        return cls(tuple((type_url, snapshot.of(type_url)[name]) for type_url, name in refs), service)
+
 
 def propagation(views: Iterable[StreamView], relevant: Relevant, limits: Propagate) -> Propagation:
     """Return who has acknowledged the relevant resources and who refused one.
@@ -52,6 +65,8 @@ def propagation(views: Iterable[StreamView], relevant: Relevant, limits: Propaga
     nacked: dict[str, str] = {}
     for view in views:
         if view.node is None or not any(view.of(type_url) for type_url in CONFIGURED):
+            continue
+        if relevant.listener is not None and not _asks(view, LISTENER, relevant.listener):
             continue
         proxy = view.node.id
         live.add(proxy)
@@ -82,12 +97,18 @@ def _acked(view: StreamView, relevant: Relevant) -> bool:
         asked = view.of(type_url)
         # A proxy fetches endpoints, routes and scopes only once something names them; what it never asks for
         # cannot be missing there, but routes and clusters it must have.
-        wanted = asked is not None and (asked.wildcard or resource.name in asked.names)
-        if type_url in (ROUTE, CLUSTER) and not wanted:
+        # A gRPC client asks for all that its route names, and for nothing else.
+        wanted = _asks(view, type_url, resource.name)
+        if not wanted and (relevant.listener is not None or type_url in (ROUTE, CLUSTER)):
             return False
         if wanted and asked is not None and asked.acked.get(resource.name) != resource.version:
             return False
     return True
+
+
+def _asks(view: StreamView, type_url: str, name: str) -> bool:
+    asked = view.of(type_url)
+    return asked is not None and (asked.wildcard or name in asked.names)
 
 
 def merge(parts: Iterable[Propagation]) -> Propagation:

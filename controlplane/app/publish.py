@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
-from datetime import datetime
 
 import structlog
 
 from controlplane.app.propagation import Relevant, merge, propagation, refusals
-from controlplane.evidence.observation import Observation
 from controlplane.policy.documents import Fleet, Service
+from controlplane.policy.grpc_clients import unfit
 from controlplane.release.decide import Propagation
-from controlplane.release.ports import Json, Store, World
+from controlplane.release.ports import Store, World
+from controlplane.release.state import Phase
 from controlplane.release.traffic import ServiceTraffic, traffic
+from controlplane.resources.grpc_rendering import render_calls
 from controlplane.resources.rendering import Rendering, render
-from controlplane.server.streams import XdsServer
-from controlplane.sources.collector import Collector, Link
+from controlplane.server.streams import Limits, Refusal, XdsServer
 from controlplane.xds.messages import Node
 from controlplane.xds.view import StreamView
 
@@ -31,8 +30,14 @@ class Publisher:
         problems: Services that cannot be rendered, with the reason; what they had stays in force.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.server = XdsServer(self._group_of, identifier="turnout")
+    def __init__(
+        self,
+        store: Store,
+        *,
+        refusal: Refusal = lambda _node, _peer: None,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> None:
+        self.server = XdsServer(self._group_of, refusal=refusal, identifier="turnout", limits=limits)
         self.revision = 0
         self.problems: dict[str, str] = {}
         self._store = store
@@ -46,7 +51,11 @@ class Publisher:
     async def run(self) -> None:
         """Publish after each change of the store, until cancelled."""
         async for world in self._store.changes():
-            self.publish(world)
+            try:
+                self.publish(world)
+            except Exception:
+                # A bug must not end the process: proxies keep what they have, releases wait for the ACKs.
+                log.exception("not published", revision=world.revision)
 
     def publish(self, world: World) -> None:
         """Render what changed and hand it to the streams."""
@@ -91,9 +100,9 @@ class Publisher:
                 # Not published yet: whatever the proxies acknowledged, it was something older.
                 parts.append(Propagation(live=tuple(sorted({v.node.id for v in mine if v.node}))))
                 continue
-            parts.append(
-                propagation(mine, Relevant.of(snapshot, service), world.catalog.fleet(name).propagate)
-            )
+            fleet = world.catalog.fleet(name)
+            relevant = (Relevant.of_calls if fleet.grpc else Relevant.of)(snapshot, service)
+            parts.append(propagation(mine, relevant, fleet.propagate))
         return merge(parts)
 
     def refused(self, view: StreamView) -> tuple[str, ...]:
@@ -107,22 +116,36 @@ class Publisher:
 def _rendered(world: World, fleet: Fleet, last: Rendering | None) -> tuple[Rendering | None, dict[str, str]]:
     """Render a fleet; services that cannot be are left as they were, and named with the reason."""
     wanted = traffics(world, fleet)
+    compiler = render_calls if fleet.grpc else render
+    problems = _unfit(world, wanted) if fleet.grpc else {}
     try:
-        return render(fleet, wanted, world.revision, last), {}
+        if not problems:
+            return compiler(fleet, wanted, world.revision, last), {}
     except ValueError:
         pass
     # One at a time, each on top of what is known to work: only the culprits stay behind.
     names = {each.service.name for each in wanted}
     good = {name: known for name, known in (last.services if last else {}).items() if name in names}
-    problems = {}
     for each in wanted:
+        if each.service.name in problems:
+            continue
         trial = {**good, each.service.name: each}
         try:
-            last = render(fleet, tuple(trial.values()), world.revision, last)
+            last = compiler(fleet, tuple(trial.values()), world.revision, last)
             good = trial
         except ValueError as error:
             problems[each.service.name] = str(error)
     return last, problems
+
+
+def _unfit(world: World, wanted: list[ServiceTraffic]) -> dict[str, str]:
+    """Return services whose release moves shares by a policy that does not fit gRPC clients, and why not."""
+    found = {}
+    for each in wanted:
+        state = world.of_service(each.service.name)
+        if state and state.phase in (Phase.PROGRESSING, Phase.GUARDING) and (why := unfit(state.policy)):
+            found[each.service.name] = f"policy {state.policy.name!r} does not fit gRPC clients: {why}"
+    return found
 
 
 def belongs(node: Node, fleet: Fleet) -> bool:
@@ -143,31 +166,3 @@ def traffics(world: World, fleet: Fleet) -> list[ServiceTraffic]:
         for service in world.catalog.services()
         if fleet.name in service.fleets
     ]
-
-
-class EnvoyStatistics:
-    """Observations from what the connected proxies pushed."""
-
-    def __init__(self, server: XdsServer, collector: Collector) -> None:
-        self._server = server
-        self._collector = collector
-
-    def observe(
-        self, world: World, start: datetime, end: datetime
-    ) -> tuple[Mapping[str, Observation], Mapping[str, Json | None]]:
-        """Return what was seen of each service since the last `commit`, and the cursors to store with it."""
-        services = world.catalog.services()
-        by_fleet = {
-            fleet.name: frozenset(s.name for s in services if fleet.name in s.fleets)
-            for fleet in world.catalog.fleets()
-        }
-        links = {
-            view.node.id: Link(view.peer, by_fleet.get(view.group, frozenset()))
-            for view in self._server.views()
-            if view.node is not None and view.group is not None
-        }
-        return self._collector.observe(start, end, links, {s.name: set(s.versions) for s in services})
-
-    def commit(self) -> None:
-        """Say that the last observation was stored."""
-        self._collector.commit()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,12 +18,18 @@ from prometheus_client import CollectorRegistry
 from controlplane.app.importing import Importer
 from controlplane.app.metrics import Metrics
 from controlplane.app.plane import Plane
-from controlplane.app.publish import EnvoyStatistics, Publisher
+from controlplane.app.publish import Publisher
+from controlplane.app.statistics import StreamStatistics
 from controlplane.app.tick import Loop
-from controlplane.server.ads import handlers
+from controlplane.server import options
+from controlplane.server.ads import handlers, stop
 from controlplane.server.intake import Intake
-from controlplane.server.options import SERVER_OPTIONS, BindError, bind
+from controlplane.server.lrs import LoadReporting
+from controlplane.server.options import SERVER_OPTIONS, BindError, bind, loopback
+from controlplane.server.streams import Limits
+from controlplane.server.tls import TlsError, TlsFiles, refuse_stranger
 from controlplane.sources.collector import Collector
+from controlplane.sources.lrs import LoadReports
 from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.api import Api
 
@@ -45,6 +51,10 @@ class Settings:
         xds: Address of the gRPC port, ``host:port``; port 0 asks for a free one.
         http: Address of the HTTP API.
         interval: Of the proxies' statistics, and so of the tick.
+        tls: Certificates of the gRPC port; None serves it in plain text.
+        insecure: Whether plain text may be reachable by other machines.
+        require_identity: Whether a node must have its id in its certificate.
+        limits: Of the streams.
     """
 
     data: Path
@@ -52,6 +62,10 @@ class Settings:
     xds: str = "127.0.0.1:18000"
     http: str = "127.0.0.1:18080"
     interval: timedelta = timedelta(seconds=5)
+    tls: TlsFiles | None = None
+    insecure: bool = False
+    require_identity: bool = False
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +104,22 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     """Run everything inside the context; on leaving, stop deciding first, then let the proxies go.
 
     Raises:
-        ServeError: If a port is busy.
+        ServeError: If a port is busy, or its certificates cannot be used.
         StoreError: If the store cannot be used.
     """
     async with contextlib.AsyncExitStack() as leaving:
         http = leaving.enter_context(_listen(settings.http))
         store = await SqliteStore(settings.data).open()
         leaving.push_async_callback(store.close)
-        publisher = Publisher(store)
+        publisher = Publisher(
+            store,
+            refusal=refuse_stranger if settings.require_identity else lambda _node, _peer: None,
+            limits=settings.limits,
+        )
         collector = Collector(settings.interval, publisher.listens)
-        loop = Loop(store, EnvoyStatistics(publisher.server, collector), publisher, settings.interval)
+        reports = LoadReports(settings.interval)
+        statistics = StreamStatistics(publisher.server, collector, reports)
+        loop = Loop(store, statistics, publisher, settings.interval)
         collector.restore(await loop.restore())
         plane = Plane(store, loop, publisher, collector)
         registry = CollectorRegistry()
@@ -107,12 +127,13 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
 
         intake = Intake(lambda peer, data: collector.receive(peer, data, datetime.now(UTC)))
         server = grpc.aio.server(options=SERVER_OPTIONS)
-        server.add_generic_rpc_handlers((*handlers(publisher.server), intake.handler()))
-        xds_port = _bind(server, settings.xds)
+        loads = LoadReporting(settings.interval, reports.opened)
+        server.add_generic_rpc_handlers((*handlers(publisher.server), intake.handler(), loads.handler()))
+        xds_port = _bind(server, settings)
         # Nothing is answered before the state is loaded: from here on it is, and the first snapshot is there.
         publisher.publish(await store.world())
         await server.start()
-        leaving.push_async_callback(_drain, publisher, server)
+        leaving.push_async_callback(stop, server, publisher.server, DRAIN)
 
         web = _Web(
             uvicorn.Config(Api(plane, registry).app, log_config=None, lifespan="off", access_log=False)
@@ -147,16 +168,18 @@ async def _end(web: uvicorn.Server, tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks, timeout=5)
 
 
-async def _drain(publisher: Publisher, server: grpc.aio.Server) -> None:
-    if publisher.server.views():
-        await publisher.server.drain(DRAIN)
-    await server.stop(grace=DRAIN)
-
-
-def _bind(server: grpc.aio.Server, address: str) -> int:
-    host, port = split_address(address)
+def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+    host, port = split_address(settings.xds)
+    if settings.tls is None and not (settings.insecure or loopback(host)):
+        raise ServeError(
+            f"--xds {settings.xds}: others could reach it in plain text; "
+            "give --tls-cert and --tls-key, or allow it with --insecure"
+        )
     try:
-        return bind(server, host, port)
+        credentials = settings.tls.credentials() if settings.tls is not None else None
+        return bind(server, host, port, credentials, insecure=settings.insecure)
+    except TlsError as error:
+        raise ServeError(f"TLS of --xds: {error}") from error
     except BindError as error:
         raise ServeError(f"{error}; choose another with --xds") from error
 
@@ -167,10 +190,10 @@ def split_address(address: str) -> tuple[str, int]:
     Raises:
         ServeError: If it is not ``host:port``.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ServeError(f"{address!r} is not an address; write 'host:port'")
-    return host.strip("[]"), int(port)
+    try:
+        return options.split_address(address)
+    except BindError as error:
+        raise ServeError(str(error)) from error
 
 
 def _listen(address: str) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Literal
 
 from controlplane.app.publish import Publisher
@@ -15,9 +16,18 @@ from controlplane.release.ports import World
 from controlplane.release.state import Phase, ReleaseState
 from controlplane.release.traffic import BUCKETS, addresses
 from controlplane.release.watch import Counts, Watch
-from controlplane.web.port import ProxyShare, ProxyShown, ReleaseShown, ServiceShown, StepShown, VerdictShown
+from controlplane.web.port import (
+    ProxyShare,
+    ProxyShown,
+    ReleaseShown,
+    ServiceShown,
+    StepShown,
+    TypeShown,
+    VerdictShown,
+)
 from controlplane.xds.messages import Node
-from controlplane.xds.view import StreamView
+from controlplane.xds.version import Version
+from controlplane.xds.view import StreamView, TypeView
 
 NO_COUNTS: Counts = (0, 0, 0, 0)
 
@@ -126,7 +136,9 @@ def _shares(state: ReleaseState, watch: Watch, propagation: Propagation) -> tupl
     return tuple(shares)
 
 
-def show_proxy(view: StreamView, publisher: Publisher, quarantined: Mapping[str, str]) -> ProxyShown:
+def show_proxy(
+    view: StreamView, publisher: Publisher, quarantined: Mapping[str, str], now: datetime
+) -> ProxyShown:
     """Return one stream's proxy."""
     node = view.node or Node("?")
     refused = publisher.refused(view)
@@ -145,10 +157,34 @@ def show_proxy(view: StreamView, publisher: Publisher, quarantined: Mapping[str,
         id=node.id,
         fleet=view.group or "-",
         address=view.peer.address,
+        identity=view.peer.identities,
         version=".".join(map(str, node.version)) if node.version else "-",
         protocol=view.variant,
         connected_at=view.since,
         state=state,
         problems=problems,
         statistics=quarantined.get(node.id, "ok"),
+        types=tuple(_type(each, now) for each in view.types),
     )
+
+
+def _type(view: TypeView, now: datetime) -> TypeShown:
+    names = str(len(view.names)) if view.names else ""
+    error, since = view.error, view.waiting_since
+    return TypeShown(
+        type=view.type_url.rpartition(".")[2],
+        asked="+".join(filter(None, ("*" if view.wildcard else "", names))) or "0",
+        resources=len(view.acked),
+        sent=_newest(view.sent),
+        sent_at=view.sent_at,
+        acked=_newest(view.acked),
+        acked_at=view.acked_at,
+        nacked="" if error is None else str(error.version or "several"),
+        nacked_at=error.at if error is not None else None,
+        gated=len(view.gated),
+        waiting_seconds=(now - since).total_seconds() if since is not None else None,
+    )
+
+
+def _newest(versions: Mapping[str, Version]) -> str:
+    return str(max(versions.values(), key=lambda version: version.revision, default=""))

@@ -25,6 +25,7 @@ from controlplane.release.decide import (
     dated,
     decide,
     restart_step,
+    with_gate,
 )
 from controlplane.release.ports import Change, Json, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.state import Phase, ReleaseState, Stage
@@ -123,7 +124,7 @@ class Loop:
         self.readings.pop(release, None)
 
     async def run(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        """Tick until cancelled. A store that fails stops decisions, never the process."""
+        """Tick until cancelled. A failure stops decisions, never the process: proxies keep being served."""
         while True:
             began = time.monotonic()
             try:
@@ -134,6 +135,10 @@ class Loop:
                 if not self.failure:
                     log.error("store failed, no decisions", error=str(error))
                 self.failure = str(error)
+            except Exception as error:
+                # A bug, or an input that nobody foresaw. Nothing was committed; the next tick starts afresh.
+                log.exception("tick failed, no decisions")
+                self.failure = f"the tick fails: {error!r}"
             await asyncio.sleep(max(0.05, self._interval.total_seconds() - (time.monotonic() - began)))
 
     async def tick(self, now: datetime, monotonic: float) -> None:
@@ -144,13 +149,11 @@ class Loop:
         """
         async with self.lock:
             world = await self._store.world()
-            elapsed = (
-                timedelta(seconds=monotonic - self._ticked_at)
-                if self._ticked_at is not None
-                else timedelta(0)
-            )
             # By the monotonic clock: a wall clock that jumps must not make an interval long or negative.
-            start = now - (elapsed if self._ticked_at is not None else self._interval)
+            since = None if self._ticked_at is None else timedelta(seconds=monotonic - self._ticked_at)
+            # A process that was stopped for an hour has not judged for an hour.
+            elapsed = timedelta(0) if since is None else min(since, 2 * self._interval)
+            start = now - (self._interval if since is None else since)
             observed, cursors = self._statistics.observe(world, start, now)
             busy = {state.service: state.name for state in world.releases.values() if state.active}
             steps = self._decide_all(_Moment(now, elapsed, world, observed, busy))
@@ -215,12 +218,15 @@ class Loop:
         observation = at.observed.get(state.service)
         learned = self._learned.get(state.service, Learned())
         propagation = self._proxies.propagation(at.world, state.service)
+        if state.active:
+            state, propagation = with_gate(state, propagation, at.elapsed)
         stale = _stale(observation, self._observed_at)
         watch = self.watches.get(state.name, Watch())
         verdicts: tuple[Verdict, ...] = ()
         split = watching.SplitSeen()
         if state.phase in IN_PROGRESS:
-            if observation is not None and self._observed_at is not None:
+            if observation is not None:
+                # The first interval after a restart has what was counted meanwhile; it may roll back.
                 settled = state.stage is not Stage.PROPAGATE and state.elapsed >= self._settle
                 counting = state.stage is Stage.JUDGE and not stale and not state.halt
                 watch = watching.fold(watch, learned, observation, state, settled=settled, counting=counting)

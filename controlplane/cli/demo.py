@@ -21,7 +21,14 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     fault: Annotated[str, typer.Option(help=FAULT_HELP)] = "none",
-    rps: Annotated[float, typer.Option(min=1, max=2000, help="Requests per second of all users.")] = 200,
+    rps: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            max=2000,
+            help="Requests per second of all users; with few, a proof takes longer than --seconds.",
+        ),
+    ] = 200,
     proxies: Annotated[int, typer.Option(min=1, max=8, help="How many Envoys.")] = 2,
     pace: Annotated[
         str, typer.Option(help="fast: seconds per step; real: as one would release a service.")
@@ -35,6 +42,7 @@ def demo(
 ) -> None:
     """Run a release on real Envoys with simulated users, and show it live."""
     import asyncio
+    import signal
 
     from rich.console import Console
 
@@ -42,7 +50,7 @@ def demo(
     from controlplane.app.serving import ServeError
     from controlplane.demo.envoys import EnvoyError
     from controlplane.demo.fault import Fault
-    from controlplane.demo.report import last_line
+    from controlplane.demo.report import Facts, last_line
     from controlplane.demo.run import Options, run
 
     if pace not in ("fast", "real"):
@@ -55,11 +63,18 @@ def demo(
     console = Console()
     shown = headless or not console.is_terminal
     options = Options(what, rps, proxies, "fast" if pace == "fast" else "real", seconds, shown, seed)
+
+    async def main() -> tuple[Facts, bool]:
+        stop = asyncio.Event()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(name, stop.set)
+        return await run(options, console, stop), stop.is_set()
+
     try:
-        facts = asyncio.run(run(options, console))
+        facts, interrupted = asyncio.run(main())
     except (EnvoyError, ServeError) as error:
         raise CommandError(str(error)) from None
-    except KeyboardInterrupt:
-        raise CommandError("interrupted", 130) from None
     if as_json:
         print(last_line(facts), flush=True)
+    if interrupted:
+        raise CommandError("interrupted", 130)

@@ -27,11 +27,14 @@ def validate(paths: Paths) -> None:
     """Check documents without a server: every mistake at once, as file:line:column."""
     from controlplane.policy.loading import load
 
-    loaded = load(_read(paths))
+    files = _read(paths)
+    if not files:
+        raise CommandError(f"no YAML file in {', '.join(map(str, paths))}")
+    loaded = load(files)
     for problem in loaded.problems:
         console.line(str(problem))
     if loaded.errors:
-        raise CommandError(f"{len(loaded.errors)} mistake{'s' if len(loaded.errors) > 1 else ''}")
+        raise CommandError(_mistakes(len(loaded.errors)))
     counts = Counter(kind for kind, _ in loaded.catalog.entries)
     console.line(
         f"ok: {', '.join(f'{kind} {count}' for kind, count in sorted(counts.items())) or 'no documents'}"
@@ -67,7 +70,7 @@ def apply(
     for document in applied.accepted:
         console.line(f"accepted {document}")
     if applied.problems:
-        raise CommandError(f"{len(applied.problems)} mistakes; the last good documents stay in force")
+        raise CommandError(f"{_mistakes(len(applied.problems))}; the last good documents stay in force")
     if not applied.accepted:
         console.line(f"nothing changed, generation {applied.generation}")
 
@@ -112,6 +115,10 @@ def bootstrap(
     except ValueError as error:
         raise CommandError(str(error), 2) from None
     console.line(yaml.safe_dump(built, sort_keys=False, width=110).rstrip())
+
+
+def _mistakes(count: int) -> str:
+    return f"{count} mistake{'s' if count > 1 else ''}"
 
 
 def _read(paths: list[Path]) -> dict[str, bytes | Problem]:

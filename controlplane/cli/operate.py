@@ -47,7 +47,7 @@ def release(
 def switch(
     service: str, version: str, reason: Reason = "", actor: Actor = "", server: Server = DEFAULT_SERVER
 ) -> None:
-    """Make VERSION of SERVICE stable at once; a release in progress is rolled back."""
+    """Make VERSION of SERVICE stable at once; a release of it is promoted, any other rolled back."""
     act = Switch(version=version, actor=actor or me(), reason=reason)
     shown = post(server, f"/v1/services/{service}/switch", act, ServiceShown)
     console.line(f"service {shown.name}: stable is {shown.stable}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from controlplane.cli.client import CommandError
+
+if TYPE_CHECKING:
+    from controlplane.server.tls import TlsFiles
 
 
 def register(app: typer.Typer) -> None:
@@ -28,17 +31,39 @@ def serve(
     interval: Annotated[
         str, typer.Option(help="How often proxies push statistics, as in their bootstrap.")
     ] = "5s",
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate chain of the xDS port, read again when it changes.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="Who signs the proxies' certificates; without one, nobody gets in.")
+    ] = None,
+    require_identity: Annotated[
+        bool, typer.Option("--require-identity", help="A proxy's certificate must have its node id.")
+    ] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow plain text on --xds beyond loopback.")
+    ] = False,
+    streams_per_peer: Annotated[
+        int, typer.Option(min=1, help="Streams that one certificate, or one host, may open.")
+    ] = 10_000,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_json: Annotated[bool, typer.Option("--log-json", help="Logs as JSON lines.")] = False,
 ) -> None:
     """Serve configuration to Envoys, follow their statistics, decide releases."""
     import asyncio
+    import os
     import signal
+    from datetime import timedelta
+
+    # gRPC's C core would add lines of its own to what is said here; it reads this when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
     from controlplane.app import logs
     from controlplane.app.serving import ServeError, Settings, serving
     from controlplane.policy.values import parse_duration
     from controlplane.release.ports import StoreError
+    from controlplane.server.streams import Limits
 
     if log_level not in ("debug", "info", "warning", "error"):
         raise CommandError(f"--log-level: {log_level!r} is not known; known: debug, info, warning, error", 2)
@@ -48,8 +73,12 @@ def serve(
         every = parse_duration(interval)
     except ValueError as error:
         raise CommandError(f"--interval: {error}", 2) from None
+    if every < timedelta(milliseconds=100):
+        raise CommandError(f"--interval: {interval} is less than 100ms", 2)
+    tls = _tls(tls_cert, tls_key, client_ca, require_identity=require_identity)
     logs.configure(log_level, as_json=log_json)
-    settings = Settings(data, policies, xds, http, every)
+    limits = Limits(streams_per_peer=streams_per_peer)
+    settings = Settings(data, policies, xds, http, every, tls, insecure, require_identity, limits)
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -67,3 +96,17 @@ def serve(
         asyncio.run(main())
     except (ServeError, StoreError) as error:
         raise CommandError(str(error)) from None
+
+
+def _tls(
+    certificate: Path | None, key: Path | None, client_ca: Path | None, *, require_identity: bool
+) -> TlsFiles | None:
+    from controlplane.server.tls import TlsFiles
+
+    if require_identity and client_ca is None:
+        raise CommandError("--require-identity: needs --client-ca, which proves who a proxy is", 2)
+    if certificate is not None and key is not None:
+        return TlsFiles(certificate, key, client_ca)
+    if certificate is not None or key is not None or client_ca is not None:
+        raise CommandError("TLS needs both --tls-cert and --tls-key", 2)
+    return None

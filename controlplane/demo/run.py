@@ -46,8 +46,8 @@ class Options:
     seed: int = 0
 
 
-async def run(options: Options, console: Console) -> Facts:
-    """Run the demo to its end and return what happened.
+async def run(options: Options, console: Console, stop: asyncio.Event | None = None) -> Facts:
+    """Run the demo to its end, or until ``stop``, and return what happened.
 
     Raises:
         EnvoyError: If there is no Envoy, or one does not come up.
@@ -76,7 +76,7 @@ async def run(options: Options, console: Console) -> Facts:
             await world.load.start()
             await asyncio.sleep(WARM_UP)
             await _apply(server.plane, text)
-            return await _watch(options, console, world, server.plane)
+            return await _watch(options, console, world, server.plane, stop or asyncio.Event())
 
 
 async def _apply(plane: Plane, text: str) -> None:
@@ -85,7 +85,9 @@ async def _apply(plane: Plane, text: str) -> None:
         raise AssertionError(f"the demo's own documents are wrong: {applied.problems}")
 
 
-async def _watch(options: Options, console: Console, world: World, plane: Plane) -> Facts:
+async def _watch(
+    options: Options, console: Console, world: World, plane: Plane, stop: asyncio.Event
+) -> Facts:
     began = time.monotonic()
     view = LineView(console) if options.headless else LiveView(console)
     with view:
@@ -93,7 +95,8 @@ async def _watch(options: Options, console: Console, world: World, plane: Plane)
             shown = plane.release(RELEASE)
             records = await plane.records(RELEASE, 200)
             await world.enter(shown.phase)
-            over = shown.phase in _ENDS or time.monotonic() - began >= options.seconds
+            late = time.monotonic() - began >= options.seconds
+            over = shown.phase in _ENDS or late or stop.is_set()
             if over:
                 # What the users still have under way belongs to the story, too.
                 await world.load.stop()
@@ -110,11 +113,13 @@ def _facts(shown: ReleaseShown, records: tuple[Record, ...], world: World) -> Fa
     rollback = next((r for r in records if r.action == "rollback"), None)
     decisive = {"promoted": "promote", "rolled_back": "rollback"}.get(outcome)
     deciding = next((r for r in reversed(records) if r.action == decisive), None)
-    if deciding is not None:
+    if deciding is not None and outcome == "promoted":
+        reason = Reason("", "", deciding.reason)
+    elif deciding is not None:
         condition, _, segment = str(deciding.numbers.get("code", "")).partition("/")
         reason = Reason(_METRICS.get(condition, condition.partition(" ")[0]), segment, deciding.reason)
     else:
-        reason = Reason(shown.hold, "", shown.because)
+        reason = Reason("", "", f"{shown.hold}: {shown.because}" if shown.hold else shown.because)
     decided = rollback.at if rollback else None
     return Facts(
         outcome=outcome,

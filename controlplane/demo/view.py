@@ -36,7 +36,7 @@ _PHASES = {
 }
 _DIM = "bright_black"
 _BAR = 24
-_WIDTH = 100
+_WIDTH, _WIDEST = 100, 150
 
 
 class LiveView:
@@ -56,7 +56,8 @@ class LiveView:
 
     def show(self, status: DemoStatus) -> None:
         """Draw the status."""
-        self._live.update(draw(status), refresh=True)
+        width = min(self._live.console.width, _WIDEST)
+        self._live.update(draw(status, width), refresh=True)
 
 
 class LineView:
@@ -92,11 +93,11 @@ class LineView:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def draw(status: DemoStatus) -> RenderableType:
-    """Return the whole picture, at most _WIDTH columns wide."""
+def draw(status: DemoStatus, width: int = _WIDTH) -> RenderableType:
+    """Return the whole picture, at most ``width`` columns wide."""
     parts: list[RenderableType] = [
         _title(status),
-        Padding(_ladder(status), (1, 0, 0, 0)),
+        Padding(_ladder(status, width), (1, 0, 0, 0)),
         Padding(_proxies(status), (1, 0, 0, 0)),
         Padding(_evidence(status), (1, 0, 0, 0)),
         Padding(_users(status), (1, 0, 0, 0)),
@@ -120,7 +121,7 @@ def draw(status: DemoStatus) -> RenderableType:
                 (1, 0, 0, 0),
             )
         )
-    return Panel(Group(*parts), border_style=_DIM, box=box.ROUNDED, padding=(0, 2), width=_WIDTH)
+    return Panel(Group(*parts), border_style=_DIM, box=box.ROUNDED, padding=(0, 2), width=width)
 
 
 def _position(status: DemoStatus) -> str:
@@ -129,7 +130,8 @@ def _position(status: DemoStatus) -> str:
     return f" {status.step}/{len(status.steps)} {status.steps[status.step - 1].name}"
 
 
-def _title(status: DemoStatus) -> Table:
+def _title(status: DemoStatus) -> RenderableType:
+    """Draw the release and where it is, then on lines of their own the fault and what it is doing."""
     left = Text.assemble(
         (status.service, "bold"),
         ("  ", ""),
@@ -142,22 +144,26 @@ def _title(status: DemoStatus) -> Table:
         (f"{status.phase}{_position(status)}", f"bold {_PHASES.get(status.phase, 'yellow')}"),
         (f"   {_clock(status.seconds)}", _DIM),
     )
-    table = Table.grid(expand=True)
-    table.add_column(justify="left", no_wrap=True, overflow="ellipsis")
-    table.add_column(justify="right", no_wrap=True)
+    fault = Text(f"fault {status.fault}", "magenta") if status.fault != "none" else Text("no fault", _DIM)
+    return Group(_sides(left, right), _sides(Text(status.activity, _DIM), fault))
+
+
+def _sides(left: Text, right: Text) -> Table:
+    """Set two texts at the edges of one line; only the left one is ever cut."""
+    table = Table.grid(expand=True, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column(justify="right", no_wrap=True, min_width=right.cell_len)
     table.add_row(left, right)
-    fault = (f"fault {status.fault}", "magenta") if status.fault != "none" else ("no fault", _DIM)
-    table.add_row(Text(status.activity, style=_DIM), Text.assemble(fault))
     return table
 
 
-def _ladder(status: DemoStatus) -> Table:
+def _ladder(status: DemoStatus, width: int) -> Table:
     """Draw the steps side by side: mark and line, name, share, segment."""
     table = Table.grid(expand=True)
     for _ in status.steps:
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     rails, names, shares, segments = [], [], [], []
-    cell = (_WIDTH - 6) // max(1, len(status.steps))
+    cell = (width - 6) // max(1, len(status.steps))
     for number, step in enumerate(status.steps, 1):
         sign, style = _MARKS[step.mark]
         rail = "green" if step.mark == "done" else _DIM

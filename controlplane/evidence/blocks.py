@@ -1,6 +1,7 @@
 """One interval, cut into blocks: what both versions saw in one proxy group and segment.
 
 A row is ``(requests, *counters)``: errors, client errors, then requests slower than each edge of EDGES_MS.
+Source: docs/decision-rule.md, "Blocks" and "Segments at 100 %".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A limit fails when the canary breaks it and is worse than the concurrent baseline: each interval counts only
 for the lesser of the evidence against the limit and against the baseline. So a breach of both never fails.
-Source: docs/decision-rule.md, section 5.5, "absolute SLO".
+Source: docs/decision-rule.md, "Rollback evidence: absolute limits".
 """
 
 from __future__ import annotations

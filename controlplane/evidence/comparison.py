@@ -1,7 +1,7 @@
 """Error rates against the concurrent baseline.
 
 Rollback evidence is conditional on the errors of both versions together, so drift and shared outages cancel.
-Source: docs/decision-rule.md, sections 5.3 and 5.5.
+Source: docs/decision-rule.md, "Rollback evidence: errors" and "Promotion evidence".
 """
 
 from __future__ import annotations

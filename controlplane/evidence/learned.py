@@ -1,7 +1,7 @@
 """What the baseline's past teaches: its rates, and how unevenly its errors arrive.
 
 Only what is past may judge the present: learn an observation after it was folded. Each figure is kept for
-every counter of a row. Source: docs/decision-rule.md, section 5.2.
+every counter of a row. Source: docs/decision-rule.md, "What the past teaches".
 """
 
 from __future__ import annotations

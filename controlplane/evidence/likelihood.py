@@ -1,6 +1,7 @@
 """The formulas: likelihood ratios of one block, mixtures of evidence, evidence of no harm.
 
-All evidence is kept as natural logarithms. Source: docs/decision-rule.md, section 5.
+All evidence is kept as natural logarithms.
+Source: docs/decision-rule.md, "Rollback evidence" and "Promotion evidence".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A canary that is ``g`` times as slow is past an edge as often as the baseline is past ``edge / g``; so a
 margin in time is a ratio of counts. Body and tail are two metrics: both must pass.
-Source: docs/decision-rule.md, section 5.4.
+Source: docs/decision-rule.md, "Rollback evidence: latency" and "Promotion evidence".
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Catalog:
         if service.user.otherwise:
             return service.user.otherwise
         kinds = {listener.kind for name in service.fleets for listener in self.fleet(name).listeners}
-        return "generate" if kinds == {"edge"} else "random"
+        return "generate" if kinds - {"grpc"} == {"edge"} else "random"
 
     def digests(self) -> dict[Key, str]:
         """Return a hash of each document's content; its place in a file does not count."""

@@ -75,6 +75,10 @@ def _fleet(raw: Raw) -> Iterator[Finding]:
     listeners = _items(raw.get("listeners"))
     for key in ("name", "address"):
         yield from _twice(((("listeners", i, key), v) for i, v in _field(listeners, key)), key)
+    alone = next((i for i, kind in _field(listeners, "kind") if kind == "grpc"), None)
+    if alone is not None and len(listeners) > 1:
+        text = "is grpc, and there are other listeners; gRPC clients are a fleet of their own"
+        yield Finding(("listeners", alone, "kind"), text)
 
 
 def _service(raw: Raw) -> Iterator[Finding]:

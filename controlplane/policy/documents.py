@@ -89,11 +89,19 @@ class Nodes(Model):
 
 
 class Listener(Model):
-    """One port on which the fleet's proxies take requests."""
+    """One port on which the fleet's proxies take requests; gRPC clients without a proxy have none."""
 
     name: Name
-    address: IpAddress
-    kind: Literal["edge", "local"] = "edge"
+    address: IpAddress | None = None
+    kind: Literal["edge", "local", "grpc"] = "edge"
+
+    @model_validator(mode="after")
+    def _has_its_address(self) -> Self:
+        if self.kind == "grpc" and self.address is not None:
+            raise ValueError("has an address; gRPC clients listen nowhere, so kind grpc takes none")
+        if self.kind != "grpc" and self.address is None:
+            raise ValueError(f"has no address; kind {self.kind} needs one")
+        return self
 
 
 class Propagate(Model):
@@ -111,6 +119,11 @@ class Fleet(Model):
     nodes: Nodes
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1)]
     propagate: Propagate = Propagate()
+
+    @property
+    def grpc(self) -> bool:
+        """True for gRPC clients, which have no proxy."""
+        return any(listener.kind == "grpc" for listener in self.listeners)
 
 
 # --- Segment ----------------------------------------------------------------------------------------------

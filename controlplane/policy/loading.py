@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from controlplane.policy.catalog import Catalog, Entry, references
 from controlplane.policy.documents import Document, Fleet, Key, Match, Policy, Release, Segment, Service
+from controlplane.policy.grpc_clients import findings as grpc_findings
+from controlplane.policy.grpc_clients import grpc_fleets
+from controlplane.policy.grpc_clients import warnings as grpc_warnings
 from controlplane.policy.problems import Finding, Path, Problem, meant, written
 from controlplane.policy.segments import headers
 from controlplane.policy.validation import Checked, validate
@@ -141,6 +144,11 @@ class _Intake:
     def _broken(self) -> Iterator[tuple[Key, Finding]]:
         """Yield fresh documents that name what is not there, or what is refused."""
         current = self._current()
+
+        def find(kind: str, name: str) -> Document | None:
+            entry = current.get((kind, name))
+            return entry.document if entry else None
+
         for key, (_, entry) in self.fresh.items():
             changed = key not in self.last.entries or self.last.entries[key].document != entry.document
             for reference in references(entry.document):
@@ -154,6 +162,7 @@ class _Intake:
                     text = f"{kind} {name!r} cannot be read; {current[named].file} has a mistake"
                 yield key, Finding(reference.path, text)
             yield from ((key, finding) for finding in _version_findings(entry.document, current))
+            yield from ((key, finding) for finding in grpc_findings(entry.document, find))
 
     def _clashes(self) -> Iterator[tuple[Key, Finding]]:
         """Yield fresh documents that take what another has: a claim of a service, the nodes of a fleet."""
@@ -206,7 +215,9 @@ def _claim_text(claim: tuple[str, ...]) -> str:
 def _warnings(document: Document, catalog: Catalog) -> Iterator[Finding]:
     match document:
         case Service():
-            yield from _identity_warnings(document, catalog)
+            if len(grpc_fleets(document, catalog.get)) < len(document.fleets):
+                yield from _identity_warnings(document, catalog)
+            yield from grpc_warnings(document, catalog.get)
         case Segment():
             yield from _header_warnings(("match",), document.match, catalog)
         case Policy():

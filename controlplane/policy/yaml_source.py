@@ -108,8 +108,7 @@ def read(file: str, data: bytes) -> tuple[tuple[Source, ...], tuple[Problem, ...
 
 def _text(data: bytes) -> str:
     if len(data) > MAX_BYTES:
-        size = f"{len(data) / 1024:.0f} KB" if len(data) < 2**20 else f"{len(data) / 2**20:.1f} MB"
-        raise _RefusedError((1, 1), f"has {size}; a file has at most {MAX_BYTES // 1024} KB")
+        raise _RefusedError((1, 1), f"is too large; a file has at most {MAX_BYTES // 1024} KB")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

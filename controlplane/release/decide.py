@@ -11,7 +11,7 @@ Order of the questions, each stage only after the one before it:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from controlplane.evidence.verdict import Outcome, Verdict
@@ -19,6 +19,7 @@ from controlplane.policy.values import format_duration, format_share
 from controlplane.release.state import Action, Phase, ReleaseState, Stage, transition
 
 NOTHING = timedelta(0)
+GRACE = 10.0  # seconds that a proxy may be away and still count; by our bootstrap it is back within 5
 NEW_STEP = frozenset({Action.START, Action.ADVANCE, Action.GUARD})
 ALONE = timedelta(minutes=1)
 
@@ -31,6 +32,7 @@ class Propagation:
         live: Connected proxies of the service's fleets, sorted.
         acked: Those of them that acknowledged every resource of the service as it is wanted.
         nacked: (proxy, what and why) of those that refused one.
+        absent: Proxies of the gate set that are not connected now: what they have is unknown.
         at_least: Share of ``live`` that must have acknowledged, parts per million.
         within: How long that may take before it counts as late.
     """
@@ -38,6 +40,7 @@ class Propagation:
     live: tuple[str, ...] = ()
     acked: tuple[str, ...] = ()
     nacked: tuple[tuple[str, str], ...] = ()
+    absent: tuple[str, ...] = ()
     at_least: int = 1_000_000
     within: timedelta = timedelta(seconds=30)
 
@@ -45,16 +48,14 @@ class Propagation:
     def waiting(self) -> tuple[str, ...]:
         """Proxies that have neither acknowledged nor refused."""
         refused = {proxy for proxy, _ in self.nacked}
-        return tuple(p for p in self.live if p not in self.acked and p not in refused)
+        behind = (p for p in self.live if p not in self.acked and p not in refused)
+        return (*behind, *(f"{p} (not connected)" for p in self.absent))
 
     @property
     def complete(self) -> bool:
-        """True if enough of the live proxies have acknowledged and none has refused."""
-        return (
-            bool(self.live)
-            and not self.nacked
-            and len(self.acked) * 1_000_000 >= len(self.live) * self.at_least
-        )
+        """True if enough of the proxies have acknowledged and none has refused."""
+        members = len(self.live) + len(self.absent)
+        return bool(self.live) and not self.nacked and len(self.acked) * 1_000_000 >= members * self.at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,26 @@ class Decision:
 SUSPICIOUS = 10.0  # e-value from which nothing advances, whatever else has passed
 
 
+def with_gate(
+    state: ReleaseState, propagation: Propagation, elapsed: timedelta
+) -> tuple[ReleaseState, Propagation]:
+    """Return the state with its gate set brought up to date, and the propagation with who is away.
+
+    A proxy that joins is in the set at once; one that leaves drops out after a grace. It does not run while
+    the control plane is away, whose first ``elapsed`` is zero: nobody is taken for gone because it was.
+    """
+    away = dict(state.gate) | dict.fromkeys(propagation.live, 0.0)
+    for proxy in away.keys() - set(propagation.live):
+        away[proxy] += elapsed.total_seconds()
+    gate = tuple(sorted((proxy, seconds) for proxy, seconds in away.items() if seconds <= GRACE))
+    absent = tuple(proxy for proxy, _ in gate if proxy not in propagation.live)
+    return state.model_copy(update={"gate": gate}), replace(propagation, absent=absent)
+
+
 def decide(state: ReleaseState, seen: Seen) -> Decision:
     """Return what happens to a release now.
 
-    Source: DESIGN "How a release runs"; docs/decision-rule.md.
+    Source: DESIGN "How a release runs"; docs/decision-rule.md, "Thresholds".
     """
     match state.phase:
         case Phase.WAITING:
@@ -140,9 +157,9 @@ def _waiting(state: ReleaseState, seen: Seen) -> Decision:
 
 def _rolling_back(state: ReleaseState, propagation: Propagation) -> Decision:
     acked, live = len(propagation.acked), len(propagation.live)
-    if live and acked == live:
+    if live and acked == live and not propagation.absent:
         return Decision(Action.FINISH, "rolled-back", f"{acked} of {live} proxies acknowledged")
-    if not live:
+    if not live and not propagation.absent:
         # After a restart the proxies take a moment to return; none for a minute means that none is left.
         if state.elapsed >= ALONE:
             return Decision(Action.FINISH, "rolled-back", "no proxy is connected")
@@ -343,7 +360,8 @@ def next_action(state: ReleaseState) -> Action:
         return Action.START
     if state.phase is Phase.GUARDING:
         return Action.PROMOTE
-    return Action.GUARD if state.step + 1 >= state.steps else Action.ADVANCE
+    last = state.phase is Phase.PROGRESSING and state.step + 1 >= state.steps
+    return Action.GUARD if last else Action.ADVANCE
 
 
 def describe_step(state: ReleaseState, step: int) -> str:

@@ -94,6 +94,7 @@ class ReleaseState(Model):
         judged: Time of judging in this step that counted: fresh data, verified split, nothing held.
         elapsed: Time in this stage, by the monotonic clock.
         running: Time since the start, by the monotonic clock.
+        gate: Proxies that must acknowledge the present step, each with the seconds that it has been away.
         canary_endpoints: Addresses of the canary when the step began.
         revision: How often it was written; a writer must have read the newest.
     """
@@ -115,6 +116,7 @@ class ReleaseState(Model):
     judged: timedelta = timedelta(0)
     elapsed: timedelta = timedelta(0)
     running: timedelta = timedelta(0)
+    gate: tuple[tuple[str, float], ...] = ()
     canary_endpoints: tuple[str, ...] = ()
     created_at: datetime
     started_at: datetime | None = None
@@ -168,7 +170,7 @@ def transition(state: ReleaseState, action: Action) -> Phase:
         return TRANSITIONS[state.phase, action]
     except KeyError:
         allowed = sorted({str(a) for phase, a in TRANSITIONS if phase is state.phase} - {"proceed", "finish"})
-        hint = (
-            f"possible: {', '.join(allowed)}" if allowed else "it has ended; `turnout release` starts another"
-        )
+        hint = f"possible: {', '.join(allowed)}" if allowed else "it ends by itself"
+        if state.ended:
+            hint = "it has ended; `turnout release` starts another"
         raise NotAllowedError(f"release {state.name!r} is {state.phase}: cannot {action}; {hint}") from None

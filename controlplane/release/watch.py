@@ -11,7 +11,7 @@ from controlplane.evidence.account import Stage as Setting
 from controlplane.evidence.evidence import Evidence
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Observation
-from controlplane.evidence.split import Agreement, check_split
+from controlplane.evidence.split import LATE, Agreement, check_split
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import ANONYMOUS, EVERYONE
 from controlplane.policy.latency import edge_index
@@ -171,7 +171,8 @@ def split_seen(watch: Watch, state: ReleaseState) -> SplitSeen:
                 )
     split = step_split(state)
     rows = [counts for (_, segment), counts in watch.step.items() if segment == split.segment]
-    verdict = check_split(split.buckets / BUCKETS, sum(r[0] for r in rows), sum(r[2] for r in rows))
+    canary, baseline = sum(row[0] for row in rows), sum(row[2] for row in rows)
+    verdict = check_split(split.buckets / BUCKETS, canary, baseline, late=LATE * len(rows))
     match verdict.agreement:
         case Agreement.AGREES:
             return SplitSeen(agrees=True)

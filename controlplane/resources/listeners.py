@@ -41,6 +41,7 @@ def packed(message: Message) -> Any:
 
 def listener(document: Listener, scopes: Sequence[str]) -> ListenerMessage:
     """Return a listener that finds the scope of a request by the given values of its header, in order."""
+    assert document.address is not None  # it is one of a proxy
     manager = HttpConnectionManager(
         stat_prefix=document.name,
         http_filters=[HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router()))],

@@ -16,7 +16,18 @@ def cluster_name(service: str, version: str) -> str:
     return f"{service}{_SEPARATOR}{version}"
 
 
+def segment_cluster_name(service: str, version: str, segment: str) -> str:
+    """Return the name of the cluster of one version and segment, for clients that count by cluster."""
+    return _SEPARATOR.join((service, version, segment))
+
+
 def cluster_version(cluster: str) -> tuple[str, str] | None:
     """Return service and version of a cluster that is ours, or None."""
     service, separator, version = cluster.partition(_SEPARATOR)
     return (service, version) if separator else None
+
+
+def segment_cluster(cluster: str) -> tuple[str, str, str] | None:
+    """Return service, version and segment of such a cluster that is ours, or None."""
+    parts = cluster.split(_SEPARATOR)
+    return (parts[0], parts[1], parts[2]) if len(parts) == 3 else None

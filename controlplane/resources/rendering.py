@@ -68,7 +68,7 @@ def render(
         name not in before or before[name].service.routes != by_name[name].service.routes for name in changed
     )
     grouped = old.groups if old and not moved else groups({n: _hosts(t) for n, t in by_name.items()})
-    make = _Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
+    make = Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
     resources = {
         **_clusters(make, [before[n] for n in before if n in gone or n in changed], by_name, changed, old),
         **_routes(make, grouped, by_name, set(changed), old),
@@ -81,7 +81,7 @@ def render(
 
 
 @dataclass(frozen=True, slots=True)
-class _Maker:
+class Maker:
     """Makes resources; one with the content of a former one is that one."""
 
     revision: int
@@ -96,6 +96,7 @@ class _Maker:
         follows: Ref | None = None,
         hollow: bool = False,
     ) -> Resource:
+        """Return a resource with this message, and with what it needs and follows."""
         body = message.SerializeToString(deterministic=True)
         digest = content_hash((body,))
         former = self.former.of(type_url).get(name)
@@ -119,7 +120,7 @@ def _versions(traffic: ServiceTraffic) -> list[str]:
 
 
 def _clusters(
-    make: _Maker,
+    make: Maker,
     stale: Sequence[ServiceTraffic],
     services: Mapping[str, ServiceTraffic],
     changed: Sequence[str],
@@ -136,11 +137,11 @@ def _clusters(
         for version in _versions(services[service]):
             _cluster(make, services[service], version, clusters, endpoints)
     found = {CLUSTER: clusters, ENDPOINT: endpoints}
-    return {type_url: _same(table, old, type_url) for type_url, table in found.items()}
+    return {type_url: same(table, old, type_url) for type_url, table in found.items()}
 
 
 def _cluster(
-    make: _Maker,
+    make: Maker,
     traffic: ServiceTraffic,
     version: str,
     clusters: dict[str, Resource],
@@ -161,7 +162,7 @@ def _cluster(
         )
 
 
-def _same(table: Table, old: Rendering | None, type_url: str) -> Table:
+def same(table: Table, old: Rendering | None, type_url: str) -> Table:
     """Return the old table itself if nothing in it changed: whoever compares snapshots sees it at once."""
     former = old.snapshot.of(type_url) if old else {}
     same = len(table) == len(former) and all(former.get(name) is table[name] for name in table)
@@ -172,7 +173,7 @@ def _same(table: Table, old: Rendering | None, type_url: str) -> Table:
 
 
 def _routes(
-    make: _Maker,
+    make: Maker,
     grouped: Mapping[str, tuple[str, ...]],
     services: Mapping[str, ServiceTraffic],
     changed: set[str],
@@ -189,7 +190,7 @@ def _routes(
         needs = frozenset(ref for traffic in traffics for ref in _needs(traffic))
         routes[name] = make(ROUTE, name, _route_configuration(name, traffics), needs)
         scopes[name] = make(SCOPED_ROUTE, name, _scope(name))
-    return {SCOPED_ROUTE: _same(scopes, old, SCOPED_ROUTE), ROUTE: routes}
+    return {SCOPED_ROUTE: same(scopes, old, SCOPED_ROUTE), ROUTE: routes}
 
 
 def _route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:
@@ -234,7 +235,7 @@ def _scope(name: str) -> ScopedRouteConfiguration:
 
 
 def _listeners(
-    make: _Maker,
+    make: Maker,
     fleet: Fleet,
     grouped: Mapping[str, tuple[str, ...]],
     services: Mapping[str, ServiceTraffic],

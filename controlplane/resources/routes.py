@@ -66,8 +66,8 @@ def _alternative(traffic: ServiceTraffic, split: Split, path: str, condition: Co
     else:
         match.path_separated_prefix = path
     draw = _clusters(traffic, split.canary)
-    user = _metadata(traffic, split.segment)
-    anonymous = user if traffic.anonymous == "generate" else _metadata(traffic, ANONYMOUS)
+    user = route_metadata(traffic, split.segment)
+    anonymous = user if traffic.anonymous == "generate" else route_metadata(traffic, ANONYMOUS)
     found = sources(traffic)
     if whole(split):
         if found and traffic.anonymous != "generate":
@@ -146,7 +146,8 @@ def _salted(header: str, pattern: str, salt: str) -> RouteAction.HashPolicy:
     )
 
 
-def _metadata(traffic: ServiceTraffic, segment: str) -> Metadata:
+def route_metadata(traffic: ServiceTraffic, segment: str) -> Metadata:
+    """Return what a route says of itself: service, release, segment."""
     fields = Struct()
     fields.update({"release": traffic.release or "", "segment": segment, "service": traffic.service.name})
     return Metadata(filter_metadata={METADATA: fields})

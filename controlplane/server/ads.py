@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
@@ -22,6 +23,15 @@ SERVICES: Final = (
     ("envoy.service.route.v3.RouteDiscoveryService", "Routes", ROUTE),
     ("envoy.service.route.v3.ScopedRoutesDiscoveryService", "ScopedRoutes", SCOPED_ROUTE),
 )
+
+
+async def stop(server: grpc.aio.Server, xds: XdsServer, seconds: float) -> None:
+    """Stop gracefully: take in nothing new (GOAWAY), end the streams over some seconds, then connections."""
+    stopping = asyncio.ensure_future(server.stop(grace=3 * seconds))
+    if xds.views():
+        await xds.drain(seconds)
+    await stopping
+
 
 _Behaviour = Callable[[Any, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[None]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from typing import Final
 
@@ -12,8 +13,9 @@ _MINUTE = 60_000  # milliseconds
 SERVER_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # Two servers on one port would share the proxies by chance, and neither would know.
     ("grpc.so_reuseport", 0),
-    # A delta client that reconnects lists every name and version: 20 000 of them are 2 MiB.
-    ("grpc.max_receive_message_length", 8 << 20),
+    # A delta client that reconnects lists every name and version: 10 000 names of 250 characters fit. More
+    # would let one hostile message (of a million empty entries) stop the loop for a tenth of a second.
+    ("grpc.max_receive_message_length", 3 << 20),
     ("grpc.max_send_message_length", -1),
     # Clients of the per-type services open several streams per proxy over one connection.
     ("grpc.max_concurrent_streams", 512),
@@ -39,15 +41,45 @@ class BindError(Exception):
     """The port cannot be listened on; the text says which and why."""
 
 
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``host:port``.
+
+    Raises:
+        BindError: If it is something else.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise BindError(f"{address!r} is not an address; write 'host:port'")
+    return host.strip("[]"), int(port)
+
+
+def loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address; of names, only localhost counts."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def bind(
-    server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None = None
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    credentials: grpc.ServerCredentials | None = None,
+    *,
+    insecure: bool = False,
 ) -> int:
     """Add a port to a server that was made with ``SERVER_OPTIONS``; return it (0 asks for a free one).
 
     Raises:
-        BindError: If the port is busy, or the address is not ours.
+        BindError: If the port is busy, or the address is not ours, or others could reach it in plain text
+            and ``insecure`` does not allow that.
     """
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if credentials is None and not insecure and not loopback(host):
+        raise BindError(
+            f"{address} is not loopback, and would be served in plain text without authentication"
+        )
     try:
         if credentials is None:
             bound = server.add_insecure_port(address)

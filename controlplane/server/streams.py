@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
 
-from controlplane.server.admission import Admission
+from controlplane.server.admission import Admission, Quota
 from controlplane.server.transport import Transport
 from controlplane.xds.delta import DeltaStream
 from controlplane.xds.messages import Node, ProtocolError
 from controlplane.xds.snapshot import Snapshot
 from controlplane.xds.sotw import SotwStream
-from controlplane.xds.stream import Stream
+from controlplane.xds.stream import Received, Stream
 from controlplane.xds.view import Nack, Peer, StreamView, Variant
 
 log = structlog.get_logger(__name__)
 
 GroupOf = Callable[[Node], str | None]
 Refusal = Callable[[Node, Peer], str | None]
+
+_STOPPING = ProtocolError("UNAVAILABLE", "the server is stopping")
+_LARGE = 128 << 10  # bytes of a request; a real Envoy's first one has 61 KB
+_LONG = 0.01  # seconds of taking in one request, after which its stream has to pause
+_PAUSE = 4  # times as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,48 @@ class Limits:
         first_requests: Streams admitted per second.
         write_timeout: Seconds that one write may take before the stream counts as stuck.
         behind_timeout: Seconds that a client which is ahead of this replica waits for it.
+        streams_per_peer: Streams of one certificate, or of one host without certificates. Generous, since a
+            fleet may share a certificate or stand behind one address.
     """
 
     first_requests: float = 2000.0
     write_timeout: float = 10.0
     behind_timeout: float = 5.0
+    streams_per_peer: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What to call when something happens on a stream, in the event loop; it must return at once.
+
+    Attributes:
+        connected: A stream has said which node it serves, and may have it.
+        acked: A client accepted a response of this type.
+        nacked: A client refused one.
+        ended: A stream is over.
+    """
+
+    connected: Callable[[StreamView], None] | None = None
+    acked: Callable[[StreamView, str], None] | None = None
+    nacked: Callable[[StreamView, str, Nack], None] | None = None
+    ended: Callable[[StreamView], None] | None = None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened since the start.
+
+    Attributes:
+        streams: Streams that were opened.
+        nacks: Responses that were refused.
+        unserved: Types that were asked for and that nobody serves; once per stream.
+        closed: Streams that were ended with an error by this server, by gRPC status.
+    """
+
+    streams: int = 0
+    nacks: int = 0
+    unserved: int = 0
+    closed: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True, eq=False)
@@ -46,8 +89,10 @@ class Session:
 
     stream: Stream
     transport: Transport
+    handler: asyncio.Task[object] | None  # what serves it
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     closing: ProtocolError | None = None
+    writing_since: float | None = None  # in the loop's time
 
     def close(self, reason: ProtocolError) -> None:
         """Have the writer end the stream with this status."""
@@ -62,8 +107,12 @@ class XdsServer:
         group_of: Names the group of a node, or None for an unknown one, which is held unanswered and listed.
         refusal: Says why a node may not be served to a peer (its certificate does not own the name), or None.
         changed: Called whenever a view may have changed; must return at once.
+        callbacks: Called at events of single streams.
         identifier: Name of this replica, in each response.
         clock: The time, in UTC.
+
+    Attributes:
+        counts: What happened since the start.
     """
 
     def __init__(
@@ -72,6 +121,7 @@ class XdsServer:
         *,
         refusal: Refusal = lambda _node, _peer: None,
         changed: Callable[[], None] = lambda: None,
+        callbacks: Callbacks = Callbacks(),
         identifier: str = "",
         limits: Limits = Limits(),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -79,12 +129,19 @@ class XdsServer:
         self._group_of = group_of
         self._refusal = refusal
         self._changed = changed
+        self._callbacks = callbacks
         self._identifier = identifier
         self._limits = limits
         self._clock = clock
         self._snapshots: dict[str, Snapshot] = {}
         self._sessions: dict[Session, None] = {}
         self._admission: Admission | None = None
+        self._large = asyncio.Lock()
+        self._quota = Quota(limits.streams_per_peer)
+        self._stopping = False
+        self.counts = Counts()
+        self._watch: asyncio.Task[None] | None = None
+        self._debug = log.bind().debug  # bound once: binding costs more than a message that nobody reads
 
     # -- for the application
 
@@ -116,21 +173,46 @@ class XdsServer:
         return tuple(session.stream.view() for session in self._sessions)
 
     async def drain(self, seconds: float) -> None:
-        """End all streams, spread over some seconds, so that the proxies do not reconnect all at once."""
+        """End all streams, at random over some seconds, so that the proxies do not reconnect all at once.
+
+        From here on no new one is taken in.
+        """
+        self._stopping = True
         sessions = list(self._sessions)
         random.shuffle(sessions)
         for session in sessions:
-            session.close(ProtocolError("UNAVAILABLE", "the server is stopping"))
-            await asyncio.sleep(seconds / len(sessions))
+            session.close(_STOPPING)
+            await asyncio.sleep(random.uniform(0, 2 * seconds / len(sessions)))  # noqa: S311 - jitter
 
     # -- for the transport
 
     async def serve(self, transport: Transport, variant: Variant, type_url: str | None = None) -> None:
         """Serve one stream until it ends; ``type_url`` is implied by a per-type service."""
+        self.counts.streams += 1
+        if self._stopping:
+            self._refuse(transport, _STOPPING)
+            return
+        if not self._quota.enter(transport.peer):
+            most = self._limits.streams_per_peer
+            self._refuse(transport, ProtocolError("RESOURCE_EXHAUSTED", f"you have {most} streams already"))
+            return
+        try:
+            await self._serve(transport, variant, type_url)
+        finally:
+            self._quota.leave(transport.peer)
+
+    def _refuse(self, transport: Transport, reason: ProtocolError) -> None:
+        self.counts.closed[reason.status] += 1
+        log.warning("stream refused", status=reason.status, error=reason.text, peer=transport.peer.address)
+        transport.finish(reason.status, reason.text)
+
+    async def _serve(self, transport: Transport, variant: Variant, type_url: str | None) -> None:
         kind = SotwStream if variant == "sotw" else DeltaStream
         stream = kind(transport.peer, self._clock(), type_url=type_url, identifier=self._identifier)
-        session = Session(stream, transport)
+        session = Session(stream, transport, asyncio.current_task())
         self._sessions[session] = None
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._cut_stuck())
         reader = asyncio.create_task(self._read(session))
         reader.add_done_callback(lambda _: session.wake.set())
         try:
@@ -138,16 +220,26 @@ class XdsServer:
         finally:
             reader.cancel()
             del self._sessions[session]
+            if not self._sessions and self._watch is not None:
+                self._watch.cancel()
+                self._watch = None
             log.info("stream ended", **_who(session))
             self._changed()
+            if self._callbacks.ended is not None:
+                self._callbacks.ended(stream.view())
 
     async def _read(self, session: Session) -> None:
         """Take requests until the client closes its side."""
-        stream = session.stream
+        stream, loop = session.stream, asyncio.get_running_loop()
         while (data := await session.transport.read()) is not None:
             first = stream.node is None
             if first:
                 await self._admit()
+            if len(data) > _LARGE:
+                # One such request per turn of the loop, whoever sends it.
+                async with self._large:
+                    await asyncio.sleep(0)
+            began = loop.time()
             try:
                 received = stream.receive(data, self._clock())
             except ProtocolError as error:
@@ -155,10 +247,30 @@ class XdsServer:
                 return
             if first:
                 self._assign(session)
-            if received.nack is not None:
-                self._warn(session, received.type_url, received.nack)
-            log.debug("request received", type_url=received.type_url, nonce=received.nonce)
-            session.wake.set()
+            self._tell(session, received)
+            if stream.due:
+                session.wake.set()
+            else:
+                self._changed()  # most ACKs ask for nothing: the writer sleeps on
+            spent = loop.time() - began
+            if spent > _LONG:
+                # Whoever sends what takes long to read must not have the loop to itself.
+                await asyncio.sleep(_PAUSE * spent)
+
+    def _tell(self, session: Session, received: Received) -> None:
+        """Count, log and report what a request was."""
+        stream, type_url = session.stream, received.type_url
+        self._debug("request received", type_url=type_url, nonce=received.nonce)
+        if received.nack is not None:
+            self.counts.nacks += 1
+            self._warn(session, type_url, received.nack)
+            if self._callbacks.nacked is not None:
+                self._callbacks.nacked(stream.view(), type_url, received.nack)
+        elif received.acked and self._callbacks.acked is not None:
+            self._callbacks.acked(stream.view(), type_url)
+        if received.first and stream.snapshot is not None and not stream.snapshot.serves(type_url):
+            self.counts.unserved += 1
+            log.info("type not served", type_url=type_url, **_who(session))
 
     def _warn(self, session: Session, type_url: str, nack: Nack) -> None:
         version = str(nack.version) if nack.version is not None else "of several"
@@ -191,6 +303,8 @@ class XdsServer:
         if stream.group is None:
             stream.assign(group)
             log.info("stream started", group=group, **_who(session))
+            if self._callbacks.connected is not None:
+                self._callbacks.connected(stream.view())
         snapshot = self._snapshots.get(group)
         if snapshot is not None and stream.snapshot is not snapshot:
             stream.publish(snapshot)
@@ -205,7 +319,9 @@ class XdsServer:
                 self._finish(session, session.closing)
                 return
             while session.closing is None and (data := stream.next_response(self._clock())) is not None:
-                await self._send(session, data)
+                session.writing_since = asyncio.get_running_loop().time()
+                await session.transport.write(data)
+                session.writing_since = None
             self._changed()
             if reader.done():
                 reader.result()
@@ -225,20 +341,29 @@ class XdsServer:
                 reason = "this replica is behind the client's version; another one may be ahead"
                 session.close(ProtocolError("UNAVAILABLE", reason))
 
-    async def _send(self, session: Session, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._limits.write_timeout):
-                await session.transport.write(data)
-        except TimeoutError as error:
-            log.warning("stuck stream cancelled", seconds=self._limits.write_timeout, **_who(session))
-            # A status could not be sent either: only a cancelled handler lets go of the stream.
-            raise asyncio.CancelledError from error
+    async def _cut_stuck(self) -> None:
+        """Look for writes that take too long, while there are streams: a timer for each would cost more."""
+        loop, most = asyncio.get_running_loop(), self._limits.write_timeout
+        while True:
+            await asyncio.sleep(most / 10)
+            late = loop.time() - most
+            for session in self._sessions:
+                if session.writing_since is not None and session.writing_since < late:
+                    session.writing_since = None
+                    self.counts.closed["CANCELLED"] += 1
+                    log.warning("stuck stream cancelled", seconds=most, **_who(session))
+                    # A status could not be sent either: only a cancelled handler lets go of the stream.
+                    if session.handler is not None:
+                        session.handler.cancel()
 
     def _finish(self, session: Session, reason: ProtocolError) -> None:
+        self.counts.closed[reason.status] += 1
         log.warning("stream closed", status=reason.status, error=reason.text, **_who(session))
         session.transport.finish(reason.status, reason.text)
 
 
 def _who(session: Session) -> dict[str, str]:
     node = session.stream.node
-    return {"node": node.id if node is not None else "", "peer": session.stream.peer.address}
+    peer = session.stream.peer
+    who = {"node": node.id if node is not None else "", "peer": peer.address}
+    return who | {"identity": peer.identities[0]} if peer.identities else who

@@ -10,8 +10,9 @@ import grpc.aio
 
 from controlplane.xds.view import Peer
 
-# Names that a client certificate proves, strongest first.
-_IDENTITY_KEYS = ("peer_spiffe_id", "x509_subject_alternative_name", "x509_common_name")
+# Names that a client certificate proves, strongest first. A common name counts where there is no other.
+_IDENTITY_KEYS = ("peer_spiffe_id", "x509_subject_alternative_name")
+_COMMON_NAME = "x509_common_name"
 
 
 class Transport(Protocol):
@@ -58,5 +59,6 @@ def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     address = unquote(context.peer()).removeprefix("ipv4:").removeprefix("ipv6:")
     proven = context.auth_context()
     names = [name for key in _IDENTITY_KEYS for name in proven.get(key, ())]
+    names = names or list(proven.get(_COMMON_NAME, ()))
     texts = (n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in names)
     return Peer(address, tuple(dict.fromkeys(texts)))

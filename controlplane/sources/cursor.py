@@ -159,12 +159,13 @@ def delta(export: Export, cursor: Cursor | None) -> Delta | None:
         for group, counts in export.latencies.items()
     }
     ended = sum(_increases(export.ended, before.ended).values())
+    gaps = Cursor(before) if restarted else cursor  # another process has no gaps yet
     after = Cursor(
         _merged(export, before),
         # Measured at 34 000 requests/s and two exports a second: apart by at most 1.
-        cursor.outcome.after(ended, sum(outcomes.values()), 5 + ended // 1000),
-        _latency_gaps(cursor.latency, outcomes, latencies),
-        _bypass_gaps(cursor.bypass, _increases(export.reached, before.reached), outcomes, export.active),
+        gaps.outcome.after(ended, sum(outcomes.values()), 5 + ended // 1000),
+        _latency_gaps(gaps.latency, outcomes, latencies),
+        _bypass_gaps(gaps.bypass, _increases(export.reached, before.reached), outcomes, export.active),
     )
     doubts = (
         "restarted: its last counts are lost" if restarted else None,

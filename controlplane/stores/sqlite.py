@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -25,6 +25,8 @@ from controlplane.release.state import ReleaseState
 from controlplane.stores.packing import pack_observation, unpack_observation
 
 SCHEMA = 1
+KEEP_OBSERVATIONS = timedelta(days=30)  # of releases that have ended
+KEEP_GENERATIONS = 100  # of documents
 T = TypeVar("T")
 
 _TABLES = """
@@ -40,6 +42,11 @@ CREATE INDEX observations_of ON observations (release, number);
 CREATE TABLE records (number INTEGER PRIMARY KEY AUTOINCREMENT, release TEXT NOT NULL, body TEXT NOT NULL);
 CREATE INDEX records_of ON records (release, number);
 """
+
+_ENDED = "SELECT name FROM releases WHERE json_extract(state, '$.ended_at')"
+_FORGET_EVIDENCE = f"DELETE FROM evidence WHERE release IN ({_ENDED} > ?)"  # noqa: S608 - constants
+_FORGET_OBSERVATIONS = f"DELETE FROM observations WHERE release IN ({_ENDED} < ?)"  # noqa: S608 - constants
+_FORGET_DOCUMENTS = "DELETE FROM documents WHERE generation <= (SELECT max(generation) FROM documents) - ?"
 
 
 class SqliteStore:
@@ -224,6 +231,8 @@ class SqliteStore:
             self._check(db, before, change)
             self._write_world(db, before, after, change)
             self._write_memory(db, change)
+            if any(state.ended for state in change.releases) or change.catalog is not None:
+                self._prune(db)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -259,6 +268,17 @@ class SqliteStore:
             "INSERT OR REPLACE INTO releases VALUES (?, ?, ?)",
             [(state.name, state.revision, state.model_dump_json(by_alias=True)) for state in states],
         )
+
+    @staticmethod
+    def _prune(db: sqlite3.Connection) -> None:
+        """Forget what nothing reads any more: whenever a release ends or documents come, which is seldom."""
+        long_ago = (datetime.now(UTC) - KEEP_OBSERVATIONS).isoformat()
+        for query, value in (
+            (_FORGET_EVIDENCE, ""),
+            (_FORGET_OBSERVATIONS, long_ago),
+            (_FORGET_DOCUMENTS, KEEP_GENERATIONS),
+        ):
+            db.execute(query, (value,))
 
     @staticmethod
     def _write_memory(db: sqlite3.Connection, change: Change) -> None:

@@ -94,18 +94,41 @@ class ReleaseShown(Shown):
     ended_at: datetime | None
 
 
+class TypeShown(Shown):
+    """One type of one proxy's stream.
+
+    ``asked`` is ``*`` for everything, a number of names, or both; ``resources`` how many the proxy has;
+    ``sent`` and ``acked`` the newest version that went out and that came back; ``waiting_seconds`` the age of
+    the response that is not answered yet. Times are None, versions empty, where nothing was.
+    """
+
+    type: str
+    asked: str
+    resources: int
+    sent: str
+    sent_at: datetime | None
+    acked: str
+    acked_at: datetime | None
+    nacked: str
+    nacked_at: datetime | None
+    gated: int
+    waiting_seconds: float | None
+
+
 class ProxyShown(Shown):
-    """One connected proxy."""
+    """One connected proxy; ``identity`` are the names that its certificate proves."""
 
     id: str
     fleet: str
     address: str
+    identity: tuple[str, ...] = ()
     version: str
     protocol: str
     connected_at: datetime
     state: Literal["synced", "waiting", "nacked", "behind", "unknown"]
     problems: tuple[str, ...] = ()
     statistics: str
+    types: tuple[TypeShown, ...] = ()
 
 
 class Order(BaseModel):
@@ -116,7 +139,7 @@ class Order(BaseModel):
     to: str
     policy: str
     name: str | None = None
-    actor: str
+    actor: str = Field(min_length=1)
     reason: str = ""
 
 
@@ -139,7 +162,7 @@ class Documents(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     files: Mapping[str, str] = Field(min_length=1)
-    actor: str
+    actor: str = Field(min_length=1)
 
 
 class Applied(Shown):
@@ -147,6 +170,7 @@ class Applied(Shown):
 
     generation: int
     accepted: tuple[str, ...]
+    removed: tuple[str, ...] = ()
     problems: tuple[str, ...]
     warnings: tuple[str, ...] = ()
 

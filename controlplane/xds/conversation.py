@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from sys import intern
 
-from controlplane.xds.messages import ProtocolError
+from controlplane.xds.messages import MAX_NAMES, ProtocolError
 from controlplane.xds.snapshot import Ref, Resource
 from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, TypeView
 
 WILDCARD = "*"
-MAX_NAMES = 20_000  # of one type on one stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,8 @@ class Conversation:
         limit: How many changes the next response may have while a culprit is sought.
         high: Highest revision that the client has seen of this type.
         error: The last refusal.
+        sent_at: When the last response was sent.
+        acked_at: When the client last accepted one.
         gated: What waits for what, as of the last look.
     """
 
@@ -75,7 +76,14 @@ class Conversation:
     limit: int | None = None
     high: int = 0
     error: Nack | None = None
+    sent_at: datetime | None = None
+    acked_at: datetime | None = None
     gated: dict[str, Ref] = field(default_factory=dict)
+
+    @property
+    def due(self) -> bool:
+        """True if a response may be sent, should there be something to say."""
+        return self.flight is None and bool(self.dirty or self.resync or not self.opened)
 
     def wants(self, name: str) -> bool:
         """Return whether the client is subscribed to this resource."""
@@ -176,11 +184,12 @@ class Conversation:
         self.again.discard(name)
         self.told.discard(name)
 
-    def accept(self) -> None:
-        """The client ACKed the response under way."""
+    def accept(self, now: datetime) -> bool:
+        """The client ACKed the response under way; return False if there was none."""
         flight, self.flight = self.flight, None
         if flight is None:
-            return
+            return False
+        self.acked_at = now
         for name, resource in flight.updates.items():
             self.maybe.pop(name, None)
             self.refused.pop(name, None)
@@ -194,6 +203,7 @@ class Conversation:
         if not self.maybe:
             self.limit = None
         self._calm()
+        return True
 
     def clear(self, name: str) -> None:
         """The target went back to what the client has: an earlier refusal no longer matters."""
@@ -247,4 +257,6 @@ class Conversation:
             error=self.error,
             gated=dict(self.gated),
             waiting_since=self.flight.at if self.flight is not None else None,
+            sent_at=self.sent_at,
+            acked_at=self.acked_at,
         )

@@ -21,18 +21,20 @@ class DeltaStream(Stream):
     variant = "delta"
     _message = DeltaDiscoveryRequest
 
-    def _take(self, conversation: Conversation, request: Request, *, first: bool, now: datetime) -> None:
+    def _take(self, conversation: Conversation, request: Request, *, first: bool, now: datetime) -> bool:
         assert isinstance(request, DeltaDiscoveryRequest)
+        acked = False
         if first:
             conversation.wildcard = not request.resource_names_subscribe
             if request.initial_resource_versions:
                 conversation.claims = dict(request.initial_resource_versions)
                 conversation.returning = True
         elif request.response_nonce and request.response_nonce == conversation.nonce:
-            self._answer(conversation, request, now)
+            acked = self._answer(conversation, request, now)
         # Subscriptions count whatever the nonce: no later message repeats them.
         conversation.subscribe(request.resource_names_subscribe, resend=not first)
         conversation.unsubscribe(request.resource_names_unsubscribe)
+        return acked
 
     def _reconcile(
         self, conversation: Conversation, claims: Mapping[str, str], target: Mapping[str, Resource]

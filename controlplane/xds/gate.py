@@ -39,14 +39,17 @@ class Gate:
         """
         if not resource.needs:
             return None
-        subscribed = [self.conversations.get(type_url) for type_url in {ref[0] for ref in resource.needs}]
-        if not any(other is not None and other.wildcard for other in subscribed):
-            return None
         present = conversation.held.get(resource.name)
         applied = conversation.maybe.get(resource.name)
         known = (present.needs if present else frozenset()) | (applied.needs if applied else frozenset())
+        new = resource.needs - known
+        if not new:
+            return None
+        subscribed = [self.conversations.get(type_url) for type_url in {ref[0] for ref in resource.needs}]
+        if not any(other is not None and other.wildcard for other in subscribed):
+            return None
         lenient = present is None or resource.name in conversation.foreign
-        for ref in resource.needs - known:
+        for ref in new:
             if not self._met(ref, lenient=lenient):
                 return ref
         return None

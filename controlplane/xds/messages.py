@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,14 @@ from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryReque
 from controlplane._pb.node_pb2 import Node as _Node
 
 Request = DiscoveryRequest | DeltaDiscoveryRequest
+
+# What one client may make us read and keep. An Envoy's node is 61 KB, nearly all of it the list of its
+# extensions, which is not read.
+MAX_NAMES = 10_000  # in one request, and of one type on one stream
+MAX_NAME = 1024  # characters, of a name or a version
+MAX_NODE = 256 << 10  # bytes
+MAX_METADATA = 64 << 10  # bytes
+MAX_NODE_ID = 512  # characters
 
 
 class ProtocolError(Exception):
@@ -51,30 +59,54 @@ def parse_request(kind: type[Request], data: bytes) -> Request:
     """Parse one request of either variant.
 
     Raises:
-        ProtocolError: If the bytes are not such a message.
+        ProtocolError: If the bytes are not such a message, or it has more or longer names than are allowed.
     """
     try:
         request: Request = kind.FromString(data)
     except DecodeError as error:
         raise ProtocolError("INVALID_ARGUMENT", f"not a {kind.DESCRIPTOR.name}") from error
+    if isinstance(request, DiscoveryRequest):
+        check_names("resource_names", request.resource_names)
+        return request
+    check_names("resource_names_subscribe", request.resource_names_subscribe)
+    check_names("resource_names_unsubscribe", request.resource_names_unsubscribe)
+    check_names("initial_resource_versions", request.initial_resource_versions)
+    check_names("initial_resource_versions", request.initial_resource_versions.values())
     return request
+
+
+def check_names(what: str, names: Collection[str]) -> None:
+    """Raise a ProtocolError if there are too many names, or one of them is too long.
+
+    They are counted before any of them is looked at: 8 MB of them would take seconds.
+    """
+    if not names:
+        return
+    if len(names) > MAX_NAMES:
+        text = f"{what}: {len(names)} entries, at most {MAX_NAMES} are allowed"
+        raise ProtocolError("RESOURCE_EXHAUSTED", text)
+    if any(len(name) > MAX_NAME for name in names):
+        raise ProtocolError("RESOURCE_EXHAUSTED", f"{what}: longer than {MAX_NAME} characters")
 
 
 def parse_node(data: bytes) -> Node:
     """Parse the node of a stream's first request.
 
     Raises:
-        ProtocolError: If there is no node, or it has no id: nodes without one would share a state.
+        ProtocolError: If there is no node, it is too large, or it has no id: nodes without one would share a
+            state.
     """
     if not data:
         raise ProtocolError("INVALID_ARGUMENT", "the first request of a stream must have a node")
+    if len(data) > MAX_NODE:
+        text = f"node: {len(data)} bytes, at most {MAX_NODE} are allowed"
+        raise ProtocolError("RESOURCE_EXHAUSTED", text)
     try:
         node = _Node.FromString(data)
+        _check_node(node)
         metadata = MessageToDict(node.metadata)
     except (DecodeError, ValueError) as error:
         raise ProtocolError("INVALID_ARGUMENT", f"node: not a Node: {error}") from error
-    if not node.id:
-        raise ProtocolError("INVALID_ARGUMENT", "node.id: is empty")
     build = node.user_agent_build_version.version
     return Node(
         id=node.id,
@@ -89,6 +121,18 @@ def parse_node(data: bytes) -> Node:
         else None,
         features=tuple(node.client_features),
     )
+
+
+def _check_node(node: _Node) -> None:
+    if not node.id:
+        raise ProtocolError("INVALID_ARGUMENT", "node.id: is empty")
+    if len(node.id) > MAX_NODE_ID or len(node.cluster) > MAX_NODE_ID:
+        text = f"node: id or cluster is longer than {MAX_NODE_ID} characters"
+        raise ProtocolError("RESOURCE_EXHAUSTED", text)
+    size = node.metadata.ByteSize()
+    if size > MAX_METADATA:
+        text = f"node.metadata: {size} bytes, at most {MAX_METADATA} are allowed"
+        raise ProtocolError("RESOURCE_EXHAUSTED", text)
 
 
 def check_type_url(type_url: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from controlplane.xds.version import Version
@@ -103,6 +104,7 @@ class IdentityCache(Generic[T]):
 
 _changes: IdentityCache[dict[str, tuple[str, ...]]] = IdentityCache(16)
 _relations: IdentityCache[Relations] = IdentityCache(16)
+_parts: IdentityCache[Relations] = IdentityCache(64)
 
 
 def changes(old: Snapshot, new: Snapshot) -> Mapping[str, tuple[str, ...]]:
@@ -130,17 +132,29 @@ def relations(snapshot: Snapshot) -> Relations:
 
 
 def _relate(snapshot: Snapshot) -> Relations:
-    followers: dict[Ref, list[Ref]] = {}
+    followers: dict[Ref, tuple[Ref, ...]] = {}
     following: set[tuple[str, str]] = set()
     needing: set[tuple[str, str]] = set()
-    for type_url, resources in snapshot.resources.items():
-        for resource in resources.values():
-            needing.update((type_url, needed) for needed, _ in resource.needs)
-            if resource.follows is not None:
-                followers.setdefault(resource.follows, []).append((type_url, resource.name))
-                following.add((type_url, resource.follows[0]))
+    for type_url, table in snapshot.resources.items():
+        # A change leaves most tables the same objects: those are not looked through again.
+        part = _parts.get((type_url, table), partial(_relate_table, type_url, table))
+        for ref, refs in part.followers.items():
+            followers[ref] = followers.get(ref, ()) + refs
+        following |= part.following
+        needing |= part.needing
+    return Relations(followers, frozenset(following), frozenset(needing))
+
+
+def _relate_table(type_url: str, table: Mapping[str, Resource]) -> Relations:
+    followers: dict[Ref, list[Ref]] = {}
+    for resource in table.values():
+        if resource.follows is not None:
+            followers.setdefault(resource.follows, []).append((type_url, resource.name))
+    types = {needed for resource in table.values() for needed, _ in resource.needs}
     return Relations(
-        {ref: tuple(refs) for ref, refs in followers.items()}, frozenset(following), frozenset(needing)
+        {ref: tuple(refs) for ref, refs in followers.items()},
+        frozenset((type_url, ref[0]) for ref in followers),
+        frozenset((type_url, needed) for needed in types),
     )
 
 

@@ -21,15 +21,17 @@ class SotwStream(Stream):
     variant = "sotw"
     _message = DiscoveryRequest
 
-    def _take(self, conversation: Conversation, request: Request, *, first: bool, now: datetime) -> None:
+    def _take(self, conversation: Conversation, request: Request, *, first: bool, now: datetime) -> bool:
         assert isinstance(request, DiscoveryRequest)
+        acked = False
         if first:
             conversation.claims = {"": request.version_info} if request.version_info else None
         elif request.response_nonce != conversation.nonce:
-            return  # stale: the client repeats its names in the answer to our newest response
+            return False  # stale: the client repeats its names in the answer to our newest response
         else:
-            self._answer(conversation, request, now)
+            acked = self._answer(conversation, request, now)
         conversation.replace(request.resource_names)
+        return acked
 
     def _reconcile(
         self, conversation: Conversation, claims: Mapping[str, str], target: Mapping[str, Resource]

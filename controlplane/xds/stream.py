@@ -20,6 +20,7 @@ from controlplane.xds.type_urls import FULL_STATE
 from controlplane.xds.view import Nack, Peer, StreamView, Variant
 
 MAX_TYPES = 32  # on one stream
+MAX_ERROR = 4096  # characters of a refusal that are kept
 
 
 @dataclass(slots=True)
@@ -32,10 +33,12 @@ class Plan:
 
 
 class Received(NamedTuple):
-    """What a request was; ``nack`` is set if it refused our last response."""
+    """What a request was: the first one of its type, the ACK of our last response, or its refusal."""
 
     type_url: str
     nonce: str
+    first: bool
+    acked: bool
     nack: Nack | None
 
 
@@ -91,15 +94,16 @@ class Stream(ABC):
         self._view = None
         if self.node is None:
             self.node = parse_node(request.node)
-        type_url = self._type_of(request)
-        conversation = self._conversations.get(type_url)
+        conversation = self._conversations.get(request.type_url)
+        type_url = conversation.type_url if conversation is not None else self._type_of(request)
+        conversation = conversation or self._conversations.get(type_url)
         first = conversation is None
         if conversation is None:
             conversation = self._open(type_url, now)
         error = conversation.error
-        self._take(conversation, request, first=first, now=now)
-        nack = conversation.error if conversation.error is not error else None
-        return Received(type_url, request.response_nonce, nack)
+        acked = self._take(conversation, request, first=first, now=now)
+        nack = conversation.error if not acked and conversation.error is not error else None
+        return Received(type_url, request.response_nonce, first, acked, nack)
 
     def assign(self, group: str) -> None:
         """Name the group whose target this stream gets; for the view alone."""
@@ -139,15 +143,15 @@ class Stream(ABC):
         return conversation
 
     @abstractmethod
-    def _take(self, conversation: Conversation, request: Request, *, first: bool, now: datetime) -> None:
-        """Apply a request: the answer to our last response, and the subscription."""
+    def _take(self, conversation: Conversation, request: Request, *, first: bool, now: datetime) -> bool:
+        """Apply a request: the answer to our last response, and the subscription; return whether it ACKed."""
 
-    def _answer(self, conversation: Conversation, request: Request, now: datetime) -> None:
+    def _answer(self, conversation: Conversation, request: Request, now: datetime) -> bool:
         """A NACK is the presence of ``error_detail`` and nothing else; an ACK is its absence."""
         if request.HasField("error_detail"):
-            conversation.refuse(request.error_detail.message.decode(errors="replace"), now)
-        else:
-            conversation.accept()
+            conversation.refuse(request.error_detail.message[:MAX_ERROR].decode(errors="replace"), now)
+            return False
+        return conversation.accept(now)
 
     # -- what goes out
 
@@ -161,12 +165,11 @@ class Stream(ABC):
             return None
         if self._ordered is None:
             self._ordered = self._sort(snapshot)
-        gate = Gate(self._conversations, snapshot)
+        gate = None
         for conversation in self._ordered:
-            if conversation.flight is not None or not (
-                conversation.dirty or conversation.resync or not conversation.opened
-            ):
+            if not conversation.due:
                 continue
+            gate = gate or Gate(self._conversations, snapshot)
             self._view = None
             if conversation.resync and not self._resync(conversation, snapshot):
                 return None
@@ -174,6 +177,11 @@ class Stream(ABC):
             if plan is not None:
                 return self._send(conversation, plan, snapshot, now)
         return None
+
+    @property
+    def due(self) -> bool:
+        """True if ``next_response`` may have something to send: worth a call."""
+        return self.behind or any(c.due for c in self._conversations.values())
 
     def _sort(self, snapshot: Snapshot) -> tuple[Conversation, ...]:
         rank = {type_url: place for place, type_url in enumerate(snapshot.order)}
@@ -284,6 +292,7 @@ class Stream(ABC):
         data = self._encode(conversation, plan, snapshot, nonce)
         conversation.flight = Flight(nonce, plan.updates, tuple(plan.removed), now)
         conversation.nonce = nonce
+        conversation.sent_at = now
         conversation.opened = True
         conversation.returning = False
         for name in (*plan.updates, *plan.removed):

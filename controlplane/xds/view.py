@@ -51,6 +51,8 @@ class TypeView:
         error: The last refusal, until everything refused was replaced.
         gated: Resources that wait for another one to be ACKed, and for which.
         waiting_since: When the response was sent that is not answered yet.
+        sent_at: When the last response was sent.
+        acked_at: When the client last accepted one.
     """
 
     type_url: str
@@ -64,6 +66,8 @@ class TypeView:
     error: Nack | None
     gated: Mapping[str, Ref]
     waiting_since: datetime | None
+    sent_at: datetime | None = None
+    acked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

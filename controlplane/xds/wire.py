@@ -7,12 +7,36 @@ envoy/service/discovery/v3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from controlplane.xds.snapshot import IdentityCache, Resource, content_hash
 
+_Encoded = tuple[str, bytes]  # version of the whole, bytes
+
 _sets: IdentityCache[tuple[str, dict[str, bytes]]] = IdentityCache(64)
+_recent: dict[tuple[object, ...], tuple[tuple[Resource, ...], _Encoded]] = {}
+_RECENT = 32  # responses
+_SHARED = 256 << 10  # bytes; of a larger one only its resources are shared, not the whole
+
+
+def _shared(
+    key: tuple[object, ...], resources: tuple[Resource, ...], make: Callable[[], _Encoded]
+) -> _Encoded:
+    """Return what ``make`` returned for these very resources and an equal key, if that is not long ago.
+
+    Streams that had the same history have the same nonces, so that one change is the same bytes to all.
+    """
+    key = (*key, *map(id, resources))
+    entry = _recent.get(key)
+    if entry is not None:
+        return entry[1]
+    encoded = make()
+    if len(encoded[1]) <= _SHARED:
+        if len(_recent) >= _RECENT:
+            del _recent[next(iter(_recent))]
+        _recent[key] = resources, encoded
+    return encoded
 
 
 def _varint(value: int) -> bytes:
@@ -73,17 +97,21 @@ def sotw_response(
 ) -> tuple[str, bytes]:
     """Encode a DiscoveryResponse; return its ``version_info`` and its bytes."""
     ordered = tuple(resources[name] for name in sorted(resources))
-    if len(ordered) == 1:
-        joined = _sotw_entry(type_url, ordered[0])
-        content = content_hash((ordered[0].name.encode(), ordered[0].version.hash.encode()))
-    else:
-        content, bodies = _remembered(ordered)
-        if type_url not in bodies:
-            bodies[type_url] = b"".join(_sotw_entry(type_url, resource) for resource in ordered)
-        joined = bodies[type_url]
-    version = f"{revision}.{content}"
-    tail = _field(1, version.encode()) + _field(5, nonce.encode()) + _control_plane(6, identifier)
-    return version, b"".join((joined, _text(4, type_url), tail))
+
+    def encoded() -> _Encoded:
+        if len(ordered) == 1:
+            joined = _sotw_entry(type_url, ordered[0])
+            content = content_hash((ordered[0].name.encode(), ordered[0].version.hash.encode()))
+        else:
+            content, bodies = _remembered(ordered)
+            if type_url not in bodies:
+                bodies[type_url] = b"".join(_sotw_entry(type_url, resource) for resource in ordered)
+            joined = bodies[type_url]
+        version = f"{revision}.{content}"
+        tail = _field(1, version.encode()) + _field(5, nonce.encode()) + _control_plane(6, identifier)
+        return version, b"".join((joined, _text(4, type_url), tail))
+
+    return _shared(("sotw", type_url, revision, nonce, identifier), ordered, encoded)
 
 
 def delta_response(
@@ -95,8 +123,13 @@ def delta_response(
     identifier: str,
 ) -> bytes:
     """Encode a DeltaDiscoveryResponse; ``revision`` goes into ``system_version_info``, for people."""
-    parts = [_delta_entry(type_url, resource) for resource in resources]
-    parts += [_field(6, name.encode()) for name in removed]
-    parts += [_text(4, type_url), _field(1, str(revision).encode()), _field(5, nonce.encode())]
-    parts.append(_control_plane(7, identifier))
-    return b"".join(parts)
+    resources, removed = tuple(resources), tuple(removed)
+
+    def encoded() -> _Encoded:
+        parts = [_delta_entry(type_url, resource) for resource in resources]
+        parts += [_field(6, name.encode()) for name in removed]
+        parts += [_text(4, type_url), _field(1, str(revision).encode()), _field(5, nonce.encode())]
+        parts.append(_control_plane(7, identifier))
+        return "", b"".join(parts)
+
+    return _shared(("delta", type_url, removed, revision, nonce, identifier), resources, encoded)[1]

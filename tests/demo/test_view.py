@@ -104,6 +104,19 @@ def test_picture_fits_the_terminal(width):
         assert len(lines) < 40
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_long_activity_is_cut_and_where_the_release_is_never(width):
+    activity = "the observed split does not agree with the one asked for, " * 3
+    at = replace(STATUS, activity=activity, release="shop-v2-with-a-name-that-does-not-fit" * 2)
+    title, doing, *_ = text(at, width).splitlines()[1:]
+
+    assert title.rstrip("│ ").endswith("progressing 4/6 quarter   0:47")
+    assert "v1 → v2" in title
+    assert doing.rstrip("│ ").endswith("fault errors=10%")
+    assert "the observed split" in doing
+    assert "…" in doing
+
+
 def test_conclusion_says_what_happened_and_why():
     picture = text(DONE)
 

@@ -8,9 +8,11 @@ from controlplane.evidence import Agreement, check_split
     [
         (0.0, 0, 0, Agreement.TOO_FEW),
         (0.0, 0, 10, Agreement.AGREES),
-        (0.0, 1, 10_000, Agreement.DISAGREES),
+        (0.0, 3, 10_000, Agreement.AGREES),
+        (0.0, 4, 10_000, Agreement.DISAGREES),
         (1.0, 10, 0, Agreement.AGREES),
-        (1.0, 10_000, 1, Agreement.DISAGREES),
+        (1.0, 10_000, 3, Agreement.AGREES),
+        (1.0, 10_000, 4, Agreement.DISAGREES),
         (0.05, 0, 0, Agreement.TOO_FEW),
         (0.05, 45, 854, Agreement.TOO_FEW),
         (0.05, 50, 950, Agreement.AGREES),

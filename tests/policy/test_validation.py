@@ -422,8 +422,18 @@ def test_services(lines, found):
             "4:66: listeners[1].address: address '0.0.0.0:80' stands twice; first in listeners[0]",
         ),
         (
+            fleet(listeners="[{name: a, address: '0.0.0.0:80', kind: adopt}]"),
+            "4:52: listeners[0].kind: 'adopt' is not allowed; allowed: edge, local, grpc",
+        ),
+        (
             fleet(listeners="[{name: a, address: '0.0.0.0:80', kind: grpc}]"),
-            "4:52: listeners[0].kind: 'grpc' is not allowed; allowed: edge, local",
+            "4:13: listeners[0]: has an address; gRPC clients listen nowhere, so kind grpc takes none",
+        ),
+        (fleet(listeners="[{name: a}]"), "4:13: listeners[0]: has no address; kind edge needs one"),
+        (
+            fleet(listeners="[{name: a, kind: grpc}, {name: b, address: '0.0.0.0:80'}]"),
+            "4:29: listeners[0].kind: is grpc, and there are other listeners; gRPC clients are a fleet of"
+            " their own",
         ),
         (release(""), "1:1: start: missing; it is required"),
         (release("start: a"), "7:8: start: 'a' is not allowed; allowed: auto, manual"),

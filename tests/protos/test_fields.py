@@ -30,6 +30,9 @@ ELSEWHERE = {
     "envoy.config.core.v3.BuildVersion.SemanticVersion": "envoy.type.v3.SemanticVersion",
     "envoy.config.core.v3.Node.Where": "envoy.config.core.v3.Locality",
     "envoy.service.discovery.v3.ControlPlane": "envoy.config.core.v3.ControlPlane",
+    "envoy.service.load_stats.v3.ClusterStats": "envoy.config.endpoint.v3.ClusterStats",
+    "envoy.service.load_stats.v3.LoadStatsRequest.Sender": "envoy.config.core.v3.Node",
+    "envoy.service.load_stats.v3.UpstreamLocalityStats": "envoy.config.endpoint.v3.UpstreamLocalityStats",
 }
 NOT_THERE = "turnout.opentelemetry."  # the metrics protocol is not part of envoy-data-plane
 

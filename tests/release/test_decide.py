@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.evidence.verdict import Outcome
-from controlplane.release.decide import ALONE, NEW_STEP, Propagation, apply, decide, restart_step
+from controlplane.release.decide import ALONE, NEW_STEP, Propagation, apply, decide, restart_step, with_gate
 from controlplane.release.state import Action, Phase, Stage
 
 SECOND = timedelta(seconds=1)
@@ -264,6 +264,42 @@ def test_a_rollback_is_done_when_every_live_proxy_has_it(make, propagation, elap
 
     assert told(decision) == told_
     assert words in decision.reason
+
+
+# --- the gate set -----------------------------------------------------------------------------------------
+
+
+def test_a_proxy_that_is_away_counts_until_its_grace_is_over(make):
+    state = make.state(Phase.ROLLING_BACK, gate=(("a", 0.0), ("b", 0.0)))
+    left = Propagation(("a",), ("a",))
+
+    state, seen = with_gate(state, left, 6 * SECOND)
+    soon = decide(state, make.seen(propagation=seen))
+    state, seen = with_gate(state, left, 6 * SECOND)
+    later = decide(state, make.seen(propagation=seen))
+
+    assert told(soon) == (None, "rolling-back")
+    assert "b (not connected)" in soon.reason
+    assert told(later) == (Action.FINISH, "rolled-back")
+
+
+def test_a_restart_takes_nobody_for_gone(make):
+    state = make.state(stage=PROPAGATE, gate=(("a", 0.0), ("b", 9.0)))
+
+    _, seen = with_gate(state, Propagation(("a",), ("a",)), 0 * SECOND)
+    decision = decide(state, make.seen(propagation=seen))
+
+    assert told(decision) == (None, "propagate")
+    assert decision.reason == "not yet acknowledged by b (not connected)"
+
+
+def test_a_proxy_that_joins_or_returns_is_in_the_set_at_once(make):
+    state = make.state(gate=(("a", 9.0),))
+
+    after, seen = with_gate(state, Propagation(("a", "b"), ("a",)), 5 * SECOND)
+
+    assert after.gate == (("a", 0.0), ("b", 0.0))
+    assert seen.absent == ()
 
 
 # --- properties -------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_requests_without_identity_and_of_other_versions_enter_no_count(make):
             "b acknowledged but",
             False,
         ),
-        ([("a", "staff", "v1", 1, 0)], "segment staff", False),
+        ([("a", "staff", "v1", 4, 0)], "segment staff", False),
         ([("a", "gone", "v2", 9000, 0), ("a", "anonymous", "v2", 9000, 0)], "", False),
     ],
 )
@@ -142,9 +142,9 @@ def test_the_split_of_a_tenth_of_everyone_and_all_of_staff(make, cells, problem,
 def test_a_canary_request_of_everyone_while_only_staff_has_it_is_a_problem(make):
     state = make.state(step=0)
 
-    got = split_seen(watched(make, state, [("a", "everyone", "v2", 1, 0)]), state)
+    got = split_seen(watched(make, state, [("a", "everyone", "v2", 4, 0)]), state)
 
-    assert "1 canary requests where none should be" in got.problem
+    assert "4 canary requests where none should be" in got.problem
 
 
 def test_a_whole_segment_is_verified_by_its_own_requests(make):

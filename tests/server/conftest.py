@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import grpc
 import grpc.aio
 import pytest
 
@@ -23,6 +28,8 @@ from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import PUSH_ORDER
 from controlplane.xds.version import Version
 
+sys.path.insert(0, str(Path(__file__).parent))  # for real_envoy.py, which is no test
+
 ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 
@@ -38,6 +45,7 @@ class Call:
     """One stream of a client."""
 
     def __init__(self, channel, path, node="proxy-1"):
+        self.channel = channel
         self.delta = "/Delta" in path
         self.call = channel.stream_stream(path)()
         self.node = Node(id=node, cluster="edge").SerializeToString()
@@ -75,16 +83,25 @@ async def serve():
     """Start servers and clients; end them after the test."""
     started, channels = [], []
 
-    async def start(group_of=lambda node: node.cluster, **options):
+    async def start(group_of=lambda node: node.cluster, tls=None, **options):
         xds = XdsServer(group_of, **options)
         server = grpc.aio.server(options=SERVER_OPTIONS)
         server.add_generic_rpc_handlers(handlers(xds))
-        port = bind(server, "127.0.0.1", 0)
+        port = bind(server, "127.0.0.1", 0, tls.credentials() if tls else None)
         await server.start()
         started.append(server)
 
-        def connect(method=f"/{ADS}/StreamAggregatedResources", node="proxy-1", **client_options):
-            channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=tuple(client_options.items()))
+        def connect(
+            method=f"/{ADS}/StreamAggregatedResources", node="proxy-1", credentials=None, **client_options
+        ):
+            # A pool of its own: else gRPC would lend one connection to all channels of a test.
+            client_options.setdefault("grpc.use_local_subchannel_pool", 1)
+            at, with_options = f"127.0.0.1:{port}", tuple(client_options.items())
+            channel = (
+                grpc.aio.secure_channel(at, credentials, options=with_options)
+                if credentials
+                else grpc.aio.insecure_channel(at, options=with_options)
+            )
             channels.append(channel)
             return Call(channel, method, node)
 
@@ -98,5 +115,50 @@ async def serve():
 
 
 @pytest.fixture
+def say(capsys):
+    """Print a figure past pytest's capture."""
+
+    def line(text):
+        with capsys.disabled():
+            sys.stdout.write(f"\n{text}\n")
+
+    return line
+
+
+class Authority:
+    """A certificate authority, and what it signs, as files made by openssl."""
+
+    def __init__(self, folder, name):
+        self.folder, self.name = folder, name
+        self.cert, self._key = self._make(name, "-addext", "basicConstraints=critical,CA:TRUE")
+
+    def sign(self, name, *alternatives):
+        """Return certificate and key for some subject alternative names, like ``DNS:edge-1``."""
+        extra = ("-addext", f"subjectAltName={','.join(alternatives)}") if alternatives else ()
+        return self._make(name, "-CA", self.cert, "-CAkey", self._key, *extra)
+
+    def client(self, name, *alternatives):
+        """Return the credentials of a client that has such a certificate and trusts this authority."""
+        cert, key = self.sign(name, *alternatives)
+        parts = (self.cert, key, cert)
+        return grpc.ssl_channel_credentials(*(part.read_bytes() for part in parts))
+
+    def _make(self, name, *arguments):
+        cert, key = self.folder / f"{self.name}-{name}.crt", self.folder / f"{self.name}-{name}.key"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        command += ["-nodes", "-days", "2", "-subj", f"/CN={name}", "-out", cert, "-keyout", key, *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+        return cert, key
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """Make certificate authorities, by name."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    return lambda name: Authority(tmp_path, name)
+
+
+@pytest.fixture
 def kit():
-    return SimpleNamespace(resource=resource, snapshot=snapshot, until=until, ADS=ADS)
+    return SimpleNamespace(resource=resource, snapshot=snapshot, until=until, Call=Call, ADS=ADS)

@@ -167,7 +167,7 @@ async def test_cluster_swaps_cost_no_request(kit, tmp_path, variant):
         await kit.until(lambda: has("r", ROUTE), 10)
         users = [asyncio.create_task(load(front, statuses)) for _ in range(3)]
         stream = xds.views()[0].peer
-        for swap in range(1, 11):
+        for swap in range(1, 41):
             xds.publish("edge", world(swap + 1, f"c{swap}", target, entry))
             await kit.until(lambda name=f"c{swap}": has(name), 10)
         before = len(statuses)

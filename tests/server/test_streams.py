@@ -12,9 +12,11 @@ import pytest
 from grpc._cython import cygrpc
 
 from controlplane.server.admission import Admission
+from controlplane.server.ads import SERVICES
 from controlplane.server.options import SERVER_OPTIONS, BindError, bind
 from controlplane.server.streams import Limits
-from controlplane.xds.type_urls import CLUSTER, ROUTE
+from controlplane.xds.snapshot import Snapshot
+from controlplane.xds.type_urls import CLUSTER, PUSH_ORDER, ROUTE
 
 
 async def test_state_of_the_world_stream_is_served_acked_and_updated(serve, kit):
@@ -217,3 +219,43 @@ async def test_storm_of_streams_is_admitted_at_the_rate(serve, kit):
         await call.hear()
 
     assert asyncio.get_running_loop().time() - started > 0.3
+
+
+@pytest.mark.parametrize("variant", ["Stream", "Delta"])
+async def test_all_services_at_once_on_one_connection(serve, kit, variant):
+    world = await serve()
+    all_types = {url: {"a": kit.resource("a")} for _, _, url in SERVICES if url}
+    world.xds.publish("edge", Snapshot(1, all_types, PUSH_ORDER))
+    first = world.connect(f"/{kit.ADS}/{variant}AggregatedResources")
+    calls = [
+        (kit.Call(first.channel, f"/{service}/{method}{noun}"), url)
+        for service, noun, url in SERVICES
+        for method in (("Stream", "Delta") if url else (variant,))
+    ]
+
+    names = {True: "resource_names_subscribe", False: "resource_names"}
+    for call, url in calls:
+        await call.ask(url or CLUSTER, **{names[call.delta]: ["a"]})
+
+    assert {url or CLUSTER for _, url in calls} == set(all_types)
+    for call, url in calls:
+        response = await call.hear()
+        assert (response.type_url, len(response.resources)) == (url or CLUSTER, 1)
+    assert len({view.peer.address for view in world.xds.views()}) == 1
+
+
+async def test_refusal_of_one_client_is_its_own(serve, kit):
+    world = await serve()
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    refusing, content = world.connect(node="refusing"), world.connect(node="content")
+    for call, answer in ((refusing, {"error_detail": {"message": b"no"}}), (content, {})):
+        await call.ask(CLUSTER)
+        await call.ask(CLUSTER, response_nonce=(await call.hear()).nonce, **answer)
+    await kit.until(lambda: world.xds.counts.nacks == 1)
+
+    world.xds.publish("edge", kit.snapshot(2, CLUSTER, kit.resource("a", b"2", 2)))
+
+    assert [(await call.hear()).resources[0].value for call in (refusing, content)] == [b"2", b"2"]
+    views = {view.node.id: view.of(CLUSTER) for view in world.xds.views()}
+    assert views["content"].error is None
+    assert views["refusing"].error.message == "no"

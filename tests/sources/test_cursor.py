@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from controlplane.evidence.observation import Cell, Tally
 from controlplane.policy.latency import EDGES_MS
 from controlplane.sources import cursor as cursors
-from controlplane.sources.cursor import QUIET, Cursor, delta
+from controlplane.sources.cursor import QUIET, Cursor, Gap, delta
 from controlplane.sources.envoy import Export, parse_export
 
 V1 = ("shop", Cell("edge-1", "everyone", "v1"))
@@ -368,7 +368,7 @@ STEP = st.one_of(
 @given(st.lists(STEP, max_size=60))
 def test_deltas_add_up_to_what_happened_whatever_is_lost_or_reset(steps):  # noqa: C901 one branch per step
     """Resets lose what was not yet exported, as they do in Envoy: so one comes right after an export here."""
-    time, start = 1, 10
+    time, start = 10, 1
     rq, t, truth, seen, sent = {}, {}, {}, {}, []
     cursor = Cursor(Export("edge-1", start, time))
 
@@ -437,3 +437,13 @@ def test_counts_are_bounded_by_nothing_but_the_proxy(otlp, seconds):
     total, _ = count(otlp.traffic(0, at=1), otlp.traffic(2**62, at=1 + seconds))
 
     assert total[V1].requests == 2**62
+
+
+def test_another_process_starts_without_the_gaps_of_the_last():
+    seen = Export("edge-1", 1, 100, {("shop", "everyone", "shop~v1", "ok"): 10}, {}, {"http": 90})
+    cursor = Cursor(seen, outcome=Gap(80, 80, 0, open=True))
+    again = Export("edge-1", 200, 300, {("shop", "everyone", "shop~v1", "ok"): 5}, {}, {"http": 5})
+
+    added = delta(again, cursor)
+
+    assert added.cursor.outcome == Gap()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +24,9 @@ from controlplane.xds.sotw import SotwStream
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
 from controlplane.xds.version import Version
 from controlplane.xds.view import Peer
+
+sys.path.insert(0, str(Path(__file__).parent))  # for talk.py, which is no test
+from talk import Talk
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 NODE = Node(id="proxy-1", cluster="edge").SerializeToString()
@@ -355,3 +360,18 @@ def model():
         snapshot=snapshot,
         used=used,
     )
+
+
+@pytest.fixture(params=["sotw", "delta"])
+def talk(request, model):
+    return Talk(model, request.param)
+
+
+@pytest.fixture
+def sotw(model):
+    return Talk(model, "sotw")
+
+
+@pytest.fixture
+def delta(model):
+    return Talk(model, "delta")

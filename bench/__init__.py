@@ -1,0 +1,1 @@
+"""Measurements of the xDS server, and its fuzzing; not part of the wheel."""

@@ -1,0 +1,61 @@
+"""A server over a `Cache`, for programs that embed one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc.aio
+
+from controlplane.server.ads import handlers, stop
+from controlplane.server.cache import Cache
+from controlplane.server.options import SERVER_OPTIONS, bind, split_address
+from controlplane.server.streams import Callbacks, Limits, Refusal, XdsServer
+from controlplane.server.tls import TlsFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that is up: its port, and its streams (``xds.views()``)."""
+
+    port: int
+    xds: XdsServer
+
+
+@contextlib.asynccontextmanager
+async def serve(  # noqa: PLR0913 - options, by name
+    cache: Cache,
+    address: str,
+    callbacks: Callbacks = Callbacks(),  # noqa: B008 - frozen
+    *,
+    tls: TlsFiles | None = None,
+    insecure: bool = False,
+    refusal: Refusal = lambda _node, _peer: None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    identifier: str = "",
+    drain: float = 1.0,
+) -> AsyncIterator[Served]:
+    """Serve a cache at ``host:port`` (port 0 asks for a free one) inside the context.
+
+    Fill the cache before: a node is answered as soon as its group has resources. Plain text is for loopback,
+    unless ``insecure`` says otherwise. On leaving, the streams are ended over ``drain`` seconds.
+
+    Raises:
+        BindError: If the address cannot be listened on.
+        TlsError: If the certificates cannot be used.
+    """
+    xds = XdsServer(
+        cache.group_of, refusal=refusal, callbacks=callbacks, identifier=identifier, limits=limits
+    )
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server.add_generic_rpc_handlers(handlers(xds))
+    host, port = split_address(address)
+    bound = bind(server, host, port, tls.credentials() if tls is not None else None, insecure=insecure)
+    detach = cache.attach(xds.publish)
+    await server.start()
+    try:
+        yield Served(bound, xds)
+    finally:
+        await stop(server, xds, drain)
+        detach()

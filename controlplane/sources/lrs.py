@@ -1,0 +1,199 @@
+"""What gRPC clients report of their calls, added up until it is asked for, and turned into observations once.
+
+Reports are deltas: a client counts each call once, when it has ended, by cluster, which names service,
+version and segment. Every status but OK is an error. Calls that found no endpoint to go to are in no report,
+and there are no latencies.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from google.protobuf.message import DecodeError
+
+from controlplane._pb.lrs_pb2 import LoadStatsRequest
+from controlplane.evidence.observation import Cell, Observation, Tally
+from controlplane.policy.latency import EDGES_MS
+from controlplane.resources.names import segment_cluster
+from controlplane.sources.collector import SILENT_AFTER, origin
+from controlplane.xds.view import Peer
+
+MAX_BYTES = 1 << 20  # of one report
+MAX_CLUSTERS = 20_000  # that all clients together are remembered to have reported between two observations
+MAX_COUNT = 1 << 53
+
+_Place = tuple[str, str, Cell]  # origin, service, cell
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The open ADS streams of the gRPC clients with one node id.
+
+    Attributes:
+        origins: Where they come from.
+        services: Names of the services that they ask for.
+    """
+
+    origins: frozenset[str]
+    services: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Calls and failed calls by place."""
+
+    calls: Counter[_Place] = field(default_factory=Counter)
+    errors: Counter[_Place] = field(default_factory=Counter)
+
+    def add(self, place: _Place, calls: int, errors: int) -> None:
+        self.calls[place] += calls
+        self.errors[place] += errors
+
+    def without(self, other: _Counts) -> _Counts:
+        return _Counts(self.calls - other.calls, self.errors - other.errors)
+
+    def copy(self) -> _Counts:
+        return _Counts(self.calls.copy(), self.errors.copy())
+
+
+class LoadReports:
+    """Adds up the reports of all clients.
+
+    Counts leave by ``commit``, once an observation with them was stored; until then ``observe`` counts the
+    same again. A crash loses what was not stored, of all versions alike. Not thread-safe.
+    """
+
+    def __init__(self, interval: timedelta = timedelta(seconds=5)) -> None:
+        """Add up the reports of clients that report every ``interval``."""
+        self._interval = interval
+        self._counts = _Counts()
+        self._taken = _Counts()
+        self._open: Counter[tuple[str, str]] = Counter()  # streams by node id and origin
+        self._since: dict[str, datetime] = {}
+        self._clients: Mapping[str, Client] = {}
+        self._next_clients: Mapping[str, Client] = {}
+        self.ignored = 0
+
+    def opened(self, peer: Peer) -> Stream:
+        """Return what takes the messages of a new stream."""
+        return Stream(self, origin(peer))
+
+    def observe(
+        self,
+        start: datetime,
+        end: datetime,
+        connected: Mapping[str, Client],
+        services: Mapping[str, AbstractSet[str]],
+    ) -> dict[str, Observation]:
+        """Count what was reported since the last committed observation.
+
+        Args:
+            start: Begin of the interval, UTC.
+            end: End of the interval, UTC: the present.
+            connected: Clients with an open ADS stream, by node id.
+            services: Names of the versions of each service; counts of others are dropped.
+
+        Returns:
+            One observation for each service that a connected client asks for, or that was reported.
+        """
+        self._taken, self._next_clients = self._counts.copy(), dict(connected)
+        self._since = {node: self._since.get(node, end) for node in connected}
+        tallies: dict[str, dict[Cell, Tally]] = {}
+        for place, calls in self._taken.calls.items():
+            source, service, cell = place
+            client = connected.get(cell.proxy) or self._clients.get(cell.proxy)
+            if client is None or source not in client.origins:
+                continue  # whoever reports without an ADS stream of the same host is not known to us
+            if cell.version in services.get(service, ()):
+                found = tallies.setdefault(service, {})
+                found[cell] = found.get(cell, Tally()) + _tally(calls, self._taken.errors[place])
+        asked = {service for client in connected.values() for service in client.services}
+        return {
+            service: self._observation(service, start, end, tallies.get(service, {}))
+            for service in sorted((asked | tallies.keys()) & services.keys())
+        }
+
+    def commit(self) -> None:
+        """Say that the last observation was stored."""
+        self._counts = self._counts.without(self._taken)
+        self._taken, self._clients = _Counts(), self._next_clients
+
+    def _observation(
+        self, service: str, start: datetime, end: datetime, tallies: Mapping[Cell, Tally]
+    ) -> Observation:
+        fresh, silent = [], []
+        for node, client in sorted(self._next_clients.items()):
+            if service in client.services:
+                # A client without calls sends no reports: that its streams are open must do.
+                if all(self._open[node, source] for source in client.origins):
+                    fresh.append(node)
+                elif self._since[node] <= end - SILENT_AFTER * self._interval:
+                    silent.append(node)
+        cells = sorted(tallies.items(), key=lambda item: item[0])
+        return Observation(service, start, end, tuple(cells), tuple(fresh), tuple(silent))
+
+    def _enter(self, node: str, source: str) -> None:
+        self._open[node, source] += 1
+
+    def _leave(self, node: str, source: str) -> None:
+        self._open[node, source] -= 1
+        self._open += Counter()  # forgets those at zero
+
+    def _count(self, node: str, source: str, request: LoadStatsRequest) -> None:
+        for stats in request.cluster_stats:
+            whose = segment_cluster(stats.cluster_name)
+            places = stats.upstream_locality_stats
+            good = sum(place.total_successful_requests for place in places)
+            bad = sum(place.total_error_requests for place in places) + stats.total_dropped_requests
+            if whose is None or not good + bad:
+                continue
+            service, version, segment = whose
+            place = (source, service, Cell(node, segment, version))
+            if good + bad > MAX_COUNT or (
+                place not in self._counts.calls and len(self._counts.calls) >= MAX_CLUSTERS
+            ):
+                self.ignored += 1
+                continue
+            self._counts.add(place, good + bad, bad)
+
+
+class Stream:
+    """The messages of one client; only the first has to say who it is."""
+
+    def __init__(self, reports: LoadReports, source: str) -> None:
+        self._reports = reports
+        self._source = source
+        self._node = ""
+
+    def receive(self, data: bytes) -> None:
+        """Take one message.
+
+        Raises:
+            ValueError: If it cannot be read, or if the first one names no node.
+        """
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"report of {len(data)} bytes, at most {MAX_BYTES} are allowed")
+        try:
+            request = LoadStatsRequest.FromString(data)
+        except DecodeError as error:
+            raise ValueError("not a LoadStatsRequest") from error
+        if not self._node:
+            if not request.node.id:
+                raise ValueError("the first message has no node id")
+            self._node = request.node.id
+            self._reports._enter(self._node, self._source)
+        self._reports._count(self._node, self._source, request)
+
+    def close(self) -> None:
+        """Say that the stream has ended."""
+        if self._node:
+            self._reports._leave(self._node, self._source)
+
+
+def _tally(calls: int, errors: int) -> Tally:
+    # Without a latency a call counts as slow: what was not measured must never pass.
+    return Tally(requests=calls, errors=errors, slower=(calls,) * len(EDGES_MS))

@@ -1,0 +1,312 @@
+"""The policy folder: only whole changes that were seen to happen, whatever lies in it."""
+
+import os
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from controlplane.app.folder import MAX_FILES, FolderError, read_file, read_folder
+from controlplane.app.importing import Importer
+from controlplane.release.ports import StoreError
+from controlplane.release.state import Phase
+
+EXAMPLES = Path(__file__).parents[2] / "policies"
+
+
+class Desk:
+    """An editor of the folder; `rest` scans twice, more than a second apart, as when nobody writes."""
+
+    def __init__(self, folder, site):
+        self.folder, self.site = folder, site
+        self.importer = Importer(folder, site.plane)
+
+    def write(self, **texts):
+        self.folder.mkdir(exist_ok=True)
+        for name, text in texts.items():
+            (self.folder / f"{name}.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+
+    async def scan(self, after=0.6):
+        self.site.clock.pass_(after)
+        await self.importer.scan(self.site.clock.now)
+
+    async def rest(self):
+        for _ in range(3):
+            await self.scan()
+        return await self.site.store.world()
+
+    @property
+    def problems(self):
+        return self.site.plane.problems()
+
+
+@pytest.fixture
+async def desk(tmp_path, kit):
+    from controlplane.stores.sqlite import SqliteStore
+
+    site = await kit.Site(await SqliteStore(tmp_path / "data").open(), kit.Clock()).restore()
+    site.clock = site.plane._clock
+    made = Desk(tmp_path / "policies", site)
+    made.write(fleet=kit.FLEET, shop=kit.SERVICE, quick=kit.POLICY)
+    await made.rest()
+    assert not made.problems
+    yield made
+    await site.store.close()
+
+
+async def test_a_change_is_taken_when_it_has_come_to_rest(desk, kit):
+    before = (await desk.site.store.world()).generation
+    desk.write(order=kit.RELEASE)
+    await desk.scan()
+    assert (await desk.site.store.world()).generation == before
+    await desk.scan(0.9)
+    assert (await desk.site.store.world()).generation == before
+
+    await desk.scan(0.1)
+
+    assert (await desk.site.store.world()).releases["shop-2"].phase is Phase.WAITING
+    assert (await desk.site.store.records())[0].actor == "policy folder"
+
+
+async def test_a_file_that_is_still_being_written_is_not_taken(desk, kit):
+    before = await desk.site.store.world()
+    for end in range(0, len(kit.RELEASE), 10):
+        desk.write(order=kit.RELEASE[:end])
+        await desk.scan(0.9)
+
+    assert await desk.site.store.world() == before
+
+
+@pytest.mark.parametrize("file", sorted(p.name for p in EXAMPLES.glob("*.yaml")))
+async def test_a_half_written_file_that_is_left_behind_moves_nothing(tmp_path, kit, file):
+    """Every prefix, at rest, while a release runs: shares, stable and the release stay as they are."""
+    from controlplane.stores.sqlite import SqliteStore
+
+    site = await kit.Site(await SqliteStore(tmp_path / "data").open(), kit.Clock()).restore()
+    site.clock = site.plane._clock
+    shutil.copytree(EXAMPLES, tmp_path / "policies")
+    desk = Desk(tmp_path / "policies", site)
+    world = await desk.rest()
+    site.fleet.mode = "all"
+    from controlplane.web.port import Act
+
+    await site.plane.act("checkout-2.4.0", "advance", Act(actor="ann"))
+    before = await site.store.world()
+    data = (EXAMPLES / file).read_bytes()
+    for end in range(0, len(data) - 1, 1 if file.startswith("checkout-") else 5):
+        (desk.folder / file).write_bytes(data[:end])
+        world = await desk.rest()
+        assert world.releases == before.releases
+        assert world.stable == before.stable
+        assert world.catalog.services()
+    (desk.folder / file).write_bytes(data)
+    world = await desk.rest()
+
+    assert not desk.problems
+    assert world.catalog.digests() == before.catalog.digests()
+    await site.store.close()
+
+
+async def test_a_folder_that_vanishes_deletes_nothing_and_is_reported(desk):
+    before = await desk.site.store.world()
+    desk.folder.rename(desk.folder.with_name("elsewhere"))
+
+    assert await desk.rest() == before
+    assert "cannot be read" in desk.problems[0]
+    desk.folder.with_name("elsewhere").rename(desk.folder)
+    assert await desk.rest() == before
+    assert not desk.problems
+
+
+async def test_a_folder_that_is_replaced_is_seen(desk, kit):
+    new = desk.folder.with_name("new")
+    shutil.copytree(desk.folder, new)
+    (new / "order.yaml").write_text(kit.RELEASE)
+    shutil.rmtree(desk.folder)
+    new.rename(desk.folder)
+
+    assert "shop-2" in (await desk.rest()).releases
+
+
+async def test_a_config_map_that_swaps_its_link_is_seen(desk, kit):
+    """Kubernetes links each file through a hidden folder and exchanges that folder's link."""
+    files = list(desk.folder.iterdir())
+    for number, extra in (("1", None), ("2", kit.RELEASE)):
+        hidden = desk.folder / f"..{number}"
+        hidden.mkdir()
+        for file in files:
+            shutil.copy(file if file.is_symlink() is False else file.resolve(), hidden / file.name)
+        if extra:
+            (hidden / "order.yaml").write_text(extra)
+    (desk.folder / "..data").symlink_to("..1")
+    for file in files:
+        file.unlink()
+        file.symlink_to(f"..data/{file.name}")
+    (desk.folder / "order.yaml").symlink_to("..data/order.yaml")
+    first = await desk.rest()
+    (desk.folder / "..tmp").symlink_to("..2")
+    (desk.folder / "..tmp").rename(desk.folder / "..data")
+
+    assert "shop-2" not in first.releases
+    assert "shop-2" in (await desk.rest()).releases
+
+
+async def test_a_bad_file_keeps_its_last_good_version_and_stops_no_other(desk, kit):
+    desk.write(
+        quick=kit.POLICY.replace("10%", "400%"), order=kit.RELEASE.replace("policy: quick", "policy: x")
+    )
+    second = kit.SERVICE.replace("name: shop", "name: cart").replace("shop.example", "cart.example")
+    desk.write(cart=second)
+
+    world = await desk.rest()
+
+    assert world.stable == {"shop": "v1", "cart": "v1"}
+    assert [s.everyone for s in world.catalog.policy("quick").steps][1] == 100_000
+    assert world.releases == {}
+    assert any("quick.yaml:5:" in problem for problem in desk.problems)
+    desk.write(quick=kit.POLICY, order=kit.RELEASE)
+    assert (await desk.rest()).releases
+    assert not desk.problems
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [b"[" * 50_000, b"a: &a [x]\n" + b"b: *a\n" * 100_000, b"\0\xff\xfe", b"!!python/object:os.system [x]"],
+    ids=["nested", "aliases", "bytes", "tags"],
+)
+async def test_a_hostile_file_is_refused_and_harms_nothing(desk, kit, hostile):
+    desk.write(evil=hostile, order=kit.RELEASE)
+
+    world = await desk.rest()
+
+    assert "shop-2" in world.releases
+    assert any("evil.yaml" in problem for problem in desk.problems)
+
+
+@pytest.mark.parametrize("kind", ["unreadable", "dangling", "pipe", "folder"])
+async def test_a_path_that_cannot_be_read_stops_no_other_file(desk, kit, kind):
+    path = desk.folder / "odd.yaml"
+    if kind == "unreadable":
+        path.symlink_to("/proc/self/mem")  # regular, opens, and cannot be read
+    elif kind == "dangling":
+        path.symlink_to("nowhere")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    desk.write(order=kit.RELEASE)
+
+    world = await desk.rest()
+
+    assert "shop-2" in world.releases
+    if kind in ("unreadable", "dangling"):
+        assert any("odd.yaml" in problem for problem in desk.problems)
+
+
+async def test_a_document_whose_file_becomes_unreadable_stays_in_force(desk, kit):
+    (desk.folder / "quick.yaml").unlink()
+    (desk.folder / "quick.yaml").symlink_to("nowhere")
+
+    world = await desk.rest()
+
+    assert world.catalog.policies()
+    assert any("quick.yaml" in problem for problem in desk.problems)
+
+
+async def test_a_folder_that_differs_at_the_start_is_reported_and_not_taken(desk, kit):
+    desk.write(order=kit.RELEASE)
+    before = await desk.site.store.world()
+
+    later = Desk(desk.folder, desk.site)
+    world = await later.rest()
+
+    assert world == before
+    assert "differs from what is in force" in later.problems[0]
+    assert "turnout apply" in later.problems[0]
+    later.write(order=kit.RELEASE + "# seen\n")
+    assert "shop-2" in (await later.rest()).releases, "a change that it saw happen is taken"
+
+
+async def test_a_folder_that_is_the_same_at_the_start_says_nothing(desk):
+    later = Desk(desk.folder, desk.site)
+    await later.rest()
+
+    assert not later.problems
+
+
+async def test_the_first_documents_of_a_new_store_start_no_release(tmp_path, kit):
+    from controlplane.stores.sqlite import SqliteStore
+
+    site = await kit.Site(await SqliteStore(tmp_path / "data").open(), kit.Clock()).restore()
+    site.clock = site.plane._clock
+    desk = Desk(tmp_path / "policies", site)
+    desk.write(fleet=kit.FLEET, shop=kit.SERVICE, quick=kit.POLICY, order=kit.RELEASE)
+
+    await desk.rest()
+    world = await kit.tick(site, 5)
+
+    assert (world.releases["shop-2"].phase, world.releases["shop-2"].hold) == (Phase.WAITING, "manual")
+    await site.store.close()
+
+
+async def test_a_store_that_fails_is_tried_again(desk, kit, monkeypatch):
+    async def full(change):
+        raise StoreError("disk full")
+
+    desk.write(order=kit.RELEASE)
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.site.store, "commit", full)
+        await desk.rest()
+        assert any("disk full" in problem for problem in desk.problems)
+
+    assert "shop-2" in (await desk.rest()).releases
+    assert not desk.problems
+
+
+async def test_a_clock_that_goes_back_only_delays(desk, kit):
+    desk.write(order=kit.RELEASE)
+    await desk.scan()
+    desk.site.clock.now -= timedelta(days=1)
+
+    assert "shop-2" in (await desk.rest()).releases
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def test_only_yaml_files_are_read_wherever_they_lie(tmp_path):
+    for name in ("a.yaml", "b.yml", "c.txt", ".d.yaml", "sub/e.yaml", ".git/f.yaml", "g.yaml~"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(name.encode())
+
+    found = read_folder(tmp_path)
+
+    assert sorted(Path(p).relative_to(tmp_path).as_posix() for p in found) == [
+        "a.yaml",
+        "b.yml",
+        "sub/e.yaml",
+    ]
+
+
+def test_too_many_files_are_refused_as_a_whole(tmp_path):
+    for n in range(MAX_FILES + 1):
+        (tmp_path / f"{n}.yaml").touch()
+
+    with pytest.raises(FolderError, match="more than 2000 files"):
+        read_folder(tmp_path)
+
+
+def test_a_huge_file_is_not_read_whole(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"x" * 10_000_000)
+
+    (content,) = read_folder(tmp_path).values()
+
+    assert len(content) < 1_000_000
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "nowhere.yaml", "."])
+def test_a_single_file_must_be_one(path):
+    with pytest.raises(FolderError):
+        read_file(Path(path))

@@ -1,0 +1,152 @@
+"""Who has acknowledged what a service rests on, from views built by hand."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from controlplane.app.propagation import Relevant, merge, propagation, refusals
+from controlplane.policy.documents import Propagate
+from controlplane.release.decide import Propagation
+from controlplane.xds.messages import Node
+from controlplane.xds.snapshot import Resource, Snapshot
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
+from controlplane.xds.version import Version
+from controlplane.xds.view import Nack, Peer, StreamView, TypeView
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+WANTED, OLD = Version(7, "new"), Version(3, "old")
+LIMITS = Propagate()
+
+
+def resource(name, *clusters):
+    return Resource(name, b"", WANTED, frozenset((CLUSTER, cluster) for cluster in clusters))
+
+
+SNAPSHOT = Snapshot(
+    7,
+    {
+        type_url: {r.name: r for r in resources}
+        for type_url, resources in {
+            CLUSTER: [resource("shop~v1"), resource("shop~v2"), resource("cart~v1"), resource("shop2~v1")],
+            ENDPOINT: [resource("shop~v1"), resource("cart~v1")],
+            ROUTE: [resource("hosts-a", "shop~v1", "shop~v2"), resource("hosts-b", "cart~v1")],
+            SCOPED_ROUTE: [resource("scope-a")],
+            LISTENER: [resource("http")],
+        }.items()
+    },
+    PUSH_ORDER,
+)
+RELEVANT = Relevant.of(SNAPSHOT, "shop")
+EVERYTHING = {type_url: {r.name: WANTED for r in SNAPSHOT.of(type_url).values()} for type_url in PUSH_ORDER}
+
+
+def view(proxy="a", *, asks=PUSH_ORDER, acked=EVERYTHING, nacks=(), names=None, node=True):
+    """Return a stream; ``nacks`` are (type, name), ``names`` what it asks for by name of a type."""
+    types = tuple(
+        TypeView(
+            type_url=type_url,
+            served=True,
+            wildcard=type_url not in (names or {}),
+            names=frozenset((names or {}).get(type_url, ())),
+            since=NOW,
+            sent={},
+            acked=acked.get(type_url, {}),
+            nacks={n: Nack(WANTED, "bad", NOW) for t, n in nacks if t == type_url},
+            error=None,
+            gated={},
+            waiting_since=None,
+        )
+        for type_url in asks
+    )
+    return StreamView(
+        Peer("10.0.0.1:1"), "delta", NOW, Node(proxy) if node else None, "edge", 7, False, types
+    )
+
+
+def without(type_url, name, version=None):
+    """Return what is ACKed, but for one resource, of which another version or none is."""
+    table = {n: v for n, v in EVERYTHING[type_url].items() if n != name}
+    return EVERYTHING | {type_url: table | ({name: version} if version else {})}
+
+
+def test_a_service_rests_on_its_clusters_and_routes_and_on_the_listeners():
+    assert {(t.rpartition(".")[2], r.name) for t, r in RELEVANT.resources} == {
+        ("Cluster", "shop~v1"),
+        ("Cluster", "shop~v2"),
+        ("ClusterLoadAssignment", "shop~v1"),
+        ("RouteConfiguration", "hosts-a"),
+        ("ScopedRouteConfiguration", "scope-a"),
+        ("Listener", "http"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("streams", "live", "acked"),
+    [
+        ([], "", ""),
+        ([view()], "a", "a"),
+        ([view("b"), view("a")], "ab", "ab"),
+        ([view(acked={})], "a", ""),
+        ([view(acked=without(ROUTE, "hosts-a"))], "a", ""),
+        ([view(acked=without(ROUTE, "hosts-a", OLD))], "a", ""),
+        ([view(acked=without(CLUSTER, "shop~v2"))], "a", ""),
+        ([view(acked=without(ENDPOINT, "shop~v1"))], "a", ""),
+        ([view(acked=without(LISTENER, "http", OLD))], "a", ""),
+        ([view(acked=without(SCOPED_ROUTE, "scope-a"))], "a", ""),
+        ([view(acked=without(ROUTE, "hosts-b"))], "a", "a"),
+        ([view(acked=without(CLUSTER, "cart~v1"))], "a", "a"),
+        ([view(), view(acked=without(ROUTE, "hosts-a", OLD))], "a", ""),
+        ([view(node=False), view("b")], "b", "b"),
+        ([view(asks=(ENDPOINT,)), view("b")], "b", "b"),
+        ([view(asks=(CLUSTER,))], "a", ""),
+        ([view(names={ROUTE: ["hosts-a"]})], "a", "a"),
+        ([view(names={ROUTE: ["hosts-b"]})], "a", ""),
+        ([view(names={ENDPOINT: []}, acked=without(ENDPOINT, "shop~v1"))], "a", "a"),
+        ([view(acked=without(ROUTE, "hosts-a", replace(WANTED, revision=2)))], "a", "a"),
+    ],
+)
+def test_a_proxy_has_acknowledged_when_all_its_streams_have_all_that_is_relevant(streams, live, acked):
+    got = propagation(streams, RELEVANT, LIMITS)
+
+    assert (got.live, got.acked, got.nacked) == (tuple(live), tuple(acked), ())
+    assert got.complete is bool(live and live == acked)
+    assert got.waiting == tuple(sorted(set(live) - set(acked)))
+
+
+def test_a_refusal_of_what_is_relevant_counts_and_is_told_in_the_proxys_words():
+    refusing = view("b", nacks=[(ROUTE, "hosts-a")], acked=without(ROUTE, "hosts-a", OLD))
+
+    got = propagation([view(), refusing], RELEVANT, Propagate(at_least="50%"))
+
+    assert got.nacked == (("b", "RouteConfiguration 'hosts-a': bad"),)
+    assert got.waiting == ()
+    assert not got.complete
+
+
+def test_a_refusal_of_another_service_is_not_this_ones_but_is_shown():
+    refusing = view("b", nacks=[(CLUSTER, "cart~v1")])
+
+    assert propagation([refusing], RELEVANT, LIMITS).complete
+    assert list(refusals(refusing)) == ["Cluster 'cart~v1': bad"]
+
+
+def test_the_fleet_says_how_many_are_enough():
+    streams = [view("a"), view("b"), view("c", acked={})]
+
+    enough = [
+        propagation(streams, RELEVANT, Propagate(at_least=s)).complete for s in ("60%", "66.66%", "66.67%")
+    ]
+
+    assert enough == [True, True, False]
+
+
+def test_fleets_are_merged_to_the_strictest():
+    one = Propagation(("a",), ("a",), at_least=500_000, within=timedelta(seconds=60))
+    strict = {"at_least": 900_000, "within": timedelta(seconds=10)}
+    two = Propagation(("b", "c"), ("c",), (("b", "no"),), **strict)
+
+    merged = merge([one, two])
+
+    assert merged == Propagation(("a", "b", "c"), ("a", "c"), (("b", "no"),), **strict)
+    assert not merge([]).complete

@@ -1,0 +1,190 @@
+"""From the store to snapshots: who belongs where, and that one that cannot be rendered harms no other."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from controlplane.app import publish
+from controlplane.app.publish import belongs
+from controlplane.policy.documents import Fleet
+from controlplane.web.port import Act, Documents, Order, Switch
+from controlplane.xds.messages import Node
+from controlplane.xds.type_urls import CLUSTER, ROUTE
+
+
+@pytest.mark.parametrize(
+    ("nodes", "node", "mine"),
+    [
+        ({"cluster": "edge"}, Node("a", "edge"), True),
+        ({"cluster": "edge"}, Node("a", "edge2"), False),
+        ({"id": "edge-*"}, Node("edge-1", "x"), True),
+        ({"id": "edge-*"}, Node("Edge-1", "x"), False),
+        ({"id": "edge-?"}, Node("edge-10", "x"), False),
+        ({"id": "edge-*", "cluster": "x"}, Node("edge-1", "y"), False),
+        ({"id": "*"}, Node("", ""), True),
+    ],
+)
+def test_a_node_belongs_to_a_fleet_when_every_condition_holds(nodes, node, mine):
+    listeners = [{"name": "http", "address": "0.0.0.0:80"}]
+    fleet = Fleet.model_validate({"kind": "Fleet", "name": "f", "nodes": nodes, "listeners": listeners})
+
+    assert belongs(node, fleet) is mine
+
+
+def names(site, type_url, fleet="edge"):
+    return set(site.publisher.server.snapshot(fleet).of(type_url))
+
+
+async def test_a_world_is_published_with_its_revision(site):
+    world = await site.store.world()
+
+    site.publisher.publish(world)
+
+    assert names(site, CLUSTER) == {"shop~v1", "shop~v2"}
+    assert site.publisher.server.snapshot("edge").revision == site.publisher.revision == world.revision
+    assert site.plane.ready
+    assert site.publisher.listens("http")
+    assert not site.publisher.listens("admin")
+
+
+async def test_only_the_routes_change_when_a_step_begins(site, kit):
+    site.publisher.publish(await site.store.world())
+    before = site.publisher.server.snapshot("edge")
+    await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
+
+    site.publisher.publish(await kit.tick(site))
+
+    after = site.publisher.server.snapshot("edge")
+    changed = {t.rpartition(".")[2] for t in after.resources if after.of(t) != before.of(t)}
+    assert changed == {"RouteConfiguration"}
+
+
+async def test_nothing_is_acknowledged_before_it_is_published(site):
+    world = await site.store.world()
+    site.publisher.publish(world)
+
+    ahead = site.publisher.propagation(replace(world, revision=world.revision + 1), "shop")
+
+    assert not ahead.complete
+    assert site.publisher.propagation(world, "gone").live == ()
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Let services of a name be impossible to render."""
+    real = publish.render
+
+    def poison(name):
+        def render(fleet, services, *rest):
+            services = tuple(services)
+            if any(s.service.name == name and s.service.timeout.total_seconds() == 13 for s in services):
+                raise ValueError(f"service {name!r}: cannot be")
+            return real(fleet, services, *rest)
+
+        monkeypatch.setattr(publish, "render", render)
+
+    return poison
+
+
+async def test_a_service_that_cannot_be_rendered_keeps_its_last_good_routes_and_harms_no_other(
+    tmp_path, kit, poison
+):
+    cart = kit.SERVICE.replace("name: shop", "name: cart").replace("shop.example", "cart.example")
+    site = await kit.start(tmp_path, cart=cart)
+    world = await site.store.world()
+    site.publisher.publish(world)
+    before = site.publisher.server.snapshot("edge")
+    poison("cart")
+    bad = kit.load(kit.files(cart=cart + "timeout: 13s\n", shop=kit.SERVICE.replace("v2", "v3"))).catalog
+
+    site.publisher.publish(replace(world, catalog=bad, revision=world.revision + 1))
+
+    assert names(site, CLUSTER) == {"shop~v1", "shop~v3", "cart~v1", "cart~v2"}
+    assert site.plane.problems() == ("service cart: service 'cart': cannot be",)
+    own = [site.publisher.server.snapshot("edge").of(CLUSTER)["cart~v1"], before.of(CLUSTER)["cart~v1"]]
+    assert own[0] == own[1]
+    assert "cannot be" in site.publisher.propagation(site.plane.world, "cart").nacked[0][1]
+
+    site.publisher.publish(replace(world, revision=world.revision + 2))
+    assert site.plane.problems() == ()
+    await site.store.close()
+
+
+async def test_documents_that_cannot_be_rendered_are_refused_at_the_door(tmp_path, kit, poison):
+    site = await kit.start(tmp_path)
+    poison("shop")
+    before = await site.store.world()
+
+    done = await site.plane.apply(
+        Documents(files={"shop.yaml": kit.SERVICE + "timeout: 13s\n", "r.yaml": kit.RELEASE}, actor="ann")
+    )
+
+    world = await site.store.world()
+    assert done.accepted == ("Release shop-2",)
+    assert "cannot be" in done.problems[0]
+    assert world.catalog.service("shop") == before.catalog.service("shop")
+    await site.store.close()
+
+
+async def test_a_fleet_that_is_gone_leaves_no_problem_behind(tmp_path, kit):
+    site = await kit.start(tmp_path)
+    site.publisher.publish(await site.store.world())
+
+    await site.plane.take(kit.files(fleet=None, shop=None, quick=kit.POLICY), "test")
+    site.publisher.publish(await site.store.world())
+
+    assert site.plane.problems() == ()
+    assert site.plane.services() == ()
+    await site.store.close()
+
+
+async def test_a_release_whose_service_and_fleet_left_the_folder_goes_on(tmp_path, kit):
+    site = await kit.start(tmp_path)
+    await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
+    await kit.tick(site, 6)
+
+    done = await site.plane.take({}, "test")
+    site.publisher.publish(await site.store.world())
+    world = await kit.tick(site, 40)
+
+    assert len(done.problems) == 1
+    assert world.stable == {"shop": "v2"}
+    assert names(site, ROUTE)
+    assert site.plane.release("shop-v2").phase == "promoted"
+    await site.store.close()
+
+
+async def test_a_service_that_takes_the_routes_of_one_in_use_is_refused(tmp_path, kit):
+    site = await kit.start(tmp_path)
+    await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
+    await kit.tick(site, 2)
+    renamed = kit.SERVICE.replace("name: shop", "name: store")
+
+    done = await site.plane.take(kit.files(shop=renamed), "test")
+
+    assert [s.name for s in (await site.store.world()).catalog.services()] == ["shop"]
+    assert [p.partition(": ")[2] for p in done.problems] == [
+        "versions: v1, v2 of 'shop' is in use and cannot be removed",
+        "routes: 'shop' has one of them and is in use",
+    ]
+    await site.plane.act("shop-v2", "rollback", Act(actor="ann"))
+    await kit.until(site, lambda w: w.releases["shop-v2"].ended)
+    assert not (await site.plane.take(kit.files(shop=renamed), "test")).problems
+    assert [s.name for s in site.plane.services()] == ["store"]
+    assert (await site.plane.switch("store", Switch(actor="a", version="v2"))).stable == "v2"
+    await site.store.close()
+
+
+async def test_the_publisher_follows_the_store(site):
+    following = asyncio.ensure_future(site.publisher.run())
+    for version in ("v2", "v1", "v2"):
+        await site.plane.switch("shop", Switch(actor="a", version=version))
+        world = await site.store.world()
+        deadline = asyncio.get_running_loop().time() + 5
+        while site.publisher.revision < world.revision:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.001)
+    following.cancel()
+
+    assert site.publisher.server.snapshot("edge").revision == world.revision

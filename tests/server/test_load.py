@@ -1,0 +1,160 @@
+"""Many streams, slow ones, bursts: nobody waits for anybody, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from controlplane.server import streams
+from controlplane.server.streams import Limits, Session
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
+
+
+def worlds(kit, revision, body):
+    return kit.snapshot(revision, CLUSTER, kit.resource("a", body, revision))
+
+
+async def test_burst_coalesces_and_the_client_ends_on_the_last(serve, kit):
+    world = await serve()
+    world.xds.publish("edge", worlds(kit, 1, b"1"))
+    call = world.connect()
+    await call.ask(CLUSTER)
+    heard = [await call.hear()]
+
+    for revision in range(2, 102):
+        world.xds.publish("edge", worlds(kit, revision, b"%d" % revision))
+        await asyncio.sleep(0)
+    while heard[-1].resources[0].value != b"101":
+        await call.ask(CLUSTER, response_nonce=heard[-1].nonce)
+        heard.append(await call.hear())
+
+    assert len(heard) <= 3
+
+
+async def test_change_of_one_type_does_not_wait_for_the_answer_to_another(serve, kit):
+    world = await serve()
+    both = kit.snapshot(1, CLUSTER, kit.resource("a"))
+    world.xds.publish("edge", both)
+    call = world.connect()
+    await call.ask(CLUSTER)
+    await call.hear()  # and never ACK it
+    await call.ask(ROUTE, resource_names=["r"])
+
+    for revision in (2, 3):
+        changed = kit.snapshot(revision, ROUTE, kit.resource("r", b"%d" % revision, revision))
+        world.xds.publish(
+            "edge", type(changed)(revision, {**both.resources, **changed.resources}, changed.order)
+        )
+        response = await call.hear()
+        assert (response.type_url, response.resources[0].value) == (ROUTE, b"%d" % revision)
+        await call.ask(ROUTE, resource_names=["r"], response_nonce=response.nonce)
+
+
+async def test_streams_in_service_do_not_wait_for_a_storm(serve, kit):
+    world = await serve(limits=Limits(first_requests=10))
+    world.xds.publish("edge", worlds(kit, 1, b"1"))
+    call = world.connect(node="in service")
+    await call.ask(CLUSTER)
+    response = await call.hear()
+    storm = [world.connect(node=f"proxy-{n}") for n in range(30)]
+    for other in storm:
+        await other.ask(CLUSTER)
+    await kit.until(lambda: len(world.xds.views()) == 31)
+
+    world.xds.publish("edge", worlds(kit, 2, b"2"))
+    await call.ask(CLUSTER, response_nonce=response.nonce)
+    response = await call.hear()
+
+    assert response.resources[0].value == b"2"
+    assert sum(view.node is None for view in world.xds.views()) > 10  # the storm is still outside
+    assert [len((await other.hear()).resources) for other in storm] == [1] * 30  # and all get in
+    assert not world.xds.counts.closed
+
+
+async def test_client_that_reads_nothing_is_closed_and_delays_nobody(serve, kit, say):
+    world = await serve(limits=Limits(write_timeout=1))
+    big = [kit.resource(f"r{n}", bytes([n]) * (4 << 20)) for n in range(8)]
+    world.xds.publish("edge", kit.snapshot(1, ROUTE, *big))
+    stuck = world.connect(node="stuck", **{"grpc.max_receive_message_length": -1})
+    await stuck.ask(ROUTE, resource_names=[r.name for r in big])
+    await kit.until(lambda: world.xds.views() and world.xds.views()[0].of(ROUTE))
+    good = world.connect(node="good")
+    await good.ask(ROUTE, resource_names=["small"])
+    await kit.until(lambda: len(world.xds.views()) == 2)
+
+    loop = asyncio.get_running_loop()
+    longest, revision = 0.0, 1
+    while len(world.xds.views()) == 2:
+        revision += 1
+        began = loop.time()
+        small = kit.resource("small", b"%d" % revision, revision)
+        world.xds.publish("edge", kit.snapshot(revision, ROUTE, *big, small))
+        response = await good.hear()
+        assert response.resources[0].value == b"%d" % revision
+        await good.ask(ROUTE, resource_names=["small"], response_nonce=response.nonce)
+        longest = max(longest, loop.time() - began)
+        await asyncio.sleep(0.01)
+
+    say(f"beside a stuck client: {revision} pushes, the longest took {longest * 1000:.1f} ms")
+    assert [view.node.id for view in world.xds.views()] == ["good"]
+    assert world.xds.counts.closed == {"CANCELLED": 1}
+
+
+async def test_memory_returns_after_clients_leave(serve, kit, monkeypatch, say):
+    alive = weakref.WeakSet()
+
+    class Counted(Session):
+        __slots__ = ("__weakref__",)
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            alive.add(self)
+
+    monkeypatch.setattr(streams, "Session", Counted)
+    world = await serve()
+    world.xds.publish("edge", worlds(kit, 1, b"1"))
+    first = world.connect()
+    path = f"/{kit.ADS}/StreamAggregatedResources"
+
+    async def visit(number):
+        visitor = type(first)(first.channel, path, f"visitor-{number}")
+        await visitor.ask(CLUSTER, resource_names=[f"name-{number}-{n}" for n in range(20)] + ["a"])
+        await visitor.hear()
+        visitor.call.cancel() if number % 2 else await visitor.call.done_writing()
+
+    def objects():
+        gc.collect()
+        return len(gc.get_objects())
+
+    await asyncio.gather(*(visit(n) for n in range(100)))
+    await kit.until(lambda: len(world.xds.views()) <= 1)
+    before = objects()
+    for batch in range(20):
+        await asyncio.gather(*(visit(n) for n in range(batch * 100, batch * 100 + 100)))
+        await kit.until(lambda: len(world.xds.views()) <= 1)
+    # Less than one object for each stream, once the last ones are out.
+    await kit.until(lambda: objects() - before < 2000 and len(alive) < 10)
+
+    say(f"2000 streams came and went: {objects() - before:+} objects, {len(alive)} sessions alive")
+
+
+async def test_endpoints_and_everything_else_of_many_nodes_reach_their_own(serve, kit):
+    world = await serve(group_of=lambda node: node.id)
+    calls = [world.connect(node=f"n{n % 10}") for n in range(40)]  # four streams of each of ten nodes
+    for n in range(10):
+        world.xds.publish(f"n{n}", kit.snapshot(1, ENDPOINT, kit.resource("a", b"%d" % n)))
+    for call in calls:
+        await call.ask(ENDPOINT, resource_names=["a"])
+    for call in calls:
+        await call.ask(ENDPOINT, resource_names=["a"], response_nonce=(await call.hear()).nonce)
+
+    world.xds.publish("n3", kit.snapshot(2, ENDPOINT, kit.resource("a", b"new", 2)))
+
+    for call in calls[3::10]:
+        assert (await call.hear()).resources[0].value == b"new"
+    for call in (calls[0], calls[14]):
+        with pytest.raises(TimeoutError):
+            await call.hear(0.1)

@@ -1,0 +1,97 @@
+"""The load reporting service over a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import grpc
+import grpc.aio
+import pytest
+
+from controlplane._pb.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
+from controlplane.server.lrs import SERVICE, LoadReporting
+
+
+class Taken:
+    """What the streams said; a message ``bad`` cannot be used."""
+
+    def __init__(self):
+        self.peers, self.messages, self.closed = [], [], 0
+
+    def opened(self, peer):
+        self.peers.append(peer)
+        return self
+
+    def receive(self, data):
+        if data == b"bad":
+            raise ValueError("not a report")
+        self.messages.append(data)
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.fixture
+async def served():
+    taken = Taken()
+    reporting = LoadReporting(timedelta(milliseconds=1500), taken.opened)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((reporting.handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield taken, reporting, channel.stream_stream(f"/{SERVICE}/StreamLoadStats")
+    await server.stop(None)
+
+
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - it looks at another task
+            await asyncio.sleep(0.01)
+
+
+async def test_a_client_is_asked_once_for_all_clusters_at_the_interval(served):
+    taken, reporting, stream_load_stats = served
+    first = LoadStatsRequest(node=LoadStatsRequest.Sender(id="a")).SerializeToString()
+
+    call = stream_load_stats()
+    await call.write(first)
+    answer = LoadStatsResponse.FromString(await call.read())
+    await call.write(b"")
+    await until(lambda: len(taken.messages) == 2)
+    open_streams = reporting.streams
+    await call.done_writing()
+    end = await call.read()
+
+    assert answer.send_all_clusters
+    assert answer.load_reporting_interval.ToTimedelta() == timedelta(milliseconds=1500)
+    assert (taken.messages, taken.closed, open_streams) == ([first, b""], 1, 1)
+    assert end is grpc.aio.EOF
+    assert reporting.streams == 0
+    assert taken.peers[0].address.startswith("127.0.0.1:")
+
+
+async def test_a_stream_that_sends_what_cannot_be_used_is_ended_with_the_reason(served):
+    taken, reporting, stream_load_stats = served
+
+    call = stream_load_stats()
+    await call.write(b"bad")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call.read()
+
+    assert (await call.code(), await call.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "not a report")
+    await until(lambda: taken.closed == 1)
+    assert (reporting.refused, reporting.streams) == (1, 0)
+
+
+async def test_a_client_that_breaks_off_is_let_go(served):
+    taken, reporting, stream_load_stats = served
+
+    call = stream_load_stats()
+    await call.write(b"")
+    await call.read()
+    call.cancel()
+    await until(lambda: taken.closed == 1)
+
+    assert reporting.streams == 0

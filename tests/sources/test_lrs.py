@@ -1,0 +1,174 @@
+"""Load reports of gRPC clients: deltas that count once, and what is known when none come."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from controlplane._pb.lrs_pb2 import ClusterStats, LoadStatsRequest, UpstreamLocalityStats
+from controlplane.evidence.observation import Cell
+from controlplane.sources.lrs import Client, LoadReports
+from controlplane.xds.view import Peer
+
+T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
+INTERVAL = timedelta(seconds=5)
+HERE, THERE = Peer("10.0.0.1:4711"), Peer("10.0.0.2:4711")
+SERVICES = {"shop": {"v1", "v2"}}
+CALLER = {"a": Client(frozenset({"10.0.0.1"}), frozenset({"shop"}))}
+
+
+def report(*clusters, node="a"):
+    """Return a message; clusters are (name, good, bad, dropped), split over two localities."""
+    stats = [
+        ClusterStats(
+            cluster_name=name,
+            upstream_locality_stats=[
+                UpstreamLocalityStats(total_successful_requests=good, total_error_requests=0),
+                UpstreamLocalityStats(total_successful_requests=0, total_error_requests=bad),
+            ],
+            total_dropped_requests=dropped,
+        )
+        for name, good, bad, dropped in clusters
+    ]
+    return LoadStatsRequest(
+        node=LoadStatsRequest.Sender(id=node) if node else None, cluster_stats=stats
+    ).SerializeToString()
+
+
+@pytest.fixture
+def reports():
+    return LoadReports(INTERVAL)
+
+
+@pytest.fixture
+def stream(reports):
+    made = reports.opened(HERE)
+    made.receive(report())
+    return made
+
+
+def seen(reports, after=1, connected=CALLER, services=SERVICES):
+    now = T0 + after * INTERVAL
+    return reports.observe(now - INTERVAL, now, connected, services)
+
+
+def counts(observation):
+    return {(c.proxy, c.segment, c.version): (t.requests, t.errors) for c, t in observation.cells}
+
+
+def test_calls_are_counted_by_version_and_segment_and_drops_are_errors(reports, stream):
+    stream.receive(report(("shop~v1~everyone", 90, 1, 0), ("shop~v2~beta", 5, 2, 3), node=""))
+
+    found = seen(reports)["shop"]
+
+    assert counts(found) == {("a", "beta", "v2"): (10, 5), ("a", "everyone", "v1"): (91, 1)}
+    assert [cell for cell, _ in found.cells] == sorted(cell for cell, _ in found.cells)
+    assert (found.fresh, found.silent, found.partial) == (("a",), (), ())
+
+
+def test_counts_leave_by_commit_and_only_those_that_were_observed(reports, stream):
+    stream.receive(report(("shop~v1~everyone", 10, 0, 0)))
+    first = seen(reports)["shop"]
+    again = seen(reports, 2)["shop"]
+    stream.receive(report(("shop~v1~everyone", 7, 1, 0)))
+
+    reports.commit()
+    rest = seen(reports, 3)["shop"]
+    reports.commit()
+
+    key = ("a", "everyone", "v1")
+    assert counts(first)[key] == counts(again)[key] == (10, 0)
+    assert counts(rest)[key] == (8, 1)
+    assert seen(reports, 4)["shop"].cells == ()
+
+
+def test_a_call_without_a_latency_counts_as_slow(reports, stream):
+    stream.receive(report(("shop~v1~everyone", 9, 1, 0)))
+
+    [(_, tally)] = seen(reports)["shop"].cells
+
+    assert set(tally.slower) == {10}
+
+
+def test_processes_that_share_a_node_id_add_up(reports, stream):
+    other = reports.opened(HERE)
+    stream.receive(report(("shop~v1~everyone", 1, 0, 0)))
+    other.receive(report(("shop~v1~everyone", 2, 0, 0)))
+
+    assert counts(seen(reports)["shop"]) == {("a", "everyone", "v1"): (3, 0)}
+
+
+def test_reports_from_elsewhere_than_the_ads_stream_do_not_count(reports):
+    stranger = reports.opened(THERE)
+    stranger.receive(report(("shop~v1~everyone", 1000, 0, 0)))
+
+    found = seen(reports)["shop"]
+    reports.commit()
+
+    assert found.cells == ()
+    assert found.fresh == ()
+    both = {"a": Client(frozenset({"10.0.0.2"}), frozenset({"shop"}))}
+    assert seen(reports, 2, both)["shop"].cells == ()  # nor later
+
+
+def test_what_a_client_reported_before_it_left_counts_once(reports, stream):
+    seen(reports)
+    reports.commit()
+    stream.receive(report(("shop~v1~everyone", 4, 0, 0)))
+    stream.close()
+
+    left = seen(reports, 2, {})["shop"]
+    reports.commit()
+
+    assert counts(left) == {("a", "everyone", "v1"): (4, 0)}
+    assert left.fresh == left.silent == ()
+    assert seen(reports, 3, {}) == {}
+
+
+def test_a_client_that_opens_no_stream_is_late_and_then_silent(reports):
+    states = []
+    for after in range(1, 6):
+        found = seen(reports, after)["shop"]
+        reports.commit()
+        states.append((found.fresh, found.silent))
+
+    assert states == [((), ())] * 3 + [((), ("a",))] * 2
+
+
+def test_a_client_whose_stream_ended_is_silent(reports, stream):
+    for after in range(1, 5):
+        seen(reports, after)
+        reports.commit()
+    stream.close()
+
+    assert seen(reports, 5)["shop"].silent == ("a",)
+
+
+def test_a_client_that_asks_for_another_service_is_not_waited_for(reports):
+    other = {"b": Client(frozenset({"10.0.0.1"}), frozenset({"cart"}))}
+
+    assert seen(reports, 9, other, SERVICES | {"cart": {"v1"}}).keys() == {"cart"}
+
+
+def test_clusters_and_versions_that_are_not_ours_are_dropped(reports, stream):
+    names = ("shop~v1", "shop~v9~everyone", "cart~v1~everyone", "other", "a~b~c~d")
+    stream.receive(report(*((name, 5, 5, 0) for name in names)))
+
+    assert seen(reports)["shop"].cells == ()
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff", report(node=""), b"\0" * ((1 << 20) + 1)])
+def test_what_cannot_be_used_is_refused(reports, data):
+    with pytest.raises(ValueError, match=r"not a LoadStatsRequest|no node id|at most"):
+        reports.opened(HERE).receive(data)
+
+
+def test_hostile_reports_take_bounded_memory(reports, stream):
+    for part in range(5):
+        stream.receive(report(*((f"shop~v1~s{part}-{n}", 1, 0, 0) for n in range(5000))))
+    stream.receive(report(("shop~v2~everyone", (1 << 63), 0, 0)))
+
+    assert len(seen(reports)["shop"].cells) == 20_000
+    assert reports.ignored == 5001
+    assert Cell("a", "everyone", "v2") not in dict(seen(reports)["shop"].cells)

@@ -1,0 +1,229 @@
+"""The file: damage is refused in words, nothing damaged starts as new, and only one process writes."""
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from controlplane.release.ports import Change, StoreConflictError, StoreError
+from controlplane.stores.sqlite import SqliteStore
+
+
+async def refused(folder, words):
+    with pytest.raises(StoreError, match=words) as error:
+        await SqliteStore(folder).open()
+    assert str(folder / "turnout.db") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+async def file(tmp_path, make):
+    """A store that holds something, closed."""
+    store = await SqliteStore(tmp_path).open()
+    await store.commit(make.everything())
+    await store.commit(Change(records=tuple(make.record(reason=f"{n}" * 500) for n in range(50))))
+    await store.close()
+    return tmp_path / "turnout.db"
+
+
+async def test_an_empty_file_is_one_that_lost_everything_not_a_new_one(file):
+    file.write_bytes(b"")
+
+    await refused(file.parent, "is empty; restore a copy")
+
+    assert file.stat().st_size == 0
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 100, b"not a database at all, sorry" * 10])
+async def test_a_garbage_header_is_refused(file, damage):
+    data = file.read_bytes()
+    file.write_bytes(damage + data[len(damage) :])
+
+    await refused(file.parent, "not a database|malformed")
+
+    assert file.read_bytes() == damage + data[len(damage) :]
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.7])
+async def test_a_truncated_file_is_refused(file, keep):
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * keep)])
+
+    await refused(file.parent, "damaged|malformed")
+
+
+async def test_a_damaged_page_is_refused(file):
+    data = bytearray(file.read_bytes())
+    data[8192:12288] = b"\xff" * 4096
+    file.write_bytes(data)
+
+    await refused(file.parent, "damaged|malformed")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE meta SET value = '2' WHERE key = 'schema'", "has schema 2, .*; use a newer turnout"),
+        ("UPDATE meta SET value = 'x' WHERE key = 'schema'", "not understood"),
+        ("DELETE FROM meta WHERE key = 'instance'", "not a store of Turnout's"),
+        ("DELETE FROM meta WHERE key = 'schema'", "not understood"),
+        ("DROP TABLE meta", "not a store of Turnout's"),
+        ("UPDATE releases SET state = '{}'", "not understood"),
+        ("UPDATE documents SET body = '[]'", "not understood"),
+    ],
+)
+async def test_a_file_of_somebody_else_or_of_the_future_is_refused(file, change, words):
+    with sqlite3.connect(file) as db:
+        db.execute(change)
+    db.close()
+
+    await refused(file.parent, words)
+
+
+async def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "plain").write_text("a file")
+
+    with pytest.raises(StoreError, match="plain"):
+        await SqliteStore(tmp_path / "plain" / "data").open()
+
+
+async def test_the_file_is_for_its_owner_alone(file):
+    assert file.stat().st_mode & 0o077 == 0
+
+
+# --- a second process -------------------------------------------------------------------------------------
+
+
+def other(code, *arguments):
+    """Start Python with some code; it says a word when it has got so far."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+HOLD = """
+import asyncio, sys
+from pathlib import Path
+from controlplane.stores.sqlite import SqliteStore
+
+async def main():
+    store = await SqliteStore(Path(sys.argv[1])).open()
+    print("open", flush=True)
+    sys.stdin.read()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_store_that_another_process_has_open_is_refused_and_free_again_when_it_is_killed(file):
+    process = other(HOLD, file.parent)
+    assert process.stdout.readline() == "open\n"
+
+    await refused(file.parent, "is in use by another process")
+    process.kill()
+    process.communicate()
+    store = await SqliteStore(file.parent).open()
+
+    assert (await store.world()).stable == {"shop": "v1"}
+    await store.close()
+
+
+async def test_the_same_process_opens_it_only_once(file):
+    store = await SqliteStore(file.parent).open()
+
+    await refused(file.parent, "is in use by another process")
+
+    assert (await store.commit(Change(stable={"shop": "v2"}))).stable == {"shop": "v2"}
+    await store.close()
+
+
+async def test_a_writer_that_does_not_know_the_lock_is_noticed_and_not_overwritten(file, make):
+    store = await SqliteStore(file.parent).open()
+    with sqlite3.connect(file) as db:
+        db.execute("UPDATE meta SET value = value + 1 WHERE key = 'revision'")
+        db.execute("UPDATE services SET stable = 'v9'")
+    db.close()
+
+    with pytest.raises(StoreConflictError, match="another process writes to it"):
+        await store.commit(Change(stable={"shop": "v2"}, records=(make.record(),)))
+
+    await store.close()
+    again = await SqliteStore(file.parent).open()
+    assert (await again.world()).stable == {"shop": "v9"}
+    await again.close()
+
+
+async def test_a_database_that_somebody_locks_is_an_error_and_works_again_afterwards(file):
+    store = await SqliteStore(file.parent).open()
+    locker = sqlite3.connect(file, isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(StoreError, match="locked"):
+        await store.commit(Change(stable={"shop": "v2"}))
+    still = await store.world()
+    locker.execute("ROLLBACK")
+    locker.close()
+    after = await store.commit(Change(stable={"shop": "v2"}))
+
+    assert still.stable == {"shop": "v1"}
+    assert after.stable == {"shop": "v2"}
+    await store.close()
+
+
+WRITE = """
+import asyncio, sys
+from pathlib import Path
+from controlplane.release.ports import Change
+from controlplane.stores.sqlite import SqliteStore
+
+async def main():
+    store = await SqliteStore(Path(sys.argv[1])).open()
+    n = 0
+    while True:
+        n += 1
+        await store.commit(Change(stable={"shop": f"v{n}"}, cursors={"a": {"n": n}}, learned={"s": {"n": n}}))
+        print(n, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_committed_survives_a_kill_whole(tmp_path):
+    for _ in range(3):
+        process = other(WRITE, tmp_path)
+        told = [process.stdout.readline() for _ in range(20)]
+        process.kill()
+        rest = process.stdout.read()  # not communicate(), which skips what readline() has buffered
+        process.wait()
+        last = int((told + rest.split())[-1])
+
+        store = await SqliteStore(tmp_path).open()
+        world, memory = await store.world(), await store.memory()
+        await store.close()
+
+        n = memory.cursors["a"]["n"]
+        assert n in (last, last + 1)
+        assert world.stable == {"shop": f"v{n}"}
+        assert memory.learned == {"s": {"n": n}}
+
+
+async def test_a_cancelled_commit_happened_or_did_not(file):
+    store = await SqliteStore(file.parent).open()
+    task = asyncio.ensure_future(store.commit(Change(stable={"shop": "v2"}, cursors={"a": {"n": 2}})))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    await store.commit(Change(learned={"s": {}}))
+    world, memory = await store.world(), await store.memory()
+
+    assert (world.stable["shop"] == "v2") is ("a" in json.loads(json.dumps(memory.cursors)))
+    await store.close()

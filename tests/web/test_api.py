@@ -1,0 +1,272 @@
+"""Each route over a real control plane with a store of its own: answers, and refusals in words."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from controlplane.app.metrics import Metrics
+from controlplane.app.plane import Plane
+from controlplane.app.publish import Publisher
+from controlplane.app.statistics import StreamStatistics
+from controlplane.app.tick import Loop
+from controlplane.release.ports import StoreError
+from controlplane.sources.collector import Collector
+from controlplane.sources.lrs import LoadReports
+from controlplane.stores.sqlite import SqliteStore
+from controlplane.web.api import MAX_BODY, Api
+
+FLEET = (
+    "kind: Fleet\nname: edge\nnodes: {cluster: edge}\nlisteners: [{name: http, address: '127.0.0.1:80'}]\n"
+)
+SERVICE = """\
+kind: Service
+name: shop
+fleets: [edge]
+routes: [{host: shop.example.com}]
+user: {from: [{cookie: u}]}
+initial: v1
+versions:
+  v1: {endpoints: ["10.0.0.1:80"]}
+  v2: {endpoints: ["10.0.0.2:80"]}
+"""
+POLICY = """\
+kind: Policy
+name: quick
+steps: [{name: ten, everyone: 10%}, {name: all, everyone: 100%}]
+conditions: []
+guard: {hold_back: 2%}
+"""
+FILES = {"fleet.yaml": FLEET, "shop.yaml": SERVICE, "quick.yaml": POLICY}
+ORDER = {"service": "shop", "to": "v2", "policy": "quick", "actor": "ann"}
+ANN = {"actor": "ann"}
+INTERVAL = timedelta(seconds=5)
+
+
+@pytest.fixture
+async def plane(tmp_path):
+    store = await SqliteStore(tmp_path).open()
+    publisher, collector = Publisher(store), Collector(INTERVAL)
+    loop = Loop(
+        store, StreamStatistics(publisher.server, collector, LoadReports(INTERVAL)), publisher, INTERVAL
+    )
+    collector.restore(await loop.restore())
+    made = Plane(store, loop, publisher, collector)
+    publisher.publish(await store.world())
+    made.store, made.loop = store, loop
+    yield made
+    await store.close()
+
+
+@pytest.fixture
+async def empty(plane):
+    """A client of a plane without documents."""
+    registry = CollectorRegistry()
+    registry.register(Metrics(plane))
+    transport = httpx.ASGITransport(Api(plane, registry).app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://turnout") as client:
+        yield client
+
+
+@pytest.fixture
+async def api(empty):
+    """A client of a plane with a service and a policy."""
+    answer = await empty.post("/v1/documents", json={"files": FILES, "actor": "ann"})
+    assert answer.status_code == 200, answer.text
+    return empty
+
+
+async def error(answer, status, *words):
+    answer = await answer
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["error"]
+    for word in words:
+        assert word in answer.json()["error"]
+
+
+async def test_health(empty, plane):
+    assert (await empty.get("/livez")).text == "ok\n"
+    assert (await empty.get("/readyz")).status_code == 200
+    plane.loop.world = None
+    assert (await empty.get("/livez")).status_code == 200
+    assert (await empty.get("/readyz")).status_code == 503
+    for path in ("services", "releases", "releases/x", "records?release=x"):
+        await error(empty.get(f"/v1/{path}"), 503, "not loaded yet")
+    assert (await empty.get("/metrics")).status_code == 200
+
+
+async def test_an_empty_plane_shows_nothing(empty):
+    for path in ("services", "releases", "proxies", "problems", "records"):
+        answer = await empty.get(f"/v1/{path}")
+        assert (answer.status_code, answer.json()) == (200, [])
+        assert answer.headers["content-type"] == "application/json"
+
+
+async def test_a_release_from_order_to_end(api, plane):
+    ordered = await api.post("/v1/releases", json=ORDER)
+    assert (ordered.status_code, ordered.json()["name"], ordered.json()["phase"]) == (
+        201,
+        "shop-v2",
+        "waiting",
+    )
+    for action, phase, halt in (
+        ("advance", "progressing", None),
+        ("pause", "progressing", "paused"),
+        ("resume", "progressing", None),
+        ("advance", "progressing", None),
+        ("advance", "guarding", None),
+        ("promote", "promoted", None),
+    ):
+        done = await api.post(f"/v1/releases/shop-v2/{action}", json=ANN)
+        assert (done.status_code, done.json()["phase"], done.json()["halt"]) == (200, phase, halt)
+
+    assert (await api.get("/v1/releases/shop-v2")).json() == done.json()
+    assert [r["name"] for r in (await api.get("/v1/releases")).json()] == ["shop-v2"]
+    assert (await api.get("/v1/services")).json()[0]["stable"] == "v2"
+    records = (await api.get("/v1/records", params={"release": "shop-v2"})).json()
+    assert Counter(r["action"] for r in records) == {
+        "order": 1, "advance": 3, "pause": 1, "resume": 1, "promote": 1,
+    }  # fmt: skip
+    last = (await api.get("/v1/records", params={"release": "shop-v2", "limit": "2"})).json()
+    assert last == records[-2:]
+    back = await api.post("/v1/services/shop/switch", json={**ANN, "version": "v1"})
+    assert (back.status_code, back.json()["stable"]) == (200, "v1")
+    assert 'turnout_release_phase{phase="promoted",release="shop-v2"} 1.0' in (await api.get("/metrics")).text
+
+
+async def test_names_that_are_not_known_are_404_with_those_that_are(api):
+    await api.post("/v1/releases", json=ORDER)
+
+    await error(api.get("/v1/releases/x"), 404, "'x'", "known: shop-v2")
+    await error(api.post("/v1/releases/x/pause", json=ANN), 404, "'x'", "known: shop-v2")
+    await error(api.post("/v1/releases/shop-v2/halt", json=ANN), 404, "'halt'", "pause")
+    await error(api.get("/v1/records", params={"release": "x"}), 404, "known: shop-v2")
+    await error(api.post("/v1/releases", json={**ORDER, "service": "x"}), 404, "known: shop")
+    await error(api.post("/v1/releases", json={**ORDER, "policy": "x"}), 404, "known: quick")
+    await error(api.post("/v1/releases", json={**ORDER, "to": "x"}), 404, "known: v1, v2")
+    await error(api.post("/v1/services/x/switch", json={**ANN, "version": "v1"}), 404, "known: shop")
+    await error(api.get("/v1/nothing"), 404)
+    await error(api.get("/"), 404)
+
+
+async def test_what_does_not_fit_the_state_is_409(api):
+    await api.post("/v1/releases", json=ORDER)
+
+    await error(api.post("/v1/releases", json=ORDER), 409, "is waiting")
+    await error(api.post("/v1/releases", json={**ORDER, "to": "v1"}), 409, "stable already")
+    await error(api.post("/v1/releases/shop-v2/promote", json=ANN), 409, "possible: ")
+
+
+@pytest.mark.parametrize("path", ["releases", "releases/r/pause", "services/shop/switch", "documents"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
+)
+async def test_only_json_is_taken_since_any_page_may_post_the_rest(api, path, kind):
+    headers = {"content-type": kind} if kind else {}
+
+    await error(api.post(f"/v1/{path}", content=b"{}", headers=headers), 415, "application/json")
+
+
+@pytest.mark.parametrize("path", ["releases", "releases/r/pause", "services/shop/switch", "documents"])
+async def test_a_body_has_a_limit_also_when_its_length_is_not_told(api, path):
+    asked = 0
+
+    async def endless():
+        nonlocal asked
+        while True:
+            asked += 1
+            yield b" " * 65_536
+
+    headers = {"content-type": "application/json"}
+    await error(api.post(f"/v1/{path}", content=endless(), headers=headers), 413, str(MAX_BODY))
+    assert asked < 100
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", ["body"]),
+        (b"not json", ["body"]),
+        (b"[]", ["body"]),
+        (b"\xff\xfe", ["body"]),
+        (b"[" * 100_000, ["body"]),
+        (b'{"service": "shop"}', ["to: ", "policy: ", "actor: "]),
+        (b'{"service": 5, "to": "v2", "policy": "quick", "actor": "a"}', ["service: "]),
+        (b'{"service": "shop", "to": "v2", "policy": "quick", "actor": "a", "force": true}', ["force: "]),
+        (b'{"service": "shop", "to": "v2", "policy": "quick", "actor": ""}', ["actor: "]),
+        (b'{"service": "shop", "to": "v2", "policy": "quick", "actor": "a", "name": "A B"}', ["name: "]),
+    ],
+)
+async def test_a_body_that_is_not_an_order_is_400_with_every_mistake(api, body, words):
+    await error(
+        api.post("/v1/releases", content=body, headers={"content-type": "application/json"}), 400, *words
+    )
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1e3", "10001", "99999999999999999999", "²", ""])
+async def test_a_limit_is_a_number_in_range(api, limit):
+    await error(api.get("/v1/records", params={"limit": limit}), 400, "1 to 10000")
+
+
+async def test_a_method_that_a_route_does_not_have_is_405(api):
+    await error(api.get("/v1/documents"), 405)
+    await error(api.delete("/v1/releases/shop-v2"), 405)
+
+
+# --- documents --------------------------------------------------------------------------------------------
+
+
+async def test_documents_that_are_all_refused_are_422_with_their_places(api):
+    bad = POLICY.replace("everyone: 10%", "everyone: 400%")
+
+    answer = await api.post("/v1/documents", json={"files": {"q.yaml": bad}, "actor": "ann"})
+
+    assert answer.status_code == 422
+    assert answer.json()["accepted"] == []
+    assert answer.json()["problems"][0].startswith("q.yaml:3:")
+
+
+async def test_documents_that_are_partly_right_are_200_with_both(api):
+    files = {"q.yaml": POLICY.replace("quick", "other"), "x.yaml": "kind: Nothing"}
+
+    answer = await api.post("/v1/documents", json={"files": files, "actor": "ann"})
+
+    assert answer.status_code == 200
+    assert answer.json()["accepted"] == ["Policy other"]
+    assert len(answer.json()["problems"]) == 1
+
+
+@pytest.mark.parametrize("hostile", ["[" * 50_000, "a: &a [x]\n" + "b: *a\n" * 50_000, "\0", "\ud800"])
+async def test_hostile_documents_are_refused_in_words(api, hostile):
+    body = json.dumps({"files": {"x.yaml": hostile}, "actor": "ann"})
+
+    answer = await api.post("/v1/documents", content=body, headers={"content-type": "application/json"})
+
+    assert answer.status_code == (400 if hostile == "\ud800" else 422)
+    assert "x.yaml" in answer.text or "Invalid JSON" in answer.text
+
+
+async def test_no_files_are_no_documents(api):
+    await error(api.post("/v1/documents", json={"files": {}, "actor": "ann"}), 400, "files: ")
+
+
+# --- a store that fails -----------------------------------------------------------------------------------
+
+
+async def test_a_store_that_fails_is_503_and_the_rest_is_still_shown(api, plane, monkeypatch):
+    async def fails(*_):
+        raise StoreError("disk full")
+
+    monkeypatch.setattr(plane.store, "commit", fails)
+    monkeypatch.setattr(plane.store, "records", fails)
+
+    await error(api.post("/v1/releases", json=ORDER), 503, "nothing was changed: disk full")
+    await error(api.get("/v1/records"), 503, "disk full")
+    with pytest.raises(StoreError):
+        await plane.loop.tick(datetime.now(UTC), 1.0)
+    assert (await api.get("/v1/services")).json()[0]["name"] == "shop"

@@ -1,0 +1,118 @@
+"""What is encoded once for all streams, and when a writer need not wake."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from controlplane._pb.node_pb2 import Node
+from controlplane.xds.delta import DeltaStream
+from controlplane.xds.snapshot import Resource, Snapshot, content_hash, relations
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, PUSH_ORDER, ROUTE
+from controlplane.xds.version import Version
+from controlplane.xds.view import Peer
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def resource(name, body, revision=1, **fields):
+    return Resource(name, body, Version(revision, content_hash((body,))), **fields)
+
+
+def ask(stream, **fields):
+    node = Node(id="edge-1").SerializeToString() if stream.node is None else b""
+    stream.receive(DeltaDiscoveryRequest(node=node, type_url=ROUTE, **fields).SerializeToString(), NOW)
+
+
+def ack(stream, data):
+    ask(stream, response_nonce=DeltaDiscoveryResponse.FromString(data).nonce)
+
+
+@pytest.fixture
+def streams():
+    made = [DeltaStream(Peer("127.0.0.1:1"), NOW, identifier="t") for _ in range(2)]
+    for stream in made:
+        ask(stream, resource_names_subscribe=["r"])
+    return made
+
+
+def publish(streams, *resources, revision):
+    snapshot = Snapshot(revision, {ROUTE: {r.name: r for r in resources}}, PUSH_ORDER)
+    for stream in streams:
+        stream.publish(snapshot)
+
+
+def test_streams_with_one_history_get_the_very_same_bytes(streams):
+    publish(streams, resource("r", b"1"), revision=1)
+
+    first, second = (stream.next_response(NOW) for stream in streams)
+
+    assert first is second
+
+
+def test_another_nonce_or_content_is_another_response(streams):
+    publish(streams, resource("r", b"1"), revision=1)
+    ahead, other = streams
+    ack(ahead, ahead.next_response(NOW))
+    changed = resource("r", b"2", 2)
+    publish(streams, changed, revision=2)
+
+    first, second = (DeltaDiscoveryResponse.FromString(s.next_response(NOW)) for s in (ahead, other))
+
+    assert (first.nonce, second.nonce) == ("2", "1")
+    assert first.resources == second.resources
+    assert first.resources[0].version == str(changed.version)
+
+
+def test_same_content_of_another_revision_keeps_its_own_version(streams):
+    one, other = streams
+    publish([one], resource("r", b"1", 1), revision=5)
+    publish([other], resource("r", b"1", 2), revision=5)
+
+    versions = [DeltaDiscoveryResponse.FromString(s.next_response(NOW)).resources[0].version for s in streams]
+
+    assert [version.partition(".")[0] for version in versions] == ["1", "2"]
+
+
+def test_stream_is_due_only_while_there_may_be_something_to_send(streams):
+    stream = streams[0]
+    publish([stream], resource("r", b"1"), revision=1)
+    assert stream.due
+
+    data = stream.next_response(NOW)
+    assert not stream.due  # at most one response is unanswered
+
+    ack(stream, data)
+    assert not stream.due
+    publish([stream], resource("r", b"2", 2), revision=2)
+    assert stream.due
+
+
+def test_change_while_a_response_is_unanswered_is_due_with_the_ack(streams):
+    stream = streams[0]
+    publish([stream], resource("r", b"1"), revision=1)
+    data = stream.next_response(NOW)
+    publish([stream], resource("r", b"2", 2), revision=2)
+    assert not stream.due
+
+    ack(stream, data)
+
+    assert stream.due
+
+
+def test_relations_of_tables_that_stay_are_those_of_a_fresh_snapshot():
+    endpoints = {name: resource(name, b"e", follows=(CLUSTER, name)) for name in "ab"}
+    clusters = {name: resource(name, b"c") for name in "ab"}
+    needs = frozenset({(CLUSTER, "a"), (ENDPOINT, "a")})
+    old = {CLUSTER: clusters, ENDPOINT: endpoints, ROUTE: {"r": resource("r", b"1", needs=needs)}}
+    before = relations(Snapshot(1, old, PUSH_ORDER))
+
+    after = relations(Snapshot(2, {**old, ROUTE: {"r": resource("r", b"2", 2)}}, PUSH_ORDER))
+
+    assert before.followers == {(CLUSTER, "a"): ((ENDPOINT, "a"),), (CLUSTER, "b"): ((ENDPOINT, "b"),)}
+    assert before.needing == {(ROUTE, CLUSTER), (ROUTE, ENDPOINT)}
+    assert after.followers == before.followers
+    assert after.following == {(ENDPOINT, CLUSTER)}
+    assert after.needing == frozenset()
