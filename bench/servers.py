@@ -90,7 +90,7 @@ class Echo:
 
 async def main(kind: str) -> None:
     """Serve until standard input ends."""
-    logs.configure("info")  # this and the collector as `turnout serve` has them
+    logs.configure("info")  # as `turnout serve` does
     ours: _Server = Turnout() if kind == "turnout" else Echo()
     server = grpc.aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers(ours.handlers())

@@ -113,6 +113,7 @@ async def shop(site):
     await site.serve()
     await site.apply(FLEET, SERVICE.format(v1=v1, v2=v2))
     async with peer("backend", f"v1={v1}", f"v2={v2}") as backends:
+        await backends.tell()  # it answers once it listens
         yield backends
 
 
