@@ -53,7 +53,7 @@ versions:
 
 def run(*, quick: bool) -> None:
     """Print all of it."""
-    rounds = 200 if quick else 1000
+    rounds = 50 if quick else 1000
     section("the protocol library alone, one change, us per stream (median)")
     table = Table(
         ("resources", "variant", "publish", "respond", "ACK", "sum", "once per change"),

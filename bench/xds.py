@@ -43,7 +43,7 @@ class Plan:
 
 
 FULL = Plan((100, 1000, 5000), rounds=7, pushes=20_000, storm=5000, storms=3)
-QUICK = Plan((100, 1000), rounds=5, pushes=4000, storm=1000, storms=1)
+QUICK = Plan((100, 1000), rounds=3, pushes=2000, storm=1000, storms=1)
 
 
 @dataclass(frozen=True, slots=True)
