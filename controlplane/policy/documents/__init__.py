@@ -1,0 +1,97 @@
+"""The five kinds of documents that operators write, as frozen models.
+
+A field that is not here is refused as unknown. The JSON Schema is generated from these classes. What one
+part can say about itself is checked here; what parts say about one another, in ``checks``.
+Shares are parts per million in whole steps of 0.01 %; durations are ``timedelta``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from controlplane.policy.documents.fleet import Fleet, Listener, Nodes, Propagate
+from controlplane.policy.documents.model import ANONYMOUS, EVERYONE, RESERVED_SEGMENTS, Model, OwnName
+from controlplane.policy.documents.policy import (
+    AgainstBaseline,
+    Condition,
+    ErrorsChoice,
+    Guard,
+    Latency,
+    OnFailure,
+    Policy,
+    SegmentChoice,
+    Step,
+    SuccessRate,
+    WhenUnsure,
+)
+from controlplane.policy.documents.release import Release
+from controlplane.policy.documents.segment import (
+    Cohort,
+    CookieMatch,
+    HeaderMatch,
+    Match,
+    Range,
+    Segment,
+    ValueMatch,
+)
+from controlplane.policy.documents.service import (
+    Claim,
+    Endpoint,
+    EndpointItem,
+    Service,
+    ServiceVersion,
+    User,
+    UserSource,
+)
+
+Document = Fleet | Service | Segment | Policy | Release
+Key = tuple[str, str]  # kind and name of a document
+
+KINDS: Mapping[str, type[Model]] = {
+    "Fleet": Fleet,
+    "Policy": Policy,
+    "Release": Release,
+    "Segment": Segment,
+    "Service": Service,
+}
+
+__all__ = [
+    "ANONYMOUS",
+    "EVERYONE",
+    "KINDS",
+    "RESERVED_SEGMENTS",
+    "AgainstBaseline",
+    "Claim",
+    "Cohort",
+    "Condition",
+    "CookieMatch",
+    "Document",
+    "Endpoint",
+    "EndpointItem",
+    "ErrorsChoice",
+    "Fleet",
+    "Guard",
+    "HeaderMatch",
+    "Key",
+    "Latency",
+    "Listener",
+    "Match",
+    "Model",
+    "Nodes",
+    "OnFailure",
+    "OwnName",
+    "Policy",
+    "Propagate",
+    "Range",
+    "Release",
+    "Segment",
+    "SegmentChoice",
+    "Service",
+    "ServiceVersion",
+    "Step",
+    "SuccessRate",
+    "User",
+    "UserSource",
+    "ValueMatch",
+    "WhenUnsure",
+]

@@ -1,0 +1,50 @@
+"""What all documents are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    model_validator,
+)
+
+from controlplane.policy.fields import (
+    Name,
+)
+
+EVERYONE = "everyone"  # the segment of a percentage step, in output and in statistics
+ANONYMOUS = "anonymous"  # requests without identity: a group of their own everywhere
+RESERVED_SEGMENTS = frozenset({EVERYONE, ANONYMOUS})
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_SEGMENTS:
+        raise ValueError(f"{name!r} is reserved: it names a group of requests in statistics")
+    return name
+
+
+OwnName = Annotated[Name, AfterValidator(_not_reserved)]
+
+
+class Model(BaseModel):
+    """A part of a document: immutable, hashable, strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    one_of: ClassVar[tuple[str, ...]] = ()  # exactly one of these fields is set
+
+    @model_validator(mode="after")
+    def _has_exactly_one(self) -> Self:
+        given = [field for field in self.one_of if getattr(self, field) is not None]
+        if self.one_of and len(given) != 1:
+            known = ", ".join(field.rstrip("_") for field in self.one_of)
+            found = " and ".join(field.rstrip("_") for field in given) or "none"
+            raise ValueError(f"has {found}; exactly one of {known} is needed")
+        return self
+
+
+def only(fields: int) -> ConfigDict:
+    """Tell editors how many fields a part has."""
+    return ConfigDict(json_schema_extra={"minProperties": fields, "maxProperties": fields})

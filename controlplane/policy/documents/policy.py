@@ -1,0 +1,138 @@
+"""Policy: how a release proceeds."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from controlplane.policy.documents.model import Model, OwnName, only
+from controlplane.policy.documents.segment import Match
+from controlplane.policy.fields import (
+    Duration,
+    HoldBack,
+    Limit,
+    Name,
+    Share,
+    StepShare,
+)
+
+
+# In brackets, so that no field of a document is mistaken for the name of an alternative.
+def _segment_form(value: Any) -> str:
+    return "(name)" if isinstance(value, str) else "(match)"
+
+
+def _errors_form(value: Any) -> str:
+    return "(off)" if isinstance(value, str) else "(against)"
+
+
+SegmentChoice = Annotated[
+    Annotated[Name, Tag("(name)")] | Annotated[Match, Tag("(match)")], Discriminator(_segment_form)
+]
+
+
+class Step(Model):
+    """One step: a share of a segment, or of everyone."""
+
+    name: OwnName
+    segment: SegmentChoice | None = None
+    share: StepShare | None = None
+    everyone: StepShare | None = None
+    for_: Duration = Field(default=timedelta(0), alias="for")
+
+    @model_validator(mode="after")
+    def _has_one_share(self) -> Self:
+        of_segment = (self.segment is not None) + (self.share is not None)
+        if of_segment != (0 if self.everyone is not None else 2):
+            given = [f for f in ("segment", "share", "everyone") if getattr(self, f) is not None]
+            raise ValueError(
+                f"has {' and '.join(given) or 'none'}; either segment and share, or everyone, is needed"
+            )
+        return self
+
+
+class AgainstBaseline(Model):
+    """Not worse than the concurrent baseline by more than the margin."""
+
+    against: Literal["baseline"] = "baseline"
+    margin: Share = 250_000
+
+
+class Latency(Model):
+    """At most one request in 100, 20, 10 or 2 may be slower than the limit; limits lie on bucket edges."""
+
+    model_config = only(1)
+    one_of = ("p50", "p90", "p95", "p99")
+
+    p50: Limit | None = None
+    p90: Limit | None = None
+    p95: Limit | None = None
+    p99: Limit | None = None
+
+    @property
+    def limit(self) -> tuple[float, timedelta]:
+        """The percentile, in 0..100, and its limit."""
+        field = next(field for field in self.one_of if getattr(self, field) is not None)
+        return float(field[1:]), getattr(self, field)
+
+
+class SuccessRate(Model):
+    """At least this share of the requests must not be errors."""
+
+    at_least: Share
+
+
+ErrorsChoice = Annotated[
+    Annotated[AgainstBaseline, Tag("(against)")] | Annotated[Literal["off"], Tag("(off)")],
+    Discriminator(_errors_form),
+]
+
+
+class Condition(Model):
+    """One condition; exactly one field is set."""
+
+    model_config = only(1)
+    one_of = ("errors", "latency", "success_rate")
+
+    errors: ErrorsChoice | None = None
+    latency: Latency | None = None
+    success_rate: SuccessRate | None = None
+
+
+class WhenUnsure(Model):
+    """What to do when a step has been judged for ``after`` without proof either way."""
+
+    after: Duration = timedelta(minutes=20)
+    do: Literal["hold", "rollback", "advance"] = "hold"
+
+
+class OnFailure(Model):
+    """What to do when a condition fails."""
+
+    do: Literal["rollback", "hold", "freeze"] = "rollback"
+
+
+class Guard(Model):
+    """How long the old version stays warm after the last step, and the share of users who stay with it."""
+
+    for_: Duration = Field(default=timedelta(minutes=30), alias="for")
+    hold_back: HoldBack = 0
+
+
+class Policy(Model):
+    """How a release proceeds: steps, conditions, guard, failure."""
+
+    kind: Literal["Policy"]
+    name: Name
+    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    conditions: tuple[Condition, ...]
+    when_unsure: WhenUnsure = WhenUnsure()
+    on_failure: OnFailure = OnFailure()
+    guard: Guard = Guard()

@@ -1,0 +1,106 @@
+"""Segment: which requests."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    StrictBool,
+    StrictInt,
+    model_validator,
+)
+
+from controlplane.policy.documents.model import Model, OwnName, only
+from controlplane.policy.fields import (
+    CookieName,
+    CookiePattern,
+    HeaderName,
+    Pattern,
+    Share,
+    Word,
+)
+from controlplane.policy.values import format_share
+
+
+class Range(Model):
+    """Whole numbers from ``from`` up to, not including, ``to``."""
+
+    from_: StrictInt = Field(alias="from")
+    to: StrictInt
+
+    @model_validator(mode="after")
+    def _has_numbers(self) -> Self:
+        if self.from_ >= self.to:
+            raise ValueError(f"from {self.from_} to {self.to} is empty; 'from' must be less than 'to'")
+        return self
+
+
+class ValueMatch(Model):
+    """A named value and exactly one condition on it."""
+
+    model_config = only(2)
+    one_of = ("equals", "prefix", "suffix", "contains", "regex", "present", "range")
+
+    name: str
+    equals: Word | None = None
+    prefix: Word | None = None
+    suffix: Word | None = None
+    contains: Word | None = None
+    regex: Pattern | None = None
+    present: StrictBool | None = None
+    range: Range | None = None
+
+    @property
+    def condition(self) -> str:
+        """The name of the one condition that is set."""
+        return next(field for field in self.one_of if getattr(self, field) is not None)
+
+
+class HeaderMatch(ValueMatch):
+    """A condition on a request header."""
+
+    name: HeaderName
+
+
+class CookieMatch(ValueMatch):
+    """A condition on a cookie."""
+
+    name: CookieName
+    regex: CookiePattern | None = None
+
+
+class Cohort(Model):
+    """A range of user buckets: the same users as the same range of shares."""
+
+    from_: Share = Field(alias="from", default=0)
+    to: Share
+
+    @model_validator(mode="after")
+    def _has_users(self) -> Self:
+        if self.from_ >= self.to:
+            low, high = format_share(self.from_), format_share(self.to)
+            raise ValueError(f"from {low} to {high} is empty; 'from' must be less than 'to'")
+        return self
+
+
+class Match(Model):
+    """A tree of conditions on a request: exactly one field is set."""
+
+    model_config = only(1)
+    one_of = ("header", "cookie", "cohort", "all", "any", "not_")
+
+    header: HeaderMatch | None = None
+    cookie: CookieMatch | None = None
+    cohort: Cohort | None = None
+    all: Annotated[tuple[Match, ...], Field(min_length=1)] | None = None
+    any: Annotated[tuple[Match, ...], Field(min_length=1)] | None = None
+    not_: Match | None = Field(default=None, alias="not")
+
+
+class Segment(Model):
+    """A named set of requests."""
+
+    kind: Literal["Segment"]
+    name: OwnName
+    match: Match

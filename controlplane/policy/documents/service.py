@@ -1,0 +1,91 @@
+"""Service: what is released."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    StrictInt,
+)
+
+from controlplane.policy.documents.model import Model, only
+from controlplane.policy.fields import (
+    Address,
+    CookieName,
+    Duration,
+    HeaderName,
+    Host,
+    IpAddress,
+    Name,
+    PathPrefix,
+)
+
+
+class Claim(Model):
+    """A host and a path prefix that a service answers for."""
+
+    host: Host
+    path: PathPrefix = "/"
+
+
+class UserSource(Model):
+    """One place where a user's identity may be; exactly one field is set."""
+
+    model_config = only(1)
+    one_of = ("header", "cookie")
+
+    header: HeaderName | None = None
+    cookie: CookieName | None = None
+
+
+class User(Model):
+    """Who a user is, in order of preference, and what happens to requests that do not say."""
+
+    from_: tuple[UserSource, ...] = Field(default=(), alias="from")
+    otherwise: Literal["generate", "random", "baseline"] | None = None
+
+
+def _mapping_of_address(value: object) -> object:
+    return {"address": value} if isinstance(value, str) else value
+
+
+class Endpoint(Model):
+    """One address of a version, with its weight among its peers."""
+
+    address: IpAddress
+    weight: Annotated[StrictInt, Field(ge=1, le=1000)] = 1
+
+
+EndpointItem = Annotated[
+    Endpoint, BeforeValidator(_mapping_of_address, json_schema_input_type=Endpoint | str)
+]  # '10.0.0.1:8080' stands for {address: '10.0.0.1:8080'}
+
+
+class ServiceVersion(Model):
+    """Where one version of a service answers: fixed endpoints or a DNS name."""
+
+    model_config = only(1)
+    one_of = ("endpoints", "dns")
+
+    endpoints: tuple[EndpointItem, ...] | None = None
+    dns: Address | None = None
+
+
+class Service(Model):
+    """What is released: claims, identity of its users, and its versions."""
+
+    kind: Literal["Service"]
+    name: Name
+    fleets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    routes: Annotated[tuple[Claim, ...], Field(min_length=1)]
+    user: User = User()
+    initial: Name
+    versions: Annotated[Mapping[Name, ServiceVersion], Field(min_length=1)]
+    timeout: Duration = timedelta(seconds=15)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.fleets, self.routes, self.initial, tuple(sorted(self.versions))))
