@@ -15,25 +15,14 @@ from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import Service
-from controlplane.release import watch as watching
-from controlplane.release.decide import (
-    NEW_STEP,
-    Decision,
-    Propagation,
-    Seen,
-    apply,
-    dated,
-    decide,
-    restart_step,
-    with_gate,
-)
+from controlplane.release.decide import Propagation
 from controlplane.release.ports import Change, Json, Record, Store, StoreConflictError, StoreError, World
-from controlplane.release.state import Phase, ReleaseState, Stage
+from controlplane.release.state import ReleaseState
 from controlplane.release.traffic import addresses
+from controlplane.release.turn import Moment, Progress, turn
 from controlplane.release.watch import Watch
 
 log = structlog.get_logger()
-IN_PROGRESS = (Phase.PROGRESSING, Phase.GUARDING)
 
 
 class Proxies(Protocol):
@@ -215,63 +204,25 @@ class Loop:
 
     def _step(self, state: ReleaseState, at: _Moment) -> _Step:
         service = at.world.catalog.get("Service", state.service)
-        observation = at.observed.get(state.service)
-        learned = self._learned.get(state.service, Learned())
-        propagation = self._proxies.propagation(at.world, state.service)
-        if state.active:
-            state, propagation = with_gate(state, propagation, at.elapsed)
-        stale = _stale(observation, self._observed_at)
-        watch = self.watches.get(state.name, Watch())
-        verdicts: tuple[Verdict, ...] = ()
-        split = watching.SplitSeen()
-        if state.phase in IN_PROGRESS:
-            if observation is not None:
-                # The first interval after a restart has what was counted meanwhile; it may roll back.
-                settled = state.stage is not Stage.PROPAGATE and state.elapsed >= self._settle
-                counting = state.stage is Stage.JUDGE and not stale and not state.halt
-                watch = watching.fold(watch, learned, observation, state, settled=settled, counting=counting)
-            verdicts = watching.verdicts(watch, learned, state)
-            split = watching.split_seen(watch, state)
-        elif state.name in self.readings:
-            verdicts = self.readings[state.name].verdicts  # as they were when it was decided
         busy = at.busy.get(state.service, "")
-        seen = Seen(
+        moment = Moment(
+            at=at.now,
             elapsed=at.elapsed,
-            propagation=propagation,
-            stale=stale,
-            split_problem=split.problem,
-            split_agrees=split.agrees,
-            split_missing=split.missing,
-            verdicts=verdicts,
+            observation=at.observed.get(state.service),
+            first=self._observed_at is None,
+            settle=self._settle,
+            propagation=self._proxies.propagation(at.world, state.service),
             endpoints=addresses(service) if isinstance(service, Service) else {},
-            suspicion=watching.suspicion(verdicts),
             busy=busy if busy != state.name else "",
             stable=at.world.stable.get(state.service, ""),
         )
-        return self._decided(state, seen, watch, at.now)
-
-    def _decided(self, state: ReleaseState, seen: Seen, watch: Watch, now: datetime) -> _Step:
-        canary = seen.endpoints.get(state.to_version, ())
-        if (
-            state.phase in IN_PROGRESS
-            and state.canary_endpoints
-            and canary
-            and not {*canary} & {*state.canary_endpoints}
-        ):
-            reason = f"every endpoint of {state.to_version} was replaced; the step begins again"
-            after, watch = restart_step(state, reason, canary), watching.next_step(watch)
-            records: tuple[Record, ...] = (_record(state, Decision(None, "restarted", reason), seen, now),)
-        else:
-            decision = decide(state, seen)
-            after = dated(apply(state, decision, seen), decision.action, now)
-            if decision.action in NEW_STEP:
-                # What an earlier attempt gathered says nothing of this one.
-                watch = watching.next_step(watch) if state.active else Watch()
-            noted = decision.action is not None or decision.code not in ("", state.hold)
-            records = (_record(state, decision, seen, now),) if noted else ()
-        promoted = after.phase is Phase.PROMOTED and state.phase is not Phase.PROMOTED
-        stable = {state.service: state.to_version} if promoted else {}
-        return _Step(after, watch, records, stable, Reading(after, watch, seen.propagation, seen.verdicts))
+        shown = self.readings.get(state.name)
+        watch, verdicts = self.watches.get(state.name, Watch()), shown.verdicts if shown else ()
+        took = turn(Progress(state, watch, verdicts), self._learned.get(state.service, Learned()), moment)
+        after = took.after
+        stable = {state.service: state.to_version} if took.promoted else {}
+        reading = Reading(after.state, after.watch, took.propagation, after.verdicts)
+        return _Step(after.state, after.watch, took.records, stable, reading)
 
     @property
     def _settle(self) -> timedelta:
@@ -283,38 +234,3 @@ def _undecided(world: World) -> list[ReleaseState]:
     """Releases that are not at an end, those with traffic first: they free their service for the next."""
     states = [state for state in world.releases.values() if not state.ended]
     return sorted(states, key=lambda s: (not s.active, s.created_at, s.name))
-
-
-def _stale(observation: Observation | None, observed_at: datetime | None) -> str:
-    """Return why an interval must not count, or ''."""
-    if observed_at is None or observation is None:
-        return "no statistics yet"
-    if observation.silent:
-        return f"no statistics from {', '.join(observation.silent)}"
-    if observation.partial:
-        return "; ".join(f"statistics of {proxy} are partial: {why}" for proxy, why in observation.partial)
-    # A proxy that is merely late is in none of the lists: its counts come with the next interval.
-    return "" if observation.fresh else "no statistics in this interval"
-
-
-def _record(state: ReleaseState, decision: Decision, seen: Seen, now: datetime) -> Record:
-    numbers: dict[str, object] = {
-        "acked": len(seen.propagation.acked),
-        "live": len(seen.propagation.live),
-        "suspicion": seen.suspicion,
-        "code": decision.code,
-        "verdicts": [
-            {"metric": v.metric, "segment": v.segment, "outcome": str(v.outcome), "numbers": dict(v.numbers)}
-            for v in seen.verdicts
-        ],
-    }
-    return Record(
-        at=now,
-        kind="decision",
-        release=state.name,
-        service=state.service,
-        action=str(decision.action) if decision.action else "hold",
-        step=state.at,
-        reason=decision.reason,
-        numbers=numbers,
-    )

@@ -1,0 +1,188 @@
+"""One release's turn in an interval: fold what was seen, decide, apply. Pure.
+
+The tick, a simulation and a replay all take this one way, so what one of them shows holds for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from controlplane.evidence.learned import Learned
+from controlplane.evidence.observation import Observation
+from controlplane.evidence.verdict import Verdict
+from controlplane.release import watch as watching
+from controlplane.release.decide import (
+    NEW_STEP,
+    Decision,
+    Propagation,
+    Seen,
+    apply,
+    dated,
+    decide,
+    restart_step,
+    with_gate,
+)
+from controlplane.release.ports import Record
+from controlplane.release.state import Phase, ReleaseState, Stage
+from controlplane.release.watch import Watch
+
+IN_PROGRESS = (Phase.PROGRESSING, Phase.GUARDING)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """All that a turn depends on besides the release itself and what the past taught.
+
+    Attributes:
+        at: When, UTC.
+        elapsed: Since the turn before, by the monotonic clock; zero after a restart.
+        observation: What was seen of the service since then, or None.
+        first: True if nothing was observed before, as after a restart: the counts may span any time.
+        settle: How long after the ACKs counters may still show requests that began before.
+        propagation: Which proxies have what they should have.
+        endpoints: Addresses by version, as the documents have them now.
+        busy: Name of another release of the service that is in progress; '' if there is none.
+        stable: The service's stable version.
+    """
+
+    at: datetime
+    elapsed: timedelta
+    observation: Observation | None = None
+    first: bool = False
+    settle: timedelta = timedelta(0)
+    propagation: Propagation = field(default_factory=Propagation)
+    endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    busy: str = ""
+    stable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a release carries from one turn to the next; ``verdicts`` are the last ones."""
+
+    state: ReleaseState
+    watch: Watch = field(default_factory=Watch)
+    verdicts: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a turn came to.
+
+    Attributes:
+        after: The release after it.
+        decision: What was decided.
+        propagation: As it was seen, with the proxies that are away.
+        records: What is to be written down.
+        promoted: True if the canary is what is stable from now on.
+    """
+
+    after: Progress
+    decision: Decision
+    propagation: Propagation
+    records: tuple[Record, ...] = ()
+    promoted: bool = False
+
+
+def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
+    """Return what becomes of a release in an interval.
+
+    Args:
+        before: The release until then; it has not ended.
+        learned: From the past of the stable version, without this interval.
+        moment: What was seen.
+    """
+    state, watch, verdicts = before.state, before.watch, before.verdicts
+    propagation, stale, split = moment.propagation, _stale(moment), watching.SplitSeen()
+    if state.active:
+        state, propagation = with_gate(state, propagation, moment.elapsed)
+    if state.phase in IN_PROGRESS:
+        if moment.observation is not None:
+            # The first interval after a restart has what was counted meanwhile; it may roll back.
+            settled = state.stage is not Stage.PROPAGATE and state.elapsed >= moment.settle
+            counting = state.stage is Stage.JUDGE and not stale and not state.halt
+            watch = watching.fold(
+                watch, learned, moment.observation, state, settled=settled, counting=counting
+            )
+        verdicts = watching.verdicts(watch, learned, state)
+        split = watching.split_seen(watch, state)
+    seen = Seen(
+        elapsed=moment.elapsed,
+        propagation=propagation,
+        stale=stale,
+        split_problem=split.problem,
+        split_agrees=split.agrees,
+        split_missing=split.missing,
+        verdicts=verdicts,
+        endpoints=dict(moment.endpoints),
+        suspicion=watching.suspicion(verdicts),
+        busy=moment.busy,
+        stable=moment.stable,
+    )
+    return _decided(state, watch, seen, moment.at)
+
+
+def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Turn:
+    canary = seen.endpoints.get(state.to_version, ())
+    if (
+        state.phase in IN_PROGRESS
+        and state.canary_endpoints
+        and canary
+        and not {*canary} & {*state.canary_endpoints}
+    ):
+        reason = f"every endpoint of {state.to_version} was replaced; the step begins again"
+        after, watch = restart_step(state, reason, canary), watching.next_step(watch)
+        decision = Decision(None, "restarted", reason)
+        noted = True
+    else:
+        decision = decide(state, seen)
+        after = dated(apply(state, decision, seen), decision.action, now)
+        if decision.action in NEW_STEP:
+            # What an earlier attempt gathered says nothing of this one.
+            watch = watching.next_step(watch) if state.active else Watch()
+        noted = decision.action is not None or decision.code not in ("", state.hold)
+    return Turn(
+        after=Progress(after, watch, seen.verdicts),
+        decision=decision,
+        propagation=seen.propagation,
+        records=(_record(state, decision, seen, now),) if noted else (),
+        promoted=after.phase is Phase.PROMOTED and state.phase is not Phase.PROMOTED,
+    )
+
+
+def _stale(moment: Moment) -> str:
+    """Return why an interval must not count, or ''."""
+    observation = moment.observation
+    if moment.first or observation is None:
+        return "no statistics yet"
+    if observation.silent:
+        return f"no statistics from {', '.join(observation.silent)}"
+    if observation.partial:
+        return "; ".join(f"statistics of {proxy} are partial: {why}" for proxy, why in observation.partial)
+    # A proxy that is merely late is in none of the lists: its counts come with the next interval.
+    return "" if observation.fresh else "no statistics in this interval"
+
+
+def _record(state: ReleaseState, decision: Decision, seen: Seen, now: datetime) -> Record:
+    numbers: dict[str, object] = {
+        "acked": len(seen.propagation.acked),
+        "live": len(seen.propagation.live),
+        "suspicion": seen.suspicion,
+        "code": decision.code,
+        "verdicts": [
+            {"metric": v.metric, "segment": v.segment, "outcome": str(v.outcome), "numbers": dict(v.numbers)}
+            for v in seen.verdicts
+        ],
+    }
+    return Record(
+        at=now,
+        kind="decision",
+        release=state.name,
+        service=state.service,
+        action=str(decision.action) if decision.action else "hold",
+        step=state.at,
+        reason=decision.reason,
+        numbers=numbers,
+    )
