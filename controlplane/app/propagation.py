@@ -26,23 +26,16 @@ class Relevant:
     listener: str | None = None
 
     @classmethod
-    def of(cls, snapshot: Snapshot, service: str) -> Relevant:
-        """Return the service's clusters, endpoints and routes, and the fleet's listeners and scopes."""
-        mine = f"{service}~"
+    def of(cls, snapshot: Snapshot, clusters: Iterable[str], route: str) -> Relevant:
+        """Return a service's clusters and endpoints, its route and scope, and the fleet's listeners.
 
-        def chosen() -> Iterator[tuple[str, Resource]]:
-            for type_url in (CLUSTER, ENDPOINT):
-                for name, resource in snapshot.of(type_url).items():
-                    if name.startswith(mine):
-                        yield type_url, resource
-            for resource in snapshot.of(ROUTE).values():
-                if any(type_url == CLUSTER and name.startswith(mine) for type_url, name in resource.needs):
-                    yield ROUTE, resource
-            for type_url in (SCOPED_ROUTE, LISTENER):
-                for resource in snapshot.of(type_url).values():
-                    yield type_url, resource
-
-        return cls(tuple(chosen()))
+        They are given by name: nothing here grows with the number of the fleet's services.
+        """
+        refs = [(type_url, name) for name in clusters for type_url in (CLUSTER, ENDPOINT)]
+        refs += [(type_url, route) for type_url in (ROUTE, SCOPED_ROUTE)]
+        refs += [(LISTENER, name) for name in snapshot.of(LISTENER)]
+        found = ((type_url, snapshot.of(type_url).get(name)) for type_url, name in refs)
+        return cls(tuple((type_url, resource) for type_url, resource in found if resource is not None))
 
     @classmethod
     def of_calls(cls, snapshot: Snapshot, service: str) -> Relevant:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from controlplane.app.propagation import Relevant, merge, propagation, refusals
+from controlplane.app.treatment import Treatment
 from controlplane.policy.documents import Fleet, Service
 from controlplane.policy.grpc_clients import unfit
 from controlplane.release.decide import Propagation
 from controlplane.release.ports import Store, World
 from controlplane.release.state import Phase
-from controlplane.release.traffic import ServiceTraffic, traffic
+from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.grpc_rendering import render_calls
+from controlplane.resources.names import cluster_name
 from controlplane.resources.rendering import Rendering, render
 from controlplane.server.streams import Limits, Refusal, XdsServer
 from controlplane.xds.messages import Node
@@ -43,6 +46,7 @@ class Publisher:
         self._store = store
         self._fleets: tuple[Fleet, ...] = ()
         self._renderings: dict[str, Rendering] = {}
+        self._treatment = Treatment()
 
     def listens(self, prefix: str) -> bool:
         """Return whether statistics of this prefix come from a listener of ours."""
@@ -61,7 +65,7 @@ class Publisher:
         """Render what changed and hand it to the streams."""
         problems: dict[str, str] = {}
         for fleet in world.catalog.fleets():
-            rendering, wrong = _rendered(world, fleet, self._renderings.get(fleet.name))
+            rendering, wrong = self._rendered(world, fleet)
             problems |= wrong
             if rendering is not None:
                 self._renderings[fleet.name] = rendering
@@ -79,7 +83,8 @@ class Publisher:
         """Return the services of a world that could not be rendered, with the reason; publishes nothing."""
         found: dict[str, str] = {}
         for fleet in world.catalog.fleets():
-            found |= _rendered(world, fleet, self._renderings.get(fleet.name))[1]
+            traffics = Treatment().of(world, fleet)
+            found |= _rendered(world, fleet, traffics, self._renderings.get(fleet.name))[1]
         return found
 
     def propagation(self, world: World, service: str) -> Propagation:
@@ -94,28 +99,33 @@ class Publisher:
                 refusal = ("turnout", f"to render it: {self.problems[service]}")
                 parts.append(Propagation(nacked=(refusal,)))
                 continue
-            snapshot = self.server.snapshot(name)
+            rendering = self._renderings.get(name)
             mine = [view for view in views if view.group == name]
-            if snapshot is None or self.revision < world.revision:
+            if rendering is None or self.revision < world.revision:
                 # Not published yet: whatever the proxies acknowledged, it was something older.
                 parts.append(Propagation(live=tuple(sorted({v.node.id for v in mine if v.node}))))
                 continue
             fleet = world.catalog.fleet(name)
-            relevant = (Relevant.of_calls if fleet.grpc else Relevant.of)(snapshot, service)
-            parts.append(propagation(mine, relevant, fleet.propagate))
+            parts.append(propagation(mine, _relevant(rendering, fleet, service), fleet.propagate))
         return merge(parts)
 
     def refused(self, view: StreamView) -> tuple[str, ...]:
         """Return all that a proxy refuses now, with its words."""
         return tuple(refusals(view))
 
+    def _rendered(self, world: World, fleet: Fleet) -> tuple[Rendering | None, dict[str, str]]:
+        wanted = self._treatment.of(world, fleet)
+        return _rendered(world, fleet, wanted, self._renderings.get(fleet.name))
+
     def _group_of(self, node: Node) -> str | None:
         return next((fleet.name for fleet in self._fleets if belongs(node, fleet)), None)
 
 
-def _rendered(world: World, fleet: Fleet, last: Rendering | None) -> tuple[Rendering | None, dict[str, str]]:
+def _rendered(
+    world: World, fleet: Fleet, traffics: Mapping[str, ServiceTraffic], last: Rendering | None
+) -> tuple[Rendering | None, dict[str, str]]:
     """Render a fleet; services that cannot be are left as they were, and named with the reason."""
-    wanted = traffics(world, fleet)
+    wanted = tuple(traffics.values())
     compiler = render_calls if fleet.grpc else render
     problems = _unfit(world, wanted) if fleet.grpc else {}
     try:
@@ -124,8 +134,7 @@ def _rendered(world: World, fleet: Fleet, last: Rendering | None) -> tuple[Rende
     except ValueError:
         pass
     # One at a time, each on top of what is known to work: only the culprits stay behind.
-    names = {each.service.name for each in wanted}
-    good = {name: known for name, known in (last.services if last else {}).items() if name in names}
+    good = {name: known for name, known in (last.services if last else {}).items() if name in traffics}
     for each in wanted:
         if each.service.name in problems:
             continue
@@ -138,7 +147,15 @@ def _rendered(world: World, fleet: Fleet, last: Rendering | None) -> tuple[Rende
     return last, problems
 
 
-def _unfit(world: World, wanted: list[ServiceTraffic]) -> dict[str, str]:
+def _relevant(rendering: Rendering, fleet: Fleet, service: str) -> Relevant:
+    if fleet.grpc:
+        return Relevant.of_calls(rendering.snapshot, service)
+    versions = rendering.services[service].service.versions if service in rendering.services else ()
+    clusters = [cluster_name(service, version) for version in versions]
+    return Relevant.of(rendering.snapshot, clusters, rendering.home.get(service, ""))
+
+
+def _unfit(world: World, wanted: Sequence[ServiceTraffic]) -> dict[str, str]:
     """Return services whose release moves shares by a policy that does not fit gRPC clients, and why not."""
     found = {}
     for each in wanted:
@@ -152,17 +169,3 @@ def belongs(node: Node, fleet: Fleet) -> bool:
     """Return whether a node is one of the fleet's: every condition that is given holds."""
     by_id = fleet.nodes.id is None or fnmatch.fnmatchcase(node.id, fleet.nodes.id)
     return by_id and fleet.nodes.cluster in (None, node.cluster)
-
-
-def traffics(world: World, fleet: Fleet) -> list[ServiceTraffic]:
-    """Return how each of the fleet's services is treated now."""
-    return [
-        traffic(
-            service,
-            world.stable.get(service.name, service.initial),
-            world.of_service(service.name),
-            world.catalog.anonymous(service),
-        )
-        for service in world.catalog.services()
-        if fleet.name in service.fleets
-    ]

@@ -23,6 +23,7 @@ from controlplane.app.statistics import StreamStatistics
 from controlplane.app.tick import Loop
 from controlplane.server import options
 from controlplane.server.ads import handlers, stop
+from controlplane.server.garbage import collect_seldom
 from controlplane.server.intake import Intake
 from controlplane.server.lrs import LoadReporting
 from controlplane.server.options import SERVER_OPTIONS, BindError, bind, loopback
@@ -132,6 +133,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         xds_port = _bind(server, settings)
         # Nothing is answered before the state is loaded: from here on it is, and the first snapshot is there.
         publisher.publish(await store.world())
+        collect_seldom()
         await server.start()
         leaving.push_async_callback(stop, server, publisher.server, DRAIN)
 

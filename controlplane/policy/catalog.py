@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from controlplane.policy.documents import (
     KINDS,
@@ -50,6 +50,7 @@ class Catalog:
     """Accepted documents by kind and name; every document that one of them names is here too."""
 
     entries: Mapping[Key, Entry] = field(default_factory=lambda: MappingProxyType({}))
+    _kinds: dict[type, tuple[Any, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, *entries: Entry | Document) -> Self:
@@ -138,7 +139,12 @@ class Catalog:
         return document
 
     def _all(self, kind: type[D]) -> tuple[D, ...]:
-        return tuple(e.document for e in self.entries.values() if isinstance(e.document, kind))
+        found = self._kinds.get(kind)
+        if found is None:
+            found = self._kinds[kind] = tuple(
+                e.document for e in self.entries.values() if isinstance(e.document, kind)
+            )
+        return found
 
 
 def canonical(document: Document) -> str:

@@ -55,6 +55,7 @@ class World:
         generation: Their number; 0 before the first were accepted.
         stable: Stable version by service.
         releases: By name, ended ones included.
+        active: By service: the release that has traffic; taken from ``releases``.
     """
 
     revision: int
@@ -62,10 +63,19 @@ class World:
     generation: int = 0
     stable: Mapping[str, str] = field(default_factory=dict)
     releases: Mapping[str, ReleaseState] = field(default_factory=dict)
+    active: Mapping[str, ReleaseState] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find the active releases once: there are few, among all that ever were."""
+        active: dict[str, ReleaseState] = {}
+        for release in self.releases.values():
+            if release.active:
+                active.setdefault(release.service, release)
+        object.__setattr__(self, "active", active)
 
     def of_service(self, service: str) -> ReleaseState | None:
         """Return the service's release that has traffic, or None."""
-        return next((r for r in self.releases.values() if r.service == service and r.active), None)
+        return self.active.get(service)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,15 +47,24 @@ def render_calls(
         raise ValueError(f"fleet {fleet.name!r}: a service is given twice")
     old = previous if previous is not None and previous.fleet == fleet else None
     make = Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
-    tables: dict[str, dict[str, Resource]] = {type_url: {} for type_url in ORDER}
-    for name in sorted(by_name):
-        unchanged = old is not None and old.services.get(name) == by_name[name]
-        parts = _former(old.snapshot, name) if old and unchanged else _service(make, by_name[name])
-        for type_url, table in parts.items():
+    before = old.services if old else {}
+    changed = [n for n, new in by_name.items() if (former := before.get(n)) is not new and former != new]
+    gone = before.keys() - by_name.keys()
+    tables = {type_url: dict(old.snapshot.of(type_url)) if old else {} for type_url in ORDER}
+    for name in (*changed, *gone):
+        if old is not None and name in before:
+            for type_url, table in _former(old.snapshot, name).items():
+                for stale in table:
+                    del tables[type_url][stale]
+    for name in changed:
+        for type_url, table in _service(make, by_name[name]).items():
             tables[type_url].update(table)
     resources = {type_url: same(table, old, type_url) for type_url, table in tables.items()}
-    groups = {name: (name,) for name in sorted(by_name)}
-    return Rendering(Snapshot(revision, resources, ORDER), fleet, by_name, groups)
+    if old is not None and before.keys() == by_name.keys():
+        groups, home = old.groups, old.home
+    else:
+        groups, home = {name: (name,) for name in sorted(by_name)}, {name: name for name in by_name}
+    return Rendering(Snapshot(revision, resources, ORDER), fleet, by_name, groups, home)
 
 
 def _former(snapshot: Snapshot, name: str) -> Mapping[str, Table]:

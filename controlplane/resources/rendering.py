@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
 
@@ -15,7 +15,7 @@ from controlplane.resources.hosts import groups, scope_values
 from controlplane.resources.listeners import listener
 from controlplane.resources.names import SCOPE_HEADER, cluster_name
 from controlplane.resources.routes import service_routes
-from controlplane.resources.statistics import check_series
+from controlplane.resources.statistics import check_series, series
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
 from controlplane.xds.version import Version
@@ -32,12 +32,16 @@ class Rendering:
         fleet: Its document.
         services: Inputs by service name.
         groups: Services that share hosts, by name of their route configuration.
+        home: Name of the route configuration, by service.
+        series: How many counters the services need.
     """
 
     snapshot: Snapshot
     fleet: Fleet = field(repr=False)
     services: Mapping[str, ServiceTraffic] = field(repr=False)
     groups: Mapping[str, tuple[str, ...]] = field(repr=False)
+    home: Mapping[str, str] = field(repr=False)
+    series: int = 0
 
 
 def render(
@@ -57,27 +61,27 @@ def render(
         raise ValueError(f"fleet {fleet.name!r}: a service is given twice")
     old = previous if previous is not None and previous.fleet == fleet else None
     before = old.services if old else {}
-    changed = [name for name, traffic in by_name.items() if before.get(name) != traffic]
+    changed = [n for n, new in by_name.items() if (former := before.get(n)) is not new and former != new]
     gone = before.keys() - by_name.keys()
     if old is not None and not changed and not gone:
-        return Rendering(
-            Snapshot(revision, old.snapshot.resources, PUSH_ORDER), fleet, old.services, old.groups
-        )
-    check_series(by_name.values())
+        return replace(old, snapshot=Snapshot(revision, old.snapshot.resources, PUSH_ORDER))
+    stale = [before[name] for name in (*changed, *gone) if name in before]
+    count = (old.series if old else 0) - series(stale) + series(by_name[name] for name in changed)
+    check_series(count)
     moved = bool(gone) or any(
         name not in before or before[name].service.routes != by_name[name].service.routes for name in changed
     )
-    grouped = old.groups if old and not moved else groups({n: _hosts(t) for n, t in by_name.items()})
     make = Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
-    resources = {
-        **_clusters(make, [before[n] for n in before if n in gone or n in changed], by_name, changed, old),
-        **_routes(make, grouped, by_name, set(changed), old),
-    }
-    if old is None or moved:
-        resources[LISTENER] = _listeners(make, fleet, grouped, by_name)
+    resources = _clusters(make, stale, by_name, changed, old)
+    if old is not None and not moved:
+        grouped, home = old.groups, old.home
+        resources |= _rerouted(make, by_name, changed, old)
     else:
-        resources[LISTENER] = old.snapshot.of(LISTENER)
-    return Rendering(Snapshot(revision, resources, PUSH_ORDER), fleet, by_name, grouped)
+        grouped = groups({n: _hosts(t) for n, t in by_name.items()})
+        home = {member: name for name, members in grouped.items() for member in members}
+        resources |= _routes(make, grouped, by_name, set(changed), old)
+        resources[LISTENER] = _listeners(make, fleet, grouped, by_name)
+    return Rendering(Snapshot(revision, resources, PUSH_ORDER), fleet, by_name, grouped, home, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +169,7 @@ def _cluster(
 def same(table: Table, old: Rendering | None, type_url: str) -> Table:
     """Return the old table itself if nothing in it changed: whoever compares snapshots sees it at once."""
     former = old.snapshot.of(type_url) if old else {}
-    same = len(table) == len(former) and all(former.get(name) is table[name] for name in table)
-    return former if same else table
+    return former if table == former else table
 
 
 # --- routes and scopes ------------------------------------------------------------------------------------
@@ -186,11 +189,25 @@ def _routes(
             routes[name] = old.snapshot.of(ROUTE)[name]
             scopes[name] = old.snapshot.of(SCOPED_ROUTE)[name]
             continue
-        traffics = [services[member] for member in members]
-        needs = frozenset(ref for traffic in traffics for ref in _needs(traffic))
-        routes[name] = make(ROUTE, name, _route_configuration(name, traffics), needs)
+        routes[name] = _route(make, name, [services[member] for member in members])
         scopes[name] = make(SCOPED_ROUTE, name, _scope(name))
-    return {SCOPED_ROUTE: same(scopes, old, SCOPED_ROUTE), ROUTE: routes}
+    return {SCOPED_ROUTE: same(scopes, old, SCOPED_ROUTE), ROUTE: same(routes, old, ROUTE)}
+
+
+def _rerouted(
+    make: Maker, services: Mapping[str, ServiceTraffic], changed: Sequence[str], old: Rendering
+) -> dict[str, Table]:
+    """Render the routes of changed services; hosts, and so scopes and listeners, stay."""
+    routes = dict(old.snapshot.of(ROUTE))
+    for name in {old.home[service] for service in changed}:
+        routes[name] = _route(make, name, [services[member] for member in old.groups[name]])
+    kept = {type_url: old.snapshot.of(type_url) for type_url in (SCOPED_ROUTE, LISTENER)}
+    return {**kept, ROUTE: same(routes, old, ROUTE)}
+
+
+def _route(make: Maker, name: str, traffics: Sequence[ServiceTraffic]) -> Resource:
+    needs = frozenset(ref for traffic in traffics for ref in _needs(traffic))
+    return make(ROUTE, name, _route_configuration(name, traffics), needs)
 
 
 def _route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:

@@ -75,9 +75,9 @@ def series(services: Iterable[ServiceTraffic]) -> int:
     )
 
 
-def check_series(services: Iterable[ServiceTraffic]) -> None:
-    """Raise ValueError if the services need more counters than a fleet may have."""
-    if (count := series(services)) > SERIES_LIMIT:
+def check_series(count: int) -> None:
+    """Raise ValueError if this is more counters than a fleet may have."""
+    if count > SERIES_LIMIT:
         raise ValueError(
             f"the fleet's services need {count} counters (segments x versions x classes), at most "
             f"{SERIES_LIMIT} are allowed; release fewer services at once, use fewer segments, or split it"

@@ -31,13 +31,13 @@ SNAPSHOT = Snapshot(
             CLUSTER: [resource("shop~v1"), resource("shop~v2"), resource("cart~v1"), resource("shop2~v1")],
             ENDPOINT: [resource("shop~v1"), resource("cart~v1")],
             ROUTE: [resource("hosts-a", "shop~v1", "shop~v2"), resource("hosts-b", "cart~v1")],
-            SCOPED_ROUTE: [resource("scope-a")],
+            SCOPED_ROUTE: [resource("hosts-a"), resource("hosts-b")],
             LISTENER: [resource("http")],
         }.items()
     },
     PUSH_ORDER,
 )
-RELEVANT = Relevant.of(SNAPSHOT, "shop")
+RELEVANT = Relevant.of(SNAPSHOT, ["shop~v1", "shop~v2"], "hosts-a")
 EVERYTHING = {type_url: {r.name: WANTED for r in SNAPSHOT.of(type_url).values()} for type_url in PUSH_ORDER}
 
 
@@ -76,7 +76,7 @@ def test_a_service_rests_on_its_clusters_and_routes_and_on_the_listeners():
         ("Cluster", "shop~v2"),
         ("ClusterLoadAssignment", "shop~v1"),
         ("RouteConfiguration", "hosts-a"),
-        ("ScopedRouteConfiguration", "scope-a"),
+        ("ScopedRouteConfiguration", "hosts-a"),
         ("Listener", "http"),
     }
 
@@ -93,7 +93,8 @@ def test_a_service_rests_on_its_clusters_and_routes_and_on_the_listeners():
         ([view(acked=without(CLUSTER, "shop~v2"))], "a", ""),
         ([view(acked=without(ENDPOINT, "shop~v1"))], "a", ""),
         ([view(acked=without(LISTENER, "http", OLD))], "a", ""),
-        ([view(acked=without(SCOPED_ROUTE, "scope-a"))], "a", ""),
+        ([view(acked=without(SCOPED_ROUTE, "hosts-a"))], "a", ""),
+        ([view(acked=without(SCOPED_ROUTE, "hosts-b"))], "a", "a"),
         ([view(acked=without(ROUTE, "hosts-b"))], "a", "a"),
         ([view(acked=without(CLUSTER, "cart~v1"))], "a", "a"),
         ([view(), view(acked=without(ROUTE, "hosts-a", OLD))], "a", ""),

@@ -128,3 +128,22 @@ def test_cluster_names_lead_back():
     assert segment_cluster(name) == ("shop", "v1", "beta")
     assert segment_cluster("shop~v1") is None
     assert cluster_version("shop~v1") == ("shop", "v1")
+
+
+def test_what_is_remembered_is_what_would_be_rendered(traffic):
+    some = split(header("x-a", equals="1"))
+    states = [
+        [traffic(name="a"), traffic(name="b")],
+        [traffic([some, EVERYONE], name="a"), traffic(name="b")],
+        [traffic([EVERYONE], name="a"), traffic(name="c")],
+        [traffic(name="c")],
+        [],
+    ]
+    remembered = None
+    for revision, services in enumerate(states):
+        remembered = render_calls(MESH, services, revision, remembered)
+        fresh = render_calls(MESH, services, revision)
+
+        assert (remembered.home, remembered.groups) == (fresh.home, fresh.groups)
+        for url in fresh.snapshot.order:
+            assert dict(remembered.snapshot.of(url)) == dict(fresh.snapshot.of(url))

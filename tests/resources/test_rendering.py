@@ -51,13 +51,17 @@ def test_what_is_remembered_is_what_would_be_rendered(fleet, traffic):
     states = [
         two(traffic),
         two(traffic, routes=[{"host": "a.example.com", "path": "/b"}]),
+        two(traffic, routes=[{"host": "a.example.com", "path": "/b"}], timeout="3s"),
         [traffic(name="b", canary=None)],
+        [traffic(name="b", splits=share(7))],
+        [traffic(name="b", splits=share(7), versions={"v1": {"dns": "b:80"}, "v2": {"dns": "b:81"}})],
         two(traffic, versions={"v1": {"dns": "b:80"}, "v2": {"endpoints": []}}),
     ]
     remembered = None
     for revision, services in enumerate(states):
         remembered = render(fleet, services, revision, remembered)
         fresh = render(fleet, services, revision)
+        assert (remembered.series, remembered.home) == (fresh.series, fresh.home)
         assert remembered.snapshot.order == fresh.snapshot.order
         for url in fresh.snapshot.order:
             assert dict(remembered.snapshot.of(url)) == dict(fresh.snapshot.of(url))
