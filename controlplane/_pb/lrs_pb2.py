@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63ontrolplane/_pb/lrs.proto\x12#turnout.envoy.service.load_stats.v3\x1a\x1egoogle/protobuf/duration.proto\"\xbe\x01\n\x10LoadStatsRequest\x12J\n\x04node\x18\x01 \x01(\x0b\x32<.turnout.envoy.service.load_stats.v3.LoadStatsRequest.Sender\x12H\n\rcluster_stats\x18\x02 \x03(\x0b\x32\x31.turnout.envoy.service.load_stats.v3.ClusterStats\x1a\x14\n\x06Sender\x12\n\n\x02id\x18\x01 \x01(\t\"\xa1\x01\n\x0c\x43lusterStats\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12[\n\x17upstream_locality_stats\x18\x02 \x03(\x0b\x32:.turnout.envoy.service.load_stats.v3.UpstreamLocalityStats\x12\x1e\n\x16total_dropped_requests\x18\x03 \x01(\x04\"X\n\x15UpstreamLocalityStats\x12!\n\x19total_successful_requests\x18\x02 \x01(\x04\x12\x1c\n\x14total_error_requests\x18\x04 \x01(\x04\"j\n\x11LoadStatsResponse\x12:\n\x17load_reporting_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11send_all_clusters\x18\x04 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63ontrolplane/_pb/lrs.proto\x12#turnout.envoy.service.load_stats.v3\x1a\x1egoogle/protobuf/duration.proto\"\xbe\x01\n\x10LoadStatsRequest\x12J\n\x04node\x18\x01 \x01(\x0b\x32<.turnout.envoy.service.load_stats.v3.LoadStatsRequest.Sender\x12H\n\rcluster_stats\x18\x02 \x03(\x0b\x32\x31.turnout.envoy.service.load_stats.v3.ClusterStats\x1a\x14\n\x06Sender\x12\n\n\x02id\x18\x01 \x01(\t\"\xa1\x01\n\x0c\x43lusterStats\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12[\n\x17upstream_locality_stats\x18\x02 \x03(\x0b\x32:.turnout.envoy.service.load_stats.v3.UpstreamLocalityStats\x12\x1e\n\x16total_dropped_requests\x18\x03 \x01(\x04\"w\n\x15UpstreamLocalityStats\x12!\n\x19total_successful_requests\x18\x02 \x01(\x04\x12\x1c\n\x14total_error_requests\x18\x04 \x01(\x04\x12\x1d\n\x15total_issued_requests\x18\x08 \x01(\x04\"j\n\x11LoadStatsResponse\x12:\n\x17load_reporting_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11send_all_clusters\x18\x04 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLUSTERSTATS']._serialized_start=293
   _globals['_CLUSTERSTATS']._serialized_end=454
   _globals['_UPSTREAMLOCALITYSTATS']._serialized_start=456
-  _globals['_UPSTREAMLOCALITYSTATS']._serialized_end=544
-  _globals['_LOADSTATSRESPONSE']._serialized_start=546
-  _globals['_LOADSTATSRESPONSE']._serialized_end=652
+  _globals['_UPSTREAMLOCALITYSTATS']._serialized_end=575
+  _globals['_LOADSTATSRESPONSE']._serialized_start=577
+  _globals['_LOADSTATSRESPONSE']._serialized_end=683
 # @@protoc_insertion_point(module_scope)

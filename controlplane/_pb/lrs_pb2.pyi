@@ -33,12 +33,14 @@ class ClusterStats(_message.Message):
     def __init__(self, cluster_name: _Optional[str] = ..., upstream_locality_stats: _Optional[_Iterable[_Union[UpstreamLocalityStats, _Mapping]]] = ..., total_dropped_requests: _Optional[int] = ...) -> None: ...
 
 class UpstreamLocalityStats(_message.Message):
-    __slots__ = ("total_successful_requests", "total_error_requests")
+    __slots__ = ("total_successful_requests", "total_error_requests", "total_issued_requests")
     TOTAL_SUCCESSFUL_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_ERROR_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_ISSUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     total_successful_requests: int
     total_error_requests: int
-    def __init__(self, total_successful_requests: _Optional[int] = ..., total_error_requests: _Optional[int] = ...) -> None: ...
+    total_issued_requests: int
+    def __init__(self, total_successful_requests: _Optional[int] = ..., total_error_requests: _Optional[int] = ..., total_issued_requests: _Optional[int] = ...) -> None: ...
 
 class LoadStatsResponse(_message.Message):
     __slots__ = ("load_reporting_interval", "send_all_clusters")

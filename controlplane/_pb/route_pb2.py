@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ontrolplane/_pb/route.proto\x12\x1dturnout.envoy.config.route.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1e\x63ontrolplane/_pb/matcher.proto\x1a\x1b\x63ontrolplane/_pb/type.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\x8d\x02\n\rHeaderMatcher\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x38\n\x0brange_match\x18\x06 \x01(\x0b\x32!.turnout.envoy.type.v3.Int64RangeH\x00\x12\x17\n\rpresent_match\x18\x07 \x01(\x08H\x00\x12\x44\n\x0cstring_match\x18\r \x01(\x0b\x32,.turnout.envoy.type.matcher.v3.StringMatcherH\x00\x12\x14\n\x0cinvert_match\x18\x08 \x01(\x08\x12%\n\x1dtreat_missing_header_as_empty\x18\x0e \x01(\x08\x42\x18\n\x16header_match_specifier\"\x90\x01\n\nRouteMatch\x12\x10\n\x06prefix\x18\x01 \x01(\tH\x00\x12\x1f\n\x15path_separated_prefix\x18\x0e \x01(\tH\x00\x12=\n\x07headers\x18\x06 \x03(\x0b\x32,.turnout.envoy.config.route.v3.HeaderMatcherB\x10\n\x0epath_specifier\"\xff\x01\n\x0fWeightedCluster\x12N\n\x08\x63lusters\x18\x01 \x03(\x0b\x32<.turnout.envoy.config.route.v3.WeightedCluster.ClusterWeight\x12\x35\n\x0fuse_hash_policy\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.BoolValueH\x00\x1aK\n\rClusterWeight\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x06weight\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32ValueB\x18\n\x16random_value_specifier\"\xed\x03\n\x0bRouteAction\x12\x11\n\x07\x63luster\x18\x01 \x01(\tH\x00\x12K\n\x11weighted_clusters\x18\x03 \x01(\x0b\x32..turnout.envoy.config.route.v3.WeightedClusterH\x00\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12J\n\x0bhash_policy\x18\x0f \x03(\x0b\x32\x35.turnout.envoy.config.route.v3.RouteAction.HashPolicy\x1a\xf0\x01\n\nHashPolicy\x12N\n\x06header\x18\x01 \x01(\x0b\x32<.turnout.envoy.config.route.v3.RouteAction.HashPolicy.HeaderH\x00\x12\x10\n\x08terminal\x18\x04 \x01(\x08\x1al\n\x06Header\x12\x13\n\x0bheader_name\x18\x01 \x01(\t\x12M\n\rregex_rewrite\x18\x02 \x01(\x0b\x32\x36.turnout.envoy.type.matcher.v3.RegexMatchAndSubstituteB\x12\n\x10policy_specifierB\x13\n\x11\x63luster_specifier\"\x94\x02\n\x05Route\x12\x38\n\x05match\x18\x01 \x01(\x0b\x32).turnout.envoy.config.route.v3.RouteMatch\x12;\n\x05route\x18\x02 \x01(\x0b\x32*.turnout.envoy.config.route.v3.RouteActionH\x00\x12\x38\n\x08metadata\x18\x04 \x01(\x0b\x32&.turnout.envoy.config.core.v3.Metadata\x12P\n\x17response_headers_to_add\x18\n \x03(\x0b\x32/.turnout.envoy.config.core.v3.HeaderValueOptionB\x08\n\x06\x61\x63tion\"b\n\x0bVirtualHost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64omains\x18\x02 \x03(\t\x12\x34\n\x06routes\x18\x03 \x03(\x0b\x32$.turnout.envoy.config.route.v3.Route\"\x88\x01\n\x12RouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x41\n\rvirtual_hosts\x18\x02 \x03(\x0b\x32*.turnout.envoy.config.route.v3.VirtualHost\x12!\n\x19request_headers_to_remove\x18\x08 \x03(\t\"\x9f\x02\n\x18ScopedRouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x18route_configuration_name\x18\x02 \x01(\t\x12H\n\x03key\x18\x03 \x01(\x0b\x32;.turnout.envoy.config.route.v3.ScopedRouteConfiguration.Key\x1a\x88\x01\n\x03Key\x12W\n\tfragments\x18\x01 \x03(\x0b\x32\x44.turnout.envoy.config.route.v3.ScopedRouteConfiguration.Key.Fragment\x1a(\n\x08\x46ragment\x12\x14\n\nstring_key\x18\x01 \x01(\tH\x00\x42\x06\n\x04typeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ontrolplane/_pb/route.proto\x12\x1dturnout.envoy.config.route.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1e\x63ontrolplane/_pb/matcher.proto\x1a\x1b\x63ontrolplane/_pb/type.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\x8d\x02\n\rHeaderMatcher\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x38\n\x0brange_match\x18\x06 \x01(\x0b\x32!.turnout.envoy.type.v3.Int64RangeH\x00\x12\x17\n\rpresent_match\x18\x07 \x01(\x08H\x00\x12\x44\n\x0cstring_match\x18\r \x01(\x0b\x32,.turnout.envoy.type.matcher.v3.StringMatcherH\x00\x12\x14\n\x0cinvert_match\x18\x08 \x01(\x08\x12%\n\x1dtreat_missing_header_as_empty\x18\x0e \x01(\x08\x42\x18\n\x16header_match_specifier\"\x90\x01\n\nRouteMatch\x12\x10\n\x06prefix\x18\x01 \x01(\tH\x00\x12\x1f\n\x15path_separated_prefix\x18\x0e \x01(\tH\x00\x12=\n\x07headers\x18\x06 \x03(\x0b\x32,.turnout.envoy.config.route.v3.HeaderMatcherB\x10\n\x0epath_specifier\"\xff\x01\n\x0fWeightedCluster\x12N\n\x08\x63lusters\x18\x01 \x03(\x0b\x32<.turnout.envoy.config.route.v3.WeightedCluster.ClusterWeight\x12\x35\n\x0fuse_hash_policy\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.BoolValueH\x00\x1aK\n\rClusterWeight\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x06weight\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32ValueB\x18\n\x16random_value_specifier\"\x95\x05\n\x0bRouteAction\x12\x11\n\x07\x63luster\x18\x01 \x01(\tH\x00\x12K\n\x11weighted_clusters\x18\x03 \x01(\x0b\x32..turnout.envoy.config.route.v3.WeightedClusterH\x00\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12J\n\x0bhash_policy\x18\x0f \x03(\x0b\x32\x35.turnout.envoy.config.route.v3.RouteAction.HashPolicy\x12Y\n\x13max_stream_duration\x18$ \x01(\x0b\x32<.turnout.envoy.config.route.v3.RouteAction.MaxStreamDuration\x1a\xf0\x01\n\nHashPolicy\x12N\n\x06header\x18\x01 \x01(\x0b\x32<.turnout.envoy.config.route.v3.RouteAction.HashPolicy.HeaderH\x00\x12\x10\n\x08terminal\x18\x04 \x01(\x08\x1al\n\x06Header\x12\x13\n\x0bheader_name\x18\x01 \x01(\t\x12M\n\rregex_rewrite\x18\x02 \x01(\x0b\x32\x36.turnout.envoy.type.matcher.v3.RegexMatchAndSubstituteB\x12\n\x10policy_specifier\x1aK\n\x11MaxStreamDuration\x12\x36\n\x13max_stream_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\n\x11\x63luster_specifier\"\x94\x02\n\x05Route\x12\x38\n\x05match\x18\x01 \x01(\x0b\x32).turnout.envoy.config.route.v3.RouteMatch\x12;\n\x05route\x18\x02 \x01(\x0b\x32*.turnout.envoy.config.route.v3.RouteActionH\x00\x12\x38\n\x08metadata\x18\x04 \x01(\x0b\x32&.turnout.envoy.config.core.v3.Metadata\x12P\n\x17response_headers_to_add\x18\n \x03(\x0b\x32/.turnout.envoy.config.core.v3.HeaderValueOptionB\x08\n\x06\x61\x63tion\"b\n\x0bVirtualHost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64omains\x18\x02 \x03(\t\x12\x34\n\x06routes\x18\x03 \x03(\x0b\x32$.turnout.envoy.config.route.v3.Route\"\x88\x01\n\x12RouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x41\n\rvirtual_hosts\x18\x02 \x03(\x0b\x32*.turnout.envoy.config.route.v3.VirtualHost\x12!\n\x19request_headers_to_remove\x18\x08 \x03(\t\"\x9f\x02\n\x18ScopedRouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x18route_configuration_name\x18\x02 \x01(\t\x12H\n\x03key\x18\x03 \x01(\x0b\x32;.turnout.envoy.config.route.v3.ScopedRouteConfiguration.Key\x1a\x88\x01\n\x03Key\x12W\n\tfragments\x18\x01 \x03(\x0b\x32\x44.turnout.envoy.config.route.v3.ScopedRouteConfiguration.Key.Fragment\x1a(\n\x08\x46ragment\x12\x14\n\nstring_key\x18\x01 \x01(\tH\x00\x42\x06\n\x04typeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,21 +45,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEIGHTEDCLUSTER_CLUSTERWEIGHT']._serialized_start=791
   _globals['_WEIGHTEDCLUSTER_CLUSTERWEIGHT']._serialized_end=866
   _globals['_ROUTEACTION']._serialized_start=895
-  _globals['_ROUTEACTION']._serialized_end=1388
-  _globals['_ROUTEACTION_HASHPOLICY']._serialized_start=1127
-  _globals['_ROUTEACTION_HASHPOLICY']._serialized_end=1367
-  _globals['_ROUTEACTION_HASHPOLICY_HEADER']._serialized_start=1239
-  _globals['_ROUTEACTION_HASHPOLICY_HEADER']._serialized_end=1347
-  _globals['_ROUTE']._serialized_start=1391
-  _globals['_ROUTE']._serialized_end=1667
-  _globals['_VIRTUALHOST']._serialized_start=1669
-  _globals['_VIRTUALHOST']._serialized_end=1767
-  _globals['_ROUTECONFIGURATION']._serialized_start=1770
-  _globals['_ROUTECONFIGURATION']._serialized_end=1906
-  _globals['_SCOPEDROUTECONFIGURATION']._serialized_start=1909
-  _globals['_SCOPEDROUTECONFIGURATION']._serialized_end=2196
-  _globals['_SCOPEDROUTECONFIGURATION_KEY']._serialized_start=2060
-  _globals['_SCOPEDROUTECONFIGURATION_KEY']._serialized_end=2196
-  _globals['_SCOPEDROUTECONFIGURATION_KEY_FRAGMENT']._serialized_start=2156
-  _globals['_SCOPEDROUTECONFIGURATION_KEY_FRAGMENT']._serialized_end=2196
+  _globals['_ROUTEACTION']._serialized_end=1556
+  _globals['_ROUTEACTION_HASHPOLICY']._serialized_start=1218
+  _globals['_ROUTEACTION_HASHPOLICY']._serialized_end=1458
+  _globals['_ROUTEACTION_HASHPOLICY_HEADER']._serialized_start=1330
+  _globals['_ROUTEACTION_HASHPOLICY_HEADER']._serialized_end=1438
+  _globals['_ROUTEACTION_MAXSTREAMDURATION']._serialized_start=1460
+  _globals['_ROUTEACTION_MAXSTREAMDURATION']._serialized_end=1535
+  _globals['_ROUTE']._serialized_start=1559
+  _globals['_ROUTE']._serialized_end=1835
+  _globals['_VIRTUALHOST']._serialized_start=1837
+  _globals['_VIRTUALHOST']._serialized_end=1935
+  _globals['_ROUTECONFIGURATION']._serialized_start=1938
+  _globals['_ROUTECONFIGURATION']._serialized_end=2074
+  _globals['_SCOPEDROUTECONFIGURATION']._serialized_start=2077
+  _globals['_SCOPEDROUTECONFIGURATION']._serialized_end=2364
+  _globals['_SCOPEDROUTECONFIGURATION_KEY']._serialized_start=2228
+  _globals['_SCOPEDROUTECONFIGURATION_KEY']._serialized_end=2364
+  _globals['_SCOPEDROUTECONFIGURATION_KEY_FRAGMENT']._serialized_start=2324
+  _globals['_SCOPEDROUTECONFIGURATION_KEY_FRAGMENT']._serialized_end=2364
 # @@protoc_insertion_point(module_scope)
