@@ -7,6 +7,8 @@ from datetime import datetime
 
 from controlplane.policy.catalog import Catalog, references
 from controlplane.policy.documents import Key, Release, Service
+from controlplane.policy.grpc_clients import grpc_fleets, unfit
+from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.pinning import pin
 from controlplane.release.ports import Change, Record, World
 from controlplane.release.state import Phase, ReleaseState
@@ -74,6 +76,39 @@ def in_use(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
     return put_back(world.catalog, catalog, kept), tuple(problems)
 
 
+def fitting(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
+    """Return the catalog without changes that bring a release to gRPC clients, whom its policy does not fit.
+
+    A release that has ended does not matter. What was so before is not undone: it holds, and says so.
+    """
+    undone: dict[Key, str] = {}
+    for state in sorted(world.releases.values(), key=lambda state: state.name):
+        service = catalog.get("Service", state.service)
+        policy = _policy(state, catalog)
+        if state.ended or not isinstance(service, Service) or (why := unfit(policy)) is None:
+            continue
+        before = world.catalog.get("Service", state.service)
+        had = grpc_fleets(before, world.catalog.get) if isinstance(before, Service) else ()
+        for _, fleet in grpc_fleets(service, catalog.get):
+            if fleet in (name for _, name in had):
+                continue
+            joins = not isinstance(before, Service) or fleet not in before.fleets
+            key: Key = ("Service", service.name) if joins else ("Fleet", fleet)
+            what = f"fleets: {service.name!r} cannot join" if joins else "listeners: this cannot become"
+            text = f"{catalog.entries[key].place}: {what} grpc fleet {fleet!r} under release {state.name!r}"
+            text += f" ({state.phase}): policy {policy.name!r} does not fit gRPC clients: {why}"
+            undone.setdefault(key, text)
+    return _restored(world.catalog, catalog, undone.keys()), tuple(undone.values())
+
+
+def _policy(state: ReleaseState, catalog: Catalog) -> PinnedPolicy:
+    """Return a release's policy: that of the documents while it waits, for it is pinned again."""
+    release = catalog.get("Release", state.name)
+    if state.phase is Phase.WAITING and isinstance(release, Release) and release.attempt == state.attempt:
+        return pin(catalog.policy(release.policy), catalog)
+    return state.policy
+
+
 def _claims(service: Service) -> Iterable[tuple[str, str, str]]:
     return ((fleet, claim.host, claim.path) for fleet in service.fleets for claim in service.routes)
 
@@ -83,7 +118,10 @@ def put_back(before: Catalog, after: Catalog, services: Set[str]) -> Catalog:
 
     What such a service refers to comes back with it.
     """
-    keys: set[Key] = {("Service", name) for name in services}
+    return _restored(before, after, {("Service", name) for name in services})
+
+
+def _restored(before: Catalog, after: Catalog, keys: Set[Key]) -> Catalog:
     entries = {key: entry for key, entry in after.entries.items() if key not in keys}
     for key in sorted(keys & before.entries.keys()):
         entries[key] = before.entries[key]

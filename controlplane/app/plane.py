@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from controlplane.app.acceptance import accept, in_use, order, put_back
+from controlplane.app.acceptance import accept, fitting, in_use, order, put_back
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import show_proxy, show_release, show_service
 from controlplane.app.tick import Loop, Reading
@@ -243,10 +243,11 @@ class Plane:
             # In a thread: megabytes take a second, in which no stream would be answered.
             loaded = await asyncio.to_thread(load, files, world.catalog, keep_absent=keep_absent)
             catalog, kept = in_use(world, loaded.catalog)
+            catalog, misfits = fitting(world, catalog)
             unfit = self._publisher.unrenderable(replace(world, catalog=catalog))
             catalog = put_back(world.catalog, catalog, unfit.keys())
             refused = (f"Service {name!r} cannot be rendered: {why}" for name, why in unfit.items())
-            errors = (*(str(problem) for problem in loaded.errors), *kept, *refused)
+            errors = (*(str(problem) for problem in loaded.errors), *kept, *misfits, *refused)
             warnings = tuple(str(problem) for problem in loaded.problems if problem.level == "warning")
             before, after = world.catalog.digests(), catalog.digests()
             accepted = tuple(f"{k} {n}" for k, n in sorted(after) if before.get((k, n)) != after[k, n])

@@ -12,7 +12,7 @@ from controlplane.app.statistics import merged
 from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.policy.documents import Propagate
 from controlplane.release.state import Phase
-from controlplane.web.port import Order, RefusedError
+from controlplane.web.port import Act, Order, RefusedError
 from controlplane.xds.messages import Node
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
@@ -103,6 +103,30 @@ async def test_a_service_does_not_get_a_grpc_fleet_under_a_release_that_does_not
     [problem] = applied.problems
     assert "policy 'quick' does not fit gRPC clients: it has a latency condition" in problem
     assert (await site.store.world()).catalog.service("shop").fleets == ("edge",)
+    await site.store.close()
+
+
+@pytest.mark.parametrize("phase", [Phase.WAITING, Phase.PROGRESSING, Phase.ROLLED_BACK])
+async def test_a_fleet_does_not_become_grpc_under_a_release_that_does_not_fit(phase, tmp_path, kit):
+    held = kit.RELEASE.replace("start: auto", f"start: {'manual' if phase is Phase.WAITING else 'auto'}")
+    site = await kit.start(tmp_path, quick=SLOW, release=held)
+    if phase is not Phase.WAITING:
+        world = await kit.until(site, lambda world: world.releases["shop-2"].phase is Phase.PROGRESSING)
+        site.publisher.publish(world)
+    if phase is Phase.ROLLED_BACK:
+        await site.plane.act("shop-2", "rollback", Act(actor="tester"))
+        await kit.until(site, lambda world: world.releases["shop-2"].ended)
+
+    applied = await site.plane.take(kit.files(fleet=MESH, quick=SLOW, release=held), "tester")
+
+    errors = [problem for problem in applied.problems if "cannot become grpc" in problem]
+    after = (await site.store.world()).catalog.fleet("edge")
+    assert after.grpc is (phase is Phase.ROLLED_BACK) is not bool(errors)
+    for error in errors:
+        assert error.startswith(
+            "fleet.yaml:1:1: listeners: this cannot become grpc fleet 'edge' under release"
+        )
+        assert f"'shop-2' ({phase}): policy 'quick' does not fit gRPC clients: it has a latency" in error
     await site.store.close()
 
 
