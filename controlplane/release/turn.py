@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
+from controlplane.policy.values import PPM
 from controlplane.release import watch as watching
 from controlplane.release.decide import (
     NEW_STEP,
@@ -106,6 +107,9 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
             watch = watching.fold(
                 watch, learned, moment.observation, state, settled=settled, counting=counting
             )
+            # With less than all to wait for, a client may be without the step and not split for that reason.
+            if settled and propagation.at_least == PPM:
+                watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
         verdicts = watching.verdicts(watch, learned, state)
         split = watching.split_seen(watch, state)
     seen = Seen(

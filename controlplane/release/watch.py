@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from controlplane.evidence import evidence as fold_of
@@ -11,6 +12,7 @@ from controlplane.evidence.account import Stage as Setting
 from controlplane.evidence.evidence import Evidence
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Observation
+from controlplane.evidence.reach import missed, reach
 from controlplane.evidence.split import LATE, Agreement, check_split
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import ANONYMOUS, EVERYONE
@@ -34,11 +36,13 @@ class Watch:
         evidence: Of the whole release, and of the step.
         step: Requests by proxy and segment since every proxy had the present step.
         whole: The same by proxy since the release began, all segments but the anonymous one.
+        missed: Baseline calls of gRPC clients by segment, in the present step, since one reached the canary.
     """
 
     evidence: Evidence = field(default_factory=Evidence)
     step: Mapping[Place, Counts] = field(default_factory=dict)
     whole: Mapping[str, Counts] = field(default_factory=dict)
+    missed: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Return plain values; nothing is lost."""
@@ -46,6 +50,7 @@ class Watch:
             "evidence": self.evidence.to_json(),
             "step": [[*place, *counts] for place, counts in sorted(self.step.items())],
             "whole": [[proxy, *counts] for proxy, counts in sorted(self.whole.items())],
+            "missed": dict(sorted(self.missed.items())),
         }
 
     @classmethod
@@ -55,10 +60,13 @@ class Watch:
         assert isinstance(step, list)
         assert isinstance(whole, list)
         assert isinstance(evidence, Mapping)
+        missed = data.get("missed", {})
+        assert isinstance(missed, Mapping)
         return cls(
             Evidence.from_json(evidence),
             {(proxy, segment): tuple(counts) for proxy, segment, *counts in step},
             {proxy: tuple(counts) for proxy, *counts in whole},
+            dict(missed),
         )
 
 
@@ -120,17 +128,32 @@ def fold(
         if place[1] != ANONYMOUS:
             whole[place[0]] = _plus(whole.get(place[0], (0, 0, 0, 0)), counts)
     evidence = fold_of.fold(watch.evidence, learned, observation, setting(state, counting=counting))
-    return Watch(evidence, step, whole)
+    return Watch(evidence, step, whole, watch.missed)
+
+
+def follow(watch: Watch, observation: Observation, state: ReleaseState, acked: AbstractSet[str]) -> Watch:
+    """Return the watch with what of a settled interval shows whether clients reach the canary.
+
+    ``acked`` are the proxies that have the present step.
+    """
+    versions = state.to_version, state.from_version
+    return replace(watch, missed=missed(watch.missed, observation, versions, acked))
 
 
 def next_step(watch: Watch) -> Watch:
     """Return the watch at the begin of a step: what spoke for promotion belonged to the step before."""
-    return replace(watch, evidence=fold_of.next_step(watch.evidence), step={})
+    return replace(watch, evidence=fold_of.next_step(watch.evidence), step={}, missed={})
 
 
 def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdict, ...]:
-    """Return how each condition reads now."""
-    return fold_of.verdicts(watch.evidence, learned, setting(state, counting=state.stage is Stage.JUDGE))
+    """Return how each condition reads now, and where no client reaches the canary."""
+    found = fold_of.verdicts(watch.evidence, learned, setting(state, counting=state.stage is Stage.JUDGE))
+    shares = {split.segment: split.buckets / BUCKETS for split in splits(state.policy, state.step)}
+    unreached = (
+        reach(state.to_version, segment, shares.get(segment, 0), calls)
+        for segment, calls in sorted(watch.missed.items())
+    )
+    return (*found, *filter(None, unreached))
 
 
 def suspicion(readings: tuple[Verdict, ...]) -> float:

@@ -1,8 +1,9 @@
 """What gRPC clients report of their calls, added up until it is asked for, and turned into observations once.
 
 Reports are deltas: a client counts each call once, when it has ended, by cluster, which names service,
-version and segment. Every status but OK is an error. Calls that found no endpoint to go to are in no report,
-and there are no latencies.
+version and segment. Every status but OK is an error. Calls that found no endpoint to go to are in no report
+(`evidence/reach.py` has what is made of that), and there are no latencies. Where calls were issued and none
+ended, the count is zero.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ class LoadReports:
                 elif self._since[node] <= end - SILENT_AFTER * self._interval:
                     silent.append(node)
         cells = sorted(tallies.items(), key=lambda item: item[0])
-        return Observation(service, start, end, tuple(cells), tuple(fresh), tuple(silent))
+        callers = tuple(sorted({cell.proxy for cell in tallies}))
+        return Observation(service, start, end, tuple(cells), tuple(fresh), tuple(silent), callers=callers)
 
     def _enter(self, node: str, source: str) -> None:
         self._open[node, source] += 1
@@ -149,7 +151,8 @@ class LoadReports:
             places = stats.upstream_locality_stats
             good = sum(place.total_successful_requests for place in places)
             bad = sum(place.total_error_requests for place in places) + stats.total_dropped_requests
-            if whose is None or not good + bad:
+            issued = sum(place.total_issued_requests for place in places)
+            if whose is None or not good + bad + issued:
                 continue
             service, version, segment = whose
             place = (source, service, Cell(node, segment, version))

@@ -16,14 +16,14 @@ def pack_observation(observation: Observation) -> str:
     ]
     o = observation
     return json.dumps(
-        [o.service, o.start.isoformat(), o.end.isoformat(), cells, o.fresh, o.silent, o.partial],
+        [o.service, o.start.isoformat(), o.end.isoformat(), cells, o.fresh, o.silent, o.partial, o.callers],
         separators=(",", ":"),
     )
 
 
 def unpack_observation(text: str) -> Observation:
     """Return the observation that `pack_observation` packed."""
-    service, start, end, cells, fresh, silent, partial = json.loads(text)
+    service, start, end, cells, fresh, silent, partial, *more = json.loads(text)
     return Observation(
         service,
         datetime.fromisoformat(start),
@@ -32,4 +32,5 @@ def unpack_observation(text: str) -> Observation:
         tuple(fresh),
         tuple(silent),
         tuple((proxy, why) for proxy, why in partial),
+        tuple(more[0]) if more else (),  # rows of before there were gRPC clients have none
     )

@@ -1,6 +1,7 @@
 """Real gRPC processes for tests, moved by lines of JSON: backends of a service, and a client without a proxy.
 
-``backend VERSION=PORT...`` serves; a line ``{"VERSION": share}`` lets that share of its calls fail.
+``backend VERSION=PORT...`` serves; a line ``{"VERSION": share}`` lets that share of its calls fail. A call
+with the metadata ``x-takes`` takes that many seconds.
 ``client TARGET`` calls: ``{"call": 400, "metadata": {...}}`` some at a time, ``{"start": rate}`` steadily,
 ``{"stop": true}`` no more. Each answer is how many calls ended how: by version, or by status code.
 """
@@ -30,12 +31,13 @@ def backend(ports):
         def say(_request, context):
             if random.random() < failing.get(version, 0):
                 context.abort(grpc.StatusCode.INTERNAL, "injected")
+            time.sleep(float(dict(context.invocation_metadata()).get("x-takes", 0)))
             return version.encode()
 
         handler = grpc.method_handlers_generic_handler(
             "test.Echo", {"Say": grpc.unary_unary_rpc_method_handler(say)}
         )
-        made = grpc.server(ThreadPoolExecutor(8), handlers=(handler,))
+        made = grpc.server(ThreadPoolExecutor(16), handlers=(handler,))
         assert made.add_insecure_port(f"127.0.0.1:{port}")
         made.start()
         return made

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,41 @@ async def test_a_release_with_failing_calls_is_rolled_back_by_what_clients_repor
 
     assert 0.2 < shown["canary_errors"] / shown["canary_requests"] < 0.4
     assert after == {"v1": 100}
+
+
+async def test_a_canary_that_no_client_can_connect_to_is_rolled_back(site):
+    v1, nobody = free_ports(2)
+    await site.serve()
+    await site.apply(FLEET, SERVICE.format(v1=v1, v2=nobody))
+    async with peer("backend", f"v1={v1}") as backend, client(site) as caller:
+        await backend.tell()
+        await caller.tell(start=400)
+        await site.apply(*order("name: half, everyone: 50%, for: 1h"))
+        shown = await site.released(within=30, phase="rolled_back")
+        await caller.tell(stop=True)
+        after = await caller.call(100)
+
+    records = await site.get("/v1/records?release=shop-v2&limit=100")
+    [reason] = [record["reason"] for record in records if record["action"] == "rollback"]
+    assert reason.startswith("no client reaches v2: none of ")
+    assert shown["canary_requests"] == 0
+    assert after == {"v1": 100}
+
+
+async def test_a_call_may_take_as_long_as_its_service_allows_and_hardly_longer(site):
+    v1, v2 = free_ports(2)
+    await site.serve()
+    await site.apply(FLEET, SERVICE.format(v1=v1, v2=v2) + "timeout: 1s\n")
+    async with peer("backend", f"v1={v1}") as backend, client(site) as caller:
+        await backend.tell()
+        short = await caller.call(8, x_takes="0.9")
+        began = time.monotonic()
+        long = await caller.call(8, x_takes="4.5")
+        took = time.monotonic() - began
+
+    assert short == {"v1": 8}
+    assert long == {"DEADLINE_EXCEEDED": 8}
+    assert 1 <= took < 3.5  # the caller's own deadline is 5 s
 
 
 async def test_a_release_holds_while_nobody_calls(site, shop):

@@ -1,0 +1,54 @@
+"""Whether calls get to the canary at all, where those that do not are in no count.
+
+A gRPC client reports a call once it has found an endpoint. Seen with grpcio 1.85 and a port on which nobody
+listens: half of all calls ended UNAVAILABLE, and the reports had the canary's cluster with every count zero,
+issued calls and drops too. Source: docs/decision-rule.md, "Nobody reaches the canary".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+from controlplane.evidence.observation import Observation
+from controlplane.evidence.split import EXPECTED
+from controlplane.evidence.verdict import Outcome, Verdict
+
+
+def missed(
+    before: Mapping[str, int], observation: Observation, versions: tuple[str, str], clients: AbstractSet[str]
+) -> dict[str, int]:
+    """Return the calls of the baseline, by segment, since a call was last seen to reach the canary.
+
+    Args:
+        before: The same until this interval.
+        observation: The interval.
+        versions: Canary and baseline.
+        clients: Those that surely split as asked.
+    """
+    canary, baseline = versions
+    after, reached = dict(before), set()
+    for cell, tally in observation.cells:
+        if cell.proxy not in observation.callers:
+            continue
+        if cell.version == canary:  # also a call that has not ended yet
+            reached.add(cell.segment)
+        elif cell.version == baseline and cell.proxy in clients:
+            after[cell.segment] = after.get(cell.segment, 0) + tally.requests
+    return {segment: calls for segment, calls in after.items() if segment not in reached}
+
+
+def reach(canary: str, segment: str, share: float, calls: int) -> Verdict | None:
+    """Return FAIL if calls were due to the canary and none arrived, else None.
+
+    Each call draws its version by itself: ``calls`` in a row that miss a canary with ``share`` in 0..1 have a
+    chance of ``(1 - share) ** calls``, at most ``exp(-EXPECTED)`` where this fails.
+    """
+    due = share * calls
+    if due < EXPECTED:
+        return None
+    reason = (
+        f"no client reaches {canary}: none of {due:.0f} calls that were due arrived, segment {segment}; "
+        "calls that find no endpoint are in no report"
+    )
+    return Verdict("reach", segment, Outcome.FAIL, reason, (("due", due), ("baseline_calls", float(calls))))

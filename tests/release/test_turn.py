@@ -1,0 +1,69 @@
+"""A release's turn: what of an interval reaches the decision."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from controlplane.evidence.learned import Learned
+from controlplane.evidence.observation import Cell, Observation, Tally
+from controlplane.release.decide import Propagation
+from controlplane.release.state import Phase, Stage
+from controlplane.release.turn import Moment, Progress, turn
+
+TEN = timedelta(seconds=10)
+
+
+def intervals(make, *cells, state, count=1, **propagation):
+    """Return a release after intervals that are all alike; cells are (client, version, calls)."""
+    tallies = tuple(sorted((Cell(p, "everyone", v), Tally(n)) for p, v, n in cells))
+    who = Propagation(**({"live": ("a", "b"), "acked": ("a", "b")} | propagation))
+    progress = Progress(state)
+    for n in range(count):
+        start = make.T0 + n * TEN
+        seen = Observation("shop", start, start + TEN, tallies, ("a", "b"), callers=("a", "b"))
+        moment = Moment(start + TEN, TEN, seen, settle=TEN, propagation=who, endpoints=make.ENDPOINTS)
+        progress = turn(progress, Learned(), moment).after
+    return progress.state
+
+
+@pytest.mark.parametrize("stage", [Stage.VERIFY, Stage.JUDGE])
+@pytest.mark.parametrize("halt", [None, "paused"])
+def test_a_canary_that_no_client_reaches_is_rolled_back(make, stage, halt):
+    state = make.state(stage=stage, elapsed=TEN, halt=halt)
+
+    after = intervals(make, ("a", "v1", 400), ("b", "v1", 100), state=state)
+
+    assert after.phase is Phase.ROLLING_BACK
+    assert after.reason.startswith("no client reaches v2: none of 50 calls")
+
+
+@pytest.mark.parametrize(
+    ("changed", "propagation"),
+    [
+        ({"stage": Stage.PROPAGATE}, {"acked": ("a",)}),  # not everybody has the step
+        ({"elapsed": timedelta(0)}, {}),  # calls from before the acknowledgements may be among these
+        ({}, {"at_least": 900_000}),  # some need not have it
+        ({}, {"acked": ("b",)}),
+    ],
+)
+def test_calls_that_need_not_have_been_split_prove_nothing(make, changed, propagation):
+    state = make.state(**({"stage": Stage.VERIFY, "elapsed": TEN} | changed))
+
+    assert intervals(make, ("a", "v1", 900), state=state, **propagation).phase is Phase.PROGRESSING
+
+
+def test_one_client_alone_without_the_canary_holds_and_is_named(make):
+    state = make.state(stage=Stage.VERIFY, elapsed=TEN)
+
+    after = intervals(make, ("a", "v1", 900), ("b", "v1", 90), ("b", "v2", 10), state=state, count=3)
+
+    assert after.phase is Phase.PROGRESSING
+    assert after.because.startswith("a acknowledged but does not split as asked")
+
+
+def test_clients_that_do_not_call_prove_nothing(make):
+    state = make.state(stage=Stage.VERIFY, elapsed=TEN)
+
+    assert intervals(make, ("a", "v1", 10), state=state, count=4).phase is Phase.PROGRESSING
