@@ -24,25 +24,44 @@ _sym_db = _symbol_database.Default()
 
 from controlplane._pb import core_pb2 as controlplane_dot___pb_dot_core__pb2
 from controlplane._pb import endpoint_pb2 as controlplane_dot___pb_dot_endpoint__pb2
+from controlplane._pb import health_pb2 as controlplane_dot___pb_dot_health__pb2
+from controlplane._pb import type_pb2 as controlplane_dot___pb_dot_type__pb2
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ontrolplane/_pb/cluster.proto\x12\x1fturnout.envoy.config.cluster.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1f\x63ontrolplane/_pb/endpoint.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xb0\x07\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x46\n\x04type\x18\x02 \x01(\x0e\x32\x36.turnout.envoy.config.cluster.v3.Cluster.DiscoveryTypeH\x00\x12U\n\x12\x65\x64s_cluster_config\x18\x03 \x01(\x0b\x32\x39.turnout.envoy.config.cluster.v3.Cluster.EdsClusterConfig\x12\x32\n\x0f\x63onnect_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12G\n!per_connection_buffer_limit_bytes\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x44\n\tlb_policy\x18\x06 \x01(\x0e\x32\x31.turnout.envoy.config.cluster.v3.Cluster.LbPolicy\x12S\n\x11\x64ns_lookup_family\x18\x11 \x01(\x0e\x32\x38.turnout.envoy.config.cluster.v3.Cluster.DnsLookupFamily\x12P\n\x0fload_assignment\x18! \x01(\x0b\x32\x37.turnout.envoy.config.endpoint.v3.ClusterLoadAssignment\x12\x17\n\x0frespect_dns_ttl\x18\' \x01(\x08\x12>\n\nlrs_server\x18* \x01(\x0b\x32*.turnout.envoy.config.core.v3.ConfigSource\x1aR\n\x10\x45\x64sClusterConfig\x12>\n\neds_config\x18\x01 \x01(\x0b\x32*.turnout.envoy.config.core.v3.ConfigSource\"E\n\rDiscoveryType\x12\n\n\x06STATIC\x10\x00\x12\x0e\n\nSTRICT_DNS\x10\x01\x12\x0f\n\x0bLOGICAL_DNS\x10\x02\x12\x07\n\x03\x45\x44S\x10\x03\".\n\x08LbPolicy\x12\x0f\n\x0bROUND_ROBIN\x10\x00\x12\x11\n\rLEAST_REQUEST\x10\x01\"P\n\x0f\x44nsLookupFamily\x12\x08\n\x04\x41UTO\x10\x00\x12\x0b\n\x07V4_ONLY\x10\x01\x12\x0b\n\x07V6_ONLY\x10\x02\x12\x10\n\x0cV4_PREFERRED\x10\x03\x12\x07\n\x03\x41LL\x10\x04\x42\x18\n\x16\x63luster_discovery_typeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ontrolplane/_pb/cluster.proto\x12\x1fturnout.envoy.config.cluster.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1f\x63ontrolplane/_pb/endpoint.proto\x1a\x1d\x63ontrolplane/_pb/health.proto\x1a\x1b\x63ontrolplane/_pb/type.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xfc\x03\n\x0f\x43ircuitBreakers\x12O\n\nthresholds\x18\x01 \x03(\x0b\x32;.turnout.envoy.config.cluster.v3.CircuitBreakers.Thresholds\x1a\x97\x03\n\nThresholds\x12\x35\n\x0fmax_connections\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12:\n\x14max_pending_requests\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x32\n\x0cmax_requests\x18\x04 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12]\n\x0cretry_budget\x18\x08 \x01(\x0b\x32G.turnout.envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget\x1a\x82\x01\n\x0bRetryBudget\x12\x36\n\x0e\x62udget_percent\x18\x01 \x01(\x0b\x32\x1e.turnout.envoy.type.v3.Percent\x12;\n\x15min_retry_concurrency\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\"\xe8\x02\n\x10OutlierDetection\x12\x35\n\x0f\x63onsecutive_5xx\x18\x01 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12\x62\x61se_ejection_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\x14max_ejection_percent\x18\x04 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12?\n\x19\x65nforcing_consecutive_5xx\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12<\n\x16\x65nforcing_success_rate\x18\x06 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\"\xc3\x0e\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x46\n\x04type\x18\x02 \x01(\x0e\x32\x36.turnout.envoy.config.cluster.v3.Cluster.DiscoveryTypeH\x00\x12U\n\x12\x65\x64s_cluster_config\x18\x03 \x01(\x0b\x32\x39.turnout.envoy.config.cluster.v3.Cluster.EdsClusterConfig\x12\x32\n\x0f\x63onnect_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12G\n!per_connection_buffer_limit_bytes\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x44\n\tlb_policy\x18\x06 \x01(\x0e\x32\x31.turnout.envoy.config.cluster.v3.Cluster.LbPolicy\x12@\n\rhealth_checks\x18\x08 \x03(\x0b\x32).turnout.envoy.config.core.v3.HealthCheck\x12J\n\x10\x63ircuit_breakers\x18\n \x01(\x0b\x32\x30.turnout.envoy.config.cluster.v3.CircuitBreakers\x12S\n\x11\x64ns_lookup_family\x18\x11 \x01(\x0e\x32\x38.turnout.envoy.config.cluster.v3.Cluster.DnsLookupFamily\x12L\n\x11outlier_detection\x18\x13 \x01(\x0b\x32\x31.turnout.envoy.config.cluster.v3.OutlierDetection\x12G\n\x10transport_socket\x18\x18 \x01(\x0b\x32-.turnout.envoy.config.core.v3.TransportSocket\x12Q\n\x10\x63ommon_lb_config\x18\x1b \x01(\x0b\x32\x37.turnout.envoy.config.cluster.v3.Cluster.CommonLbConfig\x12%\n\x1dignore_health_on_host_removal\x18  \x01(\x08\x12P\n\x0fload_assignment\x18! \x01(\x0b\x32\x37.turnout.envoy.config.endpoint.v3.ClusterLoadAssignment\x12u\n typed_extension_protocol_options\x18$ \x03(\x0b\x32K.turnout.envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry\x12\x17\n\x0frespect_dns_ttl\x18\' \x01(\x08\x12>\n\nlrs_server\x18* \x01(\x0b\x32*.turnout.envoy.config.core.v3.ConfigSource\x1aR\n\x10\x45\x64sClusterConfig\x12>\n\neds_config\x18\x01 \x01(\x0b\x32*.turnout.envoy.config.core.v3.ConfigSource\x1a\x83\x02\n\x0e\x43ommonLbConfig\x12?\n\x17healthy_panic_threshold\x18\x01 \x01(\x0b\x32\x1e.turnout.envoy.type.v3.Percent\x12w\n\x1blocality_weighted_lb_config\x18\x03 \x01(\x0b\x32P.turnout.envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfigH\x00\x1a\x1a\n\x18LocalityWeightedLbConfigB\x1b\n\x19locality_config_specifier\x1aZ\n\"TypedExtensionProtocolOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any:\x02\x38\x01\"E\n\rDiscoveryType\x12\n\n\x06STATIC\x10\x00\x12\x0e\n\nSTRICT_DNS\x10\x01\x12\x0f\n\x0bLOGICAL_DNS\x10\x02\x12\x07\n\x03\x45\x44S\x10\x03\"I\n\x08LbPolicy\x12\x0f\n\x0bROUND_ROBIN\x10\x00\x12\x11\n\rLEAST_REQUEST\x10\x01\x12\r\n\tRING_HASH\x10\x02\x12\n\n\x06RANDOM\x10\x03\"P\n\x0f\x44nsLookupFamily\x12\x08\n\x04\x41UTO\x10\x00\x12\x0b\n\x07V4_ONLY\x10\x01\x12\x0b\n\x07V6_ONLY\x10\x02\x12\x10\n\x0cV4_PREFERRED\x10\x03\x12\x07\n\x03\x41LL\x10\x04\x42\x18\n\x16\x63luster_discovery_typeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'controlplane._pb.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLUSTER']._serialized_start=194
-  _globals['_CLUSTER']._serialized_end=1138
-  _globals['_CLUSTER_EDSCLUSTERCONFIG']._serialized_start=829
-  _globals['_CLUSTER_EDSCLUSTERCONFIG']._serialized_end=911
-  _globals['_CLUSTER_DISCOVERYTYPE']._serialized_start=913
-  _globals['_CLUSTER_DISCOVERYTYPE']._serialized_end=982
-  _globals['_CLUSTER_LBPOLICY']._serialized_start=984
-  _globals['_CLUSTER_LBPOLICY']._serialized_end=1030
-  _globals['_CLUSTER_DNSLOOKUPFAMILY']._serialized_start=1032
-  _globals['_CLUSTER_DNSLOOKUPFAMILY']._serialized_end=1112
+  _globals['_CLUSTER_TYPEDEXTENSIONPROTOCOLOPTIONSENTRY']._loaded_options = None
+  _globals['_CLUSTER_TYPEDEXTENSIONPROTOCOLOPTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_CIRCUITBREAKERS']._serialized_start=281
+  _globals['_CIRCUITBREAKERS']._serialized_end=789
+  _globals['_CIRCUITBREAKERS_THRESHOLDS']._serialized_start=382
+  _globals['_CIRCUITBREAKERS_THRESHOLDS']._serialized_end=789
+  _globals['_CIRCUITBREAKERS_THRESHOLDS_RETRYBUDGET']._serialized_start=659
+  _globals['_CIRCUITBREAKERS_THRESHOLDS_RETRYBUDGET']._serialized_end=789
+  _globals['_OUTLIERDETECTION']._serialized_start=792
+  _globals['_OUTLIERDETECTION']._serialized_end=1152
+  _globals['_CLUSTER']._serialized_start=1155
+  _globals['_CLUSTER']._serialized_end=3014
+  _globals['_CLUSTER_EDSCLUSTERCONFIG']._serialized_start=2324
+  _globals['_CLUSTER_EDSCLUSTERCONFIG']._serialized_end=2406
+  _globals['_CLUSTER_COMMONLBCONFIG']._serialized_start=2409
+  _globals['_CLUSTER_COMMONLBCONFIG']._serialized_end=2668
+  _globals['_CLUSTER_COMMONLBCONFIG_LOCALITYWEIGHTEDLBCONFIG']._serialized_start=2613
+  _globals['_CLUSTER_COMMONLBCONFIG_LOCALITYWEIGHTEDLBCONFIG']._serialized_end=2639
+  _globals['_CLUSTER_TYPEDEXTENSIONPROTOCOLOPTIONSENTRY']._serialized_start=2670
+  _globals['_CLUSTER_TYPEDEXTENSIONPROTOCOLOPTIONSENTRY']._serialized_end=2760
+  _globals['_CLUSTER_DISCOVERYTYPE']._serialized_start=2762
+  _globals['_CLUSTER_DISCOVERYTYPE']._serialized_end=2831
+  _globals['_CLUSTER_LBPOLICY']._serialized_start=2833
+  _globals['_CLUSTER_LBPOLICY']._serialized_end=2906
+  _globals['_CLUSTER_DNSLOOKUPFAMILY']._serialized_start=2908
+  _globals['_CLUSTER_DNSLOOKUPFAMILY']._serialized_end=2988
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 import datetime
 
+from controlplane._pb import type_pb2 as _type_pb2
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -37,10 +38,12 @@ class Address(_message.Message):
     def __init__(self, socket_address: _Optional[_Union[SocketAddress, _Mapping]] = ...) -> None: ...
 
 class Locality(_message.Message):
-    __slots__ = ("region",)
+    __slots__ = ("region", "zone")
     REGION_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
     region: str
-    def __init__(self, region: _Optional[str] = ...) -> None: ...
+    zone: str
+    def __init__(self, region: _Optional[str] = ..., zone: _Optional[str] = ...) -> None: ...
 
 class HeaderValue(_message.Message):
     __slots__ = ("key", "value")
@@ -123,12 +126,44 @@ class HttpProtocolOptions(_message.Message):
     headers_with_underscores_action: HttpProtocolOptions.HeadersWithUnderscoresAction
     def __init__(self, idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., headers_with_underscores_action: _Optional[_Union[HttpProtocolOptions.HeadersWithUnderscoresAction, str]] = ...) -> None: ...
 
+class KeepaliveSettings(_message.Message):
+    __slots__ = ("interval", "timeout")
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    interval: _duration_pb2.Duration
+    timeout: _duration_pb2.Duration
+    def __init__(self, interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
 class Http2ProtocolOptions(_message.Message):
-    __slots__ = ("max_concurrent_streams", "initial_stream_window_size", "initial_connection_window_size")
+    __slots__ = ("max_concurrent_streams", "initial_stream_window_size", "initial_connection_window_size", "allow_connect", "connection_keepalive")
     MAX_CONCURRENT_STREAMS_FIELD_NUMBER: _ClassVar[int]
     INITIAL_STREAM_WINDOW_SIZE_FIELD_NUMBER: _ClassVar[int]
     INITIAL_CONNECTION_WINDOW_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_CONNECT_FIELD_NUMBER: _ClassVar[int]
+    CONNECTION_KEEPALIVE_FIELD_NUMBER: _ClassVar[int]
     max_concurrent_streams: _wrappers_pb2.UInt32Value
     initial_stream_window_size: _wrappers_pb2.UInt32Value
     initial_connection_window_size: _wrappers_pb2.UInt32Value
-    def __init__(self, max_concurrent_streams: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., initial_stream_window_size: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., initial_connection_window_size: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ...) -> None: ...
+    allow_connect: bool
+    connection_keepalive: KeepaliveSettings
+    def __init__(self, max_concurrent_streams: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., initial_stream_window_size: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., initial_connection_window_size: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., allow_connect: _Optional[bool] = ..., connection_keepalive: _Optional[_Union[KeepaliveSettings, _Mapping]] = ...) -> None: ...
+
+class DataSource(_message.Message):
+    __slots__ = ("filename",)
+    FILENAME_FIELD_NUMBER: _ClassVar[int]
+    filename: str
+    def __init__(self, filename: _Optional[str] = ...) -> None: ...
+
+class TransportSocket(_message.Message):
+    __slots__ = ("name", "typed_config")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPED_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    typed_config: _any_pb2.Any
+    def __init__(self, name: _Optional[str] = ..., typed_config: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+
+class RuntimeFractionalPercent(_message.Message):
+    __slots__ = ("default_value",)
+    DEFAULT_VALUE_FIELD_NUMBER: _ClassVar[int]
+    default_value: _type_pb2.FractionalPercent
+    def __init__(self, default_value: _Optional[_Union[_type_pb2.FractionalPercent, _Mapping]] = ...) -> None: ...

@@ -25,43 +25,52 @@ _sym_db = _symbol_database.Default()
 from controlplane._pb import core_pb2 as controlplane_dot___pb_dot_core__pb2
 from controlplane._pb import matcher_pb2 as controlplane_dot___pb_dot_matcher__pb2
 from controlplane._pb import type_pb2 as controlplane_dot___pb_dot_type__pb2
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ontrolplane/_pb/route.proto\x12\x1dturnout.envoy.config.route.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1e\x63ontrolplane/_pb/matcher.proto\x1a\x1b\x63ontrolplane/_pb/type.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\x8d\x02\n\rHeaderMatcher\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x38\n\x0brange_match\x18\x06 \x01(\x0b\x32!.turnout.envoy.type.v3.Int64RangeH\x00\x12\x17\n\rpresent_match\x18\x07 \x01(\x08H\x00\x12\x44\n\x0cstring_match\x18\r \x01(\x0b\x32,.turnout.envoy.type.matcher.v3.StringMatcherH\x00\x12\x14\n\x0cinvert_match\x18\x08 \x01(\x08\x12%\n\x1dtreat_missing_header_as_empty\x18\x0e \x01(\x08\x42\x18\n\x16header_match_specifier\"\x90\x01\n\nRouteMatch\x12\x10\n\x06prefix\x18\x01 \x01(\tH\x00\x12\x1f\n\x15path_separated_prefix\x18\x0e \x01(\tH\x00\x12=\n\x07headers\x18\x06 \x03(\x0b\x32,.turnout.envoy.config.route.v3.HeaderMatcherB\x10\n\x0epath_specifier\"\xff\x01\n\x0fWeightedCluster\x12N\n\x08\x63lusters\x18\x01 \x03(\x0b\x32<.turnout.envoy.config.route.v3.WeightedCluster.ClusterWeight\x12\x35\n\x0fuse_hash_policy\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.BoolValueH\x00\x1aK\n\rClusterWeight\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x06weight\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32ValueB\x18\n\x16random_value_specifier\"\x95\x05\n\x0bRouteAction\x12\x11\n\x07\x63luster\x18\x01 \x01(\tH\x00\x12K\n\x11weighted_clusters\x18\x03 \x01(\x0b\x32..turnout.envoy.config.route.v3.WeightedClusterH\x00\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12J\n\x0bhash_policy\x18\x0f \x03(\x0b\x32\x35.turnout.envoy.config.route.v3.RouteAction.HashPolicy\x12Y\n\x13max_stream_duration\x18$ \x01(\x0b\x32<.turnout.envoy.config.route.v3.RouteAction.MaxStreamDuration\x1a\xf0\x01\n\nHashPolicy\x12N\n\x06header\x18\x01 \x01(\x0b\x32<.turnout.envoy.config.route.v3.RouteAction.HashPolicy.HeaderH\x00\x12\x10\n\x08terminal\x18\x04 \x01(\x08\x1al\n\x06Header\x12\x13\n\x0bheader_name\x18\x01 \x01(\t\x12M\n\rregex_rewrite\x18\x02 \x01(\x0b\x32\x36.turnout.envoy.type.matcher.v3.RegexMatchAndSubstituteB\x12\n\x10policy_specifier\x1aK\n\x11MaxStreamDuration\x12\x36\n\x13max_stream_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\n\x11\x63luster_specifier\"\x94\x02\n\x05Route\x12\x38\n\x05match\x18\x01 \x01(\x0b\x32).turnout.envoy.config.route.v3.RouteMatch\x12;\n\x05route\x18\x02 \x01(\x0b\x32*.turnout.envoy.config.route.v3.RouteActionH\x00\x12\x38\n\x08metadata\x18\x04 \x01(\x0b\x32&.turnout.envoy.config.core.v3.Metadata\x12P\n\x17response_headers_to_add\x18\n \x03(\x0b\x32/.turnout.envoy.config.core.v3.HeaderValueOptionB\x08\n\x06\x61\x63tion\"b\n\x0bVirtualHost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64omains\x18\x02 \x03(\t\x12\x34\n\x06routes\x18\x03 \x03(\x0b\x32$.turnout.envoy.config.route.v3.Route\"\x88\x01\n\x12RouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x41\n\rvirtual_hosts\x18\x02 \x03(\x0b\x32*.turnout.envoy.config.route.v3.VirtualHost\x12!\n\x19request_headers_to_remove\x18\x08 \x03(\t\"\x9f\x02\n\x18ScopedRouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x18route_configuration_name\x18\x02 \x01(\t\x12H\n\x03key\x18\x03 \x01(\x0b\x32;.turnout.envoy.config.route.v3.ScopedRouteConfiguration.Key\x1a\x88\x01\n\x03Key\x12W\n\tfragments\x18\x01 \x03(\x0b\x32\x44.turnout.envoy.config.route.v3.ScopedRouteConfiguration.Key.Fragment\x1a(\n\x08\x46ragment\x12\x14\n\nstring_key\x18\x01 \x01(\tH\x00\x42\x06\n\x04typeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ontrolplane/_pb/route.proto\x12\x1dturnout.envoy.config.route.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1e\x63ontrolplane/_pb/matcher.proto\x1a\x1b\x63ontrolplane/_pb/type.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\x8d\x02\n\rHeaderMatcher\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x38\n\x0brange_match\x18\x06 \x01(\x0b\x32!.turnout.envoy.type.v3.Int64RangeH\x00\x12\x17\n\rpresent_match\x18\x07 \x01(\x08H\x00\x12\x44\n\x0cstring_match\x18\r \x01(\x0b\x32,.turnout.envoy.type.matcher.v3.StringMatcherH\x00\x12\x14\n\x0cinvert_match\x18\x08 \x01(\x08\x12%\n\x1dtreat_missing_header_as_empty\x18\x0e \x01(\x08\x42\x18\n\x16header_match_specifier\"\x90\x01\n\nRouteMatch\x12\x10\n\x06prefix\x18\x01 \x01(\tH\x00\x12\x1f\n\x15path_separated_prefix\x18\x0e \x01(\tH\x00\x12=\n\x07headers\x18\x06 \x03(\x0b\x32,.turnout.envoy.config.route.v3.HeaderMatcherB\x10\n\x0epath_specifier\"\xa3\x03\n\x0fWeightedCluster\x12N\n\x08\x63lusters\x18\x01 \x03(\x0b\x32<.turnout.envoy.config.route.v3.WeightedCluster.ClusterWeight\x12\x35\n\x0fuse_hash_policy\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.BoolValueH\x00\x1a\xee\x01\n\rClusterWeight\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x06weight\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12O\n\x16request_headers_to_add\x18\x04 \x03(\x0b\x32/.turnout.envoy.config.core.v3.HeaderValueOption\x12P\n\x17response_headers_to_add\x18\x05 \x03(\x0b\x32/.turnout.envoy.config.core.v3.HeaderValueOptionB\x18\n\x16random_value_specifier\"\xae\x03\n\x0bRetryPolicy\x12\x10\n\x08retry_on\x18\x01 \x01(\t\x12\x31\n\x0bnum_retries\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12[\n\x14retry_host_predicate\x18\x05 \x03(\x0b\x32=.turnout.envoy.config.route.v3.RetryPolicy.RetryHostPredicate\x12)\n!host_selection_retry_max_attempts\x18\x06 \x01(\x03\x12O\n\x19retriable_request_headers\x18\n \x03(\x0b\x32,.turnout.envoy.config.route.v3.HeaderMatcher\x12 \n\x18refresh_cluster_on_retry\x18\x0e \x01(\x08\x1a_\n\x12RetryHostPredicate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x03 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_type\"\xc8\x0b\n\x0bRouteAction\x12\x11\n\x07\x63luster\x18\x01 \x01(\tH\x00\x12K\n\x11weighted_clusters\x18\x03 \x01(\x0b\x32..turnout.envoy.config.route.v3.WeightedClusterH\x00\x12\x16\n\x0eprefix_rewrite\x18\x05 \x01(\t\x12\x1e\n\x14host_rewrite_literal\x18\x06 \x01(\tH\x01\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12@\n\x0cretry_policy\x18\t \x01(\x0b\x32*.turnout.envoy.config.route.v3.RetryPolicy\x12J\n\x0bhash_policy\x18\x0f \x03(\x0b\x32\x35.turnout.envoy.config.route.v3.RouteAction.HashPolicy\x12/\n\x0cidle_timeout\x18\x18 \x01(\x0b\x32\x19.google.protobuf.Duration\x12Q\n\x0fupgrade_configs\x18\x19 \x03(\x0b\x32\x38.turnout.envoy.config.route.v3.RouteAction.UpgradeConfig\x12_\n\x17request_mirror_policies\x18\x1e \x03(\x0b\x32>.turnout.envoy.config.route.v3.RouteAction.RequestMirrorPolicy\x12M\n\rregex_rewrite\x18  \x01(\x0b\x32\x36.turnout.envoy.type.matcher.v3.RegexMatchAndSubstitute\x12Y\n\x13max_stream_duration\x18$ \x01(\x0b\x32<.turnout.envoy.config.route.v3.RouteAction.MaxStreamDuration\x12\x1f\n\x17\x61ppend_x_forwarded_host\x18& \x01(\x08\x1ax\n\x13RequestMirrorPolicy\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12P\n\x10runtime_fraction\x18\x03 \x01(\x0b\x32\x36.turnout.envoy.config.core.v3.RuntimeFractionalPercent\x1aR\n\rUpgradeConfig\x12\x14\n\x0cupgrade_type\x18\x01 \x01(\t\x12+\n\x07\x65nabled\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x1a\xc6\x01\n\x11MaxStreamDuration\x12\x36\n\x13max_stream_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\x17grpc_timeout_header_max\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12=\n\x1agrpc_timeout_header_offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\xf0\x01\n\nHashPolicy\x12N\n\x06header\x18\x01 \x01(\x0b\x32<.turnout.envoy.config.route.v3.RouteAction.HashPolicy.HeaderH\x00\x12\x10\n\x08terminal\x18\x04 \x01(\x08\x1al\n\x06Header\x12\x13\n\x0bheader_name\x18\x01 \x01(\t\x12M\n\rregex_rewrite\x18\x02 \x01(\x0b\x32\x36.turnout.envoy.type.matcher.v3.RegexMatchAndSubstituteB\x12\n\x10policy_specifierB\x13\n\x11\x63luster_specifierB\x18\n\x16host_rewrite_specifier\"\xe5\x02\n\x05Route\x12\x38\n\x05match\x18\x01 \x01(\x0b\x32).turnout.envoy.config.route.v3.RouteMatch\x12;\n\x05route\x18\x02 \x01(\x0b\x32*.turnout.envoy.config.route.v3.RouteActionH\x00\x12\x38\n\x08metadata\x18\x04 \x01(\x0b\x32&.turnout.envoy.config.core.v3.Metadata\x12O\n\x16request_headers_to_add\x18\t \x03(\x0b\x32/.turnout.envoy.config.core.v3.HeaderValueOption\x12P\n\x17response_headers_to_add\x18\n \x03(\x0b\x32/.turnout.envoy.config.core.v3.HeaderValueOptionB\x08\n\x06\x61\x63tion\"b\n\x0bVirtualHost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64omains\x18\x02 \x03(\t\x12\x34\n\x06routes\x18\x03 \x03(\x0b\x32$.turnout.envoy.config.route.v3.Route\"\x88\x01\n\x12RouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x41\n\rvirtual_hosts\x18\x02 \x03(\x0b\x32*.turnout.envoy.config.route.v3.VirtualHost\x12!\n\x19request_headers_to_remove\x18\x08 \x03(\t\"\x9f\x02\n\x18ScopedRouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x18route_configuration_name\x18\x02 \x01(\t\x12H\n\x03key\x18\x03 \x01(\x0b\x32;.turnout.envoy.config.route.v3.ScopedRouteConfiguration.Key\x1a\x88\x01\n\x03Key\x12W\n\tfragments\x18\x01 \x03(\x0b\x32\x44.turnout.envoy.config.route.v3.ScopedRouteConfiguration.Key.Fragment\x1a(\n\x08\x46ragment\x12\x14\n\nstring_key\x18\x01 \x01(\tH\x00\x42\x06\n\x04typeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'controlplane._pb.route_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HEADERMATCHER']._serialized_start=218
-  _globals['_HEADERMATCHER']._serialized_end=487
-  _globals['_ROUTEMATCH']._serialized_start=490
-  _globals['_ROUTEMATCH']._serialized_end=634
-  _globals['_WEIGHTEDCLUSTER']._serialized_start=637
-  _globals['_WEIGHTEDCLUSTER']._serialized_end=892
-  _globals['_WEIGHTEDCLUSTER_CLUSTERWEIGHT']._serialized_start=791
-  _globals['_WEIGHTEDCLUSTER_CLUSTERWEIGHT']._serialized_end=866
-  _globals['_ROUTEACTION']._serialized_start=895
-  _globals['_ROUTEACTION']._serialized_end=1556
-  _globals['_ROUTEACTION_HASHPOLICY']._serialized_start=1218
-  _globals['_ROUTEACTION_HASHPOLICY']._serialized_end=1458
-  _globals['_ROUTEACTION_HASHPOLICY_HEADER']._serialized_start=1330
-  _globals['_ROUTEACTION_HASHPOLICY_HEADER']._serialized_end=1438
-  _globals['_ROUTEACTION_MAXSTREAMDURATION']._serialized_start=1460
-  _globals['_ROUTEACTION_MAXSTREAMDURATION']._serialized_end=1535
-  _globals['_ROUTE']._serialized_start=1559
-  _globals['_ROUTE']._serialized_end=1835
-  _globals['_VIRTUALHOST']._serialized_start=1837
-  _globals['_VIRTUALHOST']._serialized_end=1935
-  _globals['_ROUTECONFIGURATION']._serialized_start=1938
-  _globals['_ROUTECONFIGURATION']._serialized_end=2074
-  _globals['_SCOPEDROUTECONFIGURATION']._serialized_start=2077
-  _globals['_SCOPEDROUTECONFIGURATION']._serialized_end=2364
-  _globals['_SCOPEDROUTECONFIGURATION_KEY']._serialized_start=2228
-  _globals['_SCOPEDROUTECONFIGURATION_KEY']._serialized_end=2364
-  _globals['_SCOPEDROUTECONFIGURATION_KEY_FRAGMENT']._serialized_start=2324
-  _globals['_SCOPEDROUTECONFIGURATION_KEY_FRAGMENT']._serialized_end=2364
+  _globals['_HEADERMATCHER']._serialized_start=245
+  _globals['_HEADERMATCHER']._serialized_end=514
+  _globals['_ROUTEMATCH']._serialized_start=517
+  _globals['_ROUTEMATCH']._serialized_end=661
+  _globals['_WEIGHTEDCLUSTER']._serialized_start=664
+  _globals['_WEIGHTEDCLUSTER']._serialized_end=1083
+  _globals['_WEIGHTEDCLUSTER_CLUSTERWEIGHT']._serialized_start=819
+  _globals['_WEIGHTEDCLUSTER_CLUSTERWEIGHT']._serialized_end=1057
+  _globals['_RETRYPOLICY']._serialized_start=1086
+  _globals['_RETRYPOLICY']._serialized_end=1516
+  _globals['_RETRYPOLICY_RETRYHOSTPREDICATE']._serialized_start=1421
+  _globals['_RETRYPOLICY_RETRYHOSTPREDICATE']._serialized_end=1516
+  _globals['_ROUTEACTION']._serialized_start=1519
+  _globals['_ROUTEACTION']._serialized_end=2999
+  _globals['_ROUTEACTION_REQUESTMIRRORPOLICY']._serialized_start=2304
+  _globals['_ROUTEACTION_REQUESTMIRRORPOLICY']._serialized_end=2424
+  _globals['_ROUTEACTION_UPGRADECONFIG']._serialized_start=2426
+  _globals['_ROUTEACTION_UPGRADECONFIG']._serialized_end=2508
+  _globals['_ROUTEACTION_MAXSTREAMDURATION']._serialized_start=2511
+  _globals['_ROUTEACTION_MAXSTREAMDURATION']._serialized_end=2709
+  _globals['_ROUTEACTION_HASHPOLICY']._serialized_start=2712
+  _globals['_ROUTEACTION_HASHPOLICY']._serialized_end=2952
+  _globals['_ROUTEACTION_HASHPOLICY_HEADER']._serialized_start=2824
+  _globals['_ROUTEACTION_HASHPOLICY_HEADER']._serialized_end=2932
+  _globals['_ROUTE']._serialized_start=3002
+  _globals['_ROUTE']._serialized_end=3359
+  _globals['_VIRTUALHOST']._serialized_start=3361
+  _globals['_VIRTUALHOST']._serialized_end=3459
+  _globals['_ROUTECONFIGURATION']._serialized_start=3462
+  _globals['_ROUTECONFIGURATION']._serialized_end=3598
+  _globals['_SCOPEDROUTECONFIGURATION']._serialized_start=3601
+  _globals['_SCOPEDROUTECONFIGURATION']._serialized_end=3888
+  _globals['_SCOPEDROUTECONFIGURATION_KEY']._serialized_start=3752
+  _globals['_SCOPEDROUTECONFIGURATION_KEY']._serialized_end=3888
+  _globals['_SCOPEDROUTECONFIGURATION_KEY_FRAGMENT']._serialized_start=3848
+  _globals['_SCOPEDROUTECONFIGURATION_KEY_FRAGMENT']._serialized_end=3888
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@ import datetime
 from controlplane._pb import core_pb2 as _core_pb2
 from controlplane._pb import matcher_pb2 as _matcher_pb2
 from controlplane._pb import type_pb2 as _type_pb2
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
@@ -42,20 +43,70 @@ class RouteMatch(_message.Message):
 class WeightedCluster(_message.Message):
     __slots__ = ("clusters", "use_hash_policy")
     class ClusterWeight(_message.Message):
-        __slots__ = ("name", "weight")
+        __slots__ = ("name", "weight", "request_headers_to_add", "response_headers_to_add")
         NAME_FIELD_NUMBER: _ClassVar[int]
         WEIGHT_FIELD_NUMBER: _ClassVar[int]
+        REQUEST_HEADERS_TO_ADD_FIELD_NUMBER: _ClassVar[int]
+        RESPONSE_HEADERS_TO_ADD_FIELD_NUMBER: _ClassVar[int]
         name: str
         weight: _wrappers_pb2.UInt32Value
-        def __init__(self, name: _Optional[str] = ..., weight: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ...) -> None: ...
+        request_headers_to_add: _containers.RepeatedCompositeFieldContainer[_core_pb2.HeaderValueOption]
+        response_headers_to_add: _containers.RepeatedCompositeFieldContainer[_core_pb2.HeaderValueOption]
+        def __init__(self, name: _Optional[str] = ..., weight: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., request_headers_to_add: _Optional[_Iterable[_Union[_core_pb2.HeaderValueOption, _Mapping]]] = ..., response_headers_to_add: _Optional[_Iterable[_Union[_core_pb2.HeaderValueOption, _Mapping]]] = ...) -> None: ...
     CLUSTERS_FIELD_NUMBER: _ClassVar[int]
     USE_HASH_POLICY_FIELD_NUMBER: _ClassVar[int]
     clusters: _containers.RepeatedCompositeFieldContainer[WeightedCluster.ClusterWeight]
     use_hash_policy: _wrappers_pb2.BoolValue
     def __init__(self, clusters: _Optional[_Iterable[_Union[WeightedCluster.ClusterWeight, _Mapping]]] = ..., use_hash_policy: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ...) -> None: ...
 
+class RetryPolicy(_message.Message):
+    __slots__ = ("retry_on", "num_retries", "retry_host_predicate", "host_selection_retry_max_attempts", "retriable_request_headers", "refresh_cluster_on_retry")
+    class RetryHostPredicate(_message.Message):
+        __slots__ = ("name", "typed_config")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        TYPED_CONFIG_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        typed_config: _any_pb2.Any
+        def __init__(self, name: _Optional[str] = ..., typed_config: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+    RETRY_ON_FIELD_NUMBER: _ClassVar[int]
+    NUM_RETRIES_FIELD_NUMBER: _ClassVar[int]
+    RETRY_HOST_PREDICATE_FIELD_NUMBER: _ClassVar[int]
+    HOST_SELECTION_RETRY_MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    RETRIABLE_REQUEST_HEADERS_FIELD_NUMBER: _ClassVar[int]
+    REFRESH_CLUSTER_ON_RETRY_FIELD_NUMBER: _ClassVar[int]
+    retry_on: str
+    num_retries: _wrappers_pb2.UInt32Value
+    retry_host_predicate: _containers.RepeatedCompositeFieldContainer[RetryPolicy.RetryHostPredicate]
+    host_selection_retry_max_attempts: int
+    retriable_request_headers: _containers.RepeatedCompositeFieldContainer[HeaderMatcher]
+    refresh_cluster_on_retry: bool
+    def __init__(self, retry_on: _Optional[str] = ..., num_retries: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., retry_host_predicate: _Optional[_Iterable[_Union[RetryPolicy.RetryHostPredicate, _Mapping]]] = ..., host_selection_retry_max_attempts: _Optional[int] = ..., retriable_request_headers: _Optional[_Iterable[_Union[HeaderMatcher, _Mapping]]] = ..., refresh_cluster_on_retry: _Optional[bool] = ...) -> None: ...
+
 class RouteAction(_message.Message):
-    __slots__ = ("cluster", "weighted_clusters", "timeout", "hash_policy", "max_stream_duration")
+    __slots__ = ("cluster", "weighted_clusters", "prefix_rewrite", "host_rewrite_literal", "timeout", "retry_policy", "hash_policy", "idle_timeout", "upgrade_configs", "request_mirror_policies", "regex_rewrite", "max_stream_duration", "append_x_forwarded_host")
+    class RequestMirrorPolicy(_message.Message):
+        __slots__ = ("cluster", "runtime_fraction")
+        CLUSTER_FIELD_NUMBER: _ClassVar[int]
+        RUNTIME_FRACTION_FIELD_NUMBER: _ClassVar[int]
+        cluster: str
+        runtime_fraction: _core_pb2.RuntimeFractionalPercent
+        def __init__(self, cluster: _Optional[str] = ..., runtime_fraction: _Optional[_Union[_core_pb2.RuntimeFractionalPercent, _Mapping]] = ...) -> None: ...
+    class UpgradeConfig(_message.Message):
+        __slots__ = ("upgrade_type", "enabled")
+        UPGRADE_TYPE_FIELD_NUMBER: _ClassVar[int]
+        ENABLED_FIELD_NUMBER: _ClassVar[int]
+        upgrade_type: str
+        enabled: _wrappers_pb2.BoolValue
+        def __init__(self, upgrade_type: _Optional[str] = ..., enabled: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ...) -> None: ...
+    class MaxStreamDuration(_message.Message):
+        __slots__ = ("max_stream_duration", "grpc_timeout_header_max", "grpc_timeout_header_offset")
+        MAX_STREAM_DURATION_FIELD_NUMBER: _ClassVar[int]
+        GRPC_TIMEOUT_HEADER_MAX_FIELD_NUMBER: _ClassVar[int]
+        GRPC_TIMEOUT_HEADER_OFFSET_FIELD_NUMBER: _ClassVar[int]
+        max_stream_duration: _duration_pb2.Duration
+        grpc_timeout_header_max: _duration_pb2.Duration
+        grpc_timeout_header_offset: _duration_pb2.Duration
+        def __init__(self, max_stream_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., grpc_timeout_header_max: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., grpc_timeout_header_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
     class HashPolicy(_message.Message):
         __slots__ = ("header", "terminal")
         class Header(_message.Message):
@@ -70,34 +121,47 @@ class RouteAction(_message.Message):
         header: RouteAction.HashPolicy.Header
         terminal: bool
         def __init__(self, header: _Optional[_Union[RouteAction.HashPolicy.Header, _Mapping]] = ..., terminal: _Optional[bool] = ...) -> None: ...
-    class MaxStreamDuration(_message.Message):
-        __slots__ = ("max_stream_duration",)
-        MAX_STREAM_DURATION_FIELD_NUMBER: _ClassVar[int]
-        max_stream_duration: _duration_pb2.Duration
-        def __init__(self, max_stream_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     WEIGHTED_CLUSTERS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_REWRITE_FIELD_NUMBER: _ClassVar[int]
+    HOST_REWRITE_LITERAL_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_POLICY_FIELD_NUMBER: _ClassVar[int]
     HASH_POLICY_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    UPGRADE_CONFIGS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_MIRROR_POLICIES_FIELD_NUMBER: _ClassVar[int]
+    REGEX_REWRITE_FIELD_NUMBER: _ClassVar[int]
     MAX_STREAM_DURATION_FIELD_NUMBER: _ClassVar[int]
+    APPEND_X_FORWARDED_HOST_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     weighted_clusters: WeightedCluster
+    prefix_rewrite: str
+    host_rewrite_literal: str
     timeout: _duration_pb2.Duration
+    retry_policy: RetryPolicy
     hash_policy: _containers.RepeatedCompositeFieldContainer[RouteAction.HashPolicy]
+    idle_timeout: _duration_pb2.Duration
+    upgrade_configs: _containers.RepeatedCompositeFieldContainer[RouteAction.UpgradeConfig]
+    request_mirror_policies: _containers.RepeatedCompositeFieldContainer[RouteAction.RequestMirrorPolicy]
+    regex_rewrite: _matcher_pb2.RegexMatchAndSubstitute
     max_stream_duration: RouteAction.MaxStreamDuration
-    def __init__(self, cluster: _Optional[str] = ..., weighted_clusters: _Optional[_Union[WeightedCluster, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., hash_policy: _Optional[_Iterable[_Union[RouteAction.HashPolicy, _Mapping]]] = ..., max_stream_duration: _Optional[_Union[RouteAction.MaxStreamDuration, _Mapping]] = ...) -> None: ...
+    append_x_forwarded_host: bool
+    def __init__(self, cluster: _Optional[str] = ..., weighted_clusters: _Optional[_Union[WeightedCluster, _Mapping]] = ..., prefix_rewrite: _Optional[str] = ..., host_rewrite_literal: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retry_policy: _Optional[_Union[RetryPolicy, _Mapping]] = ..., hash_policy: _Optional[_Iterable[_Union[RouteAction.HashPolicy, _Mapping]]] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., upgrade_configs: _Optional[_Iterable[_Union[RouteAction.UpgradeConfig, _Mapping]]] = ..., request_mirror_policies: _Optional[_Iterable[_Union[RouteAction.RequestMirrorPolicy, _Mapping]]] = ..., regex_rewrite: _Optional[_Union[_matcher_pb2.RegexMatchAndSubstitute, _Mapping]] = ..., max_stream_duration: _Optional[_Union[RouteAction.MaxStreamDuration, _Mapping]] = ..., append_x_forwarded_host: _Optional[bool] = ...) -> None: ...
 
 class Route(_message.Message):
-    __slots__ = ("match", "route", "metadata", "response_headers_to_add")
+    __slots__ = ("match", "route", "metadata", "request_headers_to_add", "response_headers_to_add")
     MATCH_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_HEADERS_TO_ADD_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_HEADERS_TO_ADD_FIELD_NUMBER: _ClassVar[int]
     match: RouteMatch
     route: RouteAction
     metadata: _core_pb2.Metadata
+    request_headers_to_add: _containers.RepeatedCompositeFieldContainer[_core_pb2.HeaderValueOption]
     response_headers_to_add: _containers.RepeatedCompositeFieldContainer[_core_pb2.HeaderValueOption]
-    def __init__(self, match: _Optional[_Union[RouteMatch, _Mapping]] = ..., route: _Optional[_Union[RouteAction, _Mapping]] = ..., metadata: _Optional[_Union[_core_pb2.Metadata, _Mapping]] = ..., response_headers_to_add: _Optional[_Iterable[_Union[_core_pb2.HeaderValueOption, _Mapping]]] = ...) -> None: ...
+    def __init__(self, match: _Optional[_Union[RouteMatch, _Mapping]] = ..., route: _Optional[_Union[RouteAction, _Mapping]] = ..., metadata: _Optional[_Union[_core_pb2.Metadata, _Mapping]] = ..., request_headers_to_add: _Optional[_Iterable[_Union[_core_pb2.HeaderValueOption, _Mapping]]] = ..., response_headers_to_add: _Optional[_Iterable[_Union[_core_pb2.HeaderValueOption, _Mapping]]] = ...) -> None: ...
 
 class VirtualHost(_message.Message):
     __slots__ = ("name", "domains", "routes")

@@ -22,15 +22,16 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from controlplane._pb import accesslog_pb2 as controlplane_dot___pb_dot_accesslog__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63ontrolplane/_pb/router.proto\x12/turnout.envoy.extensions.filters.http.router.v3\"\x08\n\x06Routerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63ontrolplane/_pb/router.proto\x12/turnout.envoy.extensions.filters.http.router.v3\x1a controlplane/_pb/accesslog.proto\"L\n\x06Router\x12\x42\n\x0cupstream_log\x18\x03 \x03(\x0b\x32,.turnout.envoy.config.accesslog.v3.AccessLogb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'controlplane._pb.router_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROUTER']._serialized_start=82
-  _globals['_ROUTER']._serialized_end=90
+  _globals['_ROUTER']._serialized_start=116
+  _globals['_ROUTER']._serialized_end=192
 # @@protoc_insertion_point(module_scope)

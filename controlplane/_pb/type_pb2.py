@@ -25,15 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63ontrolplane/_pb/type.proto\x12\x15turnout.envoy.type.v3\x1a\x1egoogle/protobuf/wrappers.proto\"(\n\nInt64Range\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\"\x97\x01\n\x05Scope\x12\x32\n\x0cmax_counters\x18\x01 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x34\n\x0emax_histograms\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x0e\n\x06prefix\x18\x05 \x01(\t\x12\x14\n\x0csharing_name\x18\x06 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63ontrolplane/_pb/type.proto\x12\x15turnout.envoy.type.v3\x1a\x1egoogle/protobuf/wrappers.proto\"(\n\nInt64Range\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\"\x97\x01\n\x05Scope\x12\x32\n\x0cmax_counters\x18\x01 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x34\n\x0emax_histograms\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x0e\n\x06prefix\x18\x05 \x01(\t\x12\x14\n\x0csharing_name\x18\x06 \x01(\t\"\x18\n\x07Percent\x12\r\n\x05value\x18\x01 \x01(\x01\"\xb4\x01\n\x11\x46ractionalPercent\x12\x11\n\tnumerator\x18\x01 \x01(\r\x12M\n\x0b\x64\x65nominator\x18\x02 \x01(\x0e\x32\x38.turnout.envoy.type.v3.FractionalPercent.DenominatorType\"=\n\x0f\x44\x65nominatorType\x12\x0b\n\x07HUNDRED\x10\x00\x12\x10\n\x0cTEN_THOUSAND\x10\x01\x12\x0b\n\x07MILLION\x10\x02*\'\n\x0f\x43odecClientType\x12\t\n\x05HTTP1\x10\x00\x12\t\n\x05HTTP2\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'controlplane._pb.type_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CODECCLIENTTYPE']._serialized_start=491
+  _globals['_CODECCLIENTTYPE']._serialized_end=530
   _globals['_INT64RANGE']._serialized_start=86
   _globals['_INT64RANGE']._serialized_end=126
   _globals['_SCOPE']._serialized_start=129
   _globals['_SCOPE']._serialized_end=280
+  _globals['_PERCENT']._serialized_start=282
+  _globals['_PERCENT']._serialized_end=306
+  _globals['_FRACTIONALPERCENT']._serialized_start=309
+  _globals['_FRACTIONALPERCENT']._serialized_end=489
+  _globals['_FRACTIONALPERCENT_DENOMINATORTYPE']._serialized_start=428
+  _globals['_FRACTIONALPERCENT_DENOMINATORTYPE']._serialized_end=489
 # @@protoc_insertion_point(module_scope)

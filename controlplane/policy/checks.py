@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from controlplane.policy import settings
 from controlplane.policy.documents import (
     Condition,
     Fleet,
@@ -82,6 +83,7 @@ def _fleet(raw: Raw) -> Iterator[Finding]:
 
 
 def _service(raw: Raw) -> Iterator[Finding]:
+    yield from settings.findings(raw)
     fleets = [f if isinstance(f, str) else None for f in _items(raw.get("fleets"))]
     yield from _twice(
         ((("fleets", i), f if isinstance(f, str) else None) for i, f in enumerate(fleets)), "fleet"

@@ -28,6 +28,7 @@ from controlplane.policy.values import (
 HEADER_PATTERN = r"^[a-z0-9-]+$"
 COOKIE_PATTERN = r"^[A-Za-z0-9_.-]+$"
 PATH_PATTERN = r"^/[^\s?#]*$"
+FILE_PATTERN = r"^(/[^/\x00-\x1f]+)+$"
 
 _DURATION = Annotated[str, Field(pattern=DURATION_PATTERN)]
 _SHARE = Annotated[str, Field(pattern=SHARE_PATTERN)]
@@ -79,6 +80,7 @@ Host = Annotated[str, BeforeValidator(parse_host)]
 HeaderName = Annotated[str, Field(pattern=HEADER_PATTERN, max_length=128), AfterValidator(_readable_header)]
 CookieName = Annotated[str, Field(pattern=COOKIE_PATTERN, max_length=128)]
 PathPrefix = Annotated[str, Field(pattern=PATH_PATTERN, max_length=1024)]
+FilePath = Annotated[str, Field(pattern=FILE_PATTERN, max_length=1024)]
 Word = Annotated[str, Field(json_schema_extra={"maxLength": MAX_WORD}), AfterValidator(check_word)]
 Pattern = Annotated[str, Field(json_schema_extra={"maxLength": MAX_PATTERN}), AfterValidator(check_pattern)]
 CookiePattern = Annotated[

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from controlplane.policy import settings
 from controlplane.policy.catalog import Catalog, Entry, references
 from controlplane.policy.documents import Document, Fleet, Key, Match, Policy, Release, Segment, Service
 from controlplane.policy.grpc_clients import findings as grpc_findings
@@ -218,6 +219,7 @@ def _warnings(document: Document, catalog: Catalog) -> Iterator[Finding]:
             if len(grpc_fleets(document, catalog.get)) < len(document.fleets):
                 yield from _identity_warnings(document, catalog)
             yield from grpc_warnings(document, catalog.get)
+            yield from settings.warnings(document, catalog.anonymous(document))
         case Segment():
             yield from _header_warnings(("match",), document.match, catalog)
         case Policy():

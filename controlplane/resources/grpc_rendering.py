@@ -22,8 +22,8 @@ from controlplane.policy.documents import Fleet
 from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.clusters import ADS, assignment
 from controlplane.resources.grpc_routes import call_routes, shares
-from controlplane.resources.listeners import packed
 from controlplane.resources.names import segment_cluster_name
+from controlplane.resources.readable import packed
 from controlplane.resources.rendering import Maker, Rendering, Table, same
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from controlplane._pb.accesslog_pb2 import AccessLog
@@ -27,16 +25,11 @@ from controlplane._pb.router_pb2 import Router
 from controlplane.policy.documents import Listener
 from controlplane.resources.clusters import ADS, BUFFER_BYTES, socket
 from controlplane.resources.names import FRESH_USER_HEADER, OWN_HEADERS, SCOPE_HEADER
-from controlplane.resources.readable import type_url
+from controlplane.resources.readable import packed
 from controlplane.resources.statistics import stats_logger
 
 _BUILDER = ScopedRoutes.ScopeKeyBuilder
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-
-
-def packed(message: Message) -> Any:
-    """Return the message in an Any, under Envoy's own type URL."""
-    return Any(type_url=type_url(message), value=message.SerializeToString(deterministic=True))
 
 
 def listener(document: Listener, scopes: Sequence[str]) -> ListenerMessage:

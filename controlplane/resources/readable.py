@@ -18,6 +18,8 @@ from controlplane._pb.listener_pb2 import Listener
 from controlplane._pb.route_pb2 import RouteConfiguration, ScopedRouteConfiguration
 from controlplane._pb.router_pb2 import Router
 from controlplane._pb.statslog_pb2 import Config
+from controlplane._pb.tls_pb2 import UpstreamTlsContext
+from controlplane._pb.upstream_pb2 import HttpProtocolOptions
 
 OURS = "turnout."  # what our proto packages have before Envoy's names
 
@@ -29,10 +31,12 @@ _KNOWN: Final[Mapping[str, type[Message]]] = {
         Config,
         HeaderMutation,
         HttpConnectionManager,
+        HttpProtocolOptions,
         Listener,
         RouteConfiguration,
         Router,
         ScopedRouteConfiguration,
+        UpstreamTlsContext,
     )
 }
 
@@ -40,6 +44,11 @@ _KNOWN: Final[Mapping[str, type[Message]]] = {
 def type_url(message: Message) -> str:
     """Return Envoy's type URL of one of our messages."""
     return f"type.googleapis.com/{message.DESCRIPTOR.full_name.removeprefix(OURS)}"
+
+
+def packed(message: Message) -> AnyMessage:
+    """Return the message in an Any, under Envoy's own type URL."""
+    return AnyMessage(type_url=type_url(message), value=message.SerializeToString(deterministic=True))
 
 
 def readable(url: str, body: bytes) -> dict[str, Any]:

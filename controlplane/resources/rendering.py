@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from google.protobuf.message import Message
 
 from controlplane._pb.route_pb2 import RouteConfiguration, ScopedRouteConfiguration
-from controlplane.policy.documents import Fleet
+from controlplane.policy.documents import Claim, Fleet
 from controlplane.release.traffic import ServiceTraffic
-from controlplane.resources.clusters import assignment, cluster
+from controlplane.resources.clusters import cluster, placed
+from controlplane.resources.handling import handle
 from controlplane.resources.hosts import groups, scope_values
 from controlplane.resources.listeners import listener
 from controlplane.resources.names import SCOPE_HEADER, cluster_name
@@ -158,11 +159,10 @@ def _cluster(
             f"service {service.name!r}: version {version!r} is in use, but it is not declared; known: {known}"
         )
     name = cluster_name(service.name, version)
-    clusters[name] = make(CLUSTER, name, cluster(name, declared))
-    if declared.endpoints is not None:
-        members = [(member.address, member.weight) for member in declared.endpoints]
+    clusters[name] = make(CLUSTER, name, cluster(name, service, declared))
+    if (members := declared.endpoints) is not None:
         endpoints[name] = make(
-            ENDPOINT, name, assignment(name, members), follows=(CLUSTER, name), hollow=not members
+            ENDPOINT, name, placed(name, members), follows=(CLUSTER, name), hollow=not members
         )
 
 
@@ -212,22 +212,27 @@ def _route(make: Maker, name: str, traffics: Sequence[ServiceTraffic]) -> Resour
 
 def _route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:
     """Return one virtual host per different set of claims, so that hosts that are treated alike are one."""
-    claims: dict[str, dict[str, ServiceTraffic]] = {}
+    claims: dict[str, dict[str, tuple[ServiceTraffic, Claim]]] = {}
     for traffic in traffics:
         for claim in traffic.service.routes:
-            other = claims.setdefault(claim.host, {}).setdefault(claim.path, traffic)
+            other, _ = claims.setdefault(claim.host, {}).setdefault(claim.path, (traffic, claim))
             if other is not traffic:
                 first, second = other.service.name, traffic.service.name
                 raise ValueError(f"services {first!r} and {second!r} both claim {claim.host}{claim.path}")
-    alike: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    alike: dict[tuple[tuple[str, Claim], ...], list[str]] = {}
     for host in sorted(claims):
         paths = sorted(claims[host], key=lambda path: (-len(path), path))
-        alike.setdefault(tuple((path, claims[host][path].service.name) for path in paths), []).append(host)
+        found = [claims[host][path] for path in paths]
+        key = tuple((t.service.name, claim.model_copy(update={"host": ""})) for t, claim in found)
+        alike.setdefault(key, []).append(host)
     message = RouteConfiguration(name=name, request_headers_to_remove=[SCOPE_HEADER])
     for hosts in alike.values():
         virtual_host = message.virtual_hosts.add(name=hosts[0], domains=hosts)
-        for path, traffic in sorted(claims[hosts[0]].items(), key=lambda claim: (-len(claim[0]), claim[0])):
-            virtual_host.routes.extend(service_routes(traffic, path))
+        for path in sorted(claims[hosts[0]], key=lambda path: (-len(path), path)):
+            traffic, claim = claims[hosts[0]][path]
+            for route in service_routes(traffic, path):
+                handle(route.route, traffic.service, claim)
+                virtual_host.routes.append(route)
     return message
 
 

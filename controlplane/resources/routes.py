@@ -69,7 +69,7 @@ def _alternative(traffic: ServiceTraffic, split: Split, path: str, condition: Co
     user = route_metadata(traffic, split.segment)
     anonymous = user if traffic.anonymous == "generate" else route_metadata(traffic, ANONYMOUS)
     found = sources(traffic)
-    if whole(split):
+    if whole(split) and not affine(traffic):
         if found and traffic.anonymous != "generate":
             yield _route(match, anonymous, _action(traffic, draw), tuple(map(unidentified, found)))
         named = user if found else anonymous
@@ -89,7 +89,7 @@ def _alternative(traffic: ServiceTraffic, split: Split, path: str, condition: Co
         case "random":
             yield _route(match, anonymous, _action(traffic, draw))
         case _:
-            yield _route(match, anonymous, _action(traffic, _clusters(traffic, ())))
+            yield _route(match, anonymous, _action(traffic, draw if whole(split) else _clusters(traffic, ())))
 
 
 def _route(match: RouteMatch, metadata: Metadata, action: RouteAction, guards: Conjunction = ()) -> Route:
@@ -119,6 +119,8 @@ def _action(
     action = RouteAction(timeout=timeout)
     if len(draw) == 1:
         action.cluster = draw[0][0]
+        if policy is not None and affine(traffic):
+            action.hash_policy.append(policy)
         return action
     for name, weight in draw:
         action.weighted_clusters.clusters.append(
@@ -128,6 +130,11 @@ def _action(
         action.weighted_clusters.use_hash_policy.CopyFrom(BoolValue(value=True))
         action.hash_policy.append(policy)
     return action
+
+
+def affine(traffic: ServiceTraffic) -> bool:
+    """Return whether a user's bucket matters even where all go to one version: it chooses the endpoint."""
+    return traffic.service.balance == "ring_hash"
 
 
 def _hash_policy(source: UserSource, salt: str) -> RouteAction.HashPolicy:

@@ -201,3 +201,18 @@ def test_too_many_alternatives_are_refused_with_advice(traffic):
 def test_buckets_without_a_canary_are_refused(traffic):
     with pytest.raises(ValueError, match="there is no canary"):
         service_routes(traffic([Split("everyone", None, ((0, 1),))], canary=None), "/")
+
+
+@pytest.mark.parametrize("anonymous", ["random", "baseline", "generate"])
+@pytest.mark.parametrize("share", [0, 500, BUCKETS])
+def test_affinity_to_endpoints_changes_nobodys_version(envoy, traffic, share, anonymous):
+    everyone = [Split("everyone", None, ((0, share),) if share else ())]
+    plain = service_routes(traffic(everyone, anonymous=anonymous), "/")
+    affine = service_routes(traffic(everyone, anonymous=anonymous, balance="ring_hash"), "/")
+
+    for request in (Request(), *map(user, map(str, range(50)))):
+        chosen = envoy.choose(plain, request), envoy.choose(affine, request)
+        assert chosen[0].cluster == chosen[1].cluster
+        assert chosen[0].segment == chosen[1].segment
+    assert all(route.route.hash_policy for route in affine if route.metadata != affine[-1].metadata)
+    assert envoy.choose(affine, user("a")).cluster is not None

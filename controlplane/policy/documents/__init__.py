@@ -43,6 +43,13 @@ from controlplane.policy.documents.service import (
     User,
     UserSource,
 )
+from controlplane.policy.documents.settings import (
+    Health,
+    Limits,
+    Outliers,
+    Rewrite,
+    UpstreamTls,
+)
 
 Document = Fleet | Service | Segment | Policy | Release
 Key = tuple[str, str]  # kind and name of a document
@@ -72,24 +79,29 @@ __all__ = [
     "Fleet",
     "Guard",
     "HeaderMatch",
+    "Health",
     "Key",
     "Latency",
+    "Limits",
     "Listener",
     "Match",
     "Model",
     "Nodes",
     "OnFailure",
+    "Outliers",
     "OwnName",
     "Policy",
     "Propagate",
     "Range",
     "Release",
+    "Rewrite",
     "Segment",
     "SegmentChoice",
     "Service",
     "ServiceVersion",
     "Step",
     "SuccessRate",
+    "UpstreamTls",
     "User",
     "UserSource",
     "ValueMatch",

@@ -9,10 +9,20 @@ from typing import Annotated, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    StrictBool,
     StrictInt,
 )
 
 from controlplane.policy.documents.model import Model, only
+from controlplane.policy.documents.settings import (
+    Balance,
+    Health,
+    Limits,
+    Outliers,
+    Protocol,
+    Rewrite,
+    UpstreamTls,
+)
 from controlplane.policy.fields import (
     Address,
     CookieName,
@@ -30,6 +40,8 @@ class Claim(Model):
 
     host: Host
     path: PathPrefix = "/"
+    rewrite: Rewrite | None = None
+    websockets: StrictBool | None = None
 
 
 class UserSource(Model):
@@ -54,10 +66,11 @@ def _mapping_of_address(value: object) -> object:
 
 
 class Endpoint(Model):
-    """One address of a version, with its weight among its peers."""
+    """One address of a version, with its weight among its peers and its zone."""
 
     address: IpAddress
     weight: Annotated[StrictInt, Field(ge=1, le=1000)] = 1
+    zone: Name | None = None
 
 
 EndpointItem = Annotated[
@@ -85,7 +98,14 @@ class Service(Model):
     user: User = User()
     initial: Name
     versions: Annotated[Mapping[Name, ServiceVersion], Field(min_length=1)]
+    protocol: Protocol = "http"
     timeout: Duration = timedelta(seconds=15)
+    idle_timeout: Duration | None = None
+    health: Health | None = None
+    outliers: Outliers | None = None
+    limits: Limits | None = None
+    balance: Balance = "least_request"
+    upstream_tls: UpstreamTls | None = None
 
     def __hash__(self) -> int:
         return hash((self.name, self.fleets, self.routes, self.initial, tuple(sorted(self.versions))))

@@ -1,0 +1,71 @@
+"""How proxies treat the versions of a service: attempts, health, limits, balance, TLS, rewriting."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, StrictInt, model_validator
+
+from controlplane.policy.documents.model import Model
+from controlplane.policy.fields import Duration, FilePath, Host, PathPrefix
+
+Protocol = Literal["http", "http2", "grpc"]
+Balance = Literal["least_request", "round_robin", "ring_hash", "random"]
+Count = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
+
+
+def _exact(host: str) -> str:
+    if host.startswith("*"):
+        raise ValueError(f"{host!r} is a pattern; one host is needed")
+    return host
+
+
+def _interval(every: timedelta) -> timedelta:
+    if not timedelta(milliseconds=100) <= every <= timedelta(minutes=5):
+        raise ValueError("is not between 100ms and 5m")
+    return every
+
+
+ExactHost = Annotated[Host, AfterValidator(_exact)]
+
+
+class Health(Model):
+    """Active checks of every endpoint: a path that answers 200, or the health service of gRPC."""
+
+    path: PathPrefix | None = None
+    every: Annotated[Duration, AfterValidator(_interval)] = timedelta(seconds=5)
+
+
+class Outliers(Model):
+    """Endpoints that fail in a row are left out for a while; never more than half of them."""
+
+    consecutive_5xx: Annotated[StrictInt, Field(ge=1, le=1000)] = 5
+
+
+class Limits(Model):
+    """What one proxy sends to one version at a time; beyond it requests fail at once."""
+
+    connections: Count = 1024
+    pending: Count = 1024
+    requests: Count = 1024
+
+
+class UpstreamTls(Model):
+    """TLS to the endpoints: who signs their certificates, and the name in them."""
+
+    ca: FilePath
+    name: ExactHost
+
+
+class Rewrite(Model):
+    """What a claim's path prefix and host become on the way to the service."""
+
+    path: PathPrefix | None = None
+    host: ExactHost | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.path is None and self.host is None:
+            raise ValueError("has none; path or host is needed")
+        return self

@@ -1,0 +1,46 @@
+"""What the settings of a service say about one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from controlplane.policy.documents import Service
+from controlplane.policy.problems import Finding
+from controlplane.policy.yaml_source import Value
+
+Raw = dict[str, Value]
+
+
+def findings(raw: Raw) -> Iterator[Finding]:
+    """Yield what does not fit together in a service as it was written."""
+    protocol = raw.get("protocol", "http")
+    yield from _health(raw.get("health"), protocol)
+    routes, versions = raw.get("routes"), raw.get("versions")
+    for index, claim in enumerate(routes if isinstance(routes, list) else ()):
+        if isinstance(claim, dict) and claim.get("websockets") is True and protocol == "grpc":
+            text = "is true, but the service speaks grpc; websockets need http or http2"
+            yield Finding(("routes", index, "websockets"), text)
+    for name, version in versions.items() if isinstance(versions, dict) else ():
+        endpoints = version.get("endpoints") if isinstance(version, dict) else None
+        items = endpoints if isinstance(endpoints, list) else []
+        zones = sum(isinstance(item, dict) and "zone" in item for item in items)
+        if 0 < zones < len(items):
+            text = f"{zones} of {len(items)} endpoints have a zone; give each of them one, or none"
+            yield Finding(("versions", name, "endpoints"), text)
+
+
+def _health(health: Value, protocol: Value) -> Iterator[Finding]:
+    if not isinstance(health, dict):
+        return
+    if protocol == "grpc" and "path" in health:
+        text = "the service speaks grpc, and is asked by gRPC's own health service; leave the path out"
+        yield Finding(("health", "path"), text)
+    elif protocol in ("http", "http2") and "path" not in health:
+        yield Finding(("health", "path"), "missing; a path that answers 200 while an endpoint is well")
+
+
+def warnings(service: Service, anonymous: str) -> Iterator[Finding]:
+    """Yield what has less effect than it seems; ``anonymous`` is what happens without identity."""
+    if service.balance == "ring_hash" and anonymous != "generate" and not service.user.from_:
+        text = "is ring_hash, but nobody has an identity by which to keep an endpoint; give `user.from`"
+        yield Finding(("balance",), text, "warning")

@@ -1,0 +1,122 @@
+"""How a proxy treats the endpoints of a version: protocol, health, outliers, limits, balance, TLS."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import UInt32Value
+
+from controlplane._pb.cluster_pb2 import CircuitBreakers, Cluster, OutlierDetection
+from controlplane._pb.core_pb2 import DataSource, Http2ProtocolOptions, KeepaliveSettings, TransportSocket
+from controlplane._pb.health_pb2 import HealthCheck
+from controlplane._pb.matcher_pb2 import StringMatcher
+from controlplane._pb.tls_pb2 import (
+    CertificateValidationContext,
+    CommonTlsContext,
+    SubjectAltNameMatcher,
+    UpstreamTlsContext,
+)
+from controlplane._pb.type_pb2 import HTTP1, HTTP2, Percent
+from controlplane._pb.upstream_pb2 import HttpProtocolOptions
+from controlplane.policy.documents import Health, Limits, Outliers, Service, UpstreamTls
+from controlplane.resources.readable import packed
+
+_POLICIES: Final = {
+    "least_request": Cluster.LEAST_REQUEST,
+    "random": Cluster.RANDOM,
+    "ring_hash": Cluster.RING_HASH,
+    "round_robin": Cluster.ROUND_ROBIN,
+}
+_LONGEST_CHECK = timedelta(seconds=2)
+# Below this share of healthy endpoints all of them get requests. Envoy's own 50 % would send half of the
+# requests to dead endpoints while the other half is well; 0 would fail all when a check itself is wrong.
+_PANIC_PERCENT = 10.0
+_MOST_OUT_PERCENT = 50
+
+
+def treat(message: Cluster, service: Service) -> None:
+    """Write into a cluster how the service wants its endpoints to be treated."""
+    message.lb_policy = _POLICIES[service.balance]
+    if service.protocol != "http":
+        options = HttpProtocolOptions()
+        options.explicit_http_config.http2_protocol_options.CopyFrom(_http2(service))
+        name = options.DESCRIPTOR.full_name.removeprefix("turnout.")
+        message.typed_extension_protocol_options[name].CopyFrom(packed(options))
+    if service.health is not None:
+        message.health_checks.append(_check(service, service.health))
+        message.ignore_health_on_host_removal = True  # an endpoint that is taken out gets nothing more
+    if service.outliers is not None:
+        message.outlier_detection.CopyFrom(_outliers(service.outliers))
+    if service.health is not None or service.outliers is not None:
+        message.common_lb_config.healthy_panic_threshold.CopyFrom(Percent(value=_PANIC_PERCENT))
+    if service.limits is not None:
+        message.circuit_breakers.thresholds.append(_limits(service.limits))
+    if service.upstream_tls is not None:
+        message.transport_socket.CopyFrom(_tls(service.upstream_tls, service.protocol != "http"))
+
+
+def duration(value: timedelta) -> Duration:
+    """Return a time as a message."""
+    message = Duration()
+    message.FromTimedelta(value)
+    return message
+
+
+def _http2(service: Service) -> Http2ProtocolOptions:
+    # A connection that hangs would take every stream on it along.
+    keepalive = KeepaliveSettings(interval=Duration(seconds=30), timeout=Duration(seconds=5))
+    websockets = any(claim.websockets for claim in service.routes)
+    return Http2ProtocolOptions(connection_keepalive=keepalive, allow_connect=websockets)
+
+
+def _check(service: Service, health: Health) -> HealthCheck:
+    check = HealthCheck(
+        timeout=duration(min(health.every, _LONGEST_CHECK)),
+        interval=duration(health.every),
+        interval_jitter_percent=10,
+        unhealthy_threshold=UInt32Value(value=3),
+        healthy_threshold=UInt32Value(value=2),
+        no_traffic_interval=duration(health.every),  # a version without requests is to be known too
+    )
+    if health.path is None:
+        check.grpc_health_check.SetInParent()
+    else:
+        codec = HTTP1 if service.protocol == "http" else HTTP2
+        host = service.upstream_tls.name if service.upstream_tls else service.name
+        check.http_health_check.CopyFrom(
+            HealthCheck.HttpHealthCheck(host=host, path=health.path, codec_client_type=codec)
+        )
+    return check
+
+
+def _outliers(outliers: Outliers) -> OutlierDetection:
+    return OutlierDetection(
+        consecutive_5xx=UInt32Value(value=outliers.consecutive_5xx),
+        interval=Duration(seconds=10),
+        base_ejection_time=Duration(seconds=30),
+        max_ejection_percent=UInt32Value(value=_MOST_OUT_PERCENT),
+        enforcing_consecutive_5xx=UInt32Value(value=100),
+        enforcing_success_rate=UInt32Value(value=0),
+    )
+
+
+def _limits(limits: Limits) -> CircuitBreakers.Thresholds:
+    return CircuitBreakers.Thresholds(
+        max_connections=UInt32Value(value=limits.connections),
+        max_pending_requests=UInt32Value(value=limits.pending),
+        max_requests=UInt32Value(value=limits.requests),
+    )
+
+
+def _tls(tls: UpstreamTls, http2: bool) -> TransportSocket:
+    name = SubjectAltNameMatcher(san_type=SubjectAltNameMatcher.DNS, matcher=StringMatcher(exact=tls.name))
+    trusted = CertificateValidationContext(
+        trusted_ca=DataSource(filename=tls.ca), match_typed_subject_alt_names=[name]
+    )
+    context = CommonTlsContext(validation_context=trusted, alpn_protocols=["h2" if http2 else "http/1.1"])
+    return TransportSocket(
+        name="envoy.transport_sockets.tls",
+        typed_config=packed(UpstreamTlsContext(common_tls_context=context, sni=tls.name)),
+    )

@@ -1,0 +1,77 @@
+# ruff: noqa: E501  (a table of whole messages)
+"""What the settings of a service may say."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane.policy.loading import load
+
+FLEET = (
+    'kind: Fleet\nname: edge\nnodes: {cluster: edge}\nlisteners: [{name: http, address: "0.0.0.0:80"}]\n---\n'
+)
+FIELDS = {
+    "kind": "Service",
+    "name": "s",
+    "fleets": "[edge]",
+    "routes": "[{host: a.example.com}]",
+    "initial": "v1",
+    "versions": '{v1: {endpoints: ["10.0.0.1:80"]}}',
+}
+
+
+def problems(**lines):
+    text = FLEET + "".join(f"{key}: {value}\n" for key, value in (FIELDS | lines).items())
+    return [str(p).partition(": ")[2] for p in load({"f": text.encode()}).problems]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        {"protocol": "http2", "timeout": "0s", "idle_timeout": "10m"},
+        {"protocol": "grpc", "health": "{every: 2s}"},
+        {"health": "{path: /healthz}", "outliers": "{}", "limits": "{requests: 50}"},
+        {"balance": "ring_hash"},
+        {"upstream_tls": "{ca: /etc/turnout/ca.crt, name: checkout.internal}"},
+        {"versions": '{v1: {endpoints: [{address: "10.0.0.1:80", zone: a}, {address: "10.0.0.2:80", zone: b}]}}'},
+        {"routes": "[{host: a.example.com, path: /a, rewrite: {path: /, host: b.internal}, websockets: true}]"},
+    ],
+)  # fmt: skip
+def test_settings_that_fit_together_are_taken(lines):
+    assert problems(**lines) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ({"protocol": "http3"}, "protocol: 'http3' is not allowed; allowed: http, http2, grpc"),
+        ({"balance": "maglev"}, "balance: 'maglev' is not allowed; allowed: least_request, round_robin, ring_hash, random"),
+        ({"health": "{}"}, "health.path: missing; a path that answers 200 while an endpoint is well"),
+        ({"health": "{path: /h, every: 10m}"}, "health.every: is not between 100ms and 5m"),
+        (
+            {"health": "{path: /h}", "protocol": "grpc"},
+            "health.path: the service speaks grpc, and is asked by gRPC's own health service; leave the path out",
+        ),
+        ({"outliers": "{consecutive_5xx: 0}"}, "outliers.consecutive_5xx: 0 is too small; at least 1 is needed"),
+        ({"limits": "{requests: 0}"}, "limits.requests: 0 is too small; at least 1 is needed"),
+        ({"upstream_tls": "{ca: ca.crt, name: a.b}"}, "upstream_tls.ca: 'ca.crt' is not a whole path of a file, such as '/etc/turnout/tls.crt'"),
+        ({"upstream_tls": '{ca: /ca.crt, name: "*.b"}'}, "upstream_tls.name: '*.b' is a pattern; one host is needed"),
+        (
+            {"versions": '{v1: {endpoints: [{address: "10.0.0.1:80", zone: a}, "10.0.0.2:80"]}}'},
+            "versions.v1.endpoints: 1 of 2 endpoints have a zone; give each of them one, or none",
+        ),
+        ({"routes": "[{host: a, rewrite: {}}]"}, "routes[0].rewrite: has none; path or host is needed"),
+        (
+            {"routes": "[{host: a, websockets: true}]", "protocol": "grpc"},
+            "routes[0].websockets: is true, but the service speaks grpc; websockets need http or http2",
+        ),
+        (
+            {"balance": "ring_hash", "user": "{otherwise: random}"},
+            "warning: balance: is ring_hash, but nobody has an identity by which to keep an endpoint; give `user.from`",
+        ),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_are_named(lines, found):
+    [text] = problems(**lines)
+
+    assert found in text
