@@ -81,9 +81,11 @@ def _spelled_out(matcher: HeaderMatcher) -> tuple[HeaderMatcher, ...]:
 
 
 def _action(traffic: ServiceTraffic, split: Split) -> RouteAction:
-    longest = Duration()
-    longest.FromTimedelta(traffic.service.timeout + EARLY)
-    action = RouteAction(max_stream_duration=RouteAction.MaxStreamDuration(max_stream_duration=longest))
+    action = RouteAction()
+    if traffic.service.timeout:
+        longest = Duration()
+        longest.FromTimedelta(traffic.service.timeout + EARLY)
+        action.max_stream_duration.max_stream_duration.CopyFrom(longest)
     action.weighted_clusters.clusters.extend(
         WeightedCluster.ClusterWeight(
             name=segment_cluster_name(traffic.service.name, version, split.segment),

@@ -11,6 +11,7 @@ from controlplane.release.traffic import Split
 from controlplane.resources.grpc_rendering import render_calls
 from controlplane.resources.grpc_routes import call_routes
 from controlplane.resources.names import cluster_version, segment_cluster, segment_cluster_name
+from controlplane.resources.readable import readable
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
 
 EVERYONE = Split("everyone", None, ((0, 1000),))
@@ -147,3 +148,10 @@ def test_what_is_remembered_is_what_would_be_rendered(traffic):
         assert (remembered.home, remembered.groups) == (fresh.home, fresh.groups)
         for url in fresh.snapshot.order:
             assert dict(remembered.snapshot.of(url)) == dict(fresh.snapshot.of(url))
+
+
+def test_a_timeout_of_zero_is_none(traffic):
+    endless = render_calls(MESH, [traffic(timeout="0s")], 1).snapshot.of(ROUTE)["checkout"]
+
+    assert "max_stream_duration" not in str(readable(ROUTE, endless.body))
+    assert "timeout" not in str(readable(ROUTE, endless.body))
