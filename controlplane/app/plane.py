@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from controlplane.app.acceptance import accept, fitting, in_use, order, put_back
+from controlplane.app.actions import Moved, move
+from controlplane.app.blackouts import declare, show_blackouts, withdraw
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import show_proxy, show_release, show_service
 from controlplane.app.tick import Loop, Reading
@@ -17,9 +19,10 @@ from controlplane.policy.documents import Release, Service
 from controlplane.policy.grpc_clients import grpc_fleets, unfit
 from controlplane.policy.loading import Files, load
 from controlplane.release import watch as watching
-from controlplane.release.decide import NEW_STEP, Propagation, act, dated, next_action
+from controlplane.release.decide import NEW_STEP, act, dated
 from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
-from controlplane.release.state import Action, NotAllowedError, Phase, ReleaseState
+from controlplane.release.seen import Propagation
+from controlplane.release.state import Action, Phase, ReleaseState
 from controlplane.release.traffic import addresses
 from controlplane.release.watch import Watch
 from controlplane.server.streams import Counts
@@ -27,6 +30,8 @@ from controlplane.sources.collector import Collector
 from controlplane.web.port import (
     Act,
     Applied,
+    BlackoutShown,
+    Declare,
     Documents,
     Order,
     ProxyShown,
@@ -34,14 +39,8 @@ from controlplane.web.port import (
     ReleaseShown,
     ServiceShown,
     Switch,
+    Who,
 )
-
-ACTIONS = {
-    "pause": Action.PAUSE,
-    "promote": Action.PROMOTE,
-    "resume": Action.RESUME,
-    "rollback": Action.ROLL_BACK,
-}
 
 
 class Plane:
@@ -170,23 +169,12 @@ class Plane:
         return self.release(name)
 
     async def act(self, release: str, action: str, wanted: Act) -> ReleaseShown:
-        """Do what an operator asks: advance, promote, pause, resume, rollback."""
+        """Do what an operator asks: advance, approve, promote, pause, resume, rollback."""
         async with self._loop.lock:
             world = await self._store.world()
             state = self._state(world, release)
-            if action != "advance" and action not in ACTIONS:
-                known = ", ".join(sorted({*ACTIONS, "advance"}))
-                raise RefusedError(404, f"no action is named {action!r}; known: {known}")
-            move = next_action(state) if action == "advance" else ACTIONS[action]
-            if move is Action.RESUME and not state.halt:
-                raise RefusedError(409, f"release {release!r} is {state.phase}, neither paused nor frozen")
-            self._check_target(world, state, move)
-            reason = f"{action} by {wanted.actor}" + (f": {wanted.reason}" if wanted.reason else "")
-            try:
-                after = act(state, move, reason, _endpoints(world, state))
-            except NotAllowedError as error:
-                raise RefusedError(409, str(error)) from error
-            await self._write(state, dated(after, move, self._clock()), move, action, wanted)
+            moved = move(world, state, action, wanted, self._clock())
+            await self._write(state, moved, wanted.actor)
         return self.release(release)
 
     async def switch(self, service: str, wanted: Switch) -> ServiceShown:
@@ -209,8 +197,8 @@ class Plane:
             releases: tuple[ReleaseState, ...] = ()
             state = world.of_service(service)
             if state is not None and state.phase is not Phase.ROLLING_BACK:
-                move = Action.PROMOTE if wanted.version == state.to_version else Action.ROLL_BACK
-                releases = (dated(act(state, move, reason), move, self._clock()),)
+                meant = Action.PROMOTE if wanted.version == state.to_version else Action.ROLL_BACK
+                releases = (dated(act(state, meant, reason), meant, self._clock()),)
             record = Record(
                 at=self._clock(),
                 kind="action",
@@ -223,6 +211,30 @@ class Plane:
             stable = {service: wanted.version}
             await self._commit(Change(releases=releases, stable=stable, records=(record,)))
         return show_service(document, self.world)
+
+    def blackouts(self) -> tuple[BlackoutShown, ...]:
+        """Return the blackouts of all fleets, those of documents first."""
+        return show_blackouts(self.world, self._clock())
+
+    async def declare(self, wanted: Declare) -> tuple[BlackoutShown, ...]:
+        """Add a blackout to a fleet."""
+        async with self._loop.lock:
+            world, now = await self._store.world(), self._clock()
+            if world.catalog.get("Fleet", wanted.fleet) is None:
+                known = ", ".join(f.name for f in world.catalog.fleets()) or "none"
+                raise RefusedError(404, f"no fleet is named {wanted.fleet!r}; known: {known}")
+            await self._commit(declare(world, wanted, now))
+        return self.blackouts()
+
+    async def withdraw(self, blackout: str, wanted: Who) -> tuple[BlackoutShown, ...]:
+        """Remove a blackout that an operator added."""
+        async with self._loop.lock:
+            world = await self._store.world()
+            if blackout not in world.blackouts:
+                known = ", ".join(sorted(world.blackouts)) or "none"
+                raise RefusedError(404, f"no declared blackout has the id {blackout!r}; known: {known}")
+            await self._commit(withdraw(world, blackout, wanted, self._clock()))
+        return self.blackouts()
 
     async def apply(self, documents: Documents) -> Applied:
         """Take in documents; what they do not mention stays."""
@@ -266,16 +278,15 @@ class Plane:
             warnings=warnings,
         )
 
-    async def _write(
-        self, before: ReleaseState, after: ReleaseState, move: Action, action: str, wanted: Act
-    ) -> None:
+    async def _write(self, before: ReleaseState, moved: Moved, actor: str) -> None:
+        after = moved.after
         watch = self._loop.watches.get(before.name) if before.active else Watch()
         evidence = {}
-        if move in NEW_STEP and watch is not None:
+        if moved.move in NEW_STEP and watch is not None:
             watch = watching.next_step(watch)
             evidence = {before.name: watch.to_json()}
-        stable = {before.service: before.to_version} if move is Action.PROMOTE else {}
-        record = self._record(before, action, wanted.actor, after.because)
+        stable = {before.service: before.to_version} if moved.move is Action.PROMOTE else {}
+        record = self._record(before, moved.action, actor, after.because)
         await self._commit(Change(releases=(after,), stable=stable, records=(record,), evidence=evidence))
         if watch is not None:
             self._loop.watches[before.name] = watch
@@ -288,22 +299,6 @@ class Plane:
         except StoreError as error:
             raise RefusedError(503, f"nothing was changed: {error}") from error
         return self._loop.world
-
-    def _check_target(self, world: World, state: ReleaseState, move: Action) -> None:
-        """Refuse to send traffic to a version that has nowhere to take it."""
-        if move in (Action.ROLL_BACK, Action.PROMOTE, *NEW_STEP):
-            target = state.from_version if move is Action.ROLL_BACK else state.to_version
-            if not _endpoints(world, state).get(target):
-                raise RefusedError(
-                    409, f"{target} of {state.service!r} has no endpoints; nothing was changed"
-                )
-        if move is Action.START and (other := world.of_service(state.service)) is not None:
-            raise RefusedError(
-                409, f"release {other.name!r} of {state.service!r} is {other.phase}; it comes first"
-            )
-        if move is Action.START and world.stable.get(state.service) != state.from_version:
-            stable = world.stable.get(state.service)
-            raise RefusedError(409, f"stable is {stable!r}, but the order is from {state.from_version!r}")
 
     def _record(self, state: ReleaseState, action: str, actor: str, reason: str) -> Record:
         return Record(
@@ -336,8 +331,3 @@ def _service(world: World, name: str) -> Service:
         known = ", ".join(s.name for s in world.catalog.services()) or "none"
         raise RefusedError(404, f"no service is named {name!r}; known: {known}")
     return document
-
-
-def _endpoints(world: World, state: ReleaseState) -> dict[str, tuple[str, ...]]:
-    document = world.catalog.get("Service", state.service)
-    return addresses(document) if isinstance(document, Service) else {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from controlplane.policy.documents import Propagate
-from controlplane.release.decide import Propagation
+from controlplane.release.seen import Propagation
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
 from controlplane.xds.view import StreamView

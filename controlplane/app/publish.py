@@ -11,8 +11,8 @@ from controlplane.app.propagation import Relevant, merge, propagation, refusals
 from controlplane.app.treatment import Treatment
 from controlplane.policy.documents import Fleet, Service
 from controlplane.policy.grpc_clients import unfit
-from controlplane.release.decide import Propagation
 from controlplane.release.ports import Store, World
+from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase
 from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.grpc_rendering import render_calls

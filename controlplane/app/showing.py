@@ -11,8 +11,8 @@ from controlplane.app.tick import Reading
 from controlplane.policy.documents import Service
 from controlplane.policy.values import format_share
 from controlplane.release import watch as watching
-from controlplane.release.decide import Propagation
 from controlplane.release.ports import World
+from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase, ReleaseState
 from controlplane.release.traffic import BUCKETS, addresses
 from controlplane.release.watch import Counts, Watch
@@ -110,7 +110,15 @@ def _step(state: ReleaseState, number: int) -> StepShown:
         mark = "done"
     elif started and number == state.step:
         mark = "current"
-    return StepShown(name=step.name, segment=step.segment, share=format_share(step.share), state=mark)
+    given = state.approved(step.name)
+    asked = "needed" if step.approve is not None and mark == "todo" else ""
+    return StepShown(
+        name=step.name,
+        segment=step.segment,
+        share=format_share(step.share),
+        state=mark,
+        approval=given.actor if given else asked,
+    )
 
 
 def _shares(state: ReleaseState, watch: Watch, propagation: Propagation) -> tuple[ProxyShare, ...]:

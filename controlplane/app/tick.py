@@ -15,8 +15,8 @@ from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import Service
-from controlplane.release.decide import Propagation
 from controlplane.release.ports import Change, Json, Record, Store, StoreConflictError, StoreError, World
+from controlplane.release.seen import Propagation
 from controlplane.release.state import ReleaseState
 from controlplane.release.traffic import addresses
 from controlplane.release.turn import Moment, Progress, turn
@@ -215,6 +215,7 @@ class Loop:
             endpoints=addresses(service) if isinstance(service, Service) else {},
             busy=busy if busy != state.name else "",
             stable=at.world.stable.get(state.service, ""),
+            blackouts=at.world.blackouts_of(state.service),
         )
         shown = self.readings.get(state.name)
         watch, verdicts = self.watches.get(state.name, Watch()), shown.verdicts if shown else ()

@@ -1,4 +1,4 @@
-"""Commands by which an operator acts: release, advance, promote, pause, resume, rollback, switch."""
+"""Commands by which an operator acts on releases: order, advance, approve, pause, roll back, switch."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command(name="release")(release)
     for action, text in ACTIONS.items():
         app.command(name=action, help=text)(_command(action))
+    app.command()(approve)
     app.command()(switch)
 
 
@@ -44,6 +45,17 @@ def release(
     )
 
 
+def approve(
+    name: str,
+    step: Annotated[str, typer.Option(help="Which step; by default the next that needs it.")] = "",
+    reason: Reason = "",
+    actor: Actor = "",
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Consent to a step that the policy lets begin only with an approval; also ahead of its time."""
+    _say(server, name, "approve", Act(actor=actor or me(), reason=reason, step=step))
+
+
 def switch(
     service: str, version: str, reason: Reason = "", actor: Actor = "", server: Server = DEFAULT_SERVER
 ) -> None:
@@ -55,9 +67,12 @@ def switch(
 
 def _command(action: str) -> Callable[..., None]:
     def act(name: str, reason: Reason = "", actor: Actor = "", server: Server = DEFAULT_SERVER) -> None:
-        body = Act(actor=actor or me(), reason=reason)
-        shown = post(server, f"/v1/releases/{name}/{action}", body, ReleaseShown)
-        halt = f" ({shown.halt})" if shown.halt else ""
-        console.line(f"release {shown.name}: {shown.phase}{halt}, {shown.because}")
+        _say(server, name, action, Act(actor=actor or me(), reason=reason))
 
     return act
+
+
+def _say(server: str, name: str, action: str, act: Act) -> None:
+    shown = post(server, f"/v1/releases/{name}/{action}", act, ReleaseShown)
+    halt = f" ({shown.halt})" if shown.halt else ""
+    console.line(f"release {shown.name}: {shown.phase}{halt}, {shown.because}")

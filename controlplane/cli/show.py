@@ -15,7 +15,7 @@ from rich.text import Text
 
 from controlplane.cli.client import DEFAULT_SERVER, Output, Server, Watch, check_output, console, get
 from controlplane.release.ports import Record
-from controlplane.web.port import ProxyShown, ReleaseShown, ServiceShown, VerdictShown
+from controlplane.web.port import ProxyShown, ReleaseShown, ServiceShown, StepShown, VerdictShown
 
 T = TypeVar("T")
 LADDER = {"done": ("●", "green"), "current": ("◉", "bold cyan"), "todo": ("○", "dim")}
@@ -136,7 +136,7 @@ def release_view(shown: ReleaseShown) -> RenderableType:
         f"  {shown.stage}" if shown.phase == "progressing" else "",
     )
     ladder = Text("  ").join(
-        Text(f"{LADDER[step.state][0]} {step.name} {step.share}", LADDER[step.state][1])
+        Text(f"{LADDER[step.state][0]} {step.name} {step.share}{_approval(step)}", LADDER[step.state][1])
         for step in shown.steps
     )
     because = Text.assemble(("why      ", "dim"), shown.because or "-")
@@ -153,11 +153,27 @@ def release_view(shown: ReleaseShown) -> RenderableType:
     return Group(title, ladder, because, back, Text(), share, Text(), _verdicts(shown.verdicts))
 
 
+def _approval(step: StepShown) -> str:
+    if not step.approval:
+        return ""
+    return " (approval needed)" if step.approval == "needed" else f" (approved by {step.approval})"
+
+
 def _verdicts(verdicts: Sequence[VerdictShown]) -> Table:
     return _table(
         ("condition", "segment", "verdict", "why"),
         [(v.metric, v.segment, v.outcome, v.reason) for v in verdicts],
     )
+
+
+def show_table(
+    read: Callable[[], T],
+    heads: Sequence[str],
+    rows: Callable[[T], Sequence[Sequence[str]]],
+    output: str,
+) -> None:
+    """Print what was read once, as a table or as JSON."""
+    _show(read, lambda shown: _table(heads, rows(shown)), output, watch=False)
 
 
 def _join(words: Sequence[str], between: str = ", ") -> str:

@@ -6,18 +6,20 @@ Editing the policy or a segment afterwards does not reach a release that has sta
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from controlplane.policy.documents import (
     EVERYONE,
     AgainstBaseline,
+    Approve,
     Guard,
     Match,
     Model,
     OnFailure,
     WhenUnsure,
+    Window,
 )
 from controlplane.policy.fields import Duration, Name
 from controlplane.policy.values import PPM, format_share, parse_share
@@ -42,6 +44,8 @@ class PinnedStep(Model):
     match: Match | None = None
     share: Ppm
     for_: Duration = Field(default=timedelta(0), alias="for")
+    within: Duration | None = None
+    approve: Approve | None = None
 
 
 class PinnedPolicy(Model):
@@ -59,3 +63,6 @@ class PinnedPolicy(Model):
     when_unsure: WhenUnsure = WhenUnsure()
     on_failure: OnFailure = OnFailure()
     guard: Guard = Guard()
+    deadline: Duration | None = None
+    on_timeout: Literal["hold", "rollback"] = "hold"
+    windows: tuple[Window, ...] = ()

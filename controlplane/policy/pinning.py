@@ -37,6 +37,9 @@ def pin(policy: Policy, catalog: Segments) -> PinnedPolicy:
         when_unsure=policy.when_unsure,
         on_failure=policy.on_failure,
         guard=policy.guard,
+        deadline=policy.deadline,
+        on_timeout=policy.on_timeout,
+        windows=policy.windows,
     )
 
 
@@ -47,6 +50,6 @@ def _steps(steps: tuple[Step, ...], catalog: Segments) -> Iterator[PinnedStep]:
             match, segment, share = step.segment, step.name, step.share
         elif step.segment is not None:
             match, segment, share = catalog.segment(step.segment).match, step.segment, step.share
-        yield PinnedStep.model_validate(
-            {"name": step.name, "segment": segment, "match": match, "share": share, "for": step.for_}
-        )
+        own = {"name": step.name, "segment": segment, "match": match, "share": share, "for": step.for_}
+        gates = {"within": step.within, "approve": step.approve}
+        yield PinnedStep.model_validate(own | gates)

@@ -7,99 +7,25 @@ Order of the questions, each stage only after the one before it:
 3. propagate: has every live proxy acknowledged this step's resources?
 4. verify: does the split seen in Envoy's counters agree with the one that was asked for?
 5. judge: has every condition passed, for long enough, on fresh data?
+6. gates (release/gates.py): may the next step begin? Until then the conditions of this one go on guarding.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.verdict import Outcome
 from controlplane.policy.values import format_duration, format_share
+from controlplane.release import failure, gates
+from controlplane.release.failure import roll_back
+from controlplane.release.seen import Decision, Propagation, Seen
 from controlplane.release.state import Action, Phase, ReleaseState, Stage, transition
 
 NOTHING = timedelta(0)
 GRACE = 10.0  # seconds that a proxy may be away and still count; by our bootstrap it is back within 5
 NEW_STEP = frozenset({Action.START, Action.ADVANCE, Action.GUARD})
 ALONE = timedelta(minutes=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Propagation:
-    """Which proxies have what this release's service should look like now.
-
-    Attributes:
-        live: Connected proxies of the service's fleets, sorted.
-        acked: Those of them that acknowledged every resource of the service as it is wanted.
-        nacked: (proxy, what and why) of those that refused one.
-        absent: Proxies of the gate set that are not connected now: what they have is unknown.
-        at_least: Share of ``live`` that must have acknowledged, parts per million.
-        within: How long that may take before it counts as late.
-    """
-
-    live: tuple[str, ...] = ()
-    acked: tuple[str, ...] = ()
-    nacked: tuple[tuple[str, str], ...] = ()
-    absent: tuple[str, ...] = ()
-    at_least: int = 1_000_000
-    within: timedelta = timedelta(seconds=30)
-
-    @property
-    def waiting(self) -> tuple[str, ...]:
-        """Proxies that have neither acknowledged nor refused."""
-        refused = {proxy for proxy, _ in self.nacked}
-        behind = (p for p in self.live if p not in self.acked and p not in refused)
-        return (*behind, *(f"{p} (not connected)" for p in self.absent))
-
-    @property
-    def complete(self) -> bool:
-        """True if enough of the proxies have acknowledged and none has refused."""
-        members = len(self.live) + len(self.absent)
-        return bool(self.live) and not self.nacked and len(self.acked) * 1_000_000 >= members * self.at_least
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the tick saw of one release's service.
-
-    Attributes:
-        elapsed: Since the tick before, by the monotonic clock; zero after a restart.
-        propagation: See Propagation.
-        stale: Why this interval's data must not count; '' if it is fresh and complete.
-        split_problem: Where the observed split disagrees; '' if it does not.
-        split_agrees: True if enough requests were seen since the ACKs to say that it agrees.
-        split_missing: What is still too little to say so, for people.
-        verdicts: One per condition, for this step and the whole release.
-        endpoints: Addresses by version, as the documents have them now.
-        suspicion: The release's rollback e-value; 1 says nothing, 100 rolls back.
-        busy: Name of another release of this service that is in progress; '' if there is none.
-        stable: What is stable now.
-    """
-
-    elapsed: timedelta
-    propagation: Propagation
-    stale: str = ""
-    split_problem: str = ""
-    split_agrees: bool = False
-    split_missing: str = ""
-    verdicts: tuple[Verdict, ...] = ()
-    endpoints: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    suspicion: float = 1.0
-    busy: str = ""
-    stable: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to do. Without an action the release stays where it is, for the reason given.
-
-    ``code`` is short and stable while the situation is the same; ``reason`` has the numbers.
-    """
-
-    action: Action | None
-    code: str
-    reason: str
-    counts: bool = False  # this interval counts as time of judging
 
 
 SUSPICIOUS = 10.0  # e-value from which nothing advances, whatever else has passed
@@ -139,19 +65,9 @@ def decide(state: ReleaseState, seen: Seen) -> Decision:
 
 def _waiting(state: ReleaseState, seen: Seen) -> Decision:
     if state.halt:
-        return Decision(None, "paused", state.because)
-    if seen.busy:
-        return Decision(None, "busy", f"waits behind release {seen.busy!r} of the same service")
-    if seen.stable != state.from_version:
-        return Decision(
-            None,
-            "not-from",
-            f"stable is {seen.stable!r}, but the order is from {state.from_version!r}; correct the order",
-        )
-    if state.start == "manual":
-        return Decision(None, "manual", f"start: manual; `turnout advance {state.name}` starts it")
-    if not seen.endpoints.get(state.to_version):
-        return Decision(None, "no-endpoints", f"{state.to_version} has no endpoints")
+        return Decision(None, state.halt, state.because)
+    if (shut := gates.shut(state, seen)) is not None:
+        return shut
     return Decision(Action.START, "start", f"first step: {describe_step(state, 0)}")
 
 
@@ -171,9 +87,11 @@ def _rolling_back(state: ReleaseState, propagation: Propagation) -> Decision:
 def _in_progress(state: ReleaseState, seen: Seen) -> Decision:
     failed = next((v for v in seen.verdicts if v.outcome is Outcome.FAIL), None)
     if failed is not None and state.halt != "frozen":
-        return _failed(state, seen, failed)
+        return failure.failed(state, seen, failed)
     if state.halt:
         return Decision(None, state.halt, state.because)
+    if (late := _late(state, seen)) is not None:
+        return late
     match state.stage:
         case Stage.PROPAGATE:
             return _propagate(state, seen.propagation)
@@ -183,20 +101,18 @@ def _in_progress(state: ReleaseState, seen: Seen) -> Decision:
             return _judge(state, seen)
 
 
-def _failed(state: ReleaseState, seen: Seen, failed: Verdict) -> Decision:
-    if state.policy.on_failure.do == "hold":
-        return Decision(None, "failed", f"failed, on_failure: hold: {failed.reason}")
-    if state.policy.on_failure.do == "freeze":
-        return Decision(Action.FREEZE, "failed", failed.reason)
-    return _back(state, seen, f"{failed.metric}/{failed.segment}", failed.reason)
-
-
-def _back(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decision:
-    if not seen.endpoints.get(state.from_version):
-        return Decision(
-            None, "unsafe", f"ALARM: cannot roll back, {state.from_version} has no endpoints; {reason}"
-        )
-    return Decision(Action.ROLL_BACK, code, reason)
+def _late(state: ReleaseState, seen: Seen) -> Decision | None:
+    """Return what happens when a step or the release has taken longer than the policy allows."""
+    step, policy = state.current, state.policy
+    if step is not None and step.within is not None and state.stepping >= step.within:
+        what = f"step {step.name!r} did not pass within {format_duration(step.within)}"
+    elif policy.deadline is not None and state.running >= policy.deadline:
+        what = f"not promoted within {format_duration(policy.deadline)}, the deadline"
+    else:
+        return None
+    if policy.on_timeout == "rollback":
+        return roll_back(state, seen, "late", f"{what} (on_timeout: rollback)")
+    return Decision(None, "late", f"{what}; `turnout advance {state.name}` goes on")
 
 
 def _propagate(state: ReleaseState, propagation: Propagation) -> Decision:
@@ -270,6 +186,8 @@ def _judge(state: ReleaseState, seen: Seen) -> Decision:
 def _onwards(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decision:
     if not seen.endpoints.get(state.to_version):
         return Decision(None, "no-endpoints", f"ALARM: {state.to_version} has no endpoints")
+    if (shut := gates.shut(state, seen)) is not None:
+        return shut
     return Decision(next_action(state), code, reason, counts=True)
 
 
@@ -279,7 +197,7 @@ def _unsure(state: ReleaseState, seen: Seen, judged: timedelta, code: str, reaso
         return Decision(None, code, reason, counts=True)
     after = f"unsure for {_seconds(judged)} (when_unsure: {unsure.do}): {reason}"
     if unsure.do == "rollback":
-        return _back(state, seen, "unsure/everyone", after)
+        return roll_back(state, seen, "unsure/everyone", after)
     if code == "suspicious" or state.phase is Phase.GUARDING:
         return Decision(None, code, reason, counts=True)
     return _onwards(state, seen, "without-proof", f"advanced without proof; {after}")
@@ -287,7 +205,9 @@ def _unsure(state: ReleaseState, seen: Seen, judged: timedelta, code: str, reaso
 
 def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
     """Return the state after a decision; `dated` sets the dates."""
-    counted = seen.elapsed if decision.counts else NOTHING
+    counted = seen.elapsed if decision.counts and state.active else NOTHING
+    asked = seen.elapsed if decision.code in gates.ASKING else NOTHING
+    stepped = seen.elapsed if state.active and not state.halt and decision.code not in gates.SHUT else NOTHING
     stay = state.model_copy(
         update={
             "hold": "" if decision.action else decision.code,
@@ -295,6 +215,8 @@ def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
             "judged": state.judged + counted,
             "elapsed": state.elapsed + (seen.elapsed if state.active else NOTHING),
             "running": state.running + (seen.elapsed if state.active else NOTHING),
+            "stepping": state.stepping + stepped,
+            "asking": state.asking + asked,
         }
     )
     return stay if decision.action is None else act(stay, decision.action, decision.reason, seen.endpoints)
@@ -327,7 +249,9 @@ def act(
             update["halt"] = "frozen"
         case Action.RESUME:
             update["halt"] = None
-        case Action.FINISH:
+        case Action.ARM:
+            update["start"] = "auto"
+        case Action.FINISH | Action.APPROVE:
             pass
     return state.model_copy(update=update)
 
@@ -351,7 +275,8 @@ def restart_step(state: ReleaseState, reason: str, endpoints: tuple[str, ...]) -
 
 
 def _fresh_step(step: int) -> dict[str, object]:
-    return {"step": step, "stage": Stage.PROPAGATE, "judged": NOTHING, "elapsed": NOTHING}
+    clocks = dict.fromkeys(("judged", "elapsed", "stepping", "asking"), NOTHING)
+    return {"step": step, "stage": Stage.PROPAGATE} | clocks
 
 
 def next_action(state: ReleaseState) -> Action:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from controlplane.evidence.observation import Observation
 from controlplane.policy.catalog import Catalog
-from controlplane.policy.documents import Model
+from controlplane.policy.documents import Blackout, Model, Service
 from controlplane.release.state import ReleaseState
 
 Json = Mapping[str, object]
@@ -22,7 +22,7 @@ class Record(Model):
 
     Attributes:
         at: When, UTC.
-        kind: ``decision`` (the loop's), ``action`` (an operator's) or ``documents``.
+        kind: ``decision`` (the loop's), ``action`` (an operator's), ``documents`` or ``calendar``.
         release: Its name; '' for what concerns none.
         service: Its service; '' for what concerns none.
         action: What was done: an Action, ``hold``, ``switch``, ``apply``.
@@ -45,6 +45,16 @@ class Record(Model):
     number: int = 0
 
 
+class Declared(Model):
+    """A blackout that an operator declared, beside those of the fleet's document."""
+
+    id: str
+    fleet: str
+    blackout: Blackout
+    actor: str
+    at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """All that publishing and deciding start from: one consistent read of the store.
@@ -55,6 +65,7 @@ class World:
         generation: Their number; 0 before the first were accepted.
         stable: Stable version by service.
         releases: By name, ended ones included.
+        blackouts: Declared by operators, by id.
         active: By service: the release that has traffic; taken from ``releases``.
     """
 
@@ -63,6 +74,7 @@ class World:
     generation: int = 0
     stable: Mapping[str, str] = field(default_factory=dict)
     releases: Mapping[str, ReleaseState] = field(default_factory=dict)
+    blackouts: Mapping[str, Declared] = field(default_factory=dict)
     active: Mapping[str, ReleaseState] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +89,13 @@ class World:
         """Return the service's release that has traffic, or None."""
         return self.active.get(service)
 
+    def blackouts_of(self, service: str) -> tuple[Blackout, ...]:
+        """Return the blackouts of all fleets that a service is on."""
+        document = self.catalog.get("Service", service)
+        fleets = document.fleets if isinstance(document, Service) else ()
+        written = (blackout for fleet in fleets for blackout in self.catalog.fleet(fleet).blackouts)
+        return (*written, *(d.blackout for d in self.blackouts.values() if d.fleet in fleets))
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -87,6 +106,7 @@ class Change:
         stable: Services whose stable version changes.
         catalog: Newly accepted documents.
         records: To append.
+        blackouts: By id, of those that operators declare; None withdraws one.
         evidence: By release: the fold so far.
         learned: By service: what the baseline's past taught.
         cursors: By proxy: how far its counters were read; None forgets the proxy.
@@ -97,6 +117,7 @@ class Change:
     stable: Mapping[str, str] = field(default_factory=dict)
     catalog: Catalog | None = None
     records: tuple[Record, ...] = ()
+    blackouts: Mapping[str, Declared | None] = field(default_factory=dict)
     evidence: Mapping[str, Json] = field(default_factory=dict)
     learned: Mapping[str, Json] = field(default_factory=dict)
     cursors: Mapping[str, Json | None] = field(default_factory=dict)

@@ -43,12 +43,17 @@ class Action(StrEnum):
     FINISH = "finish"  # every proxy has acknowledged the rollback
     PAUSE = "pause"
     RESUME = "resume"
+    APPROVE = "approve"
+    ARM = "arm"  # what was to be started by hand starts as soon as it may
 
 
 # A missing pair cannot happen: an operator who asks for it is refused, and the loop that does it has a bug.
-# PAUSE, FREEZE and RESUME leave the phase alone; they set and clear the halt.
+# PAUSE, FREEZE and RESUME leave the phase alone; they set and clear the halt. APPROVE and ARM open a gate.
 TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.WAITING, Action.START): Phase.PROGRESSING,
+    (Phase.WAITING, Action.ARM): Phase.WAITING,
+    (Phase.WAITING, Action.APPROVE): Phase.WAITING,
+    (Phase.WAITING, Action.FREEZE): Phase.WAITING,
     (Phase.WAITING, Action.PAUSE): Phase.WAITING,
     (Phase.WAITING, Action.RESUME): Phase.WAITING,
     (Phase.WAITING, Action.ROLL_BACK): Phase.ROLLED_BACK,
@@ -57,12 +62,14 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.PROGRESSING, Action.GUARD): Phase.GUARDING,
     (Phase.PROGRESSING, Action.PROMOTE): Phase.PROMOTED,
     (Phase.PROGRESSING, Action.ROLL_BACK): Phase.ROLLING_BACK,
+    (Phase.PROGRESSING, Action.APPROVE): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.FREEZE): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.PAUSE): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.RESUME): Phase.PROGRESSING,
     (Phase.GUARDING, Action.PROCEED): Phase.GUARDING,
     (Phase.GUARDING, Action.PROMOTE): Phase.PROMOTED,
     (Phase.GUARDING, Action.ROLL_BACK): Phase.ROLLING_BACK,
+    (Phase.GUARDING, Action.APPROVE): Phase.GUARDING,
     (Phase.GUARDING, Action.FREEZE): Phase.GUARDING,
     (Phase.GUARDING, Action.PAUSE): Phase.GUARDING,
     (Phase.GUARDING, Action.RESUME): Phase.GUARDING,
@@ -72,6 +79,15 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
 ENDED = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK})
 
 Halt = Literal["paused", "frozen"]
+
+
+class Approval(Model):
+    """Somebody's consent to one step, given once."""
+
+    step: str
+    actor: str
+    reason: str = ""
+    at: datetime
 
 
 class ReleaseState(Model):
@@ -94,6 +110,9 @@ class ReleaseState(Model):
         judged: Time of judging in this step that counted: fresh data, verified split, nothing held.
         elapsed: Time in this stage, by the monotonic clock.
         running: Time since the start, by the monotonic clock.
+        stepping: Time in this step until it passed, without halts, by the monotonic clock.
+        asking: Time for which an approval has been due, by the monotonic clock.
+        approvals: Given so far, in this attempt.
         gate: Proxies that must acknowledge the present step, each with the seconds that it has been away.
         canary_endpoints: Addresses of the canary when the step began.
         revision: How often it was written; a writer must have read the newest.
@@ -116,6 +135,9 @@ class ReleaseState(Model):
     judged: timedelta = timedelta(0)
     elapsed: timedelta = timedelta(0)
     running: timedelta = timedelta(0)
+    stepping: timedelta = timedelta(0)
+    asking: timedelta = timedelta(0)
+    approvals: tuple[Approval, ...] = ()
     gate: tuple[tuple[str, float], ...] = ()
     canary_endpoints: tuple[str, ...] = ()
     created_at: datetime
@@ -149,6 +171,10 @@ class ReleaseState(Model):
     def current(self) -> PinnedStep | None:
         """The step in progress; None outside of PROGRESSING."""
         return self.policy.steps[self.step] if self.phase is Phase.PROGRESSING else None
+
+    def approved(self, step: str) -> Approval | None:
+        """Return who approved a step, or None."""
+        return next((given for given in self.approvals if given.step == step), None)
 
     @property
     def at(self) -> str:

@@ -12,13 +12,11 @@ from datetime import datetime, timedelta
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
+from controlplane.policy.documents import Blackout
 from controlplane.policy.values import PPM
 from controlplane.release import watch as watching
 from controlplane.release.decide import (
     NEW_STEP,
-    Decision,
-    Propagation,
-    Seen,
     apply,
     dated,
     decide,
@@ -26,6 +24,7 @@ from controlplane.release.decide import (
     with_gate,
 )
 from controlplane.release.ports import Record
+from controlplane.release.seen import Decision, Propagation, Seen
 from controlplane.release.state import Phase, ReleaseState, Stage
 from controlplane.release.watch import Watch
 
@@ -46,6 +45,7 @@ class Moment:
         endpoints: Addresses by version, as the documents have them now.
         busy: Name of another release of the service that is in progress; '' if there is none.
         stable: The service's stable version.
+        blackouts: Of the service's fleets.
     """
 
     at: datetime
@@ -57,6 +57,7 @@ class Moment:
     endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     busy: str = ""
     stable: str = ""
+    blackouts: tuple[Blackout, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,8 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         suspicion=watching.suspicion(verdicts),
         busy=moment.busy,
         stable=moment.stable,
+        now=moment.at,
+        blackouts=moment.blackouts,
     )
     return _decided(state, watch, seen, moment.at)
 

@@ -20,7 +20,16 @@ from typing import BinaryIO, TypeVar
 
 from controlplane.evidence.observation import Observation
 from controlplane.policy.catalog import Catalog
-from controlplane.release.ports import Change, Json, Memory, Record, StoreConflictError, StoreError, World
+from controlplane.release.ports import (
+    Change,
+    Declared,
+    Json,
+    Memory,
+    Record,
+    StoreConflictError,
+    StoreError,
+    World,
+)
 from controlplane.release.state import ReleaseState
 from controlplane.stores.packing import pack_observation, unpack_observation
 
@@ -200,6 +209,7 @@ class SqliteStore:
             generation=newest[0] if newest else 0,
             stable=dict(db.execute("SELECT name, stable FROM services").fetchall()),
             releases={release.name: release for release in releases},
+            blackouts=_read_blackouts(db),
         )
 
     def _memory(self) -> Memory:
@@ -224,6 +234,11 @@ class SqliteStore:
             generation=before.generation + (change.catalog is not None),
             stable={**before.stable, **change.stable},
             releases={**before.releases, **{state.name: state for state in releases}},
+            blackouts={
+                key: value
+                for key, value in {**before.blackouts, **change.blackouts}.items()
+                if value is not None
+            },
         )
         db = self._db
         db.execute("BEGIN IMMEDIATE")
@@ -262,6 +277,9 @@ class SqliteStore:
         if change.catalog is not None:
             row = (after.generation, datetime.now(UTC).isoformat(), change.catalog.to_json())
             db.execute("INSERT INTO documents VALUES (?, ?, ?)", row)
+        if change.blackouts:
+            body = json.dumps([d.model_dump(mode="json", by_alias=True) for d in after.blackouts.values()])
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('blackouts', ?)", (body,))
         db.executemany("INSERT OR REPLACE INTO services VALUES (?, ?)", change.stable.items())
         states = [after.releases[state.name] for state in change.releases]
         db.executemany(
@@ -316,3 +334,9 @@ class SqliteStore:
     def _observations(self, release: str) -> tuple[Observation, ...]:
         rows = self._db.execute("SELECT body FROM observations WHERE release = ? ORDER BY number", (release,))
         return tuple(unpack_observation(body) for (body,) in rows)
+
+
+def _read_blackouts(db: sqlite3.Connection) -> dict[str, Declared]:
+    row = db.execute("SELECT value FROM meta WHERE key = 'blackouts'").fetchone()
+    found = (Declared.model_validate(body) for body in (json.loads(row[0]) if row else ()))
+    return {declared.id: declared for declared in found}

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from controlplane.web.port import Act, ControlPlane, Documents, Order, RefusedError, Switch
+from controlplane.web.port import Act, ControlPlane, Declare, Documents, Order, RefusedError, Switch, Who
 
 MAX_BODY = 4 * 1024 * 1024
 Body = TypeVar("Body", bound=BaseModel)
@@ -35,6 +35,9 @@ class Api:
             Route("/v1/releases", self._order, methods=["POST"]),
             Route("/v1/releases/{name}", self._release),
             Route("/v1/releases/{name}/{action}", self._act, methods=["POST"]),
+            Route("/v1/blackouts", self._blackouts, methods=["GET"]),
+            Route("/v1/blackouts", self._declare, methods=["POST"]),
+            Route("/v1/blackouts/{id}/end", self._withdraw, methods=["POST"]),
             Route("/v1/proxies", self._proxies),
             Route("/v1/problems", self._problems),
             Route("/v1/records", self._records),
@@ -87,6 +90,15 @@ class Api:
     async def _switch(self, request: Request) -> Response:
         return _one(await self._plane.switch(request.path_params["name"], await _body(request, Switch)))
 
+    async def _blackouts(self, _: Request) -> Response:
+        return _listed(self._plane.blackouts())
+
+    async def _declare(self, request: Request) -> Response:
+        return _listed(await self._plane.declare(await _body(request, Declare)), 201)
+
+    async def _withdraw(self, request: Request) -> Response:
+        return _listed(await self._plane.withdraw(request.path_params["id"], await _body(request, Who)))
+
     async def _apply(self, request: Request) -> Response:
         applied = await self._plane.apply(await _body(request, Documents))
         return _one(applied, 422 if applied.problems and not applied.accepted else 200)
@@ -112,10 +124,9 @@ def _one(shown: BaseModel, status: int = 200) -> Response:
     return Response(shown.model_dump_json(), status, media_type="application/json")
 
 
-def _listed(shown: Sequence[BaseModel]) -> Response:
-    return Response(
-        "[" + ",".join(item.model_dump_json() for item in shown) + "]", media_type="application/json"
-    )
+def _listed(shown: Sequence[BaseModel], status: int = 200) -> Response:
+    body = "[" + ",".join(item.model_dump_json() for item in shown) + "]"
+    return Response(body, status, media_type="application/json")
 
 
 async def _refused(_: Request, error: Exception) -> Response:

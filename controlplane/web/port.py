@@ -35,6 +35,7 @@ class StepShown(Shown):
     segment: str
     share: str
     state: Literal["done", "current", "todo"]
+    approval: str = Field(default="", description="'needed', or who gave it; '' if the step needs none")
 
 
 class ProxyShare(Shown):
@@ -131,6 +132,17 @@ class ProxyShown(Shown):
     types: tuple[TypeShown, ...] = ()
 
 
+class BlackoutShown(Shown):
+    """A blackout of a fleet; ``id`` and ``actor`` are empty for a document's, ``until`` None if not now."""
+
+    id: str
+    fleet: str
+    when: str
+    because: str
+    actor: str
+    until: datetime | None
+
+
 class Order(BaseModel):
     """A release to start; the policy and the versions must be known."""
 
@@ -143,15 +155,32 @@ class Order(BaseModel):
     reason: str = ""
 
 
-class Act(BaseModel):
+class Who(BaseModel):
     """Who does something, and why."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
     actor: str = Field(min_length=1)
     reason: str = ""
 
 
-class Switch(Act):
+class Act(Who):
+    """What an operator does to a release; ``step`` is what to approve, by default the next that needs it."""
+
+    step: str = ""
+
+
+class Declare(Who):
+    """A blackout of a fleet, as a document has it; ``for`` alone begins now. ``reason`` is shown with it."""
+
+    fleet: str
+    from_: str | None = Field(default=None, alias="from")
+    to: str | None = None
+    cron: str | None = None
+    for_: str | None = Field(default=None, alias="for")
+    zone: str | None = None
+
+
+class Switch(Who):
     """Make a version stable at once."""
 
     version: str
@@ -220,7 +249,19 @@ class ControlPlane(Protocol):
         ...
 
     async def act(self, release: str, action: str, act: Act) -> ReleaseShown:
-        """Do what an operator asks: advance, promote, pause, resume, rollback."""
+        """Do what an operator asks: advance, approve, promote, pause, resume, rollback."""
+        ...
+
+    def blackouts(self) -> tuple[BlackoutShown, ...]:
+        """Return the blackouts of all fleets, those of documents first."""
+        ...
+
+    async def declare(self, declare: Declare) -> tuple[BlackoutShown, ...]:
+        """Add a blackout to a fleet."""
+        ...
+
+    async def withdraw(self, blackout: str, who: Who) -> tuple[BlackoutShown, ...]:
+        """Remove a blackout that an operator added."""
         ...
 
     async def switch(self, service: str, switch: Switch) -> ServiceShown:

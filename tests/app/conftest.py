@@ -15,7 +15,7 @@ from controlplane.app.publish import Publisher
 from controlplane.app.tick import Loop
 from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.policy.loading import load
-from controlplane.release.decide import Propagation
+from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase
 from controlplane.release.traffic import BUCKETS, splits
 from controlplane.sources.collector import Collector

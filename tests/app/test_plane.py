@@ -121,7 +121,9 @@ async def test_what_is_paused_can_be_resumed_once(going):
 
 async def test_names_that_are_not_known_are_refused_with_those_that_are(going):
     await refused(going, going.plane.act("shop-v3", "pause", ANN), 404, "'shop-v3'", "known: shop-v2")
-    await refused(going, going.plane.act("shop-v2", "halt", ANN), 404, "'halt'", "advance, pause, promote")
+    await refused(
+        going, going.plane.act("shop-v2", "halt", ANN), 404, "'halt'", "advance, approve, pause, promote"
+    )
     await refused(going, going.plane.records("shop-v3", 10), 404, "known: shop-v2")
     await refused(going, going.plane.switch("shap", Switch(actor="a", version="v1")), 404, "known: shop")
     await refused(going, going.plane.switch("shop", Switch(actor="a", version="v9")), 404, "known: v1, v2")
@@ -145,7 +147,7 @@ async def test_nobody_is_sent_to_a_version_without_endpoints(going, kit, version
 async def test_an_order_cannot_be_started_by_hand_before_its_turn(going):
     await going.plane.order(wanted(name="later"))
 
-    await refused(going, going.plane.act("later", "advance", ANN), 409, "'shop-v2'", "comes first")
+    await refused(going, going.plane.act("later", "advance", ANN), 409, "waits behind release 'shop-v2'")
     await going.plane.act("shop-v2", "promote", ANN)
     await refused(going, going.plane.act("later", "advance", ANN), 409, "stable is 'v2'", "from 'v1'")
 

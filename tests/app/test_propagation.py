@@ -7,7 +7,7 @@ import pytest
 
 from controlplane.app.propagation import Relevant, merge, propagation, refusals
 from controlplane.policy.documents import Propagate
-from controlplane.release.decide import Propagation
+from controlplane.release.seen import Propagation
 from controlplane.xds.messages import Node
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE

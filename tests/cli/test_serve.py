@@ -116,6 +116,12 @@ def test_a_walk_through_the_commands(kit, turnout, tmp_path, documents):
             time.sleep(0.1)
         assert "progressing (paused), pause by " in ok("pause", "shop-v2")
         assert "progressing, resume by bob: go on" in ok("resume", "shop-v2", "--actor", "bob", "-r", "go on")
+        assert "no step ahead waits for an approval" in no("approve", "shop-v2")
+        assert "b1  edge" in ok("blackout", "add", "edge", "--for", "2h", "-r", "audit")
+        assert "blackout (audit)" in no("advance", "shop-v2")
+        assert shown("blackout", "list")[0]["because"] == "audit"
+        assert "has from" in no("blackout", "add", "edge", "--from", "2036-12-23T18:00")
+        assert ok("blackout", "remove", "b1") == ""
         ok("advance", "shop-v2")
         assert shown("get", "release", "shop-v2")["step"] == "all"
         for view in (("get", "services"), ("get", "releases"), ("get", "release", "shop-v2")):

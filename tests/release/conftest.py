@@ -10,7 +10,7 @@ import pytest
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import Match
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
-from controlplane.release.decide import Propagation, Seen
+from controlplane.release.seen import Propagation, Seen
 from controlplane.release.state import Phase, ReleaseState, Stage
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -63,6 +63,7 @@ def seen(**over):
         "verdicts": (verdict(Outcome.PASS),),
         "endpoints": ENDPOINTS,
         "stable": "v1",
+        "now": T0,
     }
     return Seen(**(base | over))
 

@@ -101,7 +101,7 @@ async def test_health(empty, plane):
 
 
 async def test_an_empty_plane_shows_nothing(empty):
-    for path in ("services", "releases", "proxies", "problems", "records"):
+    for path in ("services", "releases", "proxies", "problems", "records", "blackouts"):
         answer = await empty.get(f"/v1/{path}")
         assert (answer.status_code, answer.json()) == (200, [])
         assert answer.headers["content-type"] == "application/json"
@@ -270,3 +270,15 @@ async def test_a_store_that_fails_is_503_and_the_rest_is_still_shown(api, plane,
     with pytest.raises(StoreError):
         await plane.loop.tick(datetime.now(UTC), 1.0)
     assert (await api.get("/v1/services")).json()[0]["name"] == "shop"
+
+
+async def test_blackouts_are_added_listed_and_ended(api):
+    added = await api.post("/v1/blackouts", json={"fleet": "edge", "for": "2h", "reason": "audit"} | ANN)
+    assert (added.status_code, added.json()[0]["id"], added.json()[0]["because"]) == (201, "b1", "audit")
+    assert (await api.get("/v1/blackouts")).json() == added.json()
+
+    await error(api.post("/v1/blackouts", json={"fleet": "edge", "for": "2 h"} | ANN), 400, "for: '2 h'")
+    await error(api.post("/v1/blackouts/b9/end", json=ANN), 404, "known: b1")
+    ended = await api.post("/v1/blackouts/b1/end", json=ANN)
+
+    assert (ended.status_code, ended.json()) == (200, [])

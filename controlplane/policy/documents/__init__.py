@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from controlplane.policy.documents.calendar import Blackout, Window
 from controlplane.policy.documents.fleet import Fleet, Listener, Nodes, Propagate
 from controlplane.policy.documents.model import ANONYMOUS, EVERYONE, RESERVED_SEGMENTS, Model, OwnName
 from controlplane.policy.documents.policy import (
     AgainstBaseline,
+    Approve,
     Condition,
     ErrorsChoice,
     Guard,
@@ -68,6 +70,8 @@ __all__ = [
     "KINDS",
     "RESERVED_SEGMENTS",
     "AgainstBaseline",
+    "Approve",
+    "Blackout",
     "Claim",
     "Cohort",
     "Condition",
@@ -106,4 +110,5 @@ __all__ = [
     "UserSource",
     "ValueMatch",
     "WhenUnsure",
+    "Window",
 ]

@@ -10,6 +10,7 @@ from pydantic import (
     model_validator,
 )
 
+from controlplane.policy.documents.calendar import Blackout
 from controlplane.policy.documents.model import Model
 from controlplane.policy.fields import (
     Duration,
@@ -57,6 +58,7 @@ class Fleet(Model):
     nodes: Nodes
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1)]
     propagate: Propagate = Propagate()
+    blackouts: tuple[Blackout, ...] = ()
 
     @property
     def grpc(self) -> bool:

@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from controlplane.policy.documents.calendar import Window
 from controlplane.policy.documents.model import Model, OwnName, only
 from controlplane.policy.documents.segment import Match
 from controlplane.policy.fields import (
@@ -38,6 +39,14 @@ SegmentChoice = Annotated[
 ]
 
 
+class Approve(Model):
+    """A person's consent before a step begins; ``expires`` is how long it may take from when it is due."""
+
+    role: Literal["operator", "releaser", "admin"] = "releaser"
+    expires: Duration | None = None
+    on_expiry: Literal["hold", "rollback", "freeze"] = "hold"
+
+
 class Step(Model):
     """One step: a share of a segment, or of everyone."""
 
@@ -46,6 +55,14 @@ class Step(Model):
     share: StepShare | None = None
     everyone: StepShare | None = None
     for_: Duration = Field(default=timedelta(0), alias="for")
+    within: Duration | None = None
+    approve: Approve | None = None
+
+    @model_validator(mode="after")
+    def _has_time(self) -> Self:
+        if self.within is not None and self.within <= self.for_:
+            raise ValueError("within is the most time for the step to pass; it must be longer than 'for'")
+        return self
 
     @model_validator(mode="after")
     def _has_one_share(self) -> Self:
@@ -136,3 +153,6 @@ class Policy(Model):
     when_unsure: WhenUnsure = WhenUnsure()
     on_failure: OnFailure = OnFailure()
     guard: Guard = Guard()
+    deadline: Duration | None = None
+    on_timeout: Literal["hold", "rollback"] = "hold"
+    windows: tuple[Window, ...] = ()

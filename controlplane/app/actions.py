@@ -1,0 +1,128 @@
+"""What an operator's action does to a release, or why it may not be. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from controlplane.policy.documents import Service
+from controlplane.release import gates
+from controlplane.release.decide import NEW_STEP, act, dated, next_action
+from controlplane.release.ports import World
+from controlplane.release.seen import Propagation, Seen
+from controlplane.release.state import Action, Approval, NotAllowedError, ReleaseState, transition
+from controlplane.release.traffic import addresses
+from controlplane.web.port import Act, RefusedError
+
+ACTIONS = {
+    "approve": Action.APPROVE,
+    "pause": Action.PAUSE,
+    "promote": Action.PROMOTE,
+    "resume": Action.RESUME,
+    "rollback": Action.ROLL_BACK,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A release after an action; ``action`` is what the record calls it."""
+
+    after: ReleaseState
+    move: Action
+    action: str
+
+
+def move(world: World, state: ReleaseState, action: str, wanted: Act, now: datetime) -> Moved:
+    """Return what becomes of a release.
+
+    Raises:
+        RefusedError: If it may not be, with the reason and what can be done.
+    """
+    if action != "advance" and action not in ACTIONS:
+        known = ", ".join(sorted({*ACTIONS, "advance"}))
+        raise RefusedError(404, f"no action is named {action!r}; known: {known}")
+    meant = next_action(state) if action == "advance" else ACTIONS[action]
+    _check_possible(state, meant)
+    if meant is Action.RESUME and not state.halt:
+        raise RefusedError(409, f"release {state.name!r} is {state.phase}, neither paused nor frozen")
+    reason = f"{action} by {wanted.actor}" + (f": {wanted.reason}" if wanted.reason else "")
+    if meant is Action.START and state.start == "manual":
+        state, meant, action, reason = _armed(world, state, reason, now)
+    _check_target(world, state, meant)
+    _check_gates(world, state, meant, now)
+    if meant is Action.APPROVE:
+        state = _approved(state, wanted, now)
+        reason = f"{state.approvals[-1].step} approved by {wanted.actor}" + (
+            f": {wanted.reason}" if wanted.reason else ""
+        )
+    after = act(state, meant, reason, endpoints(world, state))
+    return Moved(dated(after, meant, now), meant, action)
+
+
+def endpoints(world: World, state: ReleaseState) -> dict[str, tuple[str, ...]]:
+    """Return where each version of the release's service answers."""
+    document = world.catalog.get("Service", state.service)
+    return addresses(document) if isinstance(document, Service) else {}
+
+
+def _armed(
+    world: World, state: ReleaseState, reason: str, now: datetime
+) -> tuple[ReleaseState, Action, str, str]:
+    """Return how an order starts that waited for this: at once, or as soon as its gates open."""
+    auto = state.model_copy(update={"start": "auto"})
+    shut = gates.shut(auto, _seen(world, auto, now))
+    if shut is None:
+        return auto, Action.START, "advance", reason
+    return auto, Action.ARM, "arm", f"{reason}; starts by itself: {shut.reason}"
+
+
+def _approved(state: ReleaseState, wanted: Act, now: datetime) -> ReleaseState:
+    open_ = gates.approvable(state)
+    step = wanted.step or (open_[0] if open_ else "")
+    if step not in open_:
+        what = f"step {step!r} waits for no approval" if step else "no step ahead waits for an approval"
+        known = f"; those that do: {', '.join(open_)}" if open_ else ""
+        raise RefusedError(409, f"release {state.name!r} is at {state.at}: {what}{known}")
+    given = Approval(step=step, actor=wanted.actor, reason=wanted.reason, at=now)
+    return state.model_copy(update={"approvals": (*state.approvals, given)})
+
+
+def _check_possible(state: ReleaseState, meant: Action) -> None:
+    try:
+        transition(state, meant)
+    except NotAllowedError as error:
+        raise RefusedError(409, str(error)) from error
+
+
+def _check_target(world: World, state: ReleaseState, meant: Action) -> None:
+    """Refuse to send traffic to a version that has nowhere to take it."""
+    if meant in (Action.ROLL_BACK, Action.PROMOTE, *NEW_STEP):
+        target = state.from_version if meant is Action.ROLL_BACK else state.to_version
+        if not endpoints(world, state).get(target):
+            raise RefusedError(409, f"{target} of {state.service!r} has no endpoints; nothing was changed")
+
+
+def _check_gates(world: World, state: ReleaseState, meant: Action, now: datetime) -> None:
+    """Refuse to go on through a gate: an operator waits for no evidence, but for people and the calendar."""
+    if meant not in (Action.PROMOTE, *NEW_STEP):
+        return
+    if meant is Action.PROMOTE and (missing := gates.approvable(state)):
+        raise RefusedError(
+            409, f"{', '.join(missing)} of release {state.name!r} must be approved first: `turnout approve`"
+        )
+    shut = gates.shut(state, _seen(world, state, now))
+    if shut is not None:
+        raise RefusedError(409, f"release {state.name!r} may not go on: {shut.reason}")
+
+
+def _seen(world: World, state: ReleaseState, now: datetime) -> Seen:
+    busy = world.of_service(state.service)
+    return Seen(
+        now=now,
+        elapsed=timedelta(0),
+        propagation=Propagation(),
+        endpoints=endpoints(world, state),
+        busy=busy.name if busy and busy.name != state.name else "",
+        stable=world.stable.get(state.service, ""),
+        blackouts=world.blackouts_of(state.service),
+    )

@@ -1,0 +1,117 @@
+"""What must be open before a release may go on; while a gate is shut the present step goes on being judged.
+
+A gate is a pure function of the release and of what was seen; None lets the release through. A rollback
+passes no gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from controlplane.policy.calendar import blacked_out, outside
+from controlplane.policy.documents import Approve
+from controlplane.policy.values import format_duration
+from controlplane.release.failure import roll_back
+from controlplane.release.seen import Decision, Seen
+from controlplane.release.state import Action, Phase, ReleaseState
+
+_MINUTE = timedelta(minutes=1)
+Gate = Callable[[ReleaseState, Seen], Decision | None]
+
+ASKING = frozenset({"approval", "approval-expired"})
+SHUT = ASKING | {"blackout", "window"}  # codes of a release whose step has passed and that waits for a gate
+
+
+def shut(state: ReleaseState, seen: Seen) -> Decision | None:
+    """Return why the next step may not begin now, or None; the first shut gate answers."""
+    gates = (*TO_START, *TO_GO_ON) if state.phase is Phase.WAITING else TO_GO_ON
+    return next((found for gate in gates if (found := gate(state, seen)) is not None), None)
+
+
+def busy(state: ReleaseState, seen: Seen) -> Decision | None:
+    """A service has one release at a time."""
+    _ = state
+    return _closed("busy", f"waits behind release {seen.busy!r} of the same service") if seen.busy else None
+
+
+def origin(state: ReleaseState, seen: Seen) -> Decision | None:
+    """An order starts from what is stable."""
+    if seen.stable == state.from_version:
+        return None
+    why = f"stable is {seen.stable!r}, but the order is from {state.from_version!r}; correct the order"
+    return _closed("not-from", why)
+
+
+def manual(state: ReleaseState, seen: Seen) -> Decision | None:
+    """Some orders are started by hand."""
+    _ = seen
+    how = f"start: manual; `turnout advance {state.name}` starts it"
+    return _closed("manual", how) if state.start == "manual" else None
+
+
+def target(state: ReleaseState, seen: Seen) -> Decision | None:
+    """Nothing starts towards a version that answers nowhere."""
+    there = seen.endpoints.get(state.to_version)
+    return None if there else _closed("no-endpoints", f"{state.to_version} has no endpoints")
+
+
+def approval(state: ReleaseState, seen: Seen) -> Decision | None:
+    """Some steps need a person's consent."""
+    _ = seen
+    name, wanted = next_step(state)
+    if wanted is None or state.approved(name):
+        return None
+    how = f"`turnout approve {state.name} --step {name}`"
+    if wanted.expires is None:
+        return _closed("approval", f"waits for a {wanted.role} to approve {name!r}: {how}")
+    left = wanted.expires - state.asking
+    if left.total_seconds() > 0:
+        # In minutes, so that what is shown is calm.
+        said = format_duration(left - left % _MINUTE) if left > _MINUTE else format_duration(left)
+        text = f"waits for a {wanted.role} to approve {name!r}, {said} left: {how}"
+        return _closed("approval", text)
+    late = f"nobody approved {name!r} within {format_duration(wanted.expires)}"
+    match wanted.on_expiry:
+        case "hold":
+            return _closed("approval-expired", f"{late}; it still can be: {how}")
+        case "freeze":
+            return Decision(Action.FREEZE, "approval-expired", late)
+        case "rollback":
+            return roll_back(state, seen, "approval-expired", late)
+
+
+def blackout(state: ReleaseState, seen: Seen) -> Decision | None:
+    """A fleet may forbid that any step starts."""
+    why = blacked_out(seen.blackouts, seen.now)
+    return _closed("blackout", why) if why else None
+
+
+def window(state: ReleaseState, seen: Seen) -> Decision | None:
+    """A policy may allow steps at certain times only."""
+    why = outside(state.policy.windows, seen.now)
+    return _closed("window", why) if why else None
+
+
+TO_START: tuple[Gate, ...] = (busy, origin, manual, target)
+# In this order: consent may be given ahead, so that a window finds it there.
+TO_GO_ON: tuple[Gate, ...] = (approval, blackout, window)
+
+
+def next_step(state: ReleaseState) -> tuple[str, Approve | None]:
+    """Return the name of what would begin next, and the approval that it needs."""
+    step = 0 if state.phase is Phase.WAITING else state.step + 1
+    if step < state.steps:
+        return state.policy.steps[step].name, state.policy.steps[step].approve
+    return "promoted" if state.phase is Phase.GUARDING else "guard", None
+
+
+def approvable(state: ReleaseState) -> tuple[str, ...]:
+    """Return what lies ahead, needs an approval, and has none yet."""
+    first = 0 if state.phase is Phase.WAITING else state.step + 1
+    ahead = (step.name for step in state.policy.steps[first:] if step.approve is not None)
+    return tuple(name for name in ahead if not state.approved(name))
+
+
+def _closed(code: str, reason: str) -> Decision:
+    return Decision(None, code, reason, counts=True)

@@ -1,0 +1,92 @@
+"""What is seen of one release when it is decided, and what a decision is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from controlplane.evidence.verdict import Verdict
+from controlplane.policy.documents import Blackout
+from controlplane.release.state import Action
+
+
+@dataclass(frozen=True, slots=True)
+class Propagation:
+    """Which proxies have what this release's service should look like now.
+
+    Attributes:
+        live: Connected proxies of the service's fleets, sorted.
+        acked: Those of them that acknowledged every resource of the service as it is wanted.
+        nacked: (proxy, what and why) of those that refused one.
+        absent: Proxies of the gate set that are not connected now: what they have is unknown.
+        at_least: Share of ``live`` that must have acknowledged, parts per million.
+        within: How long that may take before it counts as late.
+    """
+
+    live: tuple[str, ...] = ()
+    acked: tuple[str, ...] = ()
+    nacked: tuple[tuple[str, str], ...] = ()
+    absent: tuple[str, ...] = ()
+    at_least: int = 1_000_000
+    within: timedelta = timedelta(seconds=30)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Proxies that have neither acknowledged nor refused."""
+        refused = {proxy for proxy, _ in self.nacked}
+        behind = (p for p in self.live if p not in self.acked and p not in refused)
+        return (*behind, *(f"{p} (not connected)" for p in self.absent))
+
+    @property
+    def complete(self) -> bool:
+        """True if enough of the proxies have acknowledged and none has refused."""
+        members = len(self.live) + len(self.absent)
+        return bool(self.live) and not self.nacked and len(self.acked) * 1_000_000 >= members * self.at_least
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the tick saw of one release's service.
+
+    Attributes:
+        now: When, UTC; only the calendar reads it.
+        elapsed: Since the tick before, by the monotonic clock; zero after a restart.
+        propagation: See Propagation.
+        stale: Why this interval's data must not count; '' if it is fresh and complete.
+        split_problem: Where the observed split disagrees; '' if it does not.
+        split_agrees: True if enough requests were seen since the ACKs to say that it agrees.
+        split_missing: What is still too little to say so, for people.
+        verdicts: One per condition, for this step and the whole release.
+        endpoints: Addresses by version, as the documents have them now.
+        suspicion: The release's rollback e-value; 1 says nothing, 100 rolls back.
+        busy: Name of another release of this service that is in progress; '' if there is none.
+        stable: What is stable now.
+        blackouts: Of the service's fleets.
+    """
+
+    now: datetime
+    elapsed: timedelta
+    propagation: Propagation
+    stale: str = ""
+    split_problem: str = ""
+    split_agrees: bool = False
+    split_missing: str = ""
+    verdicts: tuple[Verdict, ...] = ()
+    endpoints: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    suspicion: float = 1.0
+    busy: str = ""
+    stable: str = ""
+    blackouts: tuple[Blackout, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do. Without an action the release stays where it is, for the reason given.
+
+    ``code`` is short and stable while the situation is the same; ``reason`` has the numbers.
+    """
+
+    action: Action | None
+    code: str
+    reason: str
+    counts: bool = False  # this interval counts as time of judging
