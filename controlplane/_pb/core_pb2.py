@@ -29,7 +29,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63ontrolplane/_pb/core.proto\x12\x1cturnout.envoy.config.core.v3\x1a\x1b\x63ontrolplane/_pb/type.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1egoogle/protobuf/wrappers.proto\"H\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\nport_value\x18\x03 \x01(\rH\x00\x42\x10\n\x0eport_specifier\"[\n\x07\x41\x64\x64ress\x12\x45\n\x0esocket_address\x18\x01 \x01(\x0b\x32+.turnout.envoy.config.core.v3.SocketAddressH\x00\x42\t\n\x07\x61\x64\x64ress\"(\n\x08Locality\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04zone\x18\x02 \x01(\t\")\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xa9\x02\n\x11HeaderValueOption\x12\x39\n\x06header\x18\x01 \x01(\x0b\x32).turnout.envoy.config.core.v3.HeaderValue\x12Y\n\rappend_action\x18\x03 \x01(\x0e\x32\x42.turnout.envoy.config.core.v3.HeaderValueOption.HeaderAppendAction\x12\x18\n\x10keep_empty_value\x18\x04 \x01(\x08\"d\n\x12HeaderAppendAction\x12\x1b\n\x17\x41PPEND_IF_EXISTS_OR_ADD\x10\x00\x12\x11\n\rADD_IF_ABSENT\x10\x01\x12\x1e\n\x1aOVERWRITE_IF_EXISTS_OR_ADD\x10\x02\"\x18\n\x16\x41ggregatedConfigSource\"\x12\n\x10SelfConfigSource\"\xb0\x02\n\x0c\x43onfigSource\x12\x43\n\x03\x61\x64s\x18\x03 \x01(\x0b\x32\x34.turnout.envoy.config.core.v3.AggregatedConfigSourceH\x00\x12>\n\x04self\x18\x05 \x01(\x0b\x32..turnout.envoy.config.core.v3.SelfConfigSourceH\x00\x12\x38\n\x15initial_fetch_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x46\n\x14resource_api_version\x18\x06 \x01(\x0e\x32(.turnout.envoy.config.core.v3.ApiVersionB\x19\n\x17\x63onfig_source_specifier\"\xaf\x01\n\x08Metadata\x12S\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32:.turnout.envoy.config.core.v3.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"P\n\x14TypedExtensionConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x0ctyped_config\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\"\xfe\x01\n\x13HttpProtocolOptions\x12/\n\x0cidle_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12w\n\x1fheaders_with_underscores_action\x18\x05 \x01(\x0e\x32N.turnout.envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction\"=\n\x1cHeadersWithUnderscoresAction\x12\t\n\x05\x41LLOW\x10\x00\x12\x12\n\x0eREJECT_REQUEST\x10\x01\"l\n\x11KeepaliveSettings\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc2\x02\n\x14Http2ProtocolOptions\x12<\n\x16max_concurrent_streams\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12@\n\x1ainitial_stream_window_size\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x44\n\x1einitial_connection_window_size\x18\x04 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x15\n\rallow_connect\x18\x05 \x01(\x08\x12M\n\x14\x63onnection_keepalive\x18\x0f \x01(\x0b\x32/.turnout.envoy.config.core.v3.KeepaliveSettings\"-\n\nDataSource\x12\x12\n\x08\x66ilename\x18\x01 \x01(\tH\x00\x42\x0b\n\tspecifier\"\\\n\x0fTransportSocket\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x03 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_type\"[\n\x18RuntimeFractionalPercent\x12?\n\rdefault_value\x18\x01 \x01(\x0b\x32(.turnout.envoy.type.v3.FractionalPercent*&\n\nApiVersion\x12\x08\n\x04\x41UTO\x10\x00\x12\x06\n\x02V2\x10\x01\x12\x06\n\x02V3\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63ontrolplane/_pb/core.proto\x12\x1cturnout.envoy.config.core.v3\x1a\x1b\x63ontrolplane/_pb/type.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1egoogle/protobuf/wrappers.proto\"H\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\nport_value\x18\x03 \x01(\rH\x00\x42\x10\n\x0eport_specifier\"[\n\x07\x41\x64\x64ress\x12\x45\n\x0esocket_address\x18\x01 \x01(\x0b\x32+.turnout.envoy.config.core.v3.SocketAddressH\x00\x42\t\n\x07\x61\x64\x64ress\"(\n\x08Locality\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04zone\x18\x02 \x01(\t\")\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xa9\x02\n\x11HeaderValueOption\x12\x39\n\x06header\x18\x01 \x01(\x0b\x32).turnout.envoy.config.core.v3.HeaderValue\x12Y\n\rappend_action\x18\x03 \x01(\x0e\x32\x42.turnout.envoy.config.core.v3.HeaderValueOption.HeaderAppendAction\x12\x18\n\x10keep_empty_value\x18\x04 \x01(\x08\"d\n\x12HeaderAppendAction\x12\x1b\n\x17\x41PPEND_IF_EXISTS_OR_ADD\x10\x00\x12\x11\n\rADD_IF_ABSENT\x10\x01\x12\x1e\n\x1aOVERWRITE_IF_EXISTS_OR_ADD\x10\x02\"\x18\n\x16\x41ggregatedConfigSource\"\x12\n\x10SelfConfigSource\"\xb0\x02\n\x0c\x43onfigSource\x12\x43\n\x03\x61\x64s\x18\x03 \x01(\x0b\x32\x34.turnout.envoy.config.core.v3.AggregatedConfigSourceH\x00\x12>\n\x04self\x18\x05 \x01(\x0b\x32..turnout.envoy.config.core.v3.SelfConfigSourceH\x00\x12\x38\n\x15initial_fetch_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x46\n\x14resource_api_version\x18\x06 \x01(\x0e\x32(.turnout.envoy.config.core.v3.ApiVersionB\x19\n\x17\x63onfig_source_specifier\"\xaf\x01\n\x08Metadata\x12S\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32:.turnout.envoy.config.core.v3.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\" \n\x10WatchedDirectory\x12\x0c\n\x04path\x18\x01 \x01(\t\"P\n\x14TypedExtensionConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x0ctyped_config\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\"\xfe\x01\n\x13HttpProtocolOptions\x12/\n\x0cidle_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12w\n\x1fheaders_with_underscores_action\x18\x05 \x01(\x0e\x32N.turnout.envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction\"=\n\x1cHeadersWithUnderscoresAction\x12\t\n\x05\x41LLOW\x10\x00\x12\x12\n\x0eREJECT_REQUEST\x10\x01\"l\n\x11KeepaliveSettings\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc2\x02\n\x14Http2ProtocolOptions\x12<\n\x16max_concurrent_streams\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12@\n\x1ainitial_stream_window_size\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x44\n\x1einitial_connection_window_size\x18\x04 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x15\n\rallow_connect\x18\x05 \x01(\x08\x12M\n\x14\x63onnection_keepalive\x18\x0f \x01(\x0b\x32/.turnout.envoy.config.core.v3.KeepaliveSettings\"-\n\nDataSource\x12\x12\n\x08\x66ilename\x18\x01 \x01(\tH\x00\x42\x0b\n\tspecifier\"\\\n\x0fTransportSocket\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x03 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_type\"[\n\x18RuntimeFractionalPercent\x12?\n\rdefault_value\x18\x01 \x01(\x0b\x32(.turnout.envoy.type.v3.FractionalPercent*&\n\nApiVersion\x12\x08\n\x04\x41UTO\x10\x00\x12\x06\n\x02V2\x10\x01\x12\x06\n\x02V3\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_METADATA_FILTERMETADATAENTRY']._loaded_options = None
   _globals['_METADATA_FILTERMETADATAENTRY']._serialized_options = b'8\001'
-  _globals['_APIVERSION']._serialized_start=2302
-  _globals['_APIVERSION']._serialized_end=2340
+  _globals['_APIVERSION']._serialized_start=2336
+  _globals['_APIVERSION']._serialized_end=2374
   _globals['_SOCKETADDRESS']._serialized_start=211
   _globals['_SOCKETADDRESS']._serialized_end=283
   _globals['_ADDRESS']._serialized_start=285
@@ -62,20 +62,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METADATA']._serialized_end=1292
   _globals['_METADATA_FILTERMETADATAENTRY']._serialized_start=1214
   _globals['_METADATA_FILTERMETADATAENTRY']._serialized_end=1292
-  _globals['_TYPEDEXTENSIONCONFIG']._serialized_start=1294
-  _globals['_TYPEDEXTENSIONCONFIG']._serialized_end=1374
-  _globals['_HTTPPROTOCOLOPTIONS']._serialized_start=1377
-  _globals['_HTTPPROTOCOLOPTIONS']._serialized_end=1631
-  _globals['_HTTPPROTOCOLOPTIONS_HEADERSWITHUNDERSCORESACTION']._serialized_start=1570
-  _globals['_HTTPPROTOCOLOPTIONS_HEADERSWITHUNDERSCORESACTION']._serialized_end=1631
-  _globals['_KEEPALIVESETTINGS']._serialized_start=1633
-  _globals['_KEEPALIVESETTINGS']._serialized_end=1741
-  _globals['_HTTP2PROTOCOLOPTIONS']._serialized_start=1744
-  _globals['_HTTP2PROTOCOLOPTIONS']._serialized_end=2066
-  _globals['_DATASOURCE']._serialized_start=2068
-  _globals['_DATASOURCE']._serialized_end=2113
-  _globals['_TRANSPORTSOCKET']._serialized_start=2115
-  _globals['_TRANSPORTSOCKET']._serialized_end=2207
-  _globals['_RUNTIMEFRACTIONALPERCENT']._serialized_start=2209
-  _globals['_RUNTIMEFRACTIONALPERCENT']._serialized_end=2300
+  _globals['_WATCHEDDIRECTORY']._serialized_start=1294
+  _globals['_WATCHEDDIRECTORY']._serialized_end=1326
+  _globals['_TYPEDEXTENSIONCONFIG']._serialized_start=1328
+  _globals['_TYPEDEXTENSIONCONFIG']._serialized_end=1408
+  _globals['_HTTPPROTOCOLOPTIONS']._serialized_start=1411
+  _globals['_HTTPPROTOCOLOPTIONS']._serialized_end=1665
+  _globals['_HTTPPROTOCOLOPTIONS_HEADERSWITHUNDERSCORESACTION']._serialized_start=1604
+  _globals['_HTTPPROTOCOLOPTIONS_HEADERSWITHUNDERSCORESACTION']._serialized_end=1665
+  _globals['_KEEPALIVESETTINGS']._serialized_start=1667
+  _globals['_KEEPALIVESETTINGS']._serialized_end=1775
+  _globals['_HTTP2PROTOCOLOPTIONS']._serialized_start=1778
+  _globals['_HTTP2PROTOCOLOPTIONS']._serialized_end=2100
+  _globals['_DATASOURCE']._serialized_start=2102
+  _globals['_DATASOURCE']._serialized_end=2147
+  _globals['_TRANSPORTSOCKET']._serialized_start=2149
+  _globals['_TRANSPORTSOCKET']._serialized_end=2241
+  _globals['_RUNTIMEFRACTIONALPERCENT']._serialized_start=2243
+  _globals['_RUNTIMEFRACTIONALPERCENT']._serialized_end=2334
 # @@protoc_insertion_point(module_scope)

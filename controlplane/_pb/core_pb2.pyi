@@ -104,6 +104,12 @@ class Metadata(_message.Message):
     filter_metadata: _containers.MessageMap[str, _struct_pb2.Struct]
     def __init__(self, filter_metadata: _Optional[_Mapping[str, _struct_pb2.Struct]] = ...) -> None: ...
 
+class WatchedDirectory(_message.Message):
+    __slots__ = ("path",)
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    def __init__(self, path: _Optional[str] = ...) -> None: ...
+
 class TypedExtensionConfig(_message.Message):
     __slots__ = ("name", "typed_config")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -27,7 +27,7 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ontrolplane/_pb/listener.proto\x12 turnout.envoy.config.listener.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\"S\n\x06\x46ilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x04 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_type\"H\n\x0b\x46ilterChain\x12\x39\n\x07\x66ilters\x18\x03 \x03(\x0b\x32(.turnout.envoy.config.listener.v3.Filter\"9\n\x0b\x41piListener\x12*\n\x0c\x61pi_listener\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\"\xa4\x02\n\x08Listener\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x07\x61\x64\x64ress\x18\x02 \x01(\x0b\x32%.turnout.envoy.config.core.v3.Address\x12\x44\n\rfilter_chains\x18\x03 \x03(\x0b\x32-.turnout.envoy.config.listener.v3.FilterChain\x12G\n!per_connection_buffer_limit_bytes\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x43\n\x0c\x61pi_listener\x18\x13 \x01(\x0b\x32-.turnout.envoy.config.listener.v3.ApiListenerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ontrolplane/_pb/listener.proto\x12 turnout.envoy.config.listener.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\"S\n\x06\x46ilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x04 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_type\"\x91\x01\n\x0b\x46ilterChain\x12\x39\n\x07\x66ilters\x18\x03 \x03(\x0b\x32(.turnout.envoy.config.listener.v3.Filter\x12G\n\x10transport_socket\x18\x06 \x01(\x0b\x32-.turnout.envoy.config.core.v3.TransportSocket\"9\n\x0b\x41piListener\x12*\n\x0c\x61pi_listener\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\"\xa4\x02\n\x08Listener\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x07\x61\x64\x64ress\x18\x02 \x01(\x0b\x32%.turnout.envoy.config.core.v3.Address\x12\x44\n\rfilter_chains\x18\x03 \x03(\x0b\x32-.turnout.envoy.config.listener.v3.FilterChain\x12G\n!per_connection_buffer_limit_bytes\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x43\n\x0c\x61pi_listener\x18\x13 \x01(\x0b\x32-.turnout.envoy.config.listener.v3.ApiListenerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FILTER']._serialized_start=157
   _globals['_FILTER']._serialized_end=240
-  _globals['_FILTERCHAIN']._serialized_start=242
-  _globals['_FILTERCHAIN']._serialized_end=314
-  _globals['_APILISTENER']._serialized_start=316
-  _globals['_APILISTENER']._serialized_end=373
-  _globals['_LISTENER']._serialized_start=376
-  _globals['_LISTENER']._serialized_end=668
+  _globals['_FILTERCHAIN']._serialized_start=243
+  _globals['_FILTERCHAIN']._serialized_end=388
+  _globals['_APILISTENER']._serialized_start=390
+  _globals['_APILISTENER']._serialized_end=447
+  _globals['_LISTENER']._serialized_start=450
+  _globals['_LISTENER']._serialized_end=742
 # @@protoc_insertion_point(module_scope)

@@ -18,10 +18,12 @@ class Filter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., typed_config: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
 
 class FilterChain(_message.Message):
-    __slots__ = ("filters",)
+    __slots__ = ("filters", "transport_socket")
     FILTERS_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_SOCKET_FIELD_NUMBER: _ClassVar[int]
     filters: _containers.RepeatedCompositeFieldContainer[Filter]
-    def __init__(self, filters: _Optional[_Iterable[_Union[Filter, _Mapping]]] = ...) -> None: ...
+    transport_socket: _core_pb2.TransportSocket
+    def __init__(self, filters: _Optional[_Iterable[_Union[Filter, _Mapping]]] = ..., transport_socket: _Optional[_Union[_core_pb2.TransportSocket, _Mapping]] = ...) -> None: ...
 
 class ApiListener(_message.Message):
     __slots__ = ("api_listener",)

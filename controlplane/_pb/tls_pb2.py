@@ -26,21 +26,29 @@ from controlplane._pb import core_pb2 as controlplane_dot___pb_dot_core__pb2
 from controlplane._pb import matcher_pb2 as controlplane_dot___pb_dot_matcher__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63ontrolplane/_pb/tls.proto\x12\x31turnout.envoy.extensions.transport_sockets.tls.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1e\x63ontrolplane/_pb/matcher.proto\"\xf3\x01\n\x15SubjectAltNameMatcher\x12\x62\n\x08san_type\x18\x01 \x01(\x0e\x32P.turnout.envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType\x12=\n\x07matcher\x18\x02 \x01(\x0b\x32,.turnout.envoy.type.matcher.v3.StringMatcher\"7\n\x07SanType\x12\x18\n\x14SAN_TYPE_UNSPECIFIED\x10\x00\x12\t\n\x05\x45MAIL\x10\x01\x12\x07\n\x03\x44NS\x10\x02\"\xcd\x01\n\x1c\x43\x65rtificateValidationContext\x12<\n\ntrusted_ca\x18\x01 \x01(\x0b\x32(.turnout.envoy.config.core.v3.DataSource\x12o\n\x1dmatch_typed_subject_alt_names\x18\x0f \x03(\x0b\x32H.turnout.envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher\"\xb4\x01\n\x10\x43ommonTlsContext\x12m\n\x12validation_context\x18\x03 \x01(\x0b\x32O.turnout.envoy.extensions.transport_sockets.tls.v3.CertificateValidationContextH\x00\x12\x16\n\x0e\x61lpn_protocols\x18\x04 \x03(\tB\x19\n\x17validation_context_type\"\x82\x01\n\x12UpstreamTlsContext\x12_\n\x12\x63ommon_tls_context\x18\x01 \x01(\x0b\x32\x43.turnout.envoy.extensions.transport_sockets.tls.v3.CommonTlsContext\x12\x0b\n\x03sni\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63ontrolplane/_pb/tls.proto\x12\x31turnout.envoy.extensions.transport_sockets.tls.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1e\x63ontrolplane/_pb/matcher.proto\"\xdf\x01\n\x0eTlsCertificate\x12\x43\n\x11\x63\x65rtificate_chain\x18\x01 \x01(\x0b\x32(.turnout.envoy.config.core.v3.DataSource\x12=\n\x0bprivate_key\x18\x02 \x01(\x0b\x32(.turnout.envoy.config.core.v3.DataSource\x12I\n\x11watched_directory\x18\x07 \x01(\x0b\x32..turnout.envoy.config.core.v3.WatchedDirectory\"_\n\x0fSdsSecretConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12>\n\nsds_config\x18\x02 \x01(\x0b\x32*.turnout.envoy.config.core.v3.ConfigSource\"|\n\x06Secret\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\\\n\x0ftls_certificate\x18\x02 \x01(\x0b\x32\x41.turnout.envoy.extensions.transport_sockets.tls.v3.TlsCertificateH\x00\x42\x06\n\x04type\"\xf3\x01\n\x15SubjectAltNameMatcher\x12\x62\n\x08san_type\x18\x01 \x01(\x0e\x32P.turnout.envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType\x12=\n\x07matcher\x18\x02 \x01(\x0b\x32,.turnout.envoy.type.matcher.v3.StringMatcher\"7\n\x07SanType\x12\x18\n\x14SAN_TYPE_UNSPECIFIED\x10\x00\x12\t\n\x05\x45MAIL\x10\x01\x12\x07\n\x03\x44NS\x10\x02\"\xcd\x01\n\x1c\x43\x65rtificateValidationContext\x12<\n\ntrusted_ca\x18\x01 \x01(\x0b\x32(.turnout.envoy.config.core.v3.DataSource\x12o\n\x1dmatch_typed_subject_alt_names\x18\x0f \x03(\x0b\x32H.turnout.envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher\"\xa4\x02\n\x10\x43ommonTlsContext\x12m\n\x12validation_context\x18\x03 \x01(\x0b\x32O.turnout.envoy.extensions.transport_sockets.tls.v3.CertificateValidationContextH\x00\x12\x16\n\x0e\x61lpn_protocols\x18\x04 \x03(\t\x12n\n\"tls_certificate_sds_secret_configs\x18\x06 \x03(\x0b\x32\x42.turnout.envoy.extensions.transport_sockets.tls.v3.SdsSecretConfigB\x19\n\x17validation_context_type\"\x82\x01\n\x12UpstreamTlsContext\x12_\n\x12\x63ommon_tls_context\x18\x01 \x01(\x0b\x32\x43.turnout.envoy.extensions.transport_sockets.tls.v3.CommonTlsContext\x12\x0b\n\x03sni\x18\x02 \x01(\t\"w\n\x14\x44ownstreamTlsContext\x12_\n\x12\x63ommon_tls_context\x18\x01 \x01(\x0b\x32\x43.turnout.envoy.extensions.transport_sockets.tls.v3.CommonTlsContextb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'controlplane._pb.tls_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBJECTALTNAMEMATCHER']._serialized_start=143
-  _globals['_SUBJECTALTNAMEMATCHER']._serialized_end=386
-  _globals['_SUBJECTALTNAMEMATCHER_SANTYPE']._serialized_start=331
-  _globals['_SUBJECTALTNAMEMATCHER_SANTYPE']._serialized_end=386
-  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_start=389
-  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_end=594
-  _globals['_COMMONTLSCONTEXT']._serialized_start=597
-  _globals['_COMMONTLSCONTEXT']._serialized_end=777
-  _globals['_UPSTREAMTLSCONTEXT']._serialized_start=780
-  _globals['_UPSTREAMTLSCONTEXT']._serialized_end=910
+  _globals['_TLSCERTIFICATE']._serialized_start=143
+  _globals['_TLSCERTIFICATE']._serialized_end=366
+  _globals['_SDSSECRETCONFIG']._serialized_start=368
+  _globals['_SDSSECRETCONFIG']._serialized_end=463
+  _globals['_SECRET']._serialized_start=465
+  _globals['_SECRET']._serialized_end=589
+  _globals['_SUBJECTALTNAMEMATCHER']._serialized_start=592
+  _globals['_SUBJECTALTNAMEMATCHER']._serialized_end=835
+  _globals['_SUBJECTALTNAMEMATCHER_SANTYPE']._serialized_start=780
+  _globals['_SUBJECTALTNAMEMATCHER_SANTYPE']._serialized_end=835
+  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_start=838
+  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_end=1043
+  _globals['_COMMONTLSCONTEXT']._serialized_start=1046
+  _globals['_COMMONTLSCONTEXT']._serialized_end=1338
+  _globals['_UPSTREAMTLSCONTEXT']._serialized_start=1341
+  _globals['_UPSTREAMTLSCONTEXT']._serialized_end=1471
+  _globals['_DOWNSTREAMTLSCONTEXT']._serialized_start=1473
+  _globals['_DOWNSTREAMTLSCONTEXT']._serialized_end=1592
 # @@protoc_insertion_point(module_scope)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from datetime import datetime
 
+from controlplane.policy.capabilities import Kind
 from controlplane.policy.catalog import Catalog, references
 from controlplane.policy.documents import Key, Release, Service
-from controlplane.policy.grpc_clients import grpc_fleets, unfit
+from controlplane.policy.fitness import places, unfit
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.pinning import pin
 from controlplane.release.ports import Change, Record, World
@@ -77,28 +78,33 @@ def in_use(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
 
 
 def fitting(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
-    """Return the catalog without changes that bring a release to gRPC clients, whom its policy does not fit.
+    """Return the catalog without changes that bring a release to listeners whom its policy does not fit.
 
     A release that has ended does not matter. What was so before is not undone: it holds, and says so.
     """
     undone: dict[Key, str] = {}
     for state in sorted(world.releases.values(), key=lambda state: state.name):
         service = catalog.get("Service", state.service)
-        policy = _policy(state, catalog)
-        if state.ended or not isinstance(service, Service) or (why := unfit(policy)) is None:
+        if state.ended or not isinstance(service, Service):
             continue
         before = world.catalog.get("Service", state.service)
-        had = grpc_fleets(before, world.catalog.get) if isinstance(before, Service) else ()
-        for _, fleet in grpc_fleets(service, catalog.get):
-            if fleet in (name for _, name in had):
+        had = _listening(before, world.catalog) if isinstance(before, Service) else set()
+        policy = _policy(state, catalog)
+        for fleet, kind in sorted(_listening(service, catalog) - had):
+            if (why := unfit(policy, kind)) is None:
                 continue
             joins = not isinstance(before, Service) or fleet not in before.fleets
             key: Key = ("Service", service.name) if joins else ("Fleet", fleet)
             what = f"fleets: {service.name!r} cannot join" if joins else "listeners: this cannot become"
-            text = f"{catalog.entries[key].place}: {what} grpc fleet {fleet!r} under release {state.name!r}"
-            text += f" ({state.phase}): policy {policy.name!r} does not fit gRPC clients: {why}"
+            text = f"{catalog.entries[key].place}: {what} {kind} fleet {fleet!r} under release {state.name!r}"
+            text += f" ({state.phase}): policy {policy.name!r} does not fit: {why}"
             undone.setdefault(key, text)
     return _restored(world.catalog, catalog, undone.keys()), tuple(undone.values())
+
+
+def _listening(service: Service, catalog: Catalog) -> set[tuple[str, Kind]]:
+    """Return the fleets of a service and the kinds of listeners that they have."""
+    return {(fleet.name, kind) for _, fleet, kind in places(service, catalog.get)}
 
 
 def _policy(state: ReleaseState, catalog: Catalog) -> PinnedPolicy:

@@ -16,7 +16,7 @@ from controlplane.app.publish import Publisher
 from controlplane.app.showing import show_proxy, show_release, show_service
 from controlplane.app.tick import Loop, Reading
 from controlplane.policy.documents import Release, Service
-from controlplane.policy.grpc_clients import grpc_fleets, unfit
+from controlplane.policy.fitness import places, unfit
 from controlplane.policy.loading import Files, load
 from controlplane.release import watch as watching
 from controlplane.release.decide import NEW_STEP, act, dated
@@ -159,8 +159,10 @@ class Plane:
                 raise RefusedError(400, wrong) from error
             revision = known_state.revision if known_state else 0
             state = order(world.catalog, document, self._clock(), revision=revision)
-            if grpc_fleets(service, world.catalog.get) and (why := unfit(state.policy)):
-                raise RefusedError(409, f"policy {wanted.policy!r} does not fit gRPC clients: {why}")
+            for _, fleet, kind in places(service, world.catalog.get):
+                if why := unfit(state.policy, kind):
+                    where = f"{kind} fleet {fleet.name!r}"
+                    raise RefusedError(409, f"policy {wanted.policy!r} does not fit {where}: {why}")
             reason = wanted.reason or f"{stable} -> {wanted.to}, policy {wanted.policy}"
             await self._commit(
                 Change(releases=(state,), records=(self._record(state, "order", wanted.actor, reason),))

@@ -9,7 +9,7 @@ from datetime import timedelta
 from controlplane.policy.documents import Propagate
 from controlplane.release.seen import Propagation
 from controlplane.xds.snapshot import Resource, Snapshot
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE, SECRET
 from controlplane.xds.view import StreamView
 
 CONFIGURED = (CLUSTER, ROUTE, LISTENER)  # a proxy that asks for none of these is not ours to wait for
@@ -33,7 +33,7 @@ class Relevant:
         """
         refs = [(type_url, name) for name in clusters for type_url in (CLUSTER, ENDPOINT)]
         refs += [(type_url, route) for type_url in (ROUTE, SCOPED_ROUTE)]
-        refs += [(LISTENER, name) for name in snapshot.of(LISTENER)]
+        refs += [(type_url, name) for type_url in (SECRET, LISTENER) for name in snapshot.of(type_url)]
         found = ((type_url, snapshot.of(type_url).get(name)) for type_url, name in refs)
         return cls(tuple((type_url, resource) for type_url, resource in found if resource is not None))
 

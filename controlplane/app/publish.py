@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import structlog
 
+from controlplane.app.membership import Member, member
 from controlplane.app.propagation import Relevant, merge, propagation, refusals
 from controlplane.app.treatment import Treatment
+from controlplane.policy.capabilities import LIMITS
 from controlplane.policy.documents import Fleet, Service
-from controlplane.policy.grpc_clients import unfit
+from controlplane.policy.fitness import unfit
 from controlplane.release.ports import Store, World
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase
@@ -93,6 +94,7 @@ class Publisher:
         if not isinstance(document, Service):
             return Propagation()
         views = self.server.views()
+        held = [(view.node.id, self.member(view)) for view in views if view.node and view.group is None]
         parts = []
         for name in document.fleets:
             if service in self.problems:
@@ -107,7 +109,14 @@ class Publisher:
                 continue
             fleet = world.catalog.fleet(name)
             parts.append(propagation(mine, _relevant(rendering, fleet, service), fleet.propagate))
+            # It may go on serving what it once was given, so it is waited for like one that refuses.
+            unserved = tuple((proxy, place.problem) for proxy, place in held if name in place.fleets)
+            parts.append(Propagation(nacked=unserved, at_least=fleet.propagate.at_least))
         return merge(parts)
+
+    def member(self, view: StreamView) -> Member:
+        """Return where the node of a stream belongs."""
+        return member(view.node or Node("?"), self._fleets)
 
     def refused(self, view: StreamView) -> tuple[str, ...]:
         """Return all that a proxy refuses now, with its words."""
@@ -118,7 +127,7 @@ class Publisher:
         return _rendered(world, fleet, wanted, self._renderings.get(fleet.name))
 
     def _group_of(self, node: Node) -> str | None:
-        return next((fleet.name for fleet in self._fleets if belongs(node, fleet)), None)
+        return member(node, self._fleets).group
 
 
 def _rendered(
@@ -127,7 +136,7 @@ def _rendered(
     """Render a fleet; services that cannot be are left as they were, and named with the reason."""
     wanted = tuple(traffics.values())
     compiler = render_calls if fleet.grpc else render
-    problems = _unfit(world, wanted) if fleet.grpc else {}
+    problems = _unfit(world, traffics, fleet)
     try:
         if not problems:
             return compiler(fleet, wanted, world.revision, last), {}
@@ -155,17 +164,12 @@ def _relevant(rendering: Rendering, fleet: Fleet, service: str) -> Relevant:
     return Relevant.of(rendering.snapshot, clusters, rendering.home.get(service, ""))
 
 
-def _unfit(world: World, wanted: Sequence[ServiceTraffic]) -> dict[str, str]:
-    """Return services whose release moves shares by a policy that does not fit gRPC clients, and why not."""
+def _unfit(world: World, wanted: Mapping[str, ServiceTraffic], fleet: Fleet) -> dict[str, str]:
+    """Return services whose release moves shares by a policy that does not fit the fleet, and why not."""
     found = {}
-    for each in wanted:
-        state = world.of_service(each.service.name)
-        if state and state.phase in (Phase.PROGRESSING, Phase.GUARDING) and (why := unfit(state.policy)):
-            found[each.service.name] = f"policy {state.policy.name!r} does not fit gRPC clients: {why}"
+    for name, state in world.active.items() if any(LIMITS[kind] for kind in fleet.kinds) else ():
+        if name in wanted and state.phase in (Phase.PROGRESSING, Phase.GUARDING):
+            for kind in fleet.kinds:
+                if why := unfit(state.policy, kind):
+                    found[name] = f"policy {state.policy.name!r} does not fit {kind} fleets: {why}"
     return found
-
-
-def belongs(node: Node, fleet: Fleet) -> bool:
-    """Return whether a node is one of the fleet's: every condition that is given holds."""
-    by_id = fleet.nodes.id is None or fnmatch.fnmatchcase(node.id, fleet.nodes.id)
-    return by_id and fleet.nodes.cluster in (None, node.cluster)

@@ -160,7 +160,7 @@ def show_proxy(
         state = "nacked"
     elif waiting or not view.types:
         state = "waiting"
-    problems = refused if view.group else ("belongs to no fleet: nodes of no Fleet document match it",)
+    problems = refused if view.group else (publisher.member(view).problem,)
     return ProxyShown(
         id=node.id,
         fleet=view.group or "-",

@@ -12,6 +12,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from controlplane.policy import settings
+from controlplane.policy.capabilities import KINDS, Feature, refusal
 from controlplane.policy.documents import (
     Condition,
     Fleet,
@@ -72,14 +73,16 @@ def _field(items: list[Value], key: str) -> Iterator[tuple[int, str | None]]:
 
 def _fleet(raw: Raw) -> Iterator[Finding]:
     if raw.get("nodes") == {}:
-        yield Finding(("nodes",), 'is empty; id or cluster is needed, `id: "*"` for every proxy')
+        yield Finding(
+            ("nodes",), 'is empty; id, cluster, locality or metadata is needed, `id: "*"` for every proxy'
+        )
     listeners = _items(raw.get("listeners"))
     for key in ("name", "address"):
         yield from _twice(((("listeners", i, key), v) for i, v in _field(listeners, key)), key)
-    alone = next((i for i, kind in _field(listeners, "kind") if kind == "grpc"), None)
-    if alone is not None and len(listeners) > 1:
-        text = "is grpc, and there are other listeners; gRPC clients are a fleet of their own"
-        yield Finding(("listeners", alone, "kind"), text)
+    for index, kind in _field(listeners, "kind") if len(listeners) > 1 else ():
+        if known := next((k for k in KINDS if k == kind and refusal(k, Feature.SHARED)), None):
+            text = f"is {known}, and there are other listeners; {refusal(known, Feature.SHARED)}"
+            yield Finding(("listeners", index, "kind"), text)
 
 
 def _service(raw: Raw) -> Iterator[Finding]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
+from controlplane.policy.nodes import parse_metadata
 from controlplane.policy.patterns import MAX_PATTERN, check_cookie_pattern, check_pattern
 from controlplane.policy.values import (
     DURATION_PATTERN,
@@ -74,6 +75,7 @@ Share = Annotated[
 ]
 StepShare = Annotated[Share, AfterValidator(_above_zero)]
 HoldBack = Annotated[Share, AfterValidator(_below_all)]
+NodeMetadata = Annotated[dict[str, Any], BeforeValidator(parse_metadata)]
 Address = Annotated[str, BeforeValidator(parse_address)]
 IpAddress = Annotated[str, BeforeValidator(parse_ip_address)]
 Host = Annotated[str, BeforeValidator(parse_host)]

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from controlplane.policy import settings
 from controlplane.policy.catalog import Catalog, Entry, references
 from controlplane.policy.documents import Document, Fleet, Key, Match, Policy, Release, Segment, Service
-from controlplane.policy.grpc_clients import findings as grpc_findings
-from controlplane.policy.grpc_clients import grpc_fleets
-from controlplane.policy.grpc_clients import warnings as grpc_warnings
+from controlplane.policy.fitness import findings as misfits
+from controlplane.policy.fitness import warnings as misfit_warnings
+from controlplane.policy.nodes import overlap
 from controlplane.policy.problems import Finding, Path, Problem, meant, written
 from controlplane.policy.segments import headers
 from controlplane.policy.validation import Checked, validate
@@ -163,11 +163,11 @@ class _Intake:
                     text = f"{kind} {name!r} cannot be read; {current[named].file} has a mistake"
                 yield key, Finding(reference.path, text)
             yield from ((key, finding) for finding in _version_findings(entry.document, current))
-            yield from ((key, finding) for finding in grpc_findings(entry.document, find))
+            yield from ((key, finding) for finding in misfits(entry.document, find))
 
     def _clashes(self) -> Iterator[tuple[Key, Finding]]:
         """Yield fresh documents that take what another has: a claim of a service, the nodes of a fleet."""
-        owners: dict[tuple[str, ...], list[tuple[Key, Path]]] = defaultdict(list)
+        owners: dict[tuple[str, str, str], list[tuple[Key, Path]]] = defaultdict(list)
         current = self._current()
         for key, entry in current.items():
             for claim, path in _claims(entry.document):
@@ -178,6 +178,19 @@ class _Intake:
                 if other and key in self.fresh:
                     whose = f"{other[0]} {other[1]!r} too, at {current[other].place}"
                     yield key, Finding(path, f"{_claim_text(claim)} {whose}")
+        yield from self._overlaps(current)
+
+    def _overlaps(self, current: Mapping[Key, Entry]) -> Iterator[tuple[Key, Finding]]:
+        """Yield fresh fleets with a node that belongs to another one too."""
+        fleets = [
+            (key, entry.document) for key, entry in current.items() if isinstance(entry.document, Fleet)
+        ]
+        for key, fleet in fleets:
+            for other, rival in fleets if key in self.fresh else ():
+                if other != key and overlap(fleet.nodes, rival.nodes):
+                    text = f"Fleet {rival.name!r} has such nodes too, at {current[other].place}"
+                    yield key, Finding(("nodes",), f"{text}; a node belongs to one fleet")
+                    break
 
 
 def _unknown(kind: str, name: str, current: Mapping[Key, Entry]) -> str:
@@ -197,18 +210,14 @@ def _version_findings(document: Document, current: Mapping[Key, Entry]) -> Itera
             yield Finding((field,), f"{version!r} is not a version of {document.service!r}; known: {known}")
 
 
-def _claims(document: Document) -> Iterator[tuple[tuple[str, ...], Path]]:
+def _claims(document: Document) -> Iterator[tuple[tuple[str, str, str], Path]]:
     if isinstance(document, Service):
         for fleet in document.fleets:
             for index, claim in enumerate(document.routes):
                 yield (fleet, claim.host, claim.path), ("routes", index)
-    elif isinstance(document, Fleet):
-        yield (document.nodes.id or "", document.nodes.cluster or ""), ("nodes",)
 
 
-def _claim_text(claim: tuple[str, ...]) -> str:
-    if len(claim) == 2:
-        return "the same nodes belong to"
+def _claim_text(claim: tuple[str, str, str]) -> str:
     fleet, host, path = claim
     return f"{host}{path} on fleet {fleet!r} is claimed by"
 
@@ -216,9 +225,9 @@ def _claim_text(claim: tuple[str, ...]) -> str:
 def _warnings(document: Document, catalog: Catalog) -> Iterator[Finding]:
     match document:
         case Service():
-            if len(grpc_fleets(document, catalog.get)) < len(document.fleets):
+            if any(not catalog.fleet(name).grpc for name in document.fleets):
                 yield from _identity_warnings(document, catalog)
-            yield from grpc_warnings(document, catalog.get)
+            yield from misfit_warnings(document, catalog.get)
             yield from settings.warnings(document, catalog.anonymous(document))
         case Segment():
             yield from _header_warnings(("match",), document.match, catalog)
@@ -226,8 +235,17 @@ def _warnings(document: Document, catalog: Catalog) -> Iterator[Finding]:
             for index, step in enumerate(document.steps):
                 if isinstance(step.segment, Match):
                     yield from _header_warnings(("steps", index, "segment"), step.segment, catalog)
-        case Fleet() | Release():
+        case Fleet():
+            yield from _overlap_warnings(document, catalog)
+        case Release():
             return
+
+
+def _overlap_warnings(fleet: Fleet, catalog: Catalog) -> Iterator[Finding]:
+    for other in catalog.fleets():
+        if other.name != fleet.name and overlap(fleet.nodes, other.nodes) is None:
+            text = f"a node that {other.name!r} has too would be refused; give both the same fields"
+            yield Finding(("nodes",), text, "warning")
 
 
 def _identity_warnings(service: Service, catalog: Catalog) -> Iterator[Finding]:

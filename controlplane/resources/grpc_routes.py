@@ -18,7 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from controlplane._pb.route_pb2 import HeaderMatcher, Route, RouteAction, RouteMatch, WeightedCluster
-from controlplane.policy.grpc_clients import unmatchable
+from controlplane.policy.fitness import unmatchable
 from controlplane.release.traffic import BUCKETS, ServiceTraffic, Split
 from controlplane.resources.conditions import Conjunction, alternatives
 from controlplane.resources.names import segment_cluster_name
@@ -60,8 +60,8 @@ def shares(traffic: ServiceTraffic, split: Split) -> tuple[tuple[str, int], ...]
 
 def _conditions(traffic: ServiceTraffic, split: Split) -> Iterator[Conjunction]:
     where = f"service {traffic.service.name!r}, segment {split.segment!r}"
-    if split.match is not None and (part := unmatchable(split.match)):
-        raise ValueError(f"{where}: it chooses by {part}, which gRPC clients do not match")
+    if split.match is not None and (part := unmatchable(split.match, "grpc")):
+        raise ValueError(f"{where}: it chooses by {part}")
     try:
         found = alternatives(split.match)
     except ValueError as error:

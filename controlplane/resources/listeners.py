@@ -9,11 +9,14 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from controlplane._pb.accesslog_pb2 import AccessLog
 from controlplane._pb.core_pb2 import (
+    DataSource,
     HeaderValue,
     HeaderValueOption,
     Http2ProtocolOptions,
     HttpProtocolOptions,
+    TransportSocket,
     TypedExtensionConfig,
+    WatchedDirectory,
 )
 from controlplane._pb.earlymutation_pb2 import HeaderMutation as EarlyHeaderMutation
 from controlplane._pb.hcm_pb2 import HttpConnectionManager, HttpFilter, ScopedRds, ScopedRoutes
@@ -22,7 +25,14 @@ from controlplane._pb.listener_pb2 import Listener as ListenerMessage
 from controlplane._pb.matcher_pb2 import StringMatcher
 from controlplane._pb.mutation_pb2 import HeaderMutation
 from controlplane._pb.router_pb2 import Router
-from controlplane.policy.documents import Listener
+from controlplane._pb.tls_pb2 import (
+    CommonTlsContext,
+    DownstreamTlsContext,
+    SdsSecretConfig,
+    Secret,
+    TlsCertificate,
+)
+from controlplane.policy.documents import Listener, Tls
 from controlplane.resources.clusters import ADS, BUFFER_BYTES, socket
 from controlplane.resources.names import FRESH_USER_HEADER, OWN_HEADERS, SCOPE_HEADER
 from controlplane.resources.readable import packed
@@ -68,12 +78,40 @@ def listener(document: Listener, scopes: Sequence[str]) -> ListenerMessage:
         ],
     )
     filters = [Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))]
+    chain = FilterChain(filters=filters)
+    if document.tls is not None:
+        chain.transport_socket.CopyFrom(_transport_socket(document.name))
     return ListenerMessage(
         name=document.name,
         address=socket(document.address),
-        filter_chains=[FilterChain(filters=filters)],
+        filter_chains=[chain],
         per_connection_buffer_limit_bytes=UInt32Value(value=BUFFER_BYTES),
     )
+
+
+def secret(name: str, tls: Tls) -> Secret:
+    """Return what a listener of this name proves itself with.
+
+    The files lie on the proxy. Envoy watches the folder of the certificate, and reads both files again when a
+    file is moved into it. Seen: only a certificate that came as a secret is watched.
+    """
+    return Secret(
+        name=name,
+        tls_certificate=TlsCertificate(
+            certificate_chain=DataSource(filename=tls.certificate),
+            private_key=DataSource(filename=tls.key),
+            watched_directory=WatchedDirectory(path=tls.certificate.rpartition("/")[0] or "/"),
+        ),
+    )
+
+
+def _transport_socket(secret_name: str) -> TransportSocket:
+    common = CommonTlsContext(
+        alpn_protocols=["h2", "http/1.1"],
+        tls_certificate_sds_secret_configs=[SdsSecretConfig(name=secret_name, sds_config=ADS)],
+    )
+    context = DownstreamTlsContext(common_tls_context=common)
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
 
 
 def _scoped_routes() -> ScopedRoutes:

@@ -18,7 +18,7 @@ from controlplane._pb.listener_pb2 import Listener
 from controlplane._pb.route_pb2 import RouteConfiguration, ScopedRouteConfiguration
 from controlplane._pb.router_pb2 import Router
 from controlplane._pb.statslog_pb2 import Config
-from controlplane._pb.tls_pb2 import UpstreamTlsContext
+from controlplane._pb.tls_pb2 import DownstreamTlsContext, Secret, UpstreamTlsContext
 from controlplane._pb.upstream_pb2 import HttpProtocolOptions
 
 OURS = "turnout."  # what our proto packages have before Envoy's names
@@ -29,6 +29,7 @@ _KNOWN: Final[Mapping[str, type[Message]]] = {
         Cluster,
         ClusterLoadAssignment,
         Config,
+        DownstreamTlsContext,
         HeaderMutation,
         HttpConnectionManager,
         HttpProtocolOptions,
@@ -36,6 +37,7 @@ _KNOWN: Final[Mapping[str, type[Message]]] = {
         RouteConfiguration,
         Router,
         ScopedRouteConfiguration,
+        Secret,
         UpstreamTlsContext,
     )
 }

@@ -13,12 +13,20 @@ from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.clusters import cluster, placed
 from controlplane.resources.handling import handle
 from controlplane.resources.hosts import groups, scope_values
-from controlplane.resources.listeners import listener
+from controlplane.resources.listeners import listener, secret
 from controlplane.resources.names import SCOPE_HEADER, cluster_name
 from controlplane.resources.routes import service_routes
 from controlplane.resources.statistics import check_series, series
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
+from controlplane.xds.type_urls import (
+    CLUSTER,
+    ENDPOINT,
+    LISTENER,
+    PUSH_ORDER,
+    ROUTE,
+    SCOPED_ROUTE,
+    SECRET,
+)
 from controlplane.xds.version import Version
 
 Table = Mapping[str, Resource]
@@ -81,7 +89,7 @@ def render(
         grouped = groups({n: _hosts(t) for n, t in by_name.items()})
         home = {member: name for name, members in grouped.items() for member in members}
         resources |= _routes(make, grouped, by_name, set(changed), old)
-        resources[LISTENER] = _listeners(make, fleet, grouped, by_name)
+        resources |= _listeners(make, fleet, grouped, by_name)
     return Rendering(Snapshot(revision, resources, PUSH_ORDER), fleet, by_name, grouped, home, count)
 
 
@@ -201,7 +209,7 @@ def _rerouted(
     routes = dict(old.snapshot.of(ROUTE))
     for name in {old.home[service] for service in changed}:
         routes[name] = _route(make, name, [services[member] for member in old.groups[name]])
-    kept = {type_url: old.snapshot.of(type_url) for type_url in (SCOPED_ROUTE, LISTENER)}
+    kept = {type_url: old.snapshot.of(type_url) for type_url in (SCOPED_ROUTE, SECRET, LISTENER)}
     return {**kept, ROUTE: same(routes, old, ROUTE)}
 
 
@@ -261,7 +269,7 @@ def _listeners(
     fleet: Fleet,
     grouped: Mapping[str, tuple[str, ...]],
     services: Mapping[str, ServiceTraffic],
-) -> Table:
+) -> dict[str, Table]:
     scopes = {
         host: name
         for name, members in grouped.items()
@@ -272,6 +280,13 @@ def _listeners(
     # New hosts come with their routes, and old routes stay until no listener leads to them.
     needs = frozenset((type_url, name) for name in grouped for type_url in (SCOPED_ROUTE, ROUTE))
     return {
-        document.name: make(LISTENER, document.name, listener(document, values), needs)
-        for document in fleet.listeners
+        SECRET: {
+            document.name: make(SECRET, document.name, secret(document.name, document.tls))
+            for document in fleet.listeners
+            if document.tls is not None
+        },
+        LISTENER: {
+            document.name: make(LISTENER, document.name, listener(document, values), needs)
+            for document in fleet.listeners
+        },
     }

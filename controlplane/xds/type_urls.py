@@ -11,9 +11,10 @@ ENDPOINT: Final = _PREFIX + "endpoint.v3.ClusterLoadAssignment"
 SCOPED_ROUTE: Final = _PREFIX + "route.v3.ScopedRouteConfiguration"
 ROUTE: Final = _PREFIX + "route.v3.RouteConfiguration"
 LISTENER: Final = _PREFIX + "listener.v3.Listener"
+SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
 
 # Make before break: what is referred to goes before what refers to it.
-PUSH_ORDER: Final = (CLUSTER, ENDPOINT, SCOPED_ROUTE, ROUTE, LISTENER)
+PUSH_ORDER: Final = (CLUSTER, ENDPOINT, SCOPED_ROUTE, ROUTE, SECRET, LISTENER)
 
 # State-of-the-world clients take absence from a response of these types for deletion.
 # Source: xDS protocol, "Grouping Resources into Responses"; seen for scoped routes in Envoy 1.40.

@@ -6,30 +6,8 @@ from dataclasses import replace
 import pytest
 
 from controlplane.app import publish
-from controlplane.app.publish import belongs
-from controlplane.policy.documents import Fleet
 from controlplane.web.port import Act, Documents, Order, Switch
-from controlplane.xds.messages import Node
 from controlplane.xds.type_urls import CLUSTER, ROUTE
-
-
-@pytest.mark.parametrize(
-    ("nodes", "node", "mine"),
-    [
-        ({"cluster": "edge"}, Node("a", "edge"), True),
-        ({"cluster": "edge"}, Node("a", "edge2"), False),
-        ({"id": "edge-*"}, Node("edge-1", "x"), True),
-        ({"id": "edge-*"}, Node("Edge-1", "x"), False),
-        ({"id": "edge-?"}, Node("edge-10", "x"), False),
-        ({"id": "edge-*", "cluster": "x"}, Node("edge-1", "y"), False),
-        ({"id": "*"}, Node("", ""), True),
-    ],
-)
-def test_a_node_belongs_to_a_fleet_when_every_condition_holds(nodes, node, mine):
-    listeners = [{"name": "http", "address": "0.0.0.0:80"}]
-    fleet = Fleet.model_validate({"kind": "Fleet", "name": "f", "nodes": nodes, "listeners": listeners})
-
-    assert belongs(node, fleet) is mine
 
 
 def names(site, type_url, fleet="edge"):

@@ -189,11 +189,15 @@ class Site:
 
     async def start(self, **bootstraps):
         """Start an Envoy for each bootstrap, by node id with _ for -; return when they take requests."""
+        await asyncio.gather(*(envoy.ready() for envoy in await self.launch(**bootstraps)))
+
+    async def launch(self, **bootstraps):
+        """Start an Envoy for each bootstrap, as `start` does, and do not wait for it."""
         new = {name.replace("_", "-"): text for name, text in bootstraps.items()}
         for node, text in new.items():
             self.envoys[node] = Envoy(find_envoy(), node, text, self.folder)
         await asyncio.gather(*(self.envoys[node].start() for node in new))
-        await asyncio.gather(*(self.envoys[node].ready() for node in new))
+        return [self.envoys[node] for node in new]
 
     async def stats(self, node, wanted):
         """Return an Envoy's counters and gauges whose names match, by name."""

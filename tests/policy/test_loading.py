@@ -104,7 +104,7 @@ def test_one_file_holds_several_documents(good):
         ),
         (
             {"second": edit(FLEET, "name: edge", "name: rim")},
-            "second.yaml:3:8: nodes: the same nodes belong to Fleet 'edge' too, at fleet.yaml:1:1",
+            "second.yaml:3:8: nodes: Fleet 'edge' has such nodes too, at fleet.yaml:1:1; a node belongs to one fleet",
         ),
     ],
 )  # fmt: skip

@@ -409,7 +409,7 @@ def test_services(lines, found):
 @pytest.mark.parametrize(
     ("document", "found"),
     [
-        (fleet("{}"), "3:8: nodes: is empty; id or cluster is needed, `id: \"*\"` for every proxy"),
+        (fleet("{}"), "3:8: nodes: is empty; id, cluster, locality or metadata is needed, `id: \"*\"` for every proxy"),
         (fleet(listeners="[]"), "4:12: listeners: is empty; at least 1 is needed"),
         (
             fleet(listeners="[{name: a, address: 'localhost:80'}]"),
@@ -430,7 +430,7 @@ def test_services(lines, found):
         ),
         (
             fleet(listeners="[{name: a, address: '0.0.0.0:80', kind: grpc}]"),
-            "4:13: listeners[0]: has an address; gRPC clients listen nowhere, so kind grpc takes none",
+            "4:13: listeners[0]: has an address, and kind grpc takes none: gRPC clients listen nowhere",
         ),
         (fleet(listeners="[{name: a}]"), "4:13: listeners[0]: has no address; kind edge needs one"),
         (

@@ -10,7 +10,7 @@ from controlplane.release.traffic import BUCKETS, Split
 from controlplane.resources.readable import readable
 from controlplane.resources.rendering import render
 from controlplane.xds.snapshot import Snapshot, changes
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE, SECRET
 
 
 def share(buckets: int) -> tuple[Split, ...]:
@@ -151,6 +151,7 @@ def test_a_fleet_without_services_still_listens(fleet):
         ENDPOINT: [],
         SCOPED_ROUTE: [],
         ROUTE: [],
+        SECRET: [],
         LISTENER: ["http", "inside"],
     }
 

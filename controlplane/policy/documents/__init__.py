@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controlplane.policy.documents.calendar import Blackout, Window
-from controlplane.policy.documents.fleet import Fleet, Listener, Nodes, Propagate
+from controlplane.policy.documents.fleet import Fleet, Listener, Locality, Nodes, Propagate, Tls
 from controlplane.policy.documents.model import ANONYMOUS, EVERYONE, RESERVED_SEGMENTS, Model, OwnName
 from controlplane.policy.documents.policy import (
     AgainstBaseline,
@@ -88,6 +88,7 @@ __all__ = [
     "Latency",
     "Limits",
     "Listener",
+    "Locality",
     "Match",
     "Model",
     "Nodes",
@@ -105,6 +106,7 @@ __all__ = [
     "ServiceVersion",
     "Step",
     "SuccessRate",
+    "Tls",
     "UpstreamTls",
     "User",
     "UserSource",

@@ -10,21 +10,46 @@ from pydantic import (
     model_validator,
 )
 
+from controlplane.policy.capabilities import Feature, Kind, refusal
 from controlplane.policy.documents.calendar import Blackout
 from controlplane.policy.documents.model import Model
 from controlplane.policy.fields import (
     Duration,
+    FilePath,
     IpAddress,
     Name,
+    NodeMetadata,
     Share,
 )
+
+
+class Locality(Model):
+    """Where proxies run, as their bootstrap says; every field given must be equal."""
+
+    region: str | None = None
+    zone: str | None = None
+    sub_zone: str | None = None
 
 
 class Nodes(Model):
     """Which proxies belong to the fleet; every field given must match the node."""
 
-    id: str | None = Field(default=None, description="glob over the node id")
+    id: str | None = Field(default=None, max_length=200, description="glob over the node id")
     cluster: str | None = None
+    locality: Locality | None = None
+    metadata: NodeMetadata | None = Field(
+        default=None, description="values in the node's metadata, nested as there; other keys do not matter"
+    )
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.cluster, self.locality))
+
+
+class Tls(Model):
+    """Files on the proxy with which a listener proves who it is; read again whenever they are replaced."""
+
+    certificate: FilePath
+    key: FilePath
 
 
 class Listener(Model):
@@ -32,13 +57,16 @@ class Listener(Model):
 
     name: Name
     address: IpAddress | None = None
-    kind: Literal["edge", "local", "grpc"] = "edge"
+    kind: Kind = "edge"
+    tls: Tls | None = None
 
     @model_validator(mode="after")
-    def _has_its_address(self) -> Self:
-        if self.kind == "grpc" and self.address is not None:
-            raise ValueError("has an address; gRPC clients listen nowhere, so kind grpc takes none")
-        if self.kind != "grpc" and self.address is None:
+    def _is_able_to(self) -> Self:
+        given = {Feature.ADDRESS: ("an address", self.address), Feature.TLS: ("tls", self.tls)}
+        for feature, (what, value) in given.items():
+            if value is not None and (reason := refusal(self.kind, feature)):
+                raise ValueError(f"has {what}, and kind {self.kind} takes none: {reason}")
+        if self.address is None and not refusal(self.kind, Feature.ADDRESS):
             raise ValueError(f"has no address; kind {self.kind} needs one")
         return self
 
@@ -61,6 +89,11 @@ class Fleet(Model):
     blackouts: tuple[Blackout, ...] = ()
 
     @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of its listeners, sorted."""
+        return tuple(sorted({listener.kind for listener in self.listeners}))
+
+    @property
     def grpc(self) -> bool:
         """True for gRPC clients, which have no proxy."""
-        return any(listener.kind == "grpc" for listener in self.listeners)
+        return "grpc" in self.kinds

@@ -30,8 +30,8 @@ guard: {hold_back: 2%}
 """
 RELEASE = "kind: Release\nname: r1\nservice: shop\nfrom: v1\nto: v2\npolicy: careful\nstart: manual\n"
 BY_CALL = (
-    "shop.yaml:3:10: warning: fleets[0]: clients of grpc fleet 'mesh' draw a version for each call; users do"
-    " not keep theirs"
+    "shop.yaml:3:10: warning: fleets[0]: users of grpc fleet 'mesh' do not keep their version: a version is"
+    " drawn for each call"
 )
 
 
@@ -59,13 +59,16 @@ def test_a_service_is_taken_and_told_that_shares_go_by_call():
     [
         (
             SERVICE.replace('endpoints: ["10.0.0.2:80"]', "dns: 'a.svc:80'"),
-            "8:13: versions.v2.dns: clients of grpc fleet 'mesh' resolve no names; give `endpoints`",
+            (
+                "8:13: versions.v2.dns: not on grpc fleet 'mesh': gRPC clients resolve no names; give"
+                " `endpoints`"
+            ),
         ),
         (
             SERVICE + "user: {otherwise: baseline}\n",
             (
-                "9:19: user.otherwise: calls from grpc fleet 'mesh' have no user, so `baseline` would keep"
-                " all of them there"
+                "9:19: user.otherwise: not on grpc fleet 'mesh': calls have no user, so all of them would"
+                " stay there"
             ),
         ),
     ],
@@ -81,7 +84,7 @@ def test_weights_of_endpoints_are_warned_about():
     found = loaded(shop=SERVICE.replace('"10.0.0.2:80"', '{address: "10.0.0.2:80", weight: 3}'))
 
     assert not found.errors
-    assert "take endpoints in turn, whatever their weights" in str(found.problems[1])
+    assert "weights have no effect on grpc fleet 'mesh'" in str(found.problems[1])
 
 
 @pytest.mark.parametrize(

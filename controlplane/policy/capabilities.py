@@ -1,0 +1,98 @@
+"""What each kind of listener can do, and why it cannot do the rest: one table.
+
+Load checks and compilers ask it, and docs/envoy.md has it as a table that a test keeps equal. What a kind
+cannot do is refused with the reason that stands here, never left out: a condition that is left out would
+make a segment wider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal
+
+Kind = Literal["edge", "local", "grpc"]
+KINDS: Final[tuple[Kind, ...]] = ("edge", "local", "grpc")
+
+
+class Feature(StrEnum):
+    """What documents may ask of a listener; the value is how the docs call it."""
+
+    ADDRESS = "`address`"
+    TLS = "`tls`"
+    SHARED = "other listeners in the fleet"
+    ROUTES = "services by host and path"
+    STICKY = "users keep their version"
+    GENERATE = "`otherwise: generate`"
+    BASELINE = "`otherwise: baseline`"
+    HEADER = "`header`"
+    COOKIE = "`cookie`"
+    COHORT = "`cohort`"
+    DNS = "versions by `dns`"
+    WEIGHT = "`weight` of endpoints"
+    TIMEOUT = "`timeout`"
+    LATENCY = "`latency` conditions"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Why a kind of listener cannot do something.
+
+    ``ignored`` is True where a document may ask for it all the same, since another fleet of the service may
+    be able to; it then has no effect here.
+    """
+
+    reason: str
+    ignored: bool = False
+
+
+_LOCAL: Final[Mapping[Feature, Limit]] = {
+    Feature.TLS: Limit("requests come from the same machine"),
+}
+_METADATA = Limit("gRPC clients match text metadata only (`header`)")
+_GRPC: Final[Mapping[Feature, Limit]] = {
+    Feature.ADDRESS: Limit("gRPC clients listen nowhere"),
+    Feature.TLS: Limit("the channel credentials are the client's own"),
+    Feature.SHARED: Limit("gRPC clients are a fleet of their own"),
+    Feature.ROUTES: Limit("a client asks for a service by its name", ignored=True),
+    Feature.STICKY: Limit("a version is drawn for each call", ignored=True),
+    Feature.GENERATE: Limit("a version is drawn for each call", ignored=True),
+    Feature.BASELINE: Limit("calls have no user, so all of them would stay there"),
+    Feature.COOKIE: _METADATA,
+    Feature.COHORT: _METADATA,
+    Feature.DNS: Limit("gRPC clients resolve no names; give `endpoints`"),
+    Feature.WEIGHT: Limit("gRPC clients take endpoints in turn", ignored=True),
+    Feature.LATENCY: Limit("gRPC clients report no latencies"),
+}
+LIMITS: Final[Mapping[Kind, Mapping[Feature, Limit]]] = {"edge": {}, "local": _LOCAL, "grpc": _GRPC}
+
+
+def refusal(kind: Kind, feature: Feature) -> str | None:
+    """Return why a document that asks this of a kind of listener is refused, or None."""
+    limit = LIMITS[kind].get(feature)
+    return None if limit is None or limit.ignored else limit.reason
+
+
+def ignored(kind: Kind, feature: Feature) -> str | None:
+    """Return why this has no effect on a kind of listener, or None."""
+    limit = LIMITS[kind].get(feature)
+    return limit.reason if limit is not None and limit.ignored else None
+
+
+def table() -> str:
+    """Return the table in Markdown: one row per feature, one column per kind, and the reasons below."""
+    reasons = dict.fromkeys(limit.reason for kind in KINDS for limit in LIMITS[kind].values())
+    number = {text: place for place, text in enumerate(reasons, 1)}
+
+    def cell(limit: Limit | None) -> str:
+        if limit is None:
+            return "yes"
+        return f"{'no effect' if limit.ignored else 'no'} ({number[limit.reason]})"
+
+    rows = [f"| | {' | '.join(f'`{kind}`' for kind in KINDS)} |", f"|---{'|---' * len(KINDS)}|"]
+    rows += [
+        f"| {feature} | {' | '.join(cell(LIMITS[kind].get(feature)) for kind in KINDS)} |"
+        for feature in Feature
+    ]
+    return "\n".join([*rows, "", *(f"{place}. {text}" for text, place in number.items())])

@@ -1,0 +1,113 @@
+"""Whether services and releases fit the listeners of their fleets, by the table of ``capabilities``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from controlplane.policy.capabilities import Feature, Kind, ignored, refusal
+from controlplane.policy.documents import Document, Fleet, Match, Policy, Release, Segment, Service
+from controlplane.policy.pinned import PinnedPolicy
+from controlplane.policy.pinning import pin
+from controlplane.policy.problems import Finding, Path
+from controlplane.policy.segments import headers
+
+Find = Callable[[str, str], Document | None]  # by kind and name
+Place = tuple[int, Fleet, Kind]  # where a service names a fleet, and a kind of listener that it has
+
+
+def places(service: Service, find: Find) -> tuple[Place, ...]:
+    """Return the fleets of a service that are there, with each kind of listener that they have."""
+    named = ((index, find("Fleet", name)) for index, name in enumerate(service.fleets))
+    return tuple(
+        (index, fleet, kind) for index, fleet in named if isinstance(fleet, Fleet) for kind in fleet.kinds
+    )
+
+
+def unmatchable(match: Match, kind: Kind) -> str | None:
+    """Return the part of a condition that a kind of listener cannot evaluate, with the reason, or None."""
+    parts = (
+        (Feature.COHORT, match.cohort, "a cohort of users"),
+        (Feature.COOKIE, match.cookie, f"cookie {match.cookie.name!r}" if match.cookie else ""),
+        (Feature.HEADER, match.header, f"header {match.header.name!r}" if match.header else ""),
+    )
+    for feature, present, what in parts:
+        if present is not None and (reason := refusal(kind, feature)):
+            return f"{what}; {reason}"
+    binary = next((name for name in headers(match) if name.endswith("-bin")), None)
+    if kind == "grpc" and binary:
+        return f"binary metadata {binary!r}; {refusal(kind, Feature.COOKIE)}"
+    inner = match.all or match.any or ((match.not_,) if match.not_ else ())
+    return next((found for part in inner if (found := unmatchable(part, kind))), None)
+
+
+def unfit(policy: PinnedPolicy, kind: Kind) -> str | None:
+    """Return why a policy cannot run where listeners of a kind take part, or None."""
+    for step in policy.steps:
+        if step.match is not None and (part := unmatchable(step.match, kind)):
+            return f"step {step.name!r} chooses by {part}"
+    reason = refusal(kind, Feature.LATENCY)
+    return f"it has a latency condition; {reason}" if policy.latency and reason else None
+
+
+def findings(document: Document, find: Find) -> Iterator[Finding]:
+    """Yield the errors of a service, or of a release of one, that does not fit a fleet of it."""
+    match document:
+        case Service():
+            told: set[Path] = set()
+            for _, fleet, kind in places(document, find):
+                for path, reason in _service(document, kind):
+                    if path not in told:
+                        told.add(path)
+                        yield Finding(path, f"not on {kind} fleet {fleet.name!r}: {reason}")
+        case Release():
+            service, policy = find("Service", document.service), find("Policy", document.policy)
+            if isinstance(service, Service) and isinstance(policy, Policy):
+                try:
+                    pinned = pin(policy, _Segments(find))
+                except KeyError:
+                    return  # the policy names a segment that is not there, and is refused for that
+                for _, fleet, kind in places(service, find):
+                    if why := unfit(pinned, kind):
+                        where = f"{service.name!r} on {kind} fleet {fleet.name!r}"
+                        yield Finding(("policy",), f"{policy.name!r} does not fit {where}: {why}")
+                        return
+        case _:
+            return
+
+
+def warnings(service: Service, find: Find) -> Iterator[Finding]:
+    """Yield what a service has to know that is given to listeners which ignore a part of it."""
+    for index, fleet, kind in places(service, find):
+        where = f"{kind} fleet {fleet.name!r}"
+        if reason := ignored(kind, Feature.STICKY):
+            yield Finding(
+                ("fleets", index), f"users of {where} do not keep their version: {reason}", "warning"
+            )
+        if without := ignored(kind, Feature.WEIGHT):
+            for name, version in service.versions.items():
+                if any(endpoint.weight != 1 for endpoint in version.endpoints or ()):
+                    path = ("versions", name, "endpoints")
+                    yield Finding(path, f"weights have no effect on {where}: {without}", "warning")
+
+
+def _service(service: Service, kind: Kind) -> Iterator[tuple[Path, str]]:
+    for name, version in service.versions.items():
+        if version.dns is not None and (reason := refusal(kind, Feature.DNS)):
+            yield ("versions", name, "dns"), reason
+    choice = {"baseline": Feature.BASELINE, "generate": Feature.GENERATE}.get(service.user.otherwise or "")
+    if choice and (reason := refusal(kind, choice)):
+        yield ("user", "otherwise"), reason
+
+
+class _Segments:
+    """Segments by name, for pinning."""
+
+    def __init__(self, find: Find) -> None:
+        self._find = find
+
+    def segment(self, name: str) -> Segment:
+        """Return the segment, or raise ``KeyError``."""
+        found = self._find("Segment", name)
+        if not isinstance(found, Segment):
+            raise KeyError(name)
+        return found

@@ -1,0 +1,52 @@
+"""Where a node belongs, and that a node of two fleets is held, shown and waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+from controlplane.app.membership import member
+from controlplane.app.showing import show_proxy
+from controlplane.policy.documents import Fleet
+from controlplane.web.port import Documents
+from controlplane.xds.messages import Node
+from controlplane.xds.view import Peer, StreamView
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+OTHER = "kind: Fleet\nname: west\nnodes: {id: 'w-*'}\nlisteners: [{name: http, address: '127.0.0.1:9'}]\n"
+
+
+def fleet(name, **nodes):
+    listeners = [{"name": "http", "address": "0.0.0.0:80"}]
+    return Fleet.model_validate({"kind": "Fleet", "name": name, "nodes": nodes, "listeners": listeners})
+
+
+def test_a_node_of_one_fleet_is_in_its_group():
+    assert member(Node("w-1", "edge"), [fleet("a", cluster="edge"), fleet("b", id="x-*")]).group == "a"
+
+
+def test_a_node_of_none_or_of_two_is_in_no_group_and_knows_why():
+    fleets = [fleet("a", cluster="edge"), fleet("b", id="w-*")]
+
+    both, none = member(Node("w-1", "edge"), fleets), member(Node("x", "y"), fleets)
+
+    assert both.group is none.group is None
+    assert both.problem.startswith("belongs to fleets 'a' and 'b'")
+    assert none.problem.startswith("belongs to no fleet")
+
+
+async def test_a_node_of_two_fleets_is_shown_and_holds_the_releases_of_both(site, monkeypatch):
+    await site.plane.apply(Documents(files={"west.yaml": OTHER}, actor="ann"))
+    world = await site.store.world()
+    site.publisher.publish(world)
+    await asyncio.sleep(0)
+    view = StreamView(Peer("10.0.0.1:1"), "delta", NOW, Node("w-1", "edge"), None, None, False, ())
+    monkeypatch.setattr(site.publisher.server, "views", lambda: (view,))
+
+    shown = show_proxy(view, site.publisher, {}, NOW)
+    propagation = site.publisher.propagation(world, "shop")
+
+    assert shown.state == "unknown"
+    assert shown.problems[0].startswith("belongs to fleets 'edge' and 'west'")
+    assert propagation.nacked == (("w-1", shown.problems[0]),)
+    assert not propagation.complete
