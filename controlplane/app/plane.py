@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -59,6 +59,7 @@ class Plane:
         self._publisher = publisher
         self._collector = collector
         self._clock = clock
+        self._leaving = asyncio.Event()
         self.folder_problems: tuple[str, ...] = ()
 
     @property
@@ -107,14 +108,40 @@ class Plane:
         fleets = (f"service {name}: {why}" for name, why in sorted(self._publisher.problems.items()))
         return (*self.folder_problems, *fleets, *([self._loop.failure] if self._loop.failure else []))
 
-    async def records(self, release: str | None, limit: int) -> tuple[Record, ...]:
-        """Return the newest records, oldest first."""
+    async def records(self, release: str | None, limit: int, after: int | None = None) -> tuple[Record, ...]:
+        """Return the newest records, or the first ones after number ``after``; oldest first."""
         if release is not None:
             self._state(self.world, release)
         try:
-            return await self._store.records(release, limit)
+            return await self._store.records(release, limit, after)
         except StoreError as error:
             raise RefusedError(503, str(error)) from error
+
+    async def follow(self, release: str | None, after: int | None) -> AsyncIterator[Record]:
+        """Yield each record after number ``after``, or each that is written from now on, until cancelled."""
+        if after is None:
+            newest = await self.records(None, 1)
+            after = newest[-1].number if newest else 0
+        while not self._leaving.is_set():
+            waiting = await self.records(None, 500, after)
+            for record in waiting:
+                if release in (None, record.release):
+                    yield record
+                after = record.number
+            if not waiting:
+                ends = [
+                    asyncio.ensure_future(self._store.appended(after)),
+                    asyncio.ensure_future(self._leaving.wait()),
+                ]
+                try:
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for end in ends:
+                        end.cancel()
+
+    def leave(self) -> None:
+        """Let everyone who follows go: the server stops."""
+        self._leaving.set()
 
     async def order(self, wanted: Order) -> ReleaseShown:
         """Create a release."""

@@ -138,7 +138,13 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         leaving.push_async_callback(stop, server, publisher.server, DRAIN)
 
         web = _Web(
-            uvicorn.Config(Api(plane, registry).app, log_config=None, lifespan="off", access_log=False)
+            uvicorn.Config(
+                Api(plane, registry).app,
+                log_config=None,
+                lifespan="off",
+                access_log=False,
+                timeout_graceful_shutdown=5,
+            )
         )
         tasks = [
             asyncio.create_task(publisher.run(), name="publish"),
@@ -148,6 +154,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         if settings.policies is not None:
             tasks.append(asyncio.create_task(Importer(settings.policies, plane).run(), name="policy folder"))
         leaving.push_async_callback(_end, web, tasks)
+        leaving.callback(plane.leave)
         http_port = http.getsockname()[1]
         running = Running(plane, xds_port, http_port, tuple(tasks))
         await _ready(running, web)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from pydantic import BaseModel, TypeAdapter
+
+if TYPE_CHECKING:
+    import httpx
 
 DEFAULT_SERVER = "http://127.0.0.1:18080"
 T = TypeVar("T")
@@ -75,6 +78,27 @@ def post(server: str, path: str, body: BaseModel, shape: type[T]) -> T:
     return TypeAdapter(shape).validate_json(_request(server, "POST", path, body.model_dump_json(), None))
 
 
+def stream(server: str, path: str, params: Mapping[str, str]) -> Iterator[str]:
+    """Yield what the API sends as events, until it ends or the operator interrupts.
+
+    Raises:
+        CommandError: If the server is not there, refuses, or goes away.
+    """
+    import httpx
+
+    try:
+        with httpx.stream("GET", server.rstrip("/") + path, params=params, timeout=None) as response:  # noqa: S113
+            if response.status_code != 200:
+                response.read()
+                raise CommandError(_said(response))
+            for line in response.iter_lines():
+                if line.startswith("data:"):
+                    yield line.removeprefix("data:").strip()
+        raise CommandError(f"the server at {server} stopped")
+    except httpx.HTTPError as error:
+        raise CommandError(f"the server at {server} went away: {error or type(error).__name__}") from None
+
+
 def _request(
     server: str, method: str, path: str, body: str | None, params: Mapping[str, str | int] | None
 ) -> bytes:
@@ -95,11 +119,14 @@ def _request(
     # 422 has an answer in its body: documents that were all refused.
     if response.is_success or (response.status_code == 422 and b'"problems"' in response.content):
         return response.content
+    raise CommandError(_said(response))
+
+
+def _said(response: httpx.Response) -> str:
     try:
-        message = response.json()["error"]
+        return str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
-        message = f"{url} answered {response.status_code}"
-    raise CommandError(message)
+        return f"{response.url} answered {response.status_code}"
 
 
 def check_output(output: str) -> bool:

@@ -12,7 +12,7 @@ from pydantic import Field
 from controlplane.evidence.observation import Observation
 from controlplane.policy.catalog import Catalog
 from controlplane.policy.documents import Blackout, Model, Service
-from controlplane.release.state import ReleaseState
+from controlplane.release.state import Phase, ReleaseState
 
 Json = Mapping[str, object]
 
@@ -123,6 +123,11 @@ class Change:
     cursors: Mapping[str, Json | None] = field(default_factory=dict)
     observations: tuple[tuple[str, Observation], ...] = ()
 
+    @property
+    def retreats(self) -> bool:
+        """True if it takes traffic away from a canary: the last thing that a full disk may stop."""
+        return any(state.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK) for state in self.releases)
+
     def visible_after(self, world: World) -> bool:
         """True if proxies may have to look different after this change."""
         moved = any(
@@ -164,8 +169,14 @@ class Store(Protocol):
         """Write all of a change, or nothing; return the world after it."""
         ...
 
-    async def records(self, release: str | None = None, limit: int = 100) -> tuple[Record, ...]:
-        """Read the newest records, oldest first."""
+    async def records(
+        self, release: str | None = None, limit: int = 100, after: int | None = None
+    ) -> tuple[Record, ...]:
+        """Read the newest records, or the first ones after number ``after``; oldest first."""
+        ...
+
+    async def appended(self, after: int) -> None:
+        """Wait until there is a record after number ``after``, or the store is closed."""
         ...
 
     async def observations(self, release: str) -> tuple[Observation, ...]:

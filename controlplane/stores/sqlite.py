@@ -31,27 +31,19 @@ from controlplane.release.ports import (
     World,
 )
 from controlplane.release.state import ReleaseState
+from controlplane.stores.ballast import SIZE, Ballast
+from controlplane.stores.chain import START, link
 from controlplane.stores.packing import pack_observation, unpack_observation
+from controlplane.stores.schema import SCHEMA, TABLES, migrate
+from controlplane.stores.upkeep import FILE
 
-SCHEMA = 1
 KEEP_OBSERVATIONS = timedelta(days=30)  # of releases that have ended
 KEEP_GENERATIONS = 100  # of documents
 T = TypeVar("T")
 
-_TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE documents (generation INTEGER PRIMARY KEY, accepted_at TEXT NOT NULL, body TEXT NOT NULL);
-CREATE TABLE services (name TEXT PRIMARY KEY, stable TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE releases (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE evidence (release TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE learned (service TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE cursors (proxy TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE observations (number INTEGER PRIMARY KEY, release TEXT NOT NULL, body TEXT NOT NULL);
-CREATE INDEX observations_of ON observations (release, number);
-CREATE TABLE records (number INTEGER PRIMARY KEY AUTOINCREMENT, release TEXT NOT NULL, body TEXT NOT NULL);
-CREATE INDEX records_of ON records (release, number);
-"""
-
+_RECORDS = "SELECT number, body FROM records WHERE (? IS NULL OR release = ?) AND number > ? "
+_NEWEST = _RECORDS + "ORDER BY number DESC LIMIT ?"
+_AFTER = _RECORDS + "ORDER BY number LIMIT ?"
 _ENDED = "SELECT name FROM releases WHERE json_extract(state, '$.ended_at')"
 _FORGET_EVIDENCE = f"DELETE FROM evidence WHERE release IN ({_ENDED} > ?)"  # noqa: S608 - constants
 _FORGET_OBSERVATIONS = f"DELETE FROM observations WHERE release IN ({_ENDED} < ?)"  # noqa: S608 - constants
@@ -61,14 +53,16 @@ _FORGET_DOCUMENTS = "DELETE FROM documents WHERE generation <= (SELECT max(gener
 class SqliteStore:
     """A `Store` in a folder; see the port for what each method promises."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "turnout.db"
+    def __init__(self, folder: Path, ballast: int = SIZE) -> None:
+        self.path = folder / FILE
+        self._ballast = Ballast(folder / "ballast", ballast)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._connection: sqlite3.Connection | None = None
         self._lock: BinaryIO | None = None
         self._world: World | None = None
         self._changed = asyncio.Condition()
         self._closed = False
+        self._last = 0  # number of the newest record
 
     async def open(self) -> SqliteStore:
         """Open or create the file, check it, and return self.
@@ -93,13 +87,20 @@ class SqliteStore:
 
     async def commit(self, change: Change) -> World:  # noqa: D102
         world, visible = await self._run(lambda: self._commit(change))
-        if visible:
+        if visible or change.records:
             async with self._changed:
                 self._changed.notify_all()
         return world
 
-    async def records(self, release: str | None = None, limit: int = 100) -> tuple[Record, ...]:  # noqa: D102
-        return await self._run(lambda: self._records(release, limit))
+    async def records(  # noqa: D102
+        self, release: str | None = None, limit: int = 100, after: int | None = None
+    ) -> tuple[Record, ...]:
+        return await self._run(lambda: self._records(release, limit, after))
+
+    async def appended(self, after: int) -> None:  # noqa: D102
+        async with self._changed:
+            while self._last <= after and not self._closed:
+                await self._changed.wait()
 
     async def observations(self, release: str) -> tuple[Observation, ...]:  # noqa: D102
         return await self._run(lambda: self._observations(release))
@@ -130,7 +131,10 @@ class SqliteStore:
             try:
                 return work()
             except sqlite3.Error as error:
-                raise StoreError(f"{self.path}: {error}") from error
+                advice = (
+                    "; free some room: nothing but a rollback is recorded until then" if _full(error) else ""
+                )
+                raise StoreError(f"{self.path}: {error}{advice}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
@@ -146,7 +150,9 @@ class SqliteStore:
         except OSError as error:
             raise StoreError(f"{self.path}: {error.strerror}") from error
         try:
-            return self._checked()
+            world = self._checked()
+            self._ballast.keep()
+            return world
         except (KeyError, TypeError, ValueError) as error:
             what = str(error).partition("\n")[0]
             raise StoreError(f"{self.path}: holds what is not understood: {what}; restore a copy") from error
@@ -180,12 +186,16 @@ class SqliteStore:
         if int(meta["schema"]) > SCHEMA:
             has = f"{self.path}: has schema {meta['schema']}, known are those up to {SCHEMA}"
             raise StoreError(f"{has}; use a newer turnout")
+        if int(meta["schema"]) < SCHEMA:
+            migrate(db, int(meta["schema"]))
+        head = db.execute("SELECT value FROM meta WHERE key = 'head'").fetchone()[0]
+        self._last = int(head.split()[0])
         return self._read_world(db)
 
     @staticmethod
     def _create(db: sqlite3.Connection) -> None:
-        db.executescript("BEGIN IMMEDIATE;" + _TABLES)
-        rows = {"instance": str(uuid.uuid4()), "schema": str(SCHEMA), "revision": "1"}
+        db.executescript("BEGIN IMMEDIATE;" + TABLES)
+        rows = {"instance": str(uuid.uuid4()), "schema": str(SCHEMA), "revision": "1", "head": f"0 {START}"}
         db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
         db.execute("COMMIT")
 
@@ -240,6 +250,18 @@ class SqliteStore:
                 if value is not None
             },
         )
+        try:
+            self._write(before, after, change)
+        except sqlite3.Error as error:
+            # A full disk must not keep traffic on a version that has to go.
+            if not (_full(error) and change.retreats and self._ballast.give_up()):
+                raise
+            self._write(before, after, change)
+        self._world = after
+        self._last += len(change.records)
+        return after, visible
+
+    def _write(self, before: World, after: World, change: Change) -> None:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -253,8 +275,6 @@ class SqliteStore:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        self._world = after
-        return after, visible
 
     @staticmethod
     def _check(db: sqlite3.Connection, world: World, change: Change) -> None:
@@ -300,10 +320,7 @@ class SqliteStore:
 
     @staticmethod
     def _write_memory(db: sqlite3.Connection, change: Change) -> None:
-        db.executemany(
-            "INSERT INTO records (release, body) VALUES (?, ?)",
-            [(r.release, r.model_dump_json(exclude={"number"})) for r in change.records],
-        )
+        SqliteStore._append(db, change.records)
         for query, rows in (
             ("INSERT OR REPLACE INTO evidence VALUES (?, ?)", change.evidence),
             ("INSERT OR REPLACE INTO learned VALUES (?, ?)", change.learned),
@@ -321,14 +338,24 @@ class SqliteStore:
             [(release, pack_observation(o)) for release, o in change.observations],
         )
 
-    def _records(self, release: str | None, limit: int) -> tuple[Record, ...]:
-        rows = self._db.execute(
-            "SELECT number, body FROM records WHERE ? IS NULL OR release = ? ORDER BY number DESC LIMIT ?",
-            (release, release, limit),
-        ).fetchall()
+    @staticmethod
+    def _append(db: sqlite3.Connection, records: tuple[Record, ...]) -> None:
+        if not records:
+            return
+        noted = db.execute("SELECT value FROM meta WHERE key = 'head'").fetchone()[0]
+        number, before = int(noted.split()[0]), noted.split()[1]
+        for record in records:
+            body, number = record.model_dump_json(exclude={"number"}), number + 1
+            before = link(before, number, body)
+            db.execute("INSERT INTO records VALUES (?, ?, ?, ?)", (number, record.release, body, before))
+        db.execute("UPDATE meta SET value = ? WHERE key = 'head'", (f"{number} {before}",))
+
+    def _records(self, release: str | None, limit: int, after: int | None) -> tuple[Record, ...]:
+        query = _NEWEST if after is None else _AFTER
+        rows = self._db.execute(query, (release, release, after or 0, limit)).fetchall()
         return tuple(
             Record.model_validate_json(body).model_copy(update={"number": number})
-            for number, body in reversed(rows)
+            for number, body in sorted(rows)
         )
 
     def _observations(self, release: str) -> tuple[Observation, ...]:
@@ -340,3 +367,7 @@ def _read_blackouts(db: sqlite3.Connection) -> dict[str, Declared]:
     row = db.execute("SELECT value FROM meta WHERE key = 'blackouts'").fetchone()
     found = (Declared.model_validate(body) for body in (json.loads(row[0]) if row else ()))
     return {declared.id: declared for declared in found}
+
+
+def _full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ValidationError
+from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -41,6 +42,7 @@ class Api:
             Route("/v1/proxies", self._proxies),
             Route("/v1/problems", self._problems),
             Route("/v1/records", self._records),
+            Route("/v1/events", self._events),
             Route("/v1/documents", self._apply, methods=["POST"]),
         ]
         handlers = {RefusedError: _refused, HTTPException: _http_error}
@@ -75,10 +77,24 @@ class Api:
         return JSONResponse(list(self._plane.problems()))
 
     async def _records(self, request: Request) -> Response:
-        limit = request.query_params.get("limit", "100")
-        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:6]) <= 10_000:
-            raise RefusedError(400, f"limit: {limit!r} is not a number from 1 to 10000")
-        return _listed(await self._plane.records(request.query_params.get("release"), int(limit)))
+        release, limit = request.query_params.get("release"), _number(request, "limit", 100, 1, 10_000)
+        after = _number(request, "after", 0, 0, 2**62) if "after" in request.query_params else None
+        return _listed(await self._plane.records(release, limit, after))
+
+    async def _events(self, request: Request) -> Response:
+        """Send records as they are written: those after the one that the client saw last, or new ones."""
+        release = request.query_params.get("release")
+        seen = request.headers.get("last-event-id", "")
+        after = int(seen) if seen.isascii() and seen.isdigit() else None
+        if after is None:
+            after = _number(request, "after", 0, 0, 2**62) if "after" in request.query_params else None
+        if release is not None:
+            self._plane.release(release)  # refuses a name that nobody knows, while it still can
+        records = self._plane.follow(release, after)
+        return EventSourceResponse(
+            ServerSentEvent(each.model_dump_json(), id=str(each.number), event=each.kind)
+            async for each in records
+        )
 
     async def _order(self, request: Request) -> Response:
         return _one(await self._plane.order(await _body(request, Order)), 201)
@@ -118,6 +134,13 @@ async def _body(request: Request, model: type[Body]) -> Body:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
         raise RefusedError(400, wrong) from error
+
+
+def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
+        raise RefusedError(400, f"{name}: {text!r} is not a number from {least} to {most}")
+    return int(text)
 
 
 def _one(shown: BaseModel, status: int = 200) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -240,8 +240,12 @@ class ControlPlane(Protocol):
         """Return what is wrong with the documents in the folder now."""
         ...
 
-    async def records(self, release: str | None, limit: int) -> tuple[Record, ...]:
-        """Return the newest records, oldest first."""
+    async def records(self, release: str | None, limit: int, after: int | None = None) -> tuple[Record, ...]:
+        """Return the newest records, or the first ones after number ``after``; oldest first."""
+        ...
+
+    def follow(self, release: str | None, after: int | None) -> AsyncIterator[Record]:
+        """Yield each record after number ``after``, or each that is written from now on, until cancelled."""
         ...
 
     async def order(self, order: Order) -> ReleaseShown:

@@ -160,3 +160,32 @@ def test_serve_follows_a_folder(kit, turnout, tmp_path, documents):
         until(lambda: "bad.yaml:1:1" in turnout("get", "problems", server=up.server).out)
         (documents / "bad.yaml").unlink()
         until(lambda: "nothing is wrong" in turnout("get", "problems", server=up.server).out)
+
+
+def test_events_are_followed_and_the_store_is_checked(kit, turnout, tmp_path, documents):
+    with kit.serving(tmp_path) as up:
+        assert turnout("apply", "-f", documents, server=up.server).status == 0
+        follower = kit.command("events", "-f", "-n", "1", "-o", "json", "--server", up.server)
+        first = json.loads(follower.stdout.readline())
+        assert (first["kind"], first["number"]) == ("documents", 1)
+
+        assert turnout("release", "shop", "v2", "-p", "quick", "--actor", "ann", server=up.server).status == 0
+        followed = [json.loads(follower.stdout.readline()) for _ in range(2)]
+
+        assert [(r["number"], r["action"], r["actor"]) for r in followed] == [
+            (2, "order", "ann"),
+            (3, "start", "turnout"),
+        ]
+        shown = turnout("events", "shop-v2", server=up.server)
+        assert "#2 shop-v2 [waiting] order by ann: v1 -> v2, policy quick" in shown.out
+        assert "documents" not in shown.out
+        assert "no release is named 'x'" in turnout("events", "-f", "-n", "0", "x", server=up.server).err
+        assert turnout("store", "verify", "--data", tmp_path / "data").out.startswith("ok: ")
+        assert turnout("store", "backup", tmp_path / "copy.db", "--data", tmp_path / "data").status == 0
+    # A follower does not keep the server from stopping, and says why it ends.
+    assert follower.wait(timeout=10) == 1
+    assert "stopped" in follower.stdout.read()
+
+    said = turnout("store", "restore", tmp_path / "copy.db", "--data", tmp_path / "data")
+    assert "the old store is " in said.out
+    assert turnout("store", "verify", "--data", tmp_path / "nothing").status == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import textwrap
 
 import pytest
 
-from controlplane.release.ports import Change, StoreConflictError, StoreError
+from controlplane.release.ports import Change, Record, StoreConflictError, StoreError
+from controlplane.release.state import Phase
 from controlplane.stores.sqlite import SqliteStore
+from controlplane.stores.upkeep import backup, restore, verify
+from tests.stores.conftest import T0
 
 
 async def refused(folder, words):
@@ -67,7 +71,7 @@ async def test_a_damaged_page_is_refused(file):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("UPDATE meta SET value = '2' WHERE key = 'schema'", "has schema 2, .*; use a newer turnout"),
+        ("UPDATE meta SET value = '99' WHERE key = 'schema'", "has schema 99, .*; use a newer turnout"),
         ("UPDATE meta SET value = 'x' WHERE key = 'schema'", "not understood"),
         ("DELETE FROM meta WHERE key = 'instance'", "not a store of Turnout's"),
         ("DELETE FROM meta WHERE key = 'schema'", "not understood"),
@@ -227,3 +231,139 @@ async def test_a_cancelled_commit_happened_or_did_not(file):
 
     assert (world.stable["shop"] == "v2") is ("a" in json.loads(json.dumps(memory.cursors)))
     await store.close()
+
+
+# --- the log ----------------------------------------------------------------------------------------------
+
+
+async def test_a_sound_store_is_verified_and_its_head_can_be_noted(file):
+    found = verify(file)
+
+    assert (found.records, found.problems) == (52, ())
+    assert verify(file, found.head).problems == ()
+    assert "the log was rewritten" in verify(file, "0" * 64).problems[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE records SET body = replace(body, '111', '222') WHERE number = 4", ["record 4: was changed"]),
+        (
+            "UPDATE records SET hash = 'x' WHERE number = 4",
+            ["record 4: was changed", "record 5: was changed"],
+        ),
+        ("DELETE FROM records WHERE number IN (7, 8, 9)", ["record 7 to 9: missing"]),
+        ("DELETE FROM records WHERE number = 7", ["record 7: missing"]),
+        (
+            "DELETE FROM records WHERE number = 52",
+            ["the log ends with record 51, but record 52 was written last"],
+        ),
+        (
+            "INSERT INTO records VALUES (53, 'r', '{}', 'x')",
+            ["record 53: was changed", "the log ends with record 53"],
+        ),
+    ],
+)
+async def test_a_log_that_was_touched_is_found_out(file, change, words):
+    with sqlite3.connect(file) as db:
+        db.execute(change)
+    db.close()
+
+    problems = verify(file).problems
+
+    assert len(problems) == len(words)
+    assert all(problem.startswith(word) for problem, word in zip(problems, words, strict=True))
+
+
+async def test_a_store_is_verified_and_copied_while_it_is_in_use(tmp_path, make):
+    store = await SqliteStore(tmp_path / "a").open()
+    try:
+        await store.commit(make.everything())
+
+        assert verify(store.path).problems == ()
+        backup(store.path, tmp_path / "copy.db")
+        await store.commit(Change(records=(make.record(),)))
+        with pytest.raises(StoreError, match="is in use; stop the server first"):
+            restore(tmp_path / "copy.db", tmp_path / "a")
+    finally:
+        await store.close()
+
+    aside = restore(tmp_path / "copy.db", tmp_path / "a")
+
+    assert verify(tmp_path / "a" / "turnout.db").records == 2
+    assert verify(aside).records == 3
+    again = await SqliteStore(tmp_path / "a").open()
+    assert (await again.world()).releases["r"].service == "shop"
+    await again.close()
+
+
+async def test_a_damaged_copy_is_not_restored(file, tmp_path):
+    backup(file, tmp_path / "copy.db")
+    with sqlite3.connect(tmp_path / "copy.db") as db:
+        db.execute("DELETE FROM records WHERE number = 3")
+    db.close()
+
+    with pytest.raises(StoreError, match="is not sound: record 3: missing"):
+        restore(tmp_path / "copy.db", file.parent)
+
+    assert verify(file).problems == ()
+
+
+async def test_a_store_of_schema_1_is_brought_up_to_date(file):
+    with sqlite3.connect(file) as db:
+        db.execute("CREATE TABLE old AS SELECT number, release, body FROM records")
+        db.execute("DROP TABLE records")
+        db.execute(
+            "CREATE TABLE records "
+            "(number INTEGER PRIMARY KEY AUTOINCREMENT, release TEXT NOT NULL, body TEXT NOT NULL)"
+        )
+        db.execute("INSERT INTO records SELECT number, release, body FROM old")
+        db.execute("DROP TABLE old")
+        db.execute("DELETE FROM meta WHERE key = 'head'")
+        db.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
+    db.close()
+
+    store = await SqliteStore(file.parent).open()
+    await store.commit(Change(records=(Record(at=T0, kind="action", action="x", reason="y"),)))
+    await store.close()
+
+    assert verify(file).problems == ()
+    assert verify(file).records == 53
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 3 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+async def test_a_full_disk_stops_steps_but_not_a_rollback(small_disk, make):
+    async def fill():
+        while True:
+            await store.commit(Change(records=(make.record(reason="x" * 20_000),)))
+
+    store = await SqliteStore(small_disk, ballast=1024 * 1024).open()
+    try:
+        await store.commit(Change(releases=(make.release(phase="progressing"),)))
+        with pytest.raises(StoreError, match="full; free some room: nothing but a rollback"):
+            await fill()
+        state = (await store.world()).releases["r"]
+        reason = make.record(reason="x" * 20_000)
+
+        with pytest.raises(StoreError, match="full"):
+            await store.commit(Change(releases=(state,), records=(reason,)))
+        back = state.model_copy(update={"phase": Phase.ROLLING_BACK})
+        world = await store.commit(Change(releases=(back,), records=(reason,)))
+
+        assert world.releases["r"].phase is Phase.ROLLING_BACK
+        assert verify(store.path).problems == ()
+    finally:
+        await store.close()

@@ -1,0 +1,52 @@
+"""The tables of the SQLite store, and the steps from each older schema to the next."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+
+from controlplane.stores.chain import START, link
+
+SCHEMA = 2
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE documents (generation INTEGER PRIMARY KEY, accepted_at TEXT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE services (name TEXT PRIMARY KEY, stable TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE releases (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE evidence (release TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE learned (service TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE cursors (proxy TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE observations (number INTEGER PRIMARY KEY, release TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX observations_of ON observations (release, number);
+CREATE TABLE records (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, release TEXT NOT NULL, body TEXT NOT NULL, hash TEXT NOT NULL
+);
+CREATE INDEX records_of ON records (release, number);
+"""
+
+
+def migrate(db: sqlite3.Connection, schema: int) -> None:
+    """Bring an older store up to SCHEMA, all of it or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for number in range(schema, SCHEMA):
+            _STEPS[number](db)
+        db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA),))
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _chain_records(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE records ADD COLUMN hash TEXT NOT NULL DEFAULT ''")
+    before, last = START, 0
+    for number, body in db.execute("SELECT number, body FROM records ORDER BY number").fetchall():
+        before, last = link(before, number, body), number
+        db.execute("UPDATE records SET hash = ? WHERE number = ?", (before, number))
+    db.execute("INSERT INTO meta VALUES ('head', ?)", (f"{last} {before}",))
+
+
+_STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _chain_records}
