@@ -27,7 +27,7 @@ def validate(paths: Paths) -> None:
     """Check documents without a server: every mistake at once, as file:line:column."""
     from controlplane.policy.loading import load
 
-    files = _read(paths)
+    files = read_files(paths)
     if not files:
         raise CommandError(f"no YAML file in {', '.join(map(str, paths))}")
     loaded = load(files)
@@ -55,7 +55,7 @@ def apply(
 ) -> None:
     """Give documents to a running server; what they do not mention stays in force."""
     texts = {}
-    for name, content in _read(files).items():
+    for name, content in read_files(files).items():
         if isinstance(content, Problem):
             raise CommandError(str(content))
         try:
@@ -121,7 +121,12 @@ def _mistakes(count: int) -> str:
     return f"{count} mistake{'s' if count > 1 else ''}"
 
 
-def _read(paths: list[Path]) -> dict[str, bytes | Problem]:
+def read_files(paths: list[Path]) -> dict[str, bytes | Problem]:
+    """Return what files, and the YAML files of folders, hold.
+
+    Raises:
+        CommandError: If one cannot be read.
+    """
     from controlplane.app.folder import FolderError, read_file, read_folder
 
     found: dict[str, bytes | Problem] = {}

@@ -1,0 +1,221 @@
+"""`turnout simulate`: what a policy would do, before it is let near users."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from controlplane.cli.client import CommandError, Output, check_output, console
+from controlplane.cli.documents import read_files
+from controlplane.policy.values import format_duration, parse_duration, parse_share
+
+if TYPE_CHECKING:
+    from controlplane.policy.pinned import PinnedPolicy
+    from controlplane.simulation.faults import Fault
+    from controlplane.simulation.loop import Ended
+    from controlplane.simulation.summary import Rate, Summary, Times
+    from controlplane.simulation.traffic import Model
+
+USUAL_FAULTS = ("none", "errors=10%")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(simulate)
+
+
+def simulate(
+    paths: Annotated[list[Path], typer.Argument(help="Files with the policy and the segments it names.")],
+    policy: Annotated[str, typer.Option(help="Which policy, if there are several.")] = "",
+    rps: Annotated[float, typer.Option(min=0.1, help="Requests per second of the whole service.")] = 100,
+    errors: Annotated[str, typer.Option(help="Usual share of errors.")] = "0.5%",
+    noise: Annotated[
+        str, typer.Option(help="iid, mod, harsh; of another family: switching, switching-harsh.")
+    ] = "mod",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the canary; again for a row of its own, with + for several at once."),
+    ] = None,
+    releases: Annotated[int, typer.Option(min=1, max=100_000, help="How many, of each fault.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same figures.")] = 0,
+    proxies: Annotated[int, typer.Option(min=1, max=64, help="How many Envoys.")] = 3,
+    segment: Annotated[
+        list[str] | None, typer.Option(help="NAME=SHARE of the requests; a tenth if not said.")
+    ] = None,
+    interval: Annotated[str, typer.Option(help="How often statistics come.")] = "5s",
+    history: Annotated[str, typer.Option(help="How long the stable version was watched before.")] = "30m",
+    day: Annotated[float, typer.Option(min=0, max=0.9, help="Amplitude of the day's cycle.")] = 0.0,
+    longest: Annotated[str, typer.Option(help="After which a release counts as undecided.")] = "2h",
+    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core.")] = 0,
+    output: Output = "text",
+) -> None:
+    """Run a policy many times on simulated traffic: false rollbacks, misses, times, harm."""
+    from controlplane.simulation.faults import Fault
+    from controlplane.simulation.noise import FAMILIES
+    from controlplane.simulation.traffic import Model
+
+    as_json = check_output(output)
+    pinned = pinned_policy(paths, policy)
+    if noise not in FAMILIES:
+        raise CommandError(f"--noise: {noise!r} is not known; known: {', '.join(FAMILIES)}", 2)
+    try:
+        cells = [
+            (text, tuple(Fault.parse(part) for part in text.split("+"))) for text in fault or USUAL_FAULTS
+        ]
+        model = Model(
+            rps=rps,
+            errors=parse_share(errors) / 1e6,
+            noise=noise,
+            proxies=tuple(0.85**i for i in range(proxies)),
+            segments=_segments(segment or []),
+            interval=parse_duration(interval).total_seconds(),
+            history=parse_duration(history).total_seconds(),
+            day=day,
+            longest=parse_duration(longest).total_seconds(),
+        )
+    except ValueError as error:
+        raise CommandError(str(error), 2) from None
+    if not 0.5 <= model.interval <= 60:
+        raise CommandError("--interval: is not between 500ms and 1m", 2)
+    unknown = {f.segment for _, faults in cells for f in faults} - {None, *_names(pinned)}
+    if unknown:
+        names = ", ".join(_names(pinned)) or "none"
+        raise CommandError(
+            f"--fault: the policy has no segment {min(map(str, unknown))!r}; it has: {names}", 2
+        )
+    found = {
+        name: _measure(pinned, model, faults, range(seed, seed + releases), (name, jobs))
+        for name, faults in cells
+    }
+    if as_json:
+        head = {"policy": pinned.name, "seed": seed, "model": asdict(model)}
+        console.json(head | {"faults": {name: asdict(summary) for name, summary in found.items()}})
+    else:
+        _print(pinned, model, found)
+
+
+def pinned_policy(paths: Sequence[Path], name: str) -> PinnedPolicy:
+    """Return the policy of that name in the files; '' for the only one.
+
+    Raises:
+        CommandError: If there is a mistake in the files, or no such policy.
+    """
+    from controlplane.policy.loading import load
+    from controlplane.policy.pinning import pin
+
+    loaded = load(read_files(list(paths)))
+    if loaded.errors:
+        raise CommandError("\n".join(str(problem) for problem in loaded.errors))
+    policies = {policy.name: policy for policy in loaded.catalog.policies()}
+    known = ", ".join(sorted(policies)) or "none"
+    if not name and len(policies) != 1:
+        raise CommandError(f"--policy: say which policy; there are: {known}", 2)
+    if name and name not in policies:
+        raise CommandError(f"--policy: no policy is named {name!r}; known: {known}", 2)
+    return pin(policies[name or known], loaded.catalog)
+
+
+def _segments(given: list[str]) -> dict[str, float]:
+    found = {}
+    for text in given:
+        name, _, share = text.partition("=")
+        found[name] = parse_share(share) / 1e6
+    if sum(found.values()) > 0.9:
+        raise ValueError("--segment: the segments have more than 90% of the requests together")
+    return found
+
+
+def _names(policy: PinnedPolicy) -> tuple[str, ...]:
+    from controlplane.simulation.loop import segments
+
+    return tuple(segments(policy, {}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    policy: PinnedPolicy
+    model: Model
+    faults: tuple[Fault, ...]
+
+    def run(self, seed: int) -> Ended:
+        from controlplane.simulation.loop import release
+
+        return release(self.policy, self.model, self.faults, seed)
+
+
+def _measure(
+    policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seeds: range, shown: tuple[str, int]
+) -> Summary:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from controlplane.simulation.summary import summarise
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    name, jobs = shown
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=len(seeds))
+        ended = []
+        for one in run_all(_Cell(policy, model, faults).run, seeds, jobs):
+            ended.append(one)
+            progress.advance(task)
+    begins = min((f.begins for f in faults if f.bad), default=0.0)
+    return summarise(ended, bad=any(f.bad for f in faults), begins=begins)
+
+
+def run_all(run: Callable[[int], Ended], seeds: Sequence[int], jobs: int) -> Iterator[Ended]:
+    """Yield how each seed's release ended, in order, worked out by several processes."""
+    jobs = min(jobs or os.cpu_count() or 1, len(seeds))
+    if jobs == 1:
+        yield from map(run, seeds)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(run, seeds, chunksize=max(1, min(8, len(seeds) // (4 * jobs))))
+
+
+def _print(policy: PinnedPolicy, model: Model, found: dict[str, Summary]) -> None:
+    n = next(iter(found.values())).releases
+    console.line(
+        f"policy {policy.name}, {n} releases of each kind: {model.rps:g} requests/s, "
+        f"{100 * model.errors:g} % errors, noise {model.noise}, {len(model.proxies)} proxies, "
+        f"statistics each {model.interval:g} s"
+    )
+    for name, s in found.items():
+        console.line(f"\n{name} ({'bad' if s.bad else 'good'})")
+        false, missed = ("", "missed") if s.bad else ("false", "")
+        for what, value, note in (
+            ("rolled back", _rate(s.rolled_back), false),
+            ("promoted", _rate(s.promoted), missed),
+            ("undecided", _rate(s.undecided), ""),
+            ("found after", _times(s.detected), "from the fault's begin to the rollback" if s.bad else ""),
+            ("last step after", _times(s.whole), ""),
+            ("promoted after", _times(s.done), ""),
+            ("harmed", _harm(s), "requests of the canary that the fault spoiled, mean"),
+        ):
+            if value:
+                console.line(f"  {what:16s}{value:34s}{note}".rstrip())
+        for where, count in s.where.items():
+            console.line(f"    {count:5d} {where}")
+
+
+def _harm(summary: Summary) -> str:
+    parts = ((summary.failed, "failed"), (summary.slow, "slow"))
+    return ", ".join(f"{count:.1f} {word}" for count, word in parts if count >= 0.05)
+
+
+def _rate(rate: Rate) -> str:
+    return f"{100 * rate.share:.3g} % (95 % sure: {100 * rate.low:.3g} to {100 * rate.high:.3g} %)"
+
+
+def _times(times: Times | None) -> str:
+    if times is None:
+        return ""
+    median, p95 = (format_duration(timedelta(seconds=round(t))) for t in (times.median, times.p95))
+    return f"{median}, 95 % within {p95}"

@@ -1,0 +1,152 @@
+"""One release on simulated traffic: the same turn as the running loop's, driven by drawn observations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Literal
+
+from controlplane.evidence.learned import Learned, learn
+from controlplane.evidence.observation import Observation
+from controlplane.policy.documents import EVERYONE
+from controlplane.policy.pinned import PinnedPolicy
+from controlplane.release.seen import Propagation
+from controlplane.release.state import Action, Phase, ReleaseState
+from controlplane.release.traffic import BUCKETS, splits
+from controlplane.release.turn import Moment, Progress, Turn, turn
+from controlplane.simulation.faults import Fault
+from controlplane.simulation.traffic import CANARY, STABLE, START, Harm, Model, Traffic
+
+SEGMENT = 0.1  # of the requests, for a segment of which the model says nothing
+
+Outcome = Literal["promoted", "rolled back", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a simulated release ended.
+
+    Attributes:
+        outcome: What became of it.
+        seconds: From its start to the decision that ended it.
+        whole: Seconds until the last step began, None if it never did.
+        harm: What faults did to the canary's requests until then.
+        where: Step in which it ended.
+        metric: What decided a rollback, or what held it last.
+        reason: The last decision's.
+    """
+
+    outcome: Outcome
+    seconds: float
+    whole: float | None
+    harm: Harm
+    where: str
+    metric: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """One interval of a simulated release: when it ended, what was seen and done, the harm until then."""
+
+    second: float
+    observation: Observation
+    turn: Turn
+    harm: Harm
+    learned: Learned
+
+
+def segments(policy: PinnedPolicy, shares: Mapping[str, float]) -> dict[str, float]:
+    """Return the share of requests of each segment of a policy; what ``shares`` does not say is a tenth."""
+    named = {s.segment for s in policy.steps if s.match is not None and s.match.cohort is None}
+    found = {name: shares.get(name, SEGMENT) for name in sorted(named)}
+    whole = sum(found.values())
+    return {name: share * min(1.0, 0.9 / whole) for name, share in found.items()}
+
+
+def order(policy: PinnedPolicy) -> ReleaseState:
+    """Return a release that is about to start; whoever must approve does, and the calendar is open."""
+    steps = tuple(step.model_copy(update={"approve": None}) for step in policy.steps)
+    policy = policy.model_copy(update={"steps": steps, "windows": ()})
+    return ReleaseState(
+        name="simulated",
+        attempt=1,
+        service="shop",
+        from_version=STABLE,
+        to_version=CANARY,
+        policy=policy,
+        salt="simulated",
+        created_at=START,
+    )
+
+
+def past(traffic: Traffic) -> Learned:
+    """Return what the time before the release taught."""
+    learned = Learned()
+    while traffic.second < 0:
+        learned = learn(learned, traffic.step({})[0], STABLE)
+    return learned
+
+
+def watch(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: int) -> Iterator[Instant]:
+    """Yield a release's intervals until it ends, or the model's longest time is over."""
+    # A segment that a fault names, or the model, has requests of its own even if no step is for it.
+    groups = dict(model.segments) | segments(policy, model.segments)
+    traffic = Traffic(replace(model, segments=groups), faults, seed)
+    learned = past(traffic)
+    proxies = tuple(f"p{i}" for i in range(len(model.proxies)))
+    ready = Moment(
+        at=START,
+        elapsed=timedelta(0),
+        settle=timedelta(seconds=2 * model.interval),
+        propagation=Propagation(live=proxies, acked=proxies),
+        endpoints={STABLE: ("10.0.0.1:80",), CANARY: ("10.0.0.2:80",)},
+        stable=STABLE,
+    )
+    progress = turn(Progress(order(policy)), learned, ready).after
+    guarding, failed, slow = None, 0.0, 0.0
+    while traffic.second < model.longest:
+        observation, harm = traffic.step(_shares(progress.state), guarding)
+        failed, slow = failed + harm.failed, slow + harm.slow
+        elapsed = observation.end - observation.start
+        moment = replace(ready, at=observation.end, elapsed=elapsed, observation=observation)
+        took = turn(progress, learned, moment)
+        yield Instant(traffic.second, observation, took, Harm(failed, slow), learned)
+        learned, progress = learn(learned, observation, STABLE), took.after
+        if took.decision.action is Action.GUARD:
+            guarding = traffic.second
+        if progress.state.ended or _failed(took):
+            return
+
+
+def release(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: int) -> Ended:
+    """Run one release to its end."""
+    whole, last = None, None
+    final = len(policy.steps) - 1
+    for last in watch(policy, model, faults, seed):
+        state = last.turn.after.state
+        if whole is None and state.phase is Phase.PROGRESSING and state.step == final:
+            whole = last.second
+    assert last is not None, "the model's longest time is less than an interval"
+    state, decision = last.turn.after.state, last.turn.decision
+    outcome: Outcome = "undecided"
+    if state.phase is Phase.PROMOTED:
+        outcome = "promoted"
+    elif _failed(last.turn):
+        outcome = "rolled back"
+    where = policy.steps[state.step].name if state.step <= final else "guard"
+    return Ended(outcome, last.second, whole, last.harm, where, decision.code, decision.reason)
+
+
+def _failed(took: Turn) -> bool:
+    """Return whether a condition failed, whatever the policy does then: roll back, freeze or hold."""
+    return took.after.state.phase is Phase.ROLLING_BACK or took.decision.code == "failed"
+
+
+def _shares(state: ReleaseState) -> Mapping[str, tuple[str, float]]:
+    if state.phase not in (Phase.PROGRESSING, Phase.GUARDING):
+        return {}
+    return {
+        split.segment: (split.segment, split.buckets / BUCKETS) for split in splits(state.policy, state.step)
+    } or {EVERYONE: (EVERYONE, 0.0)}

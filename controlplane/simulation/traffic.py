@@ -1,0 +1,209 @@
+"""A service's requests, interval by interval: what Envoys would count of them.
+
+Source: docs/decision-rule.md, "The simulator".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from math import erfc, log, pi, sin, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controlplane.evidence.observation import Cell, Observation, Tally
+from controlplane.policy.documents import EVERYONE
+from controlplane.policy.latency import EDGES_MS
+from controlplane.simulation.faults import Fault
+from controlplane.simulation.noise import FAMILIES, Counts, Floats, Layout
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+STABLE, CANARY = "v1", "v2"
+SLOW_MS = 250  # requests slower than this count as harmed by a canary that is slow
+_FINE = 400  # steps of the table of latencies, per factor of e
+_SLOW = EDGES_MS.index(SLOW_MS)
+FAST = (0.97, 40.0, 0.6)  # share of the requests, median in ms, standard deviation of the logarithm
+TAIL = (0.03, 220.0, 0.6)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A service as the simulation has it.
+
+    Attributes:
+        rps: Requests per second of the whole service.
+        errors: Their usual share of errors, in 0..1.
+        noise: One of FAMILIES.
+        proxies: Their shares of the requests.
+        segments: Share of the requests by segment; the rest is everyone else's.
+        interval: Seconds between two flushes of the statistics.
+        history: Seconds of the stable version's past.
+        day: Amplitude of the day's cycle, in 0..1; it has one period in 24 hours.
+        longest: Seconds after which a release that has not ended counts as undecided.
+    """
+
+    rps: float = 100.0
+    errors: float = 0.005
+    noise: str = "mod"
+    proxies: tuple[float, ...] = (0.4, 0.35, 0.25)
+    segments: Mapping[str, float] = field(default_factory=dict)
+    interval: float = 5.0
+    history: float = 1800.0
+    day: float = 0.0
+    longest: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What the faults did to the canary's requests in an interval, as expected numbers."""
+
+    failed: float = 0.0
+    slow: float = 0.0
+
+
+@cache
+def _table(tail: float) -> tuple[Floats, float]:
+    """Return shares of the buckets for each latency factor, and the least logarithm of a factor."""
+    least, most = log(0.05), log(50.0)
+    steps = int((most - least) * _FINE) + 1
+    heavy = min(TAIL[0] * tail, 0.9)
+    rows = np.empty((steps, len(EDGES_MS) + 1))
+    for i in range(steps):
+        factor = float(np.exp(least + i / _FINE))
+        beyond = [
+            (1 - heavy) * _beyond(edge / factor, FAST) + heavy * _beyond(edge / factor, TAIL)
+            for edge in EDGES_MS
+        ]
+        rows[i] = -np.diff([1.0, *beyond, 0.0])
+    return rows, least
+
+
+def _beyond(ms: float, part: tuple[float, float, float]) -> float:
+    return erfc((log(ms) - log(part[1])) / part[2] / sqrt(2)) / 2
+
+
+def latencies(factors: Floats, tail: float = 1.0) -> Floats:
+    """Return for each factor of slowness the share of requests in each bucket."""
+    rows, least = _table(tail)
+    found = np.rint((np.log(factors) - least) * _FINE).astype(int)
+    shares: Floats = rows[np.clip(found, 0, len(rows) - 1)]
+    return shares
+
+
+class Traffic:
+    """Draws one interval after another; `second` is the end of the last one, 0 is the release's start."""
+
+    def __init__(self, model: Model, faults: tuple[Fault, ...], seed: int) -> None:
+        self.model, self.faults = model, faults
+        self.second = -model.history
+        self._rng = np.random.default_rng(seed)
+        names = (*model.segments, EVERYONE)
+        rest = 1 - sum(model.segments.values())
+        cells = [(p, s, v) for p in range(len(model.proxies)) for s in names for v in (False, True)]
+        self._proxy = np.array([p for p, _, _ in cells])
+        self._canary = np.array([v for _, _, v in cells])
+        self._cells = tuple((p, s, CANARY if v else STABLE) for p, s, v in cells)
+        parts = {**model.segments, EVERYONE: rest}
+        whole = sum(model.proxies)
+        self._part = np.array([model.proxies[p] / whole * parts[s] for p, s, _ in cells])
+        self._hit = [np.array([f.segment in (None, s) for _, s, _ in cells]) for f in faults]
+        layout = Layout(self._proxy, model.interval)
+        self._noise = FAMILIES[model.noise].start(layout, self._rng)
+        self._held: dict[int, dict[Cell, Tally]] = {}
+
+    def step(
+        self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None
+    ) -> tuple[Observation, Harm]:
+        """Return the next interval as Envoys counted it, and what the faults did.
+
+        Args:
+            shares: By segment: its name in statistics now, and the share of its requests that the canary
+                gets. A segment that is not there counts as everyone.
+            guarding: The second at which the guard began; None before.
+        """
+        model, rng, second = self.model, self._rng, self.second
+        arrivals, errors, slower = self._noise.advance()
+        usual = shares.get(EVERYONE, (EVERYONE, 0.0))
+        place = [shares.get(s, usual) for _, s, _ in self._cells]
+        mine = np.array([share for _, share in place])
+        mine = np.where(self._canary, mine, 1 - mine)
+        rate = model.rps * model.interval * arrivals * (1 + model.day * sin(2 * pi * second / 86_400))
+        requests = rng.poisson(rate * self._part * mine)
+        added, times, scale, heavy = self._effects(second, guarding)
+        base = np.minimum(model.errors * errors, 1.0)
+        failed = self._noise.errors(requests, requests * np.minimum(base * times, 1.0))
+        failed = failed + rng.binomial(requests - failed, np.minimum(added, 1.0))
+        buckets, sound = (
+            self._buckets(slower, scale, heavy),
+            self._buckets(slower, 1 + 0 * scale, 1 + 0 * heavy),
+        )
+        slow = requests[:, None] - np.cumsum(rng.multinomial(requests, buckets), axis=1)[:, :-1]
+        lost = (requests * (added + base * (times - 1)))[self._canary].sum()
+        late = requests * (buckets - sound)[:, _SLOW + 1 :].sum(axis=1)
+        labels = [label for label, _ in place]
+        return self._seen(labels, requests, failed, slow, guarding), Harm(
+            float(lost), float(late[self._canary].sum())
+        )
+
+    def _effects(self, second: float, guarding: float | None) -> tuple[Floats, Floats, Floats, Floats]:
+        cells = len(self._cells)
+        added, times, scale, heavy = np.zeros(cells), np.ones(cells), np.ones(cells), np.ones(cells)
+        for fault, hit in zip(self.faults, self._hit, strict=True):
+            does = fault.effect(second, guarding)
+            where = hit if fault.shared else hit & self._canary
+            added = np.where(where, added + does.added, added)
+            times = np.where(where, times * does.times, times)
+            scale = np.where(where, scale * does.slower, scale)
+            heavy = np.where(where, heavy * does.tail, heavy)
+        return added, times, scale, heavy
+
+    @staticmethod
+    def _buckets(slower: Floats, scale: Floats, heavy: Floats) -> Floats:
+        rows = latencies(slower * scale)
+        for tail in set(heavy.tolist()) - {1.0}:
+            rows = np.where((heavy == tail)[:, None], latencies(slower * scale, tail), rows)
+        return rows
+
+    def _seen(
+        self,
+        labels: list[str],
+        requests: Counts,
+        failed: Counts,
+        slow: NDArray[np.int64],
+        guarding: float | None,
+    ) -> Observation:
+        model, second = self.model, self.second
+        counted: dict[int, dict[Cell, Tally]] = {p: self._held.pop(p, {}) for p in range(len(model.proxies))}
+        rows = zip(self._cells, labels, requests.tolist(), failed.tolist(), slow.tolist(), strict=True)
+        for (proxy, _, version), label, n, k, beyond in rows:
+            if n:
+                cell, tally = Cell(f"p{proxy}", label, version), Tally(n, k, slower=tuple(beyond))
+                known = counted[proxy].get(cell)
+                counted[proxy][cell] = tally if known is None else known + tally
+        late, restart, silent = self._reads(guarding)
+        fresh, quiet = [], []
+        for proxy in range(len(model.proxies)):
+            if silent:
+                quiet.append(f"p{proxy}")
+                counted[proxy] = {}
+            elif late and self._rng.random() < late:
+                self._held[proxy], counted[proxy] = counted[proxy], {}
+            elif restart and self._rng.random() < restart:
+                counted[proxy] = {}
+            else:
+                fresh.append(f"p{proxy}")
+        self.second = second + model.interval
+        cells = sorted((c for table in counted.values() for c in table.items()), key=lambda pair: pair[0])
+        begin, end = START + timedelta(seconds=second), START + timedelta(seconds=self.second)
+        return Observation("shop", begin, end, tuple(cells), tuple(fresh), tuple(quiet))
+
+    def _reads(self, guarding: float | None) -> tuple[float, float, bool]:
+        found = [fault.reads(self.second, guarding) for fault in self.faults]
+        return (
+            max((late for late, _, _ in found), default=0.0),
+            max((restart for _, restart, _ in found), default=0.0),
+            any(silent for _, _, silent in found),
+        )

@@ -1,0 +1,177 @@
+"""Releases on simulated traffic: reproducible, true to the model, and through the real loop."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from controlplane.policy.pinned import PinnedPolicy
+from controlplane.simulation.faults import Fault
+from controlplane.simulation.loop import release
+from controlplane.simulation.noise import FAMILIES
+from controlplane.simulation.summary import Rate, summarise
+from controlplane.simulation.traffic import CANARY, STABLE, Model, Traffic
+
+HALF = {"everyone": ("everyone", 0.5)}
+MODEL = Model(interval=1, history=60, longest=900, rps=200, noise="iid")
+BETA = {"cookie": {"name": "b", "present": True}}
+QUICK = PinnedPolicy.model_validate(
+    {
+        "name": "quick",
+        "steps": [
+            {"name": "beta", "segment": "beta", "match": BETA, "share": "50%"},
+            {"name": "ten", "share": "10%", "for": "5s"},
+            {"name": "all", "share": "100%", "for": "5s"},
+        ],
+        "guard": {"for": "10s", "hold_back": "2%"},
+    }
+)  # fmt: skip
+
+
+def faults(text):
+    return tuple(Fault.parse(part) for part in text.split("+"))
+
+
+def drawn(model, *wrong, intervals=200, shares=HALF, guarding=None):
+    traffic = Traffic(replace(model, history=0), tuple(Fault.parse(w) for w in wrong), seed=3)
+    return [traffic.step(shares, guarding) for _ in range(intervals)]
+
+
+def counted(steps, version, segment="everyone"):
+    tallies = [t for seen, _ in steps for c, t in seen.cells if (c.version, c.segment) == (version, segment)]
+    return (
+        sum(t.requests for t in tallies),
+        sum(t.errors for t in tallies),
+        np.sum([t.slower for t in tallies], 0),
+    )
+
+
+@pytest.mark.parametrize("noise", sorted(FAMILIES))
+def test_noise_keeps_the_rates_of_the_model_and_both_versions_alike(noise):
+    steps = drawn(Model(noise=noise, rps=500, errors=0.02, interval=5), intervals=3000)
+
+    requests = [counted(steps, version)[0] for version in (STABLE, CANARY)]
+    errors = [counted(steps, version)[1] for version in (STABLE, CANARY)]
+    assert requests[1] == pytest.approx(requests[0], rel=0.02)
+    assert sum(requests) == pytest.approx(500 * 5 * 3000, rel=0.1)
+    assert sum(errors) / sum(requests) == pytest.approx(
+        0.02, rel=0.35
+    )  # proxies' own rates do not average out
+    assert errors[1] == pytest.approx(errors[0], rel=0.1)
+
+
+def test_errors_are_more_clustered_in_harsher_noise():
+    def dispersion(noise):
+        steps = drawn(Model(noise=noise, rps=100, errors=0.02, interval=5, proxies=(1.0,)), intervals=1500)
+        errors = [sum(t.errors for c, t in seen.cells if c.version == CANARY) for seen, _ in steps]
+        return np.var(errors) / np.mean(errors)
+
+    found = {noise: dispersion(noise) for noise in FAMILIES}
+
+    assert 0.85 < found["iid"] < 1.15
+    assert found["iid"] < found["mod"] < found["harsh"]
+    assert found["mod"] < found["switching"] < found["switching-harsh"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "failed", "slow"),
+    [
+        ("errors=10%", (0.005, 0.105), 1), ("errors=x5", (0.005, 0.025), 1), ("crash", (0.005, 1.0), 1),
+        ("both=10%", (0.105, 0.105), 1), ("latency=x2", (0.005, 0.005), 4), ("tail=x4", (0.005, 0.005), 2.5),
+        ("errors=10%@2m", (0.005, 0.045), 1), ("errors=10%@0s-1m", (0.005, 0.035), 1),
+        ("errors=10%@guarding", (0.005, 0.005), 1),
+    ],
+)  # fmt: skip
+def test_a_fault_does_what_it_says(fault, failed, slow):
+    steps = drawn(replace(MODEL, rps=2000), fault)
+
+    for version, rate in zip((STABLE, CANARY), failed, strict=True):
+        requests, errors, beyond = counted(steps, version)
+        assert errors / requests == pytest.approx(rate, rel=0.15)
+        if version == CANARY:
+            usual = counted(drawn(replace(MODEL, rps=2000)), CANARY)
+            factor = (beyond[8] / requests) / (usual[2][8] / usual[0])
+            assert slow * 0.7 < factor < slow * 1.6
+
+
+def test_harm_is_what_the_fault_spoiled():
+    steps = drawn(replace(MODEL, rps=2000), "errors=10%")
+    requests, errors, _ = counted(steps, CANARY)
+
+    assert sum(harm.failed for _, harm in steps) == pytest.approx(0.1 * requests, rel=0.01)
+    assert errors == pytest.approx(0.105 * requests, rel=0.1)
+    assert sum(harm.failed for _, harm in drawn(MODEL, "both=10%", shares={})) == 0
+
+
+def test_a_fault_in_a_segment_leaves_the_rest_alone():
+    shares = {"beta": ("beta", 0.5), **HALF}
+    steps = drawn(replace(MODEL, segments={"beta": 0.2}), "errors=50%@segment=beta", shares=shares)
+
+    assert counted(steps, CANARY, "beta")[1] / counted(steps, CANARY, "beta")[0] > 0.4
+    assert counted(steps, CANARY)[1] / counted(steps, CANARY)[0] < 0.02
+
+
+def test_lost_reads_come_an_interval_later_and_resets_never():
+    def whole(fault):
+        return sum(counted(drawn(MODEL, fault), v)[0] for v in (STABLE, CANARY))
+
+    late = drawn(MODEL, "lost=20%")
+    assert any(len(seen.fresh) < 3 for seen, _ in late)
+    assert whole("lost=20%") == pytest.approx(whole("none"), rel=0.02)
+    assert whole("resets=20%") == pytest.approx(0.8 * whole("none"), rel=0.05)
+    assert all(seen.silent and not seen.cells for seen, _ in drawn(MODEL, "silent"))
+
+
+def test_a_seed_gives_the_same_release_again_and_another_seed_another():
+    model = replace(MODEL, noise="harsh")
+    ends = [release(QUICK, model, faults("errors=10%"), seed) for seed in (1, 1, 2)]
+
+    assert ends[0] == ends[1]
+    assert ends[0].harm != ends[2].harm
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        ("none", "promoted"), ("lost=5%", "promoted"), ("outage=20%@30s-60s", "promoted"),
+        ("errors=10%", "rolled back"), ("crash", "rolled back"), ("errors=50%@segment=beta", "rolled back"),
+        ("errors=50%@guarding", "rolled back"),
+        ("silent", "undecided"), ("both=30%", "undecided"),
+    ],
+)  # fmt: skip
+def test_the_loop_ends_a_release_as_it_should(fault, outcome):
+    assert release(QUICK, replace(MODEL, longest=600), faults(fault), seed=5).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    "text", ["none", "errors=10%", "errors=x5@5m", "leak=20%", "both=10%@1m-2m", "silent", "crash@guarding",
+             "errors=50%@segment=beta", "outage=20%", "lost=5%"],
+)  # fmt: skip
+def test_a_fault_is_written_as_it_is_read(text):
+    assert str(Fault.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "errors", "errors=10", "latency=10%", "errors=200%", "none=1", "errors=5%@x"]
+)
+def test_what_is_no_fault_is_refused_with_what_is_allowed(text):
+    with pytest.raises(ValueError, match="is not a fault; allowed: none; errors=10%"):
+        Fault.parse(text)
+
+
+def test_rates_have_an_interval_that_holds_near_zero():
+    rate = Rate.of(0, 200)
+
+    assert (rate.share, rate.low) == (0.0, 0.0)
+    assert 0.015 < rate.high < 0.02
+    assert Rate.of(100, 200).low == pytest.approx(0.431, abs=0.001)
+
+
+def test_a_summary_says_what_was_missed():
+    ended = [release(QUICK, MODEL, faults("errors=10%"), seed) for seed in range(4)]
+    summary = summarise([*ended, replace(ended[0], outcome="promoted")], bad=True)
+
+    assert summary.promoted.share == 0.2
+    assert summary.detected.count == 4
+    assert json.dumps(summary.where)
