@@ -28,6 +28,12 @@ class Feature(StrEnum):
     BASELINE = "`otherwise: baseline`"
     HEADER = "`header`"
     COOKIE = "`cookie`"
+    QUERY = "`query`"
+    PATH = "`path`"
+    METHOD = "`method`"
+    HOST = "`host`"
+    USER_AGENT = "`user_agent`"
+    SOURCE = "`source`"
     COHORT = "`cohort`"
     DNS = "versions by `dns`"
     WEIGHT = "`weight` of endpoints"
@@ -60,6 +66,12 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.GENERATE: Limit("a version is drawn for each call", ignored=True),
     Feature.BASELINE: Limit("calls have no user, so all of them would stay there"),
     Feature.COOKIE: _METADATA,
+    Feature.QUERY: _METADATA,
+    Feature.PATH: _METADATA,
+    Feature.METHOD: _METADATA,
+    Feature.HOST: _METADATA,
+    Feature.USER_AGENT: _METADATA,
+    Feature.SOURCE: _METADATA,
     Feature.COHORT: _METADATA,
     Feature.DNS: Limit("gRPC clients resolve no names; give `endpoints`"),
     Feature.WEIGHT: Limit("gRPC clients take endpoints in turn", ignored=True),

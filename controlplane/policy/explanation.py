@@ -9,7 +9,14 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from controlplane.policy.documents import Model
-from controlplane.policy.fields import COOKIE_PATTERN, FILE_PATTERN, HEADER_PATTERN, PATH_PATTERN
+from controlplane.policy.fields import (
+    COOKIE_PATTERN,
+    FILE_PATTERN,
+    HEADER_PATTERN,
+    METHOD_PATTERN,
+    PATH_PATTERN,
+    QUERY_PATTERN,
+)
 from controlplane.policy.problems import Finding, Path, meant
 from controlplane.policy.values import NAME_PATTERN, shown
 from controlplane.policy.yaml_source import Value
@@ -18,8 +25,10 @@ _PATTERNS = {
     COOKIE_PATTERN: "a cookie name: letters, digits, '-', '_' and '.'",
     FILE_PATTERN: "a whole path of a file, such as '/etc/turnout/tls.crt'",
     HEADER_PATTERN: "a header name: lower-case letters, digits and '-'",
+    METHOD_PATTERN: "a method: capitals, such as GET",
     NAME_PATTERN: "a name: lower-case letters, digits, '-', '_' and '.', a letter or digit first and last",
     PATH_PATTERN: "a path prefix: '/' first, without spaces, '?' and '#'",
+    QUERY_PATTERN: "the name of a query parameter: letters, digits, '-', '_', '.' and '~'",
 }
 _EXPECTED = {
     "bool_type": "true or false",

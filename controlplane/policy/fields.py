@@ -8,13 +8,14 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from controlplane.policy.nodes import parse_metadata
-from controlplane.policy.patterns import MAX_PATTERN, check_cookie_pattern, check_pattern
+from controlplane.policy.patterns import MAX_PATTERN, check_inner_pattern, check_pattern
 from controlplane.policy.values import (
     DURATION_PATTERN,
     MAX_WORD,
     NAME_PATTERN,
     PPM,
     SHARE_PATTERN,
+    check_url_word,
     check_word,
     format_duration,
     format_share,
@@ -23,11 +24,15 @@ from controlplane.policy.values import (
     parse_host,
     parse_ip_address,
     parse_limit,
+    parse_network,
+    parse_one_host,
     parse_share,
 )
 
 HEADER_PATTERN = r"^[a-z0-9-]+$"
 COOKIE_PATTERN = r"^[A-Za-z0-9_.-]+$"
+METHOD_PATTERN = r"^[A-Z]+(-[A-Z]+)*$"
+QUERY_PATTERN = r"^[A-Za-z0-9_.~-]+$"
 PATH_PATTERN = r"^/[^\s?#]*$"
 FILE_PATTERN = r"^(/[^/\x00-\x1f]+)+$"
 
@@ -51,7 +56,7 @@ def _readable_header(name: str) -> str:
     if name == "cookie":
         raise ValueError("the cookie header is read by 'cookie', name by name")
     if name == "host":
-        raise ValueError("Envoy keeps no 'host' header; a service's 'routes' choose by host")
+        raise ValueError("Envoy keeps no 'host' header; the condition 'host' looks at it")
     if name.startswith("x-turnout-"):
         raise ValueError("'x-turnout-' headers are set by Turnout itself")
     return name
@@ -85,6 +90,11 @@ PathPrefix = Annotated[str, Field(pattern=PATH_PATTERN, max_length=1024)]
 FilePath = Annotated[str, Field(pattern=FILE_PATTERN, max_length=1024)]
 Word = Annotated[str, Field(json_schema_extra={"maxLength": MAX_WORD}), AfterValidator(check_word)]
 Pattern = Annotated[str, Field(json_schema_extra={"maxLength": MAX_PATTERN}), AfterValidator(check_pattern)]
-CookiePattern = Annotated[
-    str, Field(json_schema_extra={"maxLength": MAX_PATTERN}), AfterValidator(check_cookie_pattern)
+InnerPattern = Annotated[
+    str, Field(json_schema_extra={"maxLength": MAX_PATTERN}), AfterValidator(check_inner_pattern)
 ]
+UrlWord = Annotated[str, Field(json_schema_extra={"maxLength": MAX_WORD}), AfterValidator(check_url_word)]
+QueryName = Annotated[str, Field(pattern=QUERY_PATTERN, max_length=128)]
+Method = Annotated[str, Field(pattern=METHOD_PATTERN, max_length=32)]
+OneHost = Annotated[str, BeforeValidator(parse_one_host)]
+Network = Annotated[str, BeforeValidator(parse_network)]

@@ -28,6 +28,12 @@ def unmatchable(match: Match, kind: Kind) -> str | None:
     parts = (
         (Feature.COHORT, match.cohort, "a cohort of users"),
         (Feature.COOKIE, match.cookie, f"cookie {match.cookie.name!r}" if match.cookie else ""),
+        (Feature.QUERY, match.query, f"query parameter {match.query.name!r}" if match.query else ""),
+        (Feature.PATH, match.path, "the path"),
+        (Feature.METHOD, match.method, "the method"),
+        (Feature.HOST, match.host, "the host"),
+        (Feature.USER_AGENT, match.user_agent, "the browser"),
+        (Feature.SOURCE, match.source, "the client's address"),
         (Feature.HEADER, match.header, f"header {match.header.name!r}" if match.header else ""),
     )
     for feature, present, what in parts:

@@ -12,7 +12,7 @@ from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 MAX_PATTERN = 256
-MAX_PROGRAM = 500  # instructions; the bootstrap allows 1000, and a cookie's pattern is wrapped in ours
+MAX_PROGRAM = 500  # instructions; the bootstrap allows 1000, and the pattern of a part is wrapped in ours
 
 _REFUSED = {
     op.ASSERT: "a lookahead or lookbehind",
@@ -49,8 +49,8 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
-def check_cookie_pattern(pattern: str) -> str:
-    """Return ``pattern`` if it can be written into a pattern for the whole ``cookie`` header.
+def check_inner_pattern(pattern: str) -> str:
+    """Return ``pattern`` if it can be written into a pattern for a whole header: of a cookie, of a path.
 
     Raises:
         ValueError: As ``check_pattern``, or if it has an anchor that would be the header's.
@@ -61,7 +61,7 @@ def check_cookie_pattern(pattern: str) -> str:
     while parts and parts[-1] == (op.AT, op.AT_END):
         del parts[-1]
     if _anchored(parts):
-        raise ValueError("has '^' or '$' inside; the regex of a cookie may have them at its very ends only")
+        raise ValueError("has '^' or '$' inside; the regex of a part may have them at its very ends only")
     return pattern
 
 

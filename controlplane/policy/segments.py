@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from controlplane.policy.documents import Cohort, Match, ValueMatch
+from controlplane.policy.agents import AGENTS
+from controlplane.policy.documents import Cohort, Match, PathMatch, ValueMatch
 from controlplane.policy.values import STEP_PPM
 
+_PORT = re.compile(r":[0-9]+\Z")
 _INTEGER = re.compile(r"([-+]?)0*([0-9]{1,19})")
 
 
@@ -19,6 +22,8 @@ class Request:
 
     Attributes:
         headers: Lines as (lower-case name, value), repeated names as often as they came.
+        path: With the query, as it was sent.
+        source: The client's address as the proxy sees it; None if that is not known.
         bucket: The user's bucket in 0..9999; None without identity.
     """
 
@@ -26,6 +31,7 @@ class Request:
     host: str = ""
     path: str = "/"
     headers: tuple[tuple[str, str], ...] = ()
+    source: str | None = None
     bucket: int | None = None
 
     def header(self, name: str) -> tuple[str, ...]:
@@ -37,12 +43,17 @@ class Request:
         pairs = (pair.strip(" ").partition("=") for line in self.header("cookie") for pair in line.split(";"))
         return tuple(value for key, sign, value in pairs if key == name and sign)
 
+    def query(self, name: str) -> tuple[str, ...]:
+        """Return the values of a query parameter, not decoded; one without ``=`` is empty."""
+        pairs = (pair.partition("=") for pair in self.path.partition("?")[2].split("&"))
+        return tuple(value for key, _, value in pairs if key == name)
 
-def matches(match: Match | None, request: Request) -> bool:  # one per kind of condition
+
+def matches(match: Match | None, request: Request) -> bool:
     """Return whether ``request`` is in the segment; None means every request.
 
-    A header or cookie that stands several times matches if any of its values does. ``not`` is the logical
-    opposite, so an absent header is outside of any condition and inside of its ``not``.
+    A header, cookie or query parameter that stands several times matches if any of its values does. ``not``
+    is the logical opposite, so an absent header is outside of any condition and inside of its ``not``.
     """
     if match is None:
         return True
@@ -51,11 +62,39 @@ def matches(match: Match | None, request: Request) -> bool:  # one per kind of c
         return all(results) if match.all else any(results)
     if match.not_:
         return not matches(match.not_, request)
+    return _leaf(match, request)
+
+
+def _leaf(match: Match, request: Request) -> bool:  # noqa: PLR0911 - one per kind of condition
     if match.header:
         return _any_matches(match.header, request.header(match.header.name))
     if match.cookie:
         return _any_matches(match.cookie, request.cookie(match.cookie.name))
+    if match.query:
+        return _any_matches(match.query, request.query(match.query.name))
+    if match.path:
+        return _holds(match.path, request.path.partition("?")[0])
+    if match.method:
+        return request.method == match.method
+    if match.host:
+        return _is_host(match.host, request.host)
+    if match.user_agent:
+        return matches(AGENTS[match.user_agent], request)
+    if match.source:
+        return request.source is not None and _is_in(match.source, request.source)
     return match.cohort is not None and _chosen(match.cohort, request.bucket)
+
+
+def _is_host(wanted: str, host: str) -> bool:
+    name = _PORT.sub("", host).lower()
+    return len(name) >= len(wanted) and name.endswith(wanted[1:]) if wanted[0] == "*" else name == wanted
+
+
+def _is_in(network: str, address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network)
+    except ValueError:
+        return False
 
 
 def _chosen(cohort: Cohort, bucket: int | None) -> bool:
@@ -66,6 +105,8 @@ def alternatives(match: Match, inverted: bool = False) -> int:
     """Return how many plain conjunctions the tree expands to; each of them is a route of its own."""
     if match.not_:
         return alternatives(match.not_, not inverted)
+    if match.user_agent:
+        return alternatives(AGENTS[match.user_agent], inverted)
     if inverted and match.header and match.header.regex and _compiled(match.header.regex).fullmatch(""):
         return 2  # without the header, and with another value: Envoy takes an absent header for an empty one
     parts = [alternatives(part, inverted) for part in match.all or match.any or ()]
@@ -100,7 +141,7 @@ def _any_matches(condition: ValueMatch, values: tuple[str, ...]) -> bool:
     return any(_holds(condition, value) for value in values)
 
 
-def _holds(condition: ValueMatch, value: str) -> bool:
+def _holds(condition: ValueMatch | PathMatch, value: str) -> bool:
     match condition.condition:
         case "equals":
             return value == condition.equals
@@ -113,6 +154,7 @@ def _holds(condition: ValueMatch, value: str) -> bool:
         case "regex":
             return _compiled(condition.regex or "").fullmatch(value) is not None
         case _:
+            assert isinstance(condition, ValueMatch)
             bounds = condition.range
             assert bounds is not None
             number = _INTEGER.fullmatch(value)

@@ -118,6 +118,30 @@ def parse_host(value: object) -> str:
     return host
 
 
+def parse_one_host(value: object) -> str:
+    """Return the lower-cased host of a condition: exact or ``*.suffix``."""
+    if (host := parse_host(value)) == "*":
+        raise ValueError("'*' is every host; leave the condition out")
+    return host
+
+
+def parse_network(value: object) -> str:
+    """Return ``'10.0.0.0/8'``; a single address is a network of its own."""
+    try:
+        network = ipaddress.ip_network(value, strict=False) if isinstance(value, str) else None
+    except ValueError:
+        network = None
+    if network is None:
+        raise ValueError(
+            f"{shown(value)} is not a network; write '10.0.0.0/8', '2001:db8::/32' or '10.1.2.3'"
+        )
+    if ipaddress.ip_address(str(value).partition("/")[0]) != network.network_address:
+        raise ValueError(f"{shown(value)} has bits beyond its prefix; write '{network}'")
+    if network.version == 6 and network.network_address.packed[:2] == b"\0\0" and str(network) != "::1/128":
+        raise ValueError(f"{shown(value)} has IPv4 addresses in it; write those as '10.0.0.0/8'")
+    return str(network)
+
+
 def parse_limit(value: object) -> timedelta:
     """Return a latency limit, which lies on a bucket edge."""
     limit = parse_duration(value)
@@ -127,6 +151,15 @@ def parse_limit(value: object) -> timedelta:
             f"{format_duration(limit)} is not an edge of the latency buckets; the edges are {edges}"
         )
     return limit
+
+
+def check_url_word(value: str) -> str:
+    """Return ``value`` if it may be compared with a part of a URL as it is sent, not decoded."""
+    if wrong := next((c for c in check_word(value) if not "!" <= c <= "~" or c in "#?&"), None):
+        raise ValueError(
+            f"{shown(value)} has {wrong!r}; values are compared as they are sent: write it percent-encoded"
+        )
+    return value
 
 
 def check_word(value: str) -> str:

@@ -42,10 +42,15 @@ def sources(traffic: ServiceTraffic) -> tuple[UserSource, ...]:
 def identity(traffic: ServiceTraffic, request: Request) -> str | None:
     """Return who the user is, or None; the last value that is not empty counts, as in Envoy."""
     for source in sources(traffic):
-        values = request.header(source.header) if source.header else request.cookie(source.cookie or "")
-        if found := [value for value in values if value]:
+        if found := [value for value in _values(source, request) if value]:
             return found[-1]
     return None
+
+
+def _values(source: UserSource, request: Request) -> tuple[str, ...]:
+    if source.header:
+        return request.header(source.header)
+    return request.query(source.query) if source.query else request.cookie(source.cookie or "")
 
 
 def pick(traffic: ServiceTraffic, request: Request) -> Pick:

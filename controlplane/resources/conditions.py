@@ -9,8 +9,10 @@ from itertools import product
 from controlplane._pb.matcher_pb2 import RegexMatcher, StringMatcher
 from controlplane._pb.route_pb2 import HeaderMatcher
 from controlplane._pb.type_pb2 import Int64Range
-from controlplane.policy.documents import CookieMatch, HeaderMatch, Match, UserSource
-from controlplane.resources import cookies
+from controlplane.policy.agents import AGENTS
+from controlplane.policy.documents import HeaderMatch, Match, UserSource
+from controlplane.resources import addresses, cookies, targets
+from controlplane.resources.names import SOURCE_HEADER
 
 ALTERNATIVES_LIMIT = 128  # of one segment
 
@@ -29,21 +31,25 @@ def alternatives(match: Match | None, negated: bool = False) -> tuple[Conjunctio
         return _NONE if negated else _EVERY
     if match.not_ is not None:
         return alternatives(match.not_, not negated)
-    if match.header is not None:
-        return _header(match.header, negated)
-    if match.cookie is not None:
-        return _cookie(match.cookie, negated)
-    if match.cohort is not None:
-        raise ValueError("a cohort inside of a condition cannot be rendered; give it a step of its own")
+    if match.all is None and match.any is None:
+        return _leaf(match, negated)
     parts = [alternatives(part, negated) for part in match.all or match.any or ()]
     return _any(parts) if (match.any is not None) is not negated else _all(parts)
 
 
 def identified(source: UserSource) -> HeaderMatcher:
     """Return a matcher for requests in which the source names a user."""
+    header, pattern = identity(source)
+    return _regex(header, ".+" if source.header else pattern)
+
+
+def identity(source: UserSource) -> tuple[str, str]:
+    """Return the header that an identity is in, and a pattern for all of it; group 1 is the identity."""
     if source.header:
-        return _regex(source.header, ".+")
-    return _regex("cookie", cookies.identity(source.cookie or ""))
+        return source.header, "^(.*)$"
+    if source.query:
+        return ":path", targets.identity(source.query)
+    return "cookie", cookies.identity(source.cookie or "")
 
 
 def unidentified(source: UserSource) -> HeaderMatcher:
@@ -51,6 +57,29 @@ def unidentified(source: UserSource) -> HeaderMatcher:
     matcher = HeaderMatcher(invert_match=True, treat_missing_header_as_empty=True)
     matcher.MergeFrom(identified(source))
     return matcher
+
+
+def _leaf(match: Match, negated: bool) -> tuple[Conjunction, ...]:  # noqa: PLR0911 - one per kind
+    if match.header is not None:
+        return _header(match.header, negated)
+    if match.cookie is not None:
+        absent = match.cookie.present is False
+        return _whole("cookie", cookies.pattern(match.cookie), negated is not absent)
+    if match.query is not None:
+        absent = match.query.present is False
+        return _whole(":path", targets.query(match.query), negated is not absent)
+    if match.path is not None:
+        return _whole(":path", targets.path(match.path), negated)
+    if match.method is not None:
+        method = StringMatcher(exact=match.method)
+        return ((HeaderMatcher(name=":method", string_match=method, invert_match=negated),),)
+    if match.host is not None:
+        return _whole(":authority", targets.host(match.host), negated)
+    if match.user_agent is not None:
+        return alternatives(AGENTS[match.user_agent], negated)
+    if match.source is not None:
+        return _whole(SOURCE_HEADER, addresses.network(match.source), negated)
+    raise ValueError("a cohort inside of a condition cannot be rendered; give it a step of its own")
 
 
 def _any(parts: Sequence[tuple[Conjunction, ...]]) -> tuple[Conjunction, ...]:
@@ -101,14 +130,11 @@ def _header(match: HeaderMatch, negated: bool) -> tuple[Conjunction, ...]:
     return ((matcher,),)
 
 
-def _cookie(match: CookieMatch, negated: bool) -> tuple[Conjunction, ...]:
-    if match.present is not None:
-        negated, pattern = negated is match.present, cookies.holds(match.name, "[^;]*")
-    elif (found := cookies.pattern(match)) is None:
+def _whole(name: str, pattern: str | None, negated: bool) -> tuple[Conjunction, ...]:
+    """Return a condition on the whole text of a header; None is a pattern that nothing matches."""
+    if pattern is None:
         return _EVERY if negated else _NONE
-    else:
-        pattern = found
-    matcher = _regex("cookie", pattern)
+    matcher = _regex(name, pattern)
     if negated:
         matcher.invert_match = matcher.treat_missing_header_as_empty = True
     return ((matcher,),)

@@ -34,7 +34,7 @@ from controlplane._pb.tls_pb2 import (
 )
 from controlplane.policy.documents import Listener, Tls
 from controlplane.resources.clusters import ADS, BUFFER_BYTES, socket
-from controlplane.resources.names import FRESH_USER_HEADER, OWN_HEADERS, SCOPE_HEADER
+from controlplane.resources.names import FRESH_USER_HEADER, OWN_HEADERS, SCOPE_HEADER, SOURCE_HEADER
 from controlplane.resources.readable import packed
 from controlplane.resources.statistics import stats_logger
 
@@ -73,7 +73,7 @@ def listener(document: Listener, scopes: Sequence[str]) -> ListenerMessage:
         early_header_mutation_extensions=[
             TypedExtensionConfig(
                 name="envoy.http.early_header_mutation.header_mutation",
-                typed_config=packed(_mutation(scopes)),
+                typed_config=packed(_mutation(document, scopes)),
             )
         ],
     )
@@ -124,9 +124,13 @@ def _scoped_routes() -> ScopedRoutes:
     )
 
 
-def _mutation(scopes: Sequence[str]) -> EarlyHeaderMutation:
+def _mutation(document: Listener, scopes: Sequence[str]) -> EarlyHeaderMutation:
     own = HeaderMutation.RemoveOnMatch(key_matcher=StringMatcher(prefix=OWN_HEADERS))
     sets = [(SCOPE_HEADER, value) for value in scopes] + [(FRESH_USER_HEADER, "%UNIQUE_ID%")]
+    # Here the address is still that of the connection: Envoy reads the list of addresses afterwards.
+    sets.append((SOURCE_HEADER, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"))
+    if document.kind != "edge":
+        sets.append((SOURCE_HEADER, "%REQ(x-forwarded-for)%"))
     return EarlyHeaderMutation(
         mutations=[
             HeaderMutation(remove_on_match=own),

@@ -5,6 +5,7 @@ from __future__ import annotations
 METADATA = "turnout"  # key of the routes' metadata: service, release, segment
 SCOPE_HEADER = "x-turnout-scope"
 FRESH_USER_HEADER = "x-turnout-fresh-user"  # an identity for a user who may turn out to have none
+SOURCE_HEADER = "x-turnout-source"  # the client's address
 OWN_HEADERS = "x-turnout-"  # never taken from outside
 SCOPE_NONE = "-"  # the scope of hosts that nobody claims; no name can be this
 

@@ -14,7 +14,7 @@ from controlplane.resources.clusters import cluster, placed
 from controlplane.resources.handling import handle
 from controlplane.resources.hosts import groups, scope_values
 from controlplane.resources.listeners import listener, secret
-from controlplane.resources.names import SCOPE_HEADER, cluster_name
+from controlplane.resources.names import SCOPE_HEADER, SOURCE_HEADER, cluster_name
 from controlplane.resources.routes import service_routes
 from controlplane.resources.statistics import check_series, series
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
@@ -233,7 +233,7 @@ def _route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> Route
         found = [claims[host][path] for path in paths]
         key = tuple((t.service.name, claim.model_copy(update={"host": ""})) for t, claim in found)
         alike.setdefault(key, []).append(host)
-    message = RouteConfiguration(name=name, request_headers_to_remove=[SCOPE_HEADER])
+    message = RouteConfiguration(name=name, request_headers_to_remove=[SCOPE_HEADER, SOURCE_HEADER])
     for hosts in alike.values():
         virtual_host = message.virtual_hosts.add(name=hosts[0], domains=hosts)
         for path in sorted(claims[hosts[0]], key=lambda path: (-len(path), path)):

@@ -14,9 +14,8 @@ from controlplane._pb.matcher_pb2 import RegexMatchAndSubstitute, RegexMatcher
 from controlplane._pb.route_pb2 import Route, RouteAction, RouteMatch, WeightedCluster
 from controlplane.policy.documents import ANONYMOUS, UserSource
 from controlplane.release.traffic import BUCKETS, ServiceTraffic, Span, Split
-from controlplane.resources import cookies
 from controlplane.resources.buckets import USER_COOKIE, sources, whole
-from controlplane.resources.conditions import Conjunction, alternatives, identified, unidentified
+from controlplane.resources.conditions import Conjunction, alternatives, identified, identity, unidentified
 from controlplane.resources.names import FRESH_USER_HEADER, METADATA, cluster_name
 
 ROUTES_LIMIT = 1000  # of one service and path: each costs time in every request that it does not match
@@ -139,9 +138,7 @@ def affine(traffic: ServiceTraffic) -> bool:
 
 def _hash_policy(source: UserSource, salt: str) -> RouteAction.HashPolicy:
     """Return a policy that hashes ``salt + ":" + identity``; only header policies can be salted."""
-    if source.header:
-        return _salted(source.header, _WHOLE, salt)
-    return _salted("cookie", cookies.identity(source.cookie or ""), salt)
+    return _salted(*identity(source), salt)
 
 
 def _salted(header: str, pattern: str, salt: str) -> RouteAction.HashPolicy:

@@ -10,7 +10,7 @@ import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +100,17 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def get(
-        self, path: str = "/", headers: Sequence[tuple[str, str]] = (), host: str = "shop.test"
+        self,
+        path: str = "/",
+        headers: Sequence[tuple[str, str]] = (),
+        host: str = "shop.test",
+        method: str = "GET",
     ) -> Answer:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: {host}\r\n{lines}\r\n".encode())
+        writer.write(f"{method} {path} HTTP/1.1\r\nhost: {host}\r\n{lines}\r\n".encode())
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         found = dict(line.split(": ", 1) for line in head.lower().split("\r\n")[1:] if ": " in line)
         try:
@@ -413,6 +417,94 @@ async def test_conditions_and_their_opposites_mean_in_envoy_what_they_mean_to_us
             _, version, _ = await running.client.get(f"/s{i}", headers=headers)
             if version != pick(states[i], Request(headers=headers)).version:
                 wrong.append((tree, headers, version))
+    assert wrong == []
+
+
+BROWSERS = [
+    "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0",
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
+    "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 Safari/605.1.15",
+    "Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36 Edg/131.0.0.0",
+]
+TARGETS = [
+    *(
+        {"query": {"name": "seg", **condition}}
+        for condition in (
+            {"equals": "beta"},
+            {"prefix": "be"},
+            {"suffix": "ta"},
+            {"contains": "%20"},
+            {"present": True},
+            {"present": False},
+            {"range": {"from": -5, "to": 1200}},
+            {"regex": ".*"},
+            {"regex": "[^a]*x?"},
+        )
+    ),
+    {"path": {"suffix": "/a.b"}},
+    {"path": {"contains": "a"}},
+    {"path": {"regex": ".*[.].?"}},
+    {"method": "POST"},
+    {"host": "shop.test"},
+    {"host": "*.test"},
+    *({"user_agent": name} for name in ("Chrome", "Edge", "Firefox", "Safari")),
+    *({"source": source} for source in ("127.0.0.1", "10.1.0.0/16", "2001:db8:0:1::/64")),
+]
+TARGET_REQUESTS = [
+    *(
+        Request("GET", "shop.test", path)
+        for path in (
+            "", "/a.b", "/a.b/", "/x//y", "?seg", "?seg=", "?seg=beta", "?a=1&seg=beta&b=2",
+            "?seg=x&seg=beta", "?xseg=beta", "?seg=be%74a", "?seg=a%20b",
+            "?seg=1199", "?seg=-5", "?seg=a=x", "?SEG=beta",
+            "/seg=beta?a", "?a?seg=beta", "?a&&seg=beta", "?seg=/a.b",
+        )
+    ),
+    Request("POST", "SHOP.test:80", "/a"),
+    Request("OPTIONS", "Shop.Test", "/a"),
+    *(Request("GET", "shop.test", "", (("user-agent", agent),)) for agent in BROWSERS),
+    Request("GET", "shop.test", "", (("user-agent", BROWSERS[0]), ("user-agent", BROWSERS[1]))),
+    *(
+        Request("GET", "shop.test", "", (("x-forwarded-for", lines),))
+        for lines in (
+            "10.1.2.3", "10.1.2.3, 192.0.2.7", "192.0.2.7,10.1.2.3", "2001:db8:0:1::7", "2001:DB8:0:1::7",
+        )
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["edge", "local"])
+async def test_what_a_request_asks_for_means_in_envoy_what_it_means_to_us(proxy, ports, kind):
+    trees = [tree for condition in TARGETS for tree in (condition, {"not": condition})]
+    everyone = Split("everyone", None, ())
+    states = [
+        ServiceTraffic(
+            service(ports, f"s{i}", routes=[{"host": "shop.test", "path": f"/s{i}"}], user={}),
+            "v1",
+            "v2",
+            "r1",
+            "s",
+            (Split("in", match(**tree), ((0, BUCKETS),)), everyone),
+            "random",
+        )
+        for i, tree in enumerate(trees)
+    ]
+    running = await proxy(states, kind)
+
+    def seen(request: Request, i: int) -> Request:
+        """Return the request as the router has it: slashes merged, the address as the listener takes it."""
+        told = "".join(request.header("x-forwarded-for")).rpartition(",")[2].strip()
+        path = f"/s{i}{request.path}".replace("//", "/")
+        return replace(request, path=path, source=told if told and kind == "local" else "127.0.0.1")
+
+    wrong = []
+    for i, tree in enumerate(trees):
+        for request in TARGET_REQUESTS:
+            _, version, _ = await running.client.get(
+                f"/s{i}{request.path}", request.headers, request.host, request.method
+            )
+            if version != pick(states[i], seen(request, i)).version:
+                wrong.append((tree, request, version))
     assert wrong == []
 
 

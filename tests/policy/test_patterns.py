@@ -1,6 +1,6 @@
 import pytest
 
-from controlplane.policy.patterns import check_cookie_pattern, check_pattern
+from controlplane.policy.patterns import check_inner_pattern, check_pattern
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_hostile_patterns_end(pattern):
 
 @pytest.mark.parametrize("pattern", ["^a.*b$", r"\Aa\b.", "a|b", "(a{2})+$"])
 def test_a_cookie_may_be_anchored_at_its_ends(pattern):
-    assert check_cookie_pattern(pattern) == pattern
+    assert check_inner_pattern(pattern) == pattern
 
 
 @pytest.mark.parametrize("pattern", ["^a|b$", "(^a)", "a$b", "(?:a|(b$))*", "x^"])
 def test_an_anchor_inside_would_be_the_header_s(pattern):
     with pytest.raises(ValueError, match="at its very ends only"):
-        check_cookie_pattern(pattern)
+        check_inner_pattern(pattern)

@@ -266,7 +266,7 @@ def test_conditions_and_guard(rest, found):
 @pytest.mark.parametrize(
     ("match", "found"),
     [
-        ("{}", "3:8: match: has none; exactly one of header, cookie, cohort, all, any, not is needed"),
+        ("{}", "3:8: match: has none; exactly one of header, cookie, query, path, method, host, user_agent, source, cohort, all, any, not is needed"),
         ("{all: []}", "3:14: match.all: is empty; at least 1 is needed"),
         (
             "{cookie: {name: b}}",
@@ -310,7 +310,7 @@ def test_conditions_and_guard(rest, found):
         ),
         (
             "{header: {name: host, equals: c}}",
-            "3:24: match.header.name: Envoy keeps no 'host' header; a service's 'routes' choose by host",
+            "3:24: match.header.name: Envoy keeps no 'host' header; the condition 'host' looks at it",
         ),
         (
             "{header: {name: x-turnout-scope, equals: c}}",
@@ -337,7 +337,39 @@ def test_conditions_and_guard(rest, found):
             "3:8: match: has a cohort inside all, any or not; a cohort stands alone: Envoy chooses users by buckets"
             " after all other conditions",
         ),
-        ("{path: /a}", "3:9: match.path: unknown field; known: header, cookie, cohort, all, any, not"),
+        ("{path: /a}", "3:15: match.path: '/a' stands where a mapping belongs"),
+        (
+            "{pathes: /a}",
+            "3:9: match.pathes: unknown field; known: header, cookie, query, path, method, host, user_agent, "
+            "source, cohort, all, any, not; did you mean 'path'?",
+        ),
+        (
+            "{path: {prefix: '/a?b'}}",
+            "3:24: match.path.prefix: '/a?b' has '?'; values are compared as they are sent: write it percent-encoded",
+        ),
+        (
+            "{query: {name: q, equals: 'a b'}}",
+            "3:34: match.query.equals: 'a b' has ' '; values are compared as they are sent: write it percent-encoded",
+        ),
+        (
+            "{query: {name: 'a[]', present: true}}",
+            "3:23: match.query.name: 'a[]' is not the name of a query parameter: letters, digits, '-', '_', '.' and '~'",
+        ),
+        ("{method: get}", "3:17: match.method: 'get' is not a method: capitals, such as GET"),
+        ("{host: '*'}", "3:15: match.host: '*' is every host; leave the condition out"),
+        (
+            "{user_agent: Opera}",
+            "3:21: match.user_agent: 'Opera' is not allowed; allowed: Chrome, Edge, Firefox, Safari",
+        ),
+        ("{source: 10.0.0.1/8}", "3:17: match.source: '10.0.0.1/8' has bits beyond its prefix; write '10.0.0.0/8'"),
+        (
+            "{source: example.com}",
+            "3:17: match.source: 'example.com' is not a network; write '10.0.0.0/8', '2001:db8::/32' or '10.1.2.3'",
+        ),
+        (
+            "{source: '::ffff:0:0/96'}",
+            "3:17: match.source: '::ffff:0:0/96' has IPv4 addresses in it; write those as '10.0.0.0/8'",
+        ),
     ],
 )  # fmt: skip
 def test_segments(match, found):
@@ -397,7 +429,7 @@ def test_a_tree_that_becomes_too_many_routes_is_refused():
         ({"versions": "{v1: {dns: 'a:80', x: 1}}"}, "6:30: versions.v1.x: unknown field; known: endpoints, dns"),
         (
             {"user": "{from: [{header: x-u, cookie: u}]}"},
-            "7:15: user.from[0]: has header and cookie; exactly one of header, cookie is needed",
+            "7:15: user.from[0]: has header and cookie; exactly one of header, cookie, query is needed",
         ),
         ({"colour": "red"}, f"7:1: colour: unknown field; known: {', '.join(fields(Service))}"),
     ],

@@ -93,8 +93,16 @@ class Proxy:
             under = path == prefix or path.startswith(f"{prefix}/")
         return under and all(self._holds(header, request) for header in match.headers)
 
+    @staticmethod
+    def _lines(name: str, request: Request) -> tuple[str, ...]:
+        """Return the values of a header as the router sees them, with what the listener adds."""
+        own = {":path": request.path, ":method": request.method, ":authority": request.host}
+        if name == "x-turnout-source":
+            return () if request.source is None else (request.source,)
+        return (own[name],) if name in own else request.header(name)
+
     def _holds(self, matcher: HeaderMatcher, request: Request) -> bool:
-        values = request.header(matcher.name)
+        values = self._lines(matcher.name, request)
         if matcher.WhichOneof("header_match_specifier") == "present_match":
             return matcher.present_match is (bool(values) is not matcher.invert_match)
         if not values and not matcher.treat_missing_header_as_empty:
@@ -135,10 +143,10 @@ class Proxy:
         bucket = self._hash(route, request) if clusters.use_hash_policy.value else None
         return Choice(segment, None if bucket is None else self._at(weights, bucket), bucket, sets_cookie)
 
-    @staticmethod
-    def _hash(route: Route, request: Request) -> int | None:
+    @classmethod
+    def _hash(cls, route: Route, request: Request) -> int | None:
         [policy] = route.route.hash_policy
-        values = request.header(policy.header.header_name)
+        values = cls._lines(policy.header.header_name, request)
         if not values:
             return None
         rewrite = policy.header.regex_rewrite

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.policy.documents import Range
-from controlplane.resources.cookies import confine, identity, integers
+from controlplane.resources.cookies import identity
+from controlplane.resources.regexes import confine, integers
 
 
 @given(
@@ -44,17 +45,17 @@ def test_numbers_have_signs_but_no_words():
     ],
 )
 def test_a_regex_is_confined_to_its_cookie(regex: str, confined: str):
-    assert confine(regex) == confined
+    assert confine(regex, ";") == confined
 
 
 def test_a_class_beyond_ascii_is_refused():
     with pytest.raises(ValueError, match="beyond ASCII in a class"):
-        confine("[a-é]")
+        confine("[a-é]", ";")
 
 
 def test_an_anchor_in_the_middle_is_refused():
     with pytest.raises(ValueError, match="at its very ends only"):
-        confine("a|^b")
+        confine("a|^b", ";")
 
 
 def test_an_identity_is_the_last_value_that_is_not_empty():

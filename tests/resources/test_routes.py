@@ -38,10 +38,12 @@ HEADERS = ("x-a", "x-b")
 COOKIES = ("beta", "b", "u.d")
 
 
-def condition(kind: str, name: str) -> st.SearchStrategy[dict[str, Any]]:
-    word = dict.fromkeys(("equals", "prefix", "suffix", "contains"), WORDS)
+def condition(
+    kind: str, name: str, words: st.SearchStrategy[str] = WORDS, patterns: st.SearchStrategy[str] = PATTERNS
+) -> st.SearchStrategy[dict[str, Any]]:
+    word = dict.fromkeys(("equals", "prefix", "suffix", "contains"), words)
     options = [st.fixed_dictionaries({"name": st.just(name), key: value}) for key, value in word.items()]
-    options.append(st.builds(lambda regex: {"name": name, "regex": regex}, PATTERNS.filter(bool)))
+    options.append(st.builds(lambda regex: {"name": name, "regex": regex}, patterns.filter(bool)))
     options.append(st.builds(lambda present: {"name": name, "present": present}, st.booleans()))
     low = st.integers(-130, 130)
     size = st.integers(1, 200)
@@ -49,8 +51,39 @@ def condition(kind: str, name: str) -> st.SearchStrategy[dict[str, Any]]:
     return st.one_of(options).map(lambda found: {kind: found})
 
 
+URL_WORDS = WORDS.filter(lambda word: word.isascii() and word.isalnum())
+URL_PATTERNS = PATTERNS.filter(bool)
+PATHS = st.one_of(
+    st.sampled_from(["equals", "prefix", "suffix", "contains"]).flatmap(
+        lambda kind: st.sampled_from(["/", "/shop", "/shop/a", "a", "p"]).map(lambda word: {kind: word})
+    ),
+    st.sampled_from(["/.*", "/sho[^a]+", ".*a", "/[^x]*?"]).map(lambda regex: {"regex": regex}),
+)
+WEBKIT, GECKO = (
+    "AppleWebKit/537.36 (KHTML, like Gecko)",
+    "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101",
+)
+AGENTS = {
+    "Chrome": f"Mozilla/5.0 (X11; Linux x86_64) {WEBKIT} Chrome/131.0.0.0 Safari/537.36",
+    "Edge": f"Mozilla/5.0 (Windows NT 10.0) {WEBKIT} Chrome/131.0.0.0 Safari/537.36 Edg/131.0.2903.63",
+    "Firefox": "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0",
+    "Safari": f"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) {WEBKIT} Version/18.1 Safari/605.1.15",
+}
+SOURCES = ["10.1.2.3", "10.2.0.1", "192.0.2.1", "2001:db8::1", "2001:db8:1::2", "::1"]
+PLAIN = st.one_of(
+    PATHS.map(lambda condition: {"path": condition}),
+    st.sampled_from(["GET", "POST"]).map(lambda method: {"method": method}),
+    st.sampled_from(["shop.test", "*.test", "kiss.test"]).map(lambda host: {"host": host}),
+    st.sampled_from(sorted(AGENTS)).map(lambda name: {"user_agent": name}),
+    st.sampled_from(["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "2001:db8::/33", "2001:db8::/48", "::1"]).map(
+        lambda network: {"source": network}
+    ),
+)
 LEAVES = st.one_of(
-    [condition("header", name) for name in HEADERS] + [condition("cookie", name) for name in COOKIES]
+    [condition("header", name) for name in HEADERS]
+    + [condition("cookie", name) for name in COOKIES]
+    + [condition("query", name, URL_WORDS, URL_PATTERNS) for name in ("beta", "u.d")]
+    + [PLAIN]
 )
 TREES = st.recursive(
     LEAVES,
@@ -78,7 +111,27 @@ def requests(draw: st.DrawFn) -> Request:
     separator = draw(st.sampled_from(["; ", ";", ";  "]))
     if pairs:
         headers.append(("cookie", separator.join(f"{name}={value}" for name, value in pairs).strip()))
-    return Request(path=draw(st.sampled_from(["/", "/shop", "/shop/a?b=c"])), headers=tuple(headers))
+    if agent := draw(st.sampled_from([None, *AGENTS.values()])):
+        headers.append(("user-agent", agent))
+    query = draw(
+        st.lists(
+            st.builds(
+                "{}{}{}".format,
+                st.sampled_from(["beta", "u.d", "user", "xuser", ""]),
+                st.sampled_from(["=", "=", ""]),
+                st.sampled_from(["", "1", "beta", "eu-1", "12", "-3", "x=1", "%31"]),
+            ),
+            max_size=3,
+        )
+    )
+    path = draw(st.sampled_from(["/", "/shop", "/shop/a", "/shop/ap"]))
+    return Request(
+        method=draw(st.sampled_from(["GET", "POST", "HEAD"])),
+        host=draw(st.sampled_from(["shop.test", "SHOP.test:8080", "Kiss.Test", "test"])),
+        path=f"{path}?{'&'.join(query)}" if query else path,
+        headers=tuple(headers),
+        source=draw(st.sampled_from(SOURCES)),
+    )
 
 
 @st.composite
@@ -91,7 +144,14 @@ def traffics(draw: st.DrawFn) -> ServiceTraffic:
     splits.sort(key=lambda split: -split.buckets)
     splits.append(Split("everyone", None, draw(spans)))
     user = draw(
-        st.sampled_from([[], [{"header": "x-user-id"}], [{"cookie": "uid"}, {"header": "x-user-id"}]])
+        st.sampled_from(
+            [
+                [],
+                [{"header": "x-user-id"}],
+                [{"cookie": "uid"}, {"header": "x-user-id"}],
+                [{"query": "user"}, {"cookie": "uid"}],
+            ]
+        )
     )
     service = Service.model_validate(
         {

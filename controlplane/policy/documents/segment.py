@@ -14,10 +14,15 @@ from pydantic import (
 from controlplane.policy.documents.model import Model, OwnName, only
 from controlplane.policy.fields import (
     CookieName,
-    CookiePattern,
     HeaderName,
+    InnerPattern,
+    Method,
+    Network,
+    OneHost,
     Pattern,
+    QueryName,
     Share,
+    UrlWord,
     Word,
 )
 from controlplane.policy.values import format_share
@@ -67,7 +72,36 @@ class CookieMatch(ValueMatch):
     """A condition on a cookie."""
 
     name: CookieName
-    regex: CookiePattern | None = None
+    regex: InnerPattern | None = None
+
+
+class QueryMatch(ValueMatch):
+    """A condition on a query parameter, as it is sent: percent-encoded."""
+
+    name: QueryName
+    equals: UrlWord | None = None
+    prefix: UrlWord | None = None
+    suffix: UrlWord | None = None
+    contains: UrlWord | None = None
+    regex: InnerPattern | None = None
+
+
+class PathMatch(Model):
+    """A condition on the path without its query, as it is sent: percent-encoded."""
+
+    model_config = only(1)
+    one_of = ("equals", "prefix", "suffix", "contains", "regex")
+
+    equals: UrlWord | None = None
+    prefix: UrlWord | None = None
+    suffix: UrlWord | None = None
+    contains: UrlWord | None = None
+    regex: InnerPattern | None = None
+
+    @property
+    def condition(self) -> str:
+        """The name of the one condition that is set."""
+        return next(field for field in self.one_of if getattr(self, field) is not None)
 
 
 class Cohort(Model):
@@ -88,10 +122,29 @@ class Match(Model):
     """A tree of conditions on a request: exactly one field is set."""
 
     model_config = only(1)
-    one_of = ("header", "cookie", "cohort", "all", "any", "not_")
+    one_of = (
+        "header",
+        "cookie",
+        "query",
+        "path",
+        "method",
+        "host",
+        "user_agent",
+        "source",
+        "cohort",
+        "all",
+        "any",
+        "not_",
+    )
 
     header: HeaderMatch | None = None
     cookie: CookieMatch | None = None
+    query: QueryMatch | None = None
+    path: PathMatch | None = None
+    method: Method | None = None
+    host: OneHost | None = None
+    user_agent: Literal["Chrome", "Edge", "Firefox", "Safari"] | None = None
+    source: Network | None = None
     cohort: Cohort | None = None
     all: Annotated[tuple[Match, ...], Field(min_length=1)] | None = None
     any: Annotated[tuple[Match, ...], Field(min_length=1)] | None = None

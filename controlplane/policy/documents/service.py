@@ -32,6 +32,7 @@ from controlplane.policy.fields import (
     IpAddress,
     Name,
     PathPrefix,
+    QueryName,
 )
 
 
@@ -48,10 +49,11 @@ class UserSource(Model):
     """One place where a user's identity may be; exactly one field is set."""
 
     model_config = only(1)
-    one_of = ("header", "cookie")
+    one_of = ("header", "cookie", "query")
 
     header: HeaderName | None = None
     cookie: CookieName | None = None
+    query: QueryName | None = None
 
 
 class User(Model):
