@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from controlplane.policy.documents import Fleet
+from controlplane.policy.envoy_versions import too_old
 from controlplane.policy.nodes import matches
 from controlplane.xds.messages import Node
 
@@ -35,4 +36,5 @@ def member(node: Node, fleets: Iterable[Fleet]) -> Member:
     if len(mine) > 1:
         listed = " and ".join(repr(name) for name in names)
         return Member(names, f"belongs to fleets {listed}, and a node belongs to one: change their nodes")
-    return Member(names)
+    reasons = (too_old(kind, node.version) for kind in mine[0].kinds)
+    return Member(names, next((reason for reason in reasons if reason), ""))

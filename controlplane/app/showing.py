@@ -151,16 +151,17 @@ def show_proxy(
     node = view.node or Node("?")
     refused = publisher.refused(view)
     waiting = any(t.waiting_since is not None or t.gated for t in view.types)
-    state: Literal["synced", "waiting", "nacked", "behind", "unknown"] = "synced"
+    state: Literal["synced", "waiting", "nacked", "behind", "refused", "unknown"] = "synced"
+    place = publisher.member(view)
     if view.group is None:
-        state = "unknown"
+        state = "refused" if place.fleets else "unknown"
     elif view.behind:
         state = "behind"
     elif refused:
         state = "nacked"
     elif waiting or not view.types:
         state = "waiting"
-    problems = refused if view.group else (publisher.member(view).problem,)
+    problems = refused if view.group else (place.problem,)
     return ProxyShown(
         id=node.id,
         fleet=view.group or "-",

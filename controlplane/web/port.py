@@ -126,7 +126,7 @@ class ProxyShown(Shown):
     version: str
     protocol: str
     connected_at: datetime
-    state: Literal["synced", "waiting", "nacked", "behind", "unknown"]
+    state: Literal["synced", "waiting", "nacked", "behind", "refused", "unknown"]
     problems: tuple[str, ...] = ()
     statistics: str
     types: tuple[TypeShown, ...] = ()

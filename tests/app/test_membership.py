@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
+
+import pytest
 
 from controlplane.app.membership import member
 from controlplane.app.showing import show_proxy
@@ -13,6 +16,7 @@ from controlplane.xds.messages import Node
 from controlplane.xds.view import Peer, StreamView
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+NEW = Node("w-1", "edge", version=(1, 40, 0))
 OTHER = "kind: Fleet\nname: west\nnodes: {id: 'w-*'}\nlisteners: [{name: http, address: '127.0.0.1:9'}]\n"
 
 
@@ -22,7 +26,31 @@ def fleet(name, **nodes):
 
 
 def test_a_node_of_one_fleet_is_in_its_group():
-    assert member(Node("w-1", "edge"), [fleet("a", cluster="edge"), fleet("b", id="x-*")]).group == "a"
+    assert member(NEW, [fleet("a", cluster="edge"), fleet("b", id="x-*")]).group == "a"
+
+
+@pytest.mark.parametrize(
+    ("version", "problem"),
+    [
+        ((1, 38, 0), ""),
+        ((1, 40, 0), ""),
+        ((1, 37, 9), "Envoy 1.37.9 is too old for a listener of kind edge, which needs 1.38.0: counts by"),
+        ((1, 35, 0), "Envoy 1.35.0 is too old for a listener of kind edge, which needs 1.38.0: versions by"),
+        (None, "does not say its Envoy version; a listener of kind edge needs 1.38.0 or newer"),
+    ],
+)
+def test_a_proxy_that_is_too_old_is_refused_with_what_it_lacks(version, problem):
+    found = member(replace(NEW, version=version), [fleet("a", cluster="edge")])
+
+    assert found.problem[: len(problem) or None] == problem
+    assert found.group == (None if problem else "a")
+
+
+def test_gRPC_clients_need_no_envoy():  # noqa: N802 - its name
+    calls = [{"name": "calls", "kind": "grpc"}]
+    mesh = Fleet.model_validate({"kind": "Fleet", "name": "m", "nodes": {"id": "*"}, "listeners": calls})
+
+    assert member(Node("cart-1"), [mesh]).group == "m"
 
 
 def test_a_node_of_none_or_of_two_is_in_no_group_and_knows_why():
@@ -46,7 +74,7 @@ async def test_a_node_of_two_fleets_is_shown_and_holds_the_releases_of_both(site
     shown = show_proxy(view, site.publisher, {}, NOW)
     propagation = site.publisher.propagation(world, "shop")
 
-    assert shown.state == "unknown"
+    assert shown.state == "refused"
     assert shown.problems[0].startswith("belongs to fleets 'edge' and 'west'")
     assert propagation.nacked == (("w-1", shown.problems[0]),)
     assert not propagation.complete
