@@ -108,10 +108,14 @@ def _listening(service: Service, catalog: Catalog) -> set[tuple[str, Kind]]:
 
 
 def _policy(state: ReleaseState, catalog: Catalog) -> PinnedPolicy:
-    """Return a release's policy: that of the documents while it waits, for it is pinned again."""
+    """Return a release's policy; while it waits that of the documents, for it is pinned again."""
     release = catalog.get("Release", state.name)
     if state.phase is Phase.WAITING and isinstance(release, Release) and release.attempt == state.attempt:
-        return pin(catalog.policy(release.policy), catalog)
+        return pin(
+            catalog.policy(release.policy),
+            catalog,
+            {kind for _, kind in _listening(catalog.service(state.service), catalog)},
+        )
     return state.policy
 
 
@@ -140,13 +144,14 @@ def order(
     catalog: Catalog, release: Release, now: datetime, *, manual: bool = False, revision: int = 0
 ) -> ReleaseState:
     """Return the state of a new release: waiting, with its policy and segments pinned."""
+    kinds = {kind for _, kind in _listening(catalog.service(release.service), catalog)}
     return ReleaseState(
         name=release.name,
         attempt=release.attempt,
         service=release.service,
         from_version=release.from_,
         to_version=release.to,
-        policy=pin(catalog.policy(release.policy), catalog),
+        policy=pin(catalog.policy(release.policy), catalog, kinds),
         salt=f"{release.name}.{release.attempt}",
         start="manual" if manual else release.start,
         created_at=now,

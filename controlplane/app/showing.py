@@ -74,6 +74,8 @@ def show_release(state: ReleaseState, reading: Reading, world: World, publisher:
                 outcome=v.outcome,
                 reason=v.reason,
                 numbers=dict(v.numbers),
+                requests_needed=v.requests_needed,
+                seconds_needed=v.seconds_needed,
             )
             for v in verdicts
         ),

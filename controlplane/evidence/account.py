@@ -34,6 +34,10 @@ class Limits:
         latency_margin: How much slower than the baseline, as a ratio; None: not compared.
         latency: Pairs of quantile in 0..1 and position in EDGES_MS.
         success_rate: The least share of requests that are not errors, in 0..1.
+        error_rate: The greatest share of requests that are errors, in 0..1.
+        requests: Canary requests that a step must have judged.
+        grace: By metric: the first time of judging in a step, which does not count for it.
+        step: Name of the present step and what it alone is held to, or None.
         harm: Share of the service's requests that a step may spoil unseen; smaller is slower.
         warm_up: From the start of a release, while the canary may be up to three times as slow.
     """
@@ -43,6 +47,10 @@ class Limits:
     latency_margin: float | None = None
     latency: tuple[tuple[float, int], ...] = ()
     success_rate: float | None = None
+    error_rate: float | None = None
+    requests: int | None = None
+    grace: tuple[tuple[str, timedelta], ...] = ()
+    step: tuple[str, Limits] | None = None
     harm: float = 0.0025
     warm_up: timedelta = timedelta(seconds=60)
 
@@ -59,6 +67,7 @@ class Stage:
         next_share: Largest share of requests, in 0..1, that the canary gets when this step passes.
         counting: Whether the interval counts for promotion: wholly after verification, complete data.
         full_segments: Segments with a share of 100 %, which have no baseline of their own.
+        judged: Time of judging in this step that counted, before the interval.
     """
 
     canary: str
@@ -68,6 +77,7 @@ class Stage:
     next_share: float
     counting: bool = True
     full_segments: frozenset[str] = frozenset()
+    judged: timedelta = timedelta(0)
 
     def tolerated(self, rate: float, margin: float = 0.25) -> float:
         """Return the rise of a rate that promotion must exclude; exposure times rise is always alike.

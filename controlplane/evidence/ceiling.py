@@ -13,7 +13,7 @@ from math import log
 from controlplane.evidence.account import ENOUGH, Account, Interval, Stage
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import binomial, log_mean_exp, no_harm, no_harm_rate
-from controlplane.evidence.reading import Reading, Words, percent, total
+from controlplane.evidence.reading import Reading, Words, borrowed, percent, total
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -85,7 +85,7 @@ class Ceiling:
             short="within the limit, too few requests to be sure",
             seen=(
                 f"{percent(k_c, n_c)} of {n_c:.0f} canary requests {self.event}, "
-                f"allowed {percent(self.allowed, 1)}"
+                f"allowed {percent(self.allowed, 1)}{borrowed(reading.table, stage)}"
             ),
         )
         holds = (

@@ -19,7 +19,7 @@ from controlplane.evidence.likelihood import (
     no_harm,
     no_harm_rate,
 )
-from controlplane.evidence.reading import Reading, Words, percent
+from controlplane.evidence.reading import Reading, Words, borrowed, percent
 from controlplane.evidence.verdict import Verdict
 
 ALTERNATIVES = (
@@ -58,10 +58,10 @@ class Comparison:
     margin: float
     threshold: float
 
-    def grid(self, learned: Learned, borrowed: bool) -> tuple[float, ...]:
+    def grid(self, learned: Learned, lent: bool) -> tuple[float, ...]:
         """Return the tolerated ratio of rates, then the alternatives, none above what a rate can be."""
         rate = learned.rate(self.counter)
-        margin = max(self.margin, FULL_MARGIN) if borrowed else self.margin
+        margin = max(self.margin, FULL_MARGIN) if lent else self.margin
         null = max(1 + margin, 1 + LEAST_RISE / rate)
         return (null, *(max(null, min(null * a, 0.95 / rate)) for a in ALTERNATIVES))
 
@@ -79,7 +79,7 @@ class Comparison:
     def _gains(self, account: Account, blocks: tuple[Block, ...], learned: Learned) -> dict[str, list[float]]:
         """Return what the interval adds to each process, for each alternative."""
         width, counter = len(ALTERNATIVES), self.counter
-        grids = {borrowed: self.grid(learned, borrowed) for borrowed in (False, True)}
+        grids = {lent: self.grid(learned, lent) for lent in (False, True)}
         clusters, spread = learned.cluster_rate(counter), learned.spread(counter)
         swing = learned.swing(counter)
         gains = {label: [0.0] * width for label in (MAIN, QUASI, DENSE, *account.processes)}
@@ -145,8 +145,7 @@ class Comparison:
             f"canary {k_c:.0f} of {n_c:.0f} ({percent(k_c, n_c)}), "
             f"baseline {k_b:.0f} of {n_b:.0f} ({percent(k_b, n_b)})"
         )
-        if reading.segment in stage.full_segments:
-            seen += " of the rest of the service, with a wider margin: the segment has no baseline of its own"
+        seen += borrowed(reading.table, stage, self.margin)
         words = Words(
             fault=f"{self.name} in segment {reading.segment} are above the baseline's",
             doubt=f"{self.name} look suspicious",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,8 +17,11 @@ from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.comparison import Comparison
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Observation
+from controlplane.evidence.reading import timed
 from controlplane.evidence.slowdown import Slowdown
-from controlplane.evidence.verdict import Verdict
+from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.volume import Volume
+from controlplane.policy.documents import EVERYONE
 from controlplane.policy.latency import EDGES_MS
 
 
@@ -56,18 +60,39 @@ def _latencies(limits: Limits) -> tuple[Metric, ...]:
     )
 
 
-def _success_rate(limits: Limits) -> tuple[Metric, ...]:
-    if limits.success_rate is None:
-        return ()
-    return (Ceiling("success rate", ERRORS, max(1 - limits.success_rate, 1e-6), 1 / ALPHA, "failed"),)
+def _shares(limits: Limits) -> tuple[Metric, ...]:
+    """Return the limits on the share of requests that fail."""
+    least, most = limits.success_rate, limits.error_rate
+    allowed = (("success rate", None if least is None else 1 - least), ("error rate", most))
+    return tuple(
+        Ceiling(name, ERRORS, max(share, 1e-6), 1 / ALPHA, "failed")
+        for name, share in allowed
+        if share is not None
+    )
 
 
-METRICS: tuple[Callable[[Limits], tuple[Metric, ...]], ...] = (_comparisons, _latencies, _success_rate)
+def _volume(limits: Limits) -> tuple[Metric, ...]:
+    return () if limits.requests is None else (Volume("requests", limits.requests),)
+
+
+METRICS: tuple[Callable[[Limits], tuple[Metric, ...]], ...] = (_comparisons, _latencies, _shares, _volume)
 
 
 def metrics(limits: Limits) -> tuple[Metric, ...]:
-    """Return what a release with these limits is judged by."""
-    return tuple(metric for kind in METRICS for metric in kind(limits))
+    """Return what a release with these limits is judged by; the step's own metrics bear its name."""
+    found = tuple(metric for kind in METRICS for metric in kind(limits))
+    if limits.step is None:
+        return found
+    step, own = limits.step
+    return (*found, *(replace(metric, name=f"{metric.name} at {step}") for metric in metrics(own)))  # type: ignore[type-var]
+
+
+def graces(limits: Limits) -> Mapping[str, timedelta]:
+    """Return by metric how long a step is judged before the metric is."""
+    if limits.step is None:
+        return dict(limits.grace)
+    step, own = limits.step
+    return dict(limits.grace) | {f"{name} at {step}": grace for name, grace in own.grace}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +137,12 @@ def fold(evidence: Evidence, learned: Learned, observation: Observation, stage: 
         minutes=(evidence.minute, now),
         counting=stage.counting and not observation.silent and not observation.partial,
     )
-    accounts = {
-        metric.name: metric.fold(evidence.accounts.get(metric.name, EMPTY), interval)
-        for metric in metrics(stage.limits)
-    }
+    accounts, grace = {}, graces(stage.limits)
+    for metric in metrics(stage.limits):
+        account = evidence.accounts.get(metric.name, EMPTY)
+        # In its grace a metric is not judged: neither for the canary nor against it.
+        judged = stage.judged >= grace.get(metric.name, timedelta(0))
+        accounts[metric.name] = metric.fold(account, interval) if judged else account
     return Evidence(now, accounts)
 
 
@@ -126,7 +153,13 @@ def next_step(evidence: Evidence) -> Evidence:
 
 def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdict, ...]:
     """Return what each metric says, after each fold: evidence of a fault may fall again."""
-    return tuple(
-        metric.verdict(evidence.accounts.get(metric.name, EMPTY), learned, stage)
-        for metric in metrics(stage.limits)
-    )
+    grace, found = graces(stage.limits), []
+    for metric in metrics(stage.limits):
+        account = evidence.accounts.get(metric.name, EMPTY)
+        left = grace.get(metric.name, timedelta(0)) - stage.judged
+        if left > timedelta(0):
+            reason = f"{metric.name}: in grace for another {left.total_seconds():.0f} s of judging"
+            found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, reason))
+        else:
+            found.append(timed(metric.verdict(account, learned, stage), account, stage.elapsed))
+    return tuple(found)

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from math import ceil, exp, log
 
-from controlplane.evidence.account import ENOUGH, NO_COUNTS, Account, Counts, plus
+from controlplane.evidence.account import (
+    ENOUGH,
+    FULL_MARGIN,
+    NO_COUNTS,
+    RECENT_HALF_LIFE,
+    Account,
+    Counts,
+    Stage,
+    plus,
+)
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -42,10 +52,15 @@ class Reading:
         return blame(self.account.recent, self.loudness) if self.failed else EVERYONE
 
     @property
-    def counts(self) -> Counts:
-        """What the answer rests on: all of the release for a fault, else this step."""
+    def table(self) -> Mapping[str, Counts]:
+        """What the answer rests on, by segment: all of the release for a fault, else this step."""
         table = self.account.whole if self.failed else self.account.step
-        return total(table if self.segment == EVERYONE else {self.segment: table[self.segment]})
+        return table if self.segment == EVERYONE else {self.segment: table[self.segment]}
+
+    @property
+    def counts(self) -> Counts:
+        """The sum of what the answer rests on."""
+        return total(self.table)
 
     def numbers(self, event: str) -> tuple[tuple[str, float], ...]:
         """Return the figures; ``event`` names what is counted."""
@@ -108,6 +123,48 @@ def total(table: Mapping[str, Counts]) -> Counts:
     for segment in sorted(table):
         out = plus(out, table[segment])
     return out
+
+
+def timed(verdict: Verdict, account: Account, elapsed: timedelta) -> Verdict:
+    """Return the verdict with the time that a PASS still needs at the traffic of the last half minute."""
+    more = verdict.requests_needed
+    if verdict.outcome is not Outcome.NOT_YET or not more:
+        return verdict
+    # What a steady rate adds up to: 1 / (log 2 / half-life), less at the begin of a release.
+    begun = 1 - 0.5 ** (max(elapsed.total_seconds(), 1.0) / RECENT_HALF_LIFE)
+    rate = total(account.recent)[0] * log(2) / RECENT_HALF_LIFE / begun
+    if not total(account.step)[0]:
+        return verdict  # which says that there are no requests
+    if rate < 1e-6:
+        return replace(verdict, reason=f"{verdict.reason}; {more} more are needed, and none come")
+    seconds = more / rate
+    reason = f"{verdict.reason}; about {more} more are needed, {_time(seconds)} at this traffic"
+    return replace(verdict, reason=reason, seconds_needed=seconds)
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, ceil(seconds))} s"
+
+
+def borrowed(table: Mapping[str, Counts], stage: Stage, margin: float | None = None) -> str:
+    """Say for which of the counted segments there is no baseline of their own, or ''.
+
+    Args:
+        table: Counts by segment.
+        stage: Knows the segments with a share of 100 %.
+        margin: What is tolerated against the rest of the service; None if only a limit judges.
+    """
+    whole = sorted(s for s, counts in table.items() if s in stage.full_segments and counts[0])
+    if not whole:
+        return ""
+    names = f"segment {', '.join(whole)} has no baseline of its own"
+    if margin is None:
+        rest = "nobody is left on the baseline" if EVERYONE in whole else "beside it the rest of the service"
+        return f"; {names}: judged by the limit, {rest}"
+    return f"; {names}: compared with the rest of the service, margin {max(margin, FULL_MARGIN):.0%}"
 
 
 def blame(recent: Mapping[str, Counts], loudness: Mapping[str, float]) -> str:

@@ -15,7 +15,7 @@ from controlplane.evidence.blocks import SLOWER, Row
 from controlplane.evidence.comparison import ACQUAINTED
 from controlplane.evidence.learned import LONG, Learned
 from controlplane.evidence.likelihood import log_mean_exp, no_harm, no_harm_rate
-from controlplane.evidence.reading import Reading, Words, percent
+from controlplane.evidence.reading import Reading, Words, borrowed, percent
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.latency import EDGES_MS
 
@@ -90,12 +90,12 @@ class Slowdown:
                 gain += no_harm(block.canary[counter], block.canary[0], share, excess[block.borrowed]) / phi
         return gain
 
-    def _excluded(self, stage: Stage, beyond: Beyond, edge: int, borrowed: bool) -> float:
+    def _excluded(self, stage: Stage, beyond: Beyond, edge: int, lent: bool) -> float:
         """Return the ratio of counts that promotion must exclude."""
         _, slower, more = next(row for row in EXCLUDED if stage.next_share <= row[0] + 1e-9 or row[0] == 1.0)
         if self.tail:
-            return more * (1 + FULL_MARGIN) if borrowed else more
-        return max(1.1, beyond.ratio(edge, slower + FULL_MARGIN if borrowed else slower))
+            return more * (1 + FULL_MARGIN) if lent else more
+        return max(1.1, beyond.ratio(edge, slower + FULL_MARGIN if lent else slower))
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
@@ -112,7 +112,7 @@ class Slowdown:
             short="too few requests to exclude a slower canary",
             seen=(
                 f"slower than {EDGES_MS[edge]} ms were {percent(k_c, n_c)} of {n_c:.0f} canary requests "
-                f"and {percent(k_b, n_b)} of the baseline's"
+                f"and {percent(k_b, n_b)} of the baseline's" + borrowed(reading.table, stage, self.margin)
             ),
         )
         holds = ((learned.total[0] < ACQUAINTED, "too little is known of the baseline"),)
@@ -120,7 +120,7 @@ class Slowdown:
 
     def _needed(self, account: Account, stage: Stage, beyond: Beyond, edge: int) -> float:
         share = max(beyond.shares[edge], RAREST)
-        excess = (self._excluded(stage, beyond, edge, borrowed=False) - 1) * share
+        excess = (self._excluded(stage, beyond, edge, lent=False) - 1) * share
         return max(0.0, ENOUGH - account.promotion) / no_harm_rate(share, share, excess)
 
 

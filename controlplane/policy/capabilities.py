@@ -39,6 +39,7 @@ class Feature(StrEnum):
     WEIGHT = "`weight` of endpoints"
     TIMEOUT = "`timeout`"
     LATENCY = "`latency` conditions"
+    CLIENT_ERRORS = "`client_errors` conditions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.DNS: Limit("gRPC clients resolve no names; give `endpoints`"),
     Feature.WEIGHT: Limit("gRPC clients take endpoints in turn", ignored=True),
     Feature.LATENCY: Limit("gRPC clients report no latencies"),
+    Feature.CLIENT_ERRORS: Limit("gRPC clients report calls as good or failed, not whose fault it was"),
 }
 LIMITS: Final[Mapping[Kind, Mapping[Feature, Limit]]] = {"edge": {}, "local": _LOCAL, "grpc": _GRPC}
 

@@ -153,9 +153,20 @@ def _policy(raw: Raw) -> Iterator[Finding]:
     yield from _segments(steps)
     if steps and steps[-1] and steps[-1].everyone != PPM:
         yield Finding(("steps", len(steps) - 1), "is the last step; it must be `everyone: 100%`")
-    conditions = [_read(Condition, item) for item in _items(raw.get("conditions"))]
-    yield from _conditions(conditions)
+    conditions = _read_all(Condition, raw.get("conditions"))
+    yield from _conditions((), conditions)
+    for index, item in enumerate(items):
+        own = _read_all(Condition, item.get("conditions")) if isinstance(item, dict) else []
+        yield from _conditions(("steps", index), own)
+        for at, condition in enumerate(own):
+            if condition is not None and condition.off:
+                text = "is off; a step adds conditions to the policy's and takes none away"
+                yield Finding(("steps", index, "conditions", at), text)
     yield from _hold_back(raw, conditions)
+
+
+def _read_all(model: type[M], value: Value) -> list[M | None]:
+    return [_read(model, item) for item in _items(value)]
 
 
 def _shares(steps: Sequence[Step | None]) -> Iterator[Finding]:
@@ -189,22 +200,24 @@ def _segments(steps: Sequence[Step | None]) -> Iterator[Finding]:
                 yield Finding(("steps", index, "name"), text)
 
 
-def _conditions(conditions: Sequence[Condition | None]) -> Iterator[Finding]:
+def _conditions(path: Path, conditions: Sequence[Condition | None]) -> Iterator[Finding]:
     first: dict[str, int] = {}
     for index, condition in enumerate(conditions):
         if condition is None:
             continue
-        key = next(field for field in condition.one_of if getattr(condition, field) is not None)
-        name = f"{key} p{condition.latency.limit[0]:g}" if condition.latency else key
-        if first.setdefault(name, index) != index:
-            yield Finding(("conditions", index), f"{name} stands twice; first in conditions[{first[name]}]")
+        at = (*path, "conditions", index)
+        before = first.setdefault(condition.title, index)
+        if before != index:
+            yield Finding(at, f"{condition.title} stands twice; first in conditions[{before}]")
+        if condition.off and condition.grace:
+            yield Finding((*at, "grace"), "says when to begin judging what is off")
 
 
 def _hold_back(raw: Raw, conditions: Sequence[Condition | None]) -> Iterator[Finding]:
     guard = _read(Guard, raw.get("guard", {}))
     if guard is None or guard.hold_back:
         return
-    absolute = any(c and (c.latency or c.success_rate) for c in conditions)
+    absolute = any(c and c.absolute for c in conditions)
     text = "hold-back is 0%: the last step and the guard are judged by absolute limits alone"
     if not absolute and None not in conditions:
         text += ", and this policy has none"

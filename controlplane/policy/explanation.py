@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from controlplane.policy.documents import Model
@@ -58,7 +58,7 @@ def _finding(model: type[Model], value: dict[str, Value], detail: ErrorDetails) 
         case "missing":
             return Finding((*path, str(loc[-1])), text)
         case "extra_forbidden":
-            known = fields(model_at(model, path[:-1]))
+            known = fields(model_at(model, loc[:-1]))
             word = str(path[-1])
             text = f"unknown field; known: {', '.join(known)}{meant(word, known)}"
             return Finding(path, text, at_key=True)
@@ -124,17 +124,29 @@ def fields(model: type[Model]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def model_at(model: type[Model], path: Path) -> type[Model]:
-    """Return the model of the part at ``path``."""
-    names = iter(path)
+def model_at(model: type[Model], loc: tuple[int | str, ...]) -> type[Model]:
+    """Return the model of the part at ``loc``, which may name alternatives in brackets."""
+    names = iter(loc)
+    annotation: Any = model
     for name in names:
         if isinstance(name, int):
             continue
+        if name.startswith("("):
+            model = _inner(_alternative(annotation, name)) or model
+            continue
         field = next(f for n, f in model.model_fields.items() if name in (f.alias, n))
-        model = _inner(field.annotation) or model
+        annotation = field.rebuild_annotation()
+        model = _inner(annotation) or model
         if _is_mapping(field.annotation):
             next(names, None)  # a key that the operator chose
     return model
+
+
+def _alternative(annotation: Any, tag: str) -> Any:
+    """Return the part of an annotation that bears a tag, or None."""
+    if any(isinstance(mark, Tag) and mark.tag == tag for mark in getattr(annotation, "__metadata__", ())):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _alternative(part, tag))), None)
 
 
 def _inner(annotation: Any) -> type[Model] | None:

@@ -46,6 +46,12 @@ def _above_zero(share: int) -> int:
     return share
 
 
+def _some(share: int) -> int:
+    if share == 0:
+        raise ValueError("0% cannot be shown by counting; write a share of at least 0.01%")
+    return share
+
+
 def _below_all(share: int) -> int:
     if share == PPM:
         raise ValueError("100% leaves nobody for the new version; a hold-back is below 100%")
@@ -79,6 +85,7 @@ Share = Annotated[
     PlainSerializer(format_share, return_type=str),
 ]
 StepShare = Annotated[Share, AfterValidator(_above_zero)]
+SomeShare = Annotated[Share, AfterValidator(_some)]
 HoldBack = Annotated[Share, AfterValidator(_below_all)]
 NodeMetadata = Annotated[dict[str, Any], BeforeValidator(parse_metadata)]
 Address = Annotated[str, BeforeValidator(parse_address)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from controlplane.policy.capabilities import Feature, Kind, ignored, refusal
 from controlplane.policy.documents import Document, Fleet, Match, Policy, Release, Segment, Service
 from controlplane.policy.pinned import PinnedPolicy
-from controlplane.policy.pinning import pin
+from controlplane.policy.pinning import MEASURED, pin
 from controlplane.policy.problems import Finding, Path
 from controlplane.policy.segments import headers
 
@@ -51,8 +51,11 @@ def unfit(policy: PinnedPolicy, kind: Kind) -> str | None:
     for step in policy.steps:
         if step.match is not None and (part := unmatchable(step.match, kind)):
             return f"step {step.name!r} chooses by {part}"
-    reason = refusal(kind, Feature.LATENCY)
-    return f"it has a latency condition; {reason}" if policy.latency and reason else None
+    for condition in (*policy.conditions, *(c for step in policy.steps for c in step.conditions)):
+        feature = MEASURED.get(condition.field)
+        if feature is not None and (reason := refusal(kind, feature)):
+            return f"it has a condition on {condition.title}; {reason}"
+    return None
 
 
 def findings(document: Document, find: Find) -> Iterator[Finding]:
@@ -69,7 +72,8 @@ def findings(document: Document, find: Find) -> Iterator[Finding]:
             service, policy = find("Service", document.service), find("Policy", document.policy)
             if isinstance(service, Service) and isinstance(policy, Policy):
                 try:
-                    pinned = pin(policy, _Segments(find))
+                    kinds = {kind for *_, kind in places(service, find)}
+                    pinned = pin(policy, _Segments(find), kinds)
                 except KeyError:
                     return  # the policy names a segment that is not there, and is refused for that
                 for _, fleet, kind in places(service, find):

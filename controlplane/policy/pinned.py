@@ -6,14 +6,16 @@ Editing the policy or a segment afterwards does not reach a release that has sta
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from controlplane.policy.documents import (
     EVERYONE,
     AgainstBaseline,
     Approve,
+    Budget,
+    Condition,
     Guard,
     Match,
     Model,
@@ -37,6 +39,7 @@ class PinnedStep(Model):
 
     ``segment`` is the name in statistics: ``everyone`` for a percentage step, the step's own name for an
     inline segment. ``match`` is None when every request is meant. ``share`` is in parts per million.
+    ``conditions`` are its own, besides the policy's.
     """
 
     name: Name
@@ -46,23 +49,39 @@ class PinnedStep(Model):
     for_: Duration = Field(default=timedelta(0), alias="for")
     within: Duration | None = None
     approve: Approve | None = None
+    conditions: tuple[Condition, ...] = ()
+
+
+ERRORS = Condition(errors=AgainstBaseline())
 
 
 class PinnedPolicy(Model):
     """A policy as a release runs it.
 
-    ``errors`` is None when switched off. ``latency`` holds (percentile in 0..100, limit), sorted;
-    ``success_rate`` is in parts per million, None without a limit.
+    ``conditions`` are all that hold at every step and in the guard: what is on by itself is spelled out, and
+    what was switched off is not there.
     """
 
     name: Name
     steps: tuple[PinnedStep, ...] = Field(min_length=1)
-    errors: AgainstBaseline | None = AgainstBaseline()
-    latency: tuple[tuple[float, Duration], ...] = ()
-    success_rate: Ppm | None = None
+    conditions: tuple[Condition, ...] = (ERRORS,)
     when_unsure: WhenUnsure = WhenUnsure()
+    budget: Budget | None = None
     on_failure: OnFailure = OnFailure()
     guard: Guard = Guard()
     deadline: Duration | None = None
     on_timeout: Literal["hold", "rollback"] = "hold"
     windows: tuple[Window, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_0_1(cls, data: Any) -> Any:
+        """Read what version 0.1 stored: each kind of condition had a field of its own."""
+        if not isinstance(data, dict) or not data.keys() & {"errors", "latency", "success_rate"}:
+            return data
+        rest = {k: v for k, v in data.items() if k not in ("errors", "latency", "success_rate")}
+        errors, success = data.get("errors"), data.get("success_rate")
+        found = [{"errors": errors}] if errors else []
+        found += [{"latency": {f"p{percentile:g}": limit}} for percentile, limit in data.get("latency", ())]
+        found += [{"success_rate": {"at_least": success}}] if success is not None else []
+        return rest | {"conditions": found}

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from controlplane.policy.documents import EVERYONE, AgainstBaseline, Match, Policy, Segment, Step
+from controlplane.policy.capabilities import Feature, Kind, refusal
+from controlplane.policy.documents import (
+    EVERYONE,
+    AgainstBaseline,
+    AgainstClientErrors,
+    AgainstLatency,
+    Condition,
+    Match,
+    Policy,
+    Segment,
+    Step,
+)
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
+
+# What is judged unless it is switched off, in the order in which verdicts are shown.
+BY_ITSELF = (
+    Condition(errors=AgainstBaseline()),
+    Condition(client_errors=AgainstClientErrors()),
+    Condition(latency=AgainstLatency()),
+)
 
 
 class Segments(Protocol):
@@ -20,21 +38,33 @@ class Segments(Protocol):
         """
 
 
-def pin(policy: Policy, catalog: Segments) -> PinnedPolicy:
+MEASURED = {"client_errors": Feature.CLIENT_ERRORS, "latency": Feature.LATENCY}
+
+
+def pin(policy: Policy, catalog: Segments, kinds: Iterable[Kind] = ()) -> PinnedPolicy:
     """Resolve the names in a policy; an inline segment is named after its step.
+
+    Args:
+        policy: The document.
+        catalog: Where its segments are.
+        kinds: Of the listeners that take part. What they do not report is not judged by itself.
 
     Raises:
         KeyError: If a segment is not in the catalog; an accepted policy never does that.
     """
-    conditions = policy.conditions
-    errors = next((c.errors for c in conditions if c.errors), AgainstBaseline())
+    written = {condition.title: condition for condition in policy.conditions}
+    missing = {field for field, feature in MEASURED.items() if any(refusal(kind, feature) for kind in kinds)}
+    defaults = [
+        written.pop(condition.title, condition)
+        for condition in BY_ITSELF
+        if condition.title in written or condition.field not in missing
+    ]
     return PinnedPolicy(
         name=policy.name,
         steps=tuple(_steps(policy.steps, catalog)),
-        errors=None if errors == "off" else errors,
-        latency=tuple(sorted(c.latency.limit for c in conditions if c.latency)),
-        success_rate=next((c.success_rate.at_least for c in conditions if c.success_rate), None),
+        conditions=tuple(c for c in (*defaults, *written.values()) if not c.off),
         when_unsure=policy.when_unsure,
+        budget=policy.budget,
         on_failure=policy.on_failure,
         guard=policy.guard,
         deadline=policy.deadline,
@@ -51,5 +81,5 @@ def _steps(steps: tuple[Step, ...], catalog: Segments) -> Iterator[PinnedStep]:
         elif step.segment is not None:
             match, segment, share = catalog.segment(step.segment).match, step.segment, step.share
         own = {"name": step.name, "segment": segment, "match": match, "share": share, "for": step.for_}
-        gates = {"within": step.within, "approve": step.approve}
+        gates = {"within": step.within, "approve": step.approve, "conditions": step.conditions}
         yield PinnedStep.model_validate(own | gates)

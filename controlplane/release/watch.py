@@ -14,8 +14,17 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reach import missed, reach
 from controlplane.evidence.split import LATE, Agreement, check_split
+from controlplane.evidence.spoiled import Spoiled
 from controlplane.evidence.verdict import Verdict
-from controlplane.policy.documents import ANONYMOUS, EVERYONE
+from controlplane.policy.documents import (
+    ANONYMOUS,
+    EVERYONE,
+    AgainstBaseline,
+    AgainstClientErrors,
+    AgainstLatency,
+    Condition,
+    Latency,
+)
 from controlplane.policy.latency import edge_index
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.values import PPM
@@ -37,12 +46,14 @@ class Watch:
         step: Requests by proxy and segment since every proxy had the present step.
         whole: The same by proxy since the release began, all segments but the anonymous one.
         missed: Baseline calls of gRPC clients by segment, in the present step, since one reached the canary.
+        spoiled: What the release cost until now.
     """
 
     evidence: Evidence = field(default_factory=Evidence)
     step: Mapping[Place, Counts] = field(default_factory=dict)
     whole: Mapping[str, Counts] = field(default_factory=dict)
     missed: Mapping[str, int] = field(default_factory=dict)
+    spoiled: Spoiled = field(default_factory=Spoiled)
 
     def to_json(self) -> dict[str, object]:
         """Return plain values; nothing is lost."""
@@ -51,12 +62,15 @@ class Watch:
             "step": [[*place, *counts] for place, counts in sorted(self.step.items())],
             "whole": [[proxy, *counts] for proxy, counts in sorted(self.whole.items())],
             "missed": dict(sorted(self.missed.items())),
+            "spoiled": [self.spoiled.excess, self.spoiled.variance],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Watch:
         """Return what `to_json` was called on."""
         step, whole, evidence = data["step"], data["whole"], data["evidence"]
+        spoiled = data.get("spoiled", (0.0, 0.0))
+        assert isinstance(spoiled, list | tuple)
         assert isinstance(step, list)
         assert isinstance(whole, list)
         assert isinstance(evidence, Mapping)
@@ -67,17 +81,46 @@ class Watch:
             {(proxy, segment): tuple(counts) for proxy, segment, *counts in step},
             {proxy: tuple(counts) for proxy, *counts in whole},
             dict(missed),
+            Spoiled(*spoiled),
         )
 
 
-def limits(policy: PinnedPolicy) -> Limits:
-    """Return what the statistics need of a policy."""
-    edges = [(quantile / 100, edge_index(limit)) for quantile, limit in policy.latency]
+def limits(policy: PinnedPolicy, step: int | None = None) -> Limits:
+    """Return what the statistics need of a policy, at one of its steps or in the guard (None)."""
+    found = _limits(policy.conditions)
+    if step is None or step >= len(policy.steps) or not policy.steps[step].conditions:
+        return found
+    own = policy.steps[step]
+    return replace(found, step=(own.name, _limits(own.conditions)))
+
+
+def _limits(conditions: tuple[Condition, ...]) -> Limits:
+    by = {condition.field: condition for condition in conditions}
+    against = [c.latency for c in conditions if isinstance(c.latency, AgainstLatency)]
+    percentiles = sorted(c.latency.limit for c in conditions if isinstance(c.latency, Latency))
+    edges = [(percentile / 100, edge_index(limit)) for percentile, limit in percentiles]
+    least = by["success_rate"].success_rate if "success_rate" in by else None
+    most = by["error_rate"].error_rate if "error_rate" in by else None
+    volume = by["requests"].requests if "requests" in by else None
     return Limits(
-        errors_margin=policy.errors.margin / PPM if policy.errors else None,
+        errors_margin=_margin(by["errors"].errors) if "errors" in by else None,
+        client_errors_margin=_margin(by["client_errors"].client_errors) if "client_errors" in by else None,
+        latency_margin=_margin(against[0]) if against else None,
         latency=tuple((quantile, edge) for quantile, edge in edges if edge is not None),
-        success_rate=None if policy.success_rate is None else policy.success_rate / PPM,
+        success_rate=least.at_least / PPM if least else None,
+        error_rate=most.at_most / PPM if most else None,
+        requests=volume.at_least if volume else None,
+        grace=tuple((name, c.grace) for c in conditions if c.grace for name in _metrics(c)),
     )
+
+
+def _margin(against: AgainstBaseline | AgainstClientErrors | AgainstLatency | str | None) -> float | None:
+    return None if against is None or isinstance(against, str) else against.margin / PPM
+
+
+def _metrics(condition: Condition) -> tuple[str, ...]:
+    """Return the metrics of a condition: slowness is looked for in the body and in the tail."""
+    return ("latency", "latency tail") if condition.title == "latency" else (condition.title,)
 
 
 def exposure(policy: PinnedPolicy, step: int) -> float:
@@ -94,11 +137,12 @@ def setting(state: ReleaseState, *, counting: bool) -> Setting:
     return Setting(
         canary=state.to_version,
         stable=state.from_version,
-        limits=limits(state.policy),
+        limits=limits(state.policy, state.step),
         elapsed=state.running,
         next_share=exposure(state.policy, state.step + 1),
         counting=counting,
         full_segments=frozenset(s.segment for s in splits(state.policy, state.step) if s.buckets == BUCKETS),
+        judged=state.judged,
     )
 
 
@@ -127,8 +171,9 @@ def fold(
             step[place] = _plus(step.get(place, (0, 0, 0, 0)), counts)
         if place[1] != ANONYMOUS:
             whole[place[0]] = _plus(whole.get(place[0], (0, 0, 0, 0)), counts)
-    evidence = fold_of.fold(watch.evidence, learned, observation, setting(state, counting=counting))
-    return Watch(evidence, step, whole, watch.missed)
+    at = setting(state, counting=counting)
+    evidence = fold_of.fold(watch.evidence, learned, observation, at)
+    return Watch(evidence, step, whole, watch.missed, watch.spoiled.plus(learned, observation, at))
 
 
 def follow(watch: Watch, observation: Observation, state: ReleaseState, acked: AbstractSet[str]) -> Watch:
@@ -146,14 +191,16 @@ def next_step(watch: Watch) -> Watch:
 
 
 def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdict, ...]:
-    """Return how each condition reads now, and where no client reaches the canary."""
-    found = fold_of.verdicts(watch.evidence, learned, setting(state, counting=state.stage is Stage.JUDGE))
+    """Return how each condition reads now, the budget, and where no client reaches the canary."""
+    at = setting(state, counting=state.stage is Stage.JUDGE)
     shares = {split.segment: split.buckets / BUCKETS for split in splits(state.policy, state.step)}
     unreached = (
         reach(state.to_version, segment, shares.get(segment, 0), calls)
         for segment, calls in sorted(watch.missed.items())
     )
-    return (*found, *filter(None, unreached))
+    budget = state.policy.budget
+    spent = None if budget is None else watch.spoiled.verdict(budget.failed, learned)
+    return (*fold_of.verdicts(watch.evidence, learned, at), *filter(None, (spent, *unreached)))
 
 
 def suspicion(readings: tuple[Verdict, ...]) -> float:

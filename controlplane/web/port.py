@@ -64,6 +64,8 @@ class VerdictShown(Shown):
     outcome: str
     reason: str
     numbers: dict[str, float] = Field(default_factory=dict)
+    requests_needed: int | None = None
+    seconds_needed: float | None = None
 
 
 class ReleaseShown(Shown):

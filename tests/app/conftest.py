@@ -48,7 +48,7 @@ steps:
   - {name: staff, segment: {cookie: {name: staff, equals: "yes"}}, share: 100%, for: 5s}
   - {name: ten, everyone: 10%, for: 10s}
   - {name: all, everyone: 100%, for: 5s}
-conditions: [{errors: {against: baseline, margin: 25%}}]
+conditions: [{errors: {against: baseline, margin: 25%}}, {latency: off}]
 guard: {for: 15s, hold_back: 2%}
 """
 RELEASE = """\

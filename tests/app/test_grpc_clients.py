@@ -84,7 +84,7 @@ def test_observations_by_proxies_and_by_clients_are_one():
 async def test_an_order_by_a_policy_that_does_not_fit_is_refused(tmp_path, kit):
     site = await kit.start(tmp_path, fleet=MESH, quick=SLOW)
 
-    with pytest.raises(RefusedError, match="does not fit grpc fleet 'edge': it has a latency condition"):
+    with pytest.raises(RefusedError, match="does not fit grpc fleet 'edge': it has a condition on"):
         await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="tester"))
 
     assert (await site.store.world()).releases == {}
@@ -101,7 +101,7 @@ async def test_a_service_does_not_get_a_grpc_fleet_under_a_release_that_does_not
     applied = await site.plane.take({"m.yaml": mesh.encode(), "s.yaml": both.encode()}, "x", keep_absent=True)
 
     [problem] = applied.problems
-    assert "policy 'quick' does not fit: it has a latency condition" in problem
+    assert "policy 'quick' does not fit: it has a condition on" in problem
     assert (await site.store.world()).catalog.service("shop").fleets == ("edge",)
     await site.store.close()
 
@@ -126,7 +126,7 @@ async def test_a_fleet_does_not_become_grpc_under_a_release_that_does_not_fit(ph
         assert error.startswith(
             "fleet.yaml:1:1: listeners: this cannot become grpc fleet 'edge' under release"
         )
-        assert f"'shop-2' ({phase}): policy 'quick' does not fit: it has a latency" in error
+        assert f"'shop-2' ({phase}): policy 'quick' does not fit: it has a condition on" in error
     await site.store.close()
 
 

@@ -100,7 +100,7 @@ def test_weights_of_endpoints_are_warned_about():
         ),
         (
             {"policy": POLICY.replace("success_rate: {at_least: 99%}", "latency: {p99: 400ms}")},
-            "it has a latency condition; gRPC clients report no latencies",
+            "it has a condition on latency p99; gRPC clients report no latencies",
         ),
     ],
 )

@@ -3,8 +3,8 @@ from datetime import timedelta
 import pytest
 
 from controlplane.policy.catalog import Catalog
-from controlplane.policy.documents import AgainstBaseline, Match, Policy, Segment
-from controlplane.policy.pinned import PinnedStep
+from controlplane.policy.documents import Match, Policy, Segment
+from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 from controlplane.policy.pinning import pin
 
 STAFF = {"cookie": {"name": "staff", "equals": "yes"}}
@@ -39,22 +39,52 @@ def test_each_step_has_its_segment_spelled_out():
     )
 
 
-def test_errors_against_the_baseline_are_on_unless_switched_off():
-    assert pin(policy(), CATALOG).errors == AgainstBaseline()
-    assert pin(policy({"errors": {"margin": "5%"}}), CATALOG).errors.margin == 50_000
-    assert pin(policy({"errors": "off"}), CATALOG).errors is None
+def conditions(*written, kinds=()):
+    return {c.title: c for c in pin(policy(*written), CATALOG, kinds).conditions}
 
 
-def test_limits_are_gathered():
-    pinned = pin(
-        policy(
-            {"latency": {"p99": "400ms"}}, {"success_rate": {"at_least": "99%"}}, {"latency": {"p50": "50ms"}}
-        ),
-        CATALOG,
+def test_errors_client_errors_and_latency_are_compared_with_the_baseline_unless_switched_off():
+    assert list(conditions()) == ["errors", "client errors", "latency"]
+    assert conditions()["client errors"].client_errors.margin == 500_000
+    assert conditions({"errors": {"margin": "5%"}})["errors"].errors.margin == 50_000
+    assert list(conditions({"errors": "off"}, {"latency": "off"})) == ["client errors"]
+    assert list(conditions({"client_errors": "off"})) == ["errors", "latency"]
+
+
+def test_grpc_clients_are_not_judged_by_what_they_do_not_report():
+    assert list(conditions(kinds=("edge", "grpc"))) == ["errors"]
+    assert list(conditions({"latency": {"p99": "400ms"}}, kinds=("edge", "grpc"))) == [
+        "errors",
+        "latency p99",
+    ]
+
+
+def test_limits_stand_beside_the_comparison_of_latencies():
+    found = conditions(
+        {"latency": {"p99": "400ms"}},
+        {"latency": {"margin": "20%"}, "grace": "30s"},
+        {"latency": {"p50": "50ms"}},
+        {"error_rate": {"at_most": "1%"}},
     )
 
-    assert pinned.latency == ((50.0, timedelta(milliseconds=50)), (99.0, timedelta(milliseconds=400)))
-    assert pinned.success_rate == 990_000
+    assert list(found) == ["errors", "client errors", "latency", "latency p99", "latency p50", "error rate"]
+    assert found["latency"].latency.margin == 200_000
+    assert found["latency"].grace == timedelta(seconds=30)
+
+
+def test_what_version_0_1_stored_is_read():
+    old = {
+        "name": "p", "steps": [{"name": "all", "segment": "everyone", "share": "100%"}],
+        "errors": {"against": "baseline", "margin": "25%"}, "latency": [[99.0, "400ms"]],
+        "success_rate": "99%",
+    }  # fmt: skip
+
+    assert [c.title for c in PinnedPolicy.model_validate(old).conditions] == [
+        "errors", "latency p99", "success rate",
+    ]  # fmt: skip
+    assert PinnedPolicy.model_validate(old | {"errors": None, "latency": []}).conditions[0].title == (
+        "success rate"
+    )
 
 
 def test_a_segment_that_is_not_there_is_an_error():

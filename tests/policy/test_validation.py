@@ -5,12 +5,13 @@ import textwrap
 
 import pytest
 
-from controlplane.policy.documents import Policy, Service, Step
+from controlplane.policy.documents import Condition, Policy, Service, Step
 from controlplane.policy.explanation import fields
 from controlplane.policy.validation import MAX_PROBLEMS, validate
 from controlplane.policy.yaml_source import read
 
 EDGES = "5ms, 10ms, 25ms, 50ms, 75ms, 100ms, 150ms, 200ms, 250ms, 300ms, 400ms, 500ms, 750ms, 1s, 2s, 5s, 10s, 30s"
+KINDS_OF_CONDITION = ", ".join(Condition.one_of)
 CONDITIONS = "equals, prefix, suffix, contains, regex, present, range"
 NAMES = "a name: lower-case letters, digits, '-', '_' and '.', a letter or digit first and last"
 
@@ -224,8 +225,8 @@ def test_steps(steps, found):
         (
             "conditions: [{}, {errors: off, latency: {p50: 5ms}}]\nguard: {hold_back: 2%}",
             [
-                "4:14: conditions[0]: has none; exactly one of errors, latency, success_rate is needed",
-                "4:18: conditions[1]: has errors and latency; exactly one of errors, latency, success_rate is needed",
+                f"4:14: conditions[0]: has none; exactly one of {KINDS_OF_CONDITION} is needed",
+                f"4:18: conditions[1]: has errors and latency; exactly one of {KINDS_OF_CONDITION} is needed",
             ],
         ),
         (
@@ -234,6 +235,21 @@ def test_steps(steps, found):
             [
                 "4:29: conditions[1]: errors stands twice; first in conditions[0]",
                 "4:89: conditions[4]: latency p50 stands twice; first in conditions[2]",
+            ],
+        ),
+        (
+            "conditions: [{latency: {margin: 5%, p99: 5ms}}, {client_errors: off, grace: 5s}]\n"
+            "guard: {hold_back: 2%}",
+            [
+                "4:37: conditions[0].latency.p99: unknown field; known: against, margin",
+                "4:77: conditions[1].grace: says when to begin judging what is off",
+            ],
+        ),
+        (
+            "conditions: [{error_rate: {at_most: 0%}}, {requests: {at_least: 0}}]\nguard: {hold_back: 2%}",
+            [
+                "4:37: conditions[0].error_rate.at_most: 0% cannot be shown by counting; write a share of at least 0.01%",
+                "4:65: conditions[1].requests.at_least: 0 is too small; at least 1 is needed",
             ],
         ),
         (
@@ -248,7 +264,7 @@ def test_steps(steps, found):
         ),
         (
             "conditions: [{metric: {name: conversions}}]\nguard: {hold_back: 2%}",
-            ["4:15: conditions[0].metric: unknown field; known: errors, latency, success_rate"],
+            [f"4:15: conditions[0].metric: unknown field; known: {KINDS_OF_CONDITION}, grace"],
         ),
         (
             "conditions: []\nguard: {hold_back: 2%}\nwhen_unsure: {do: advnce}\ndedline: 1d",
@@ -526,3 +542,15 @@ def test_thousands_of_mistakes_are_cut():
 
     assert len(found) == MAX_PROBLEMS + 1
     assert str(found[-1]).startswith("f:1:1: and 89")
+
+
+def test_a_step_adds_conditions_and_takes_none_away():
+    steps = (
+        "[{name: few, everyone: 5%, conditions: [{requests: {at_least: 500}}, {errors: off}, {requests: 5}]},"
+        " {name: all, everyone: 100%}]"
+    )
+
+    assert policy(steps) == [
+        "3:77: steps[0].conditions[1]: is off; a step adds conditions to the policy's and takes none away",
+        "3:103: steps[0].conditions[2].requests: 5 stands where a mapping belongs",
+    ]

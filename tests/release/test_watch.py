@@ -9,6 +9,7 @@ import pytest
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.evidence.verdict import Outcome
+from controlplane.policy.documents import Condition
 from controlplane.release.state import Phase, Stage
 from controlplane.release.watch import (
     Watch,
@@ -174,12 +175,72 @@ def test_the_split_by_which_a_step_shows(make, phase, step, segment, buckets):
 
 
 def test_the_limits_are_those_of_the_policy(make):
-    rules = make.policy(errors=None, latency=((99.0, "400ms"),), success_rate="99%")
+    rules = make.policy(
+        conditions=(
+            {"latency": {"p99": "400ms"}},
+            {"latency": {"margin": "20%"}, "grace": "1m"},
+            {"success_rate": {"at_least": "99%"}},
+            {"error_rate": {"at_most": "2%"}},
+            {"requests": {"at_least": 500}},
+        )
+    )
 
     got = limits(rules)
 
-    assert (got.errors_margin, got.success_rate) == (None, 0.99)
+    assert (got.errors_margin, got.client_errors_margin, got.latency_margin) == (None, None, 0.2)
+    assert (got.success_rate, got.error_rate, got.requests) == (0.99, 0.02, 500)
     assert got.latency[0][0] == 0.99
+    minute = timedelta(minutes=1)
+    assert got.grace == (("latency", minute), ("latency tail", minute))
+
+
+def test_the_conditions_of_a_step_hold_at_that_step_only_and_bear_its_name(make):
+    rules = make.policy(
+        steps=(
+            make.step("ten", "10%").model_copy(
+                update={"conditions": (Condition.model_validate({"requests": {"at_least": 500}}),)}
+            ),
+            make.step("all", "100%"),
+        )
+    )
+
+    names = [[v.metric for v in verdicts(Watch(), LEARNED, make.state(policy=rules, step=n))] for n in (0, 1)]
+
+    assert names == [["errors", "requests at ten"], ["errors"]]
+    assert [v.metric for v in verdicts(Watch(), LEARNED, make.state(Phase.GUARDING, policy=rules))] == [
+        "errors"
+    ]
+
+
+def test_a_condition_in_its_grace_is_neither_failed_nor_passed(make):
+    rules = make.policy(conditions=({"errors": {}, "grace": "20s"},))
+    bad = [("a", "everyone", "v1", 900, 1), ("a", "everyone", "v2", 100, 90)]
+
+    early = watched(make, make.state(policy=rules, judged=TEN), *[bad] * 5)
+    late = watched(make, make.state(policy=rules, judged=2 * TEN), *[bad] * 20)
+
+    [verdict] = verdicts(early, LEARNED, make.state(policy=rules, judged=TEN))
+    assert (verdict.outcome, verdict.reason) == (
+        Outcome.NOT_YET, "errors: in grace for another 10 s of judging",
+    )  # fmt: skip
+    [verdict] = verdicts(late, LEARNED, make.state(policy=rules, judged=2 * TEN))
+    assert verdict.outcome is Outcome.FAIL
+
+
+def test_the_budget_counts_what_the_canary_fails_beyond_the_baseline(make):
+    rules = make.policy(conditions=(), budget={"failed": 50})
+    state = make.state(policy=rules)
+    alike = [("a", "everyone", "v1", 9000, 900), ("a", "everyone", "v2", 1000, 100)]
+    worse = [("a", "everyone", "v1", 9000, 9), ("a", "everyone", "v2", 1000, 31)]
+
+    [outage] = verdicts(watched(make, state, *[alike] * 20), LEARNED, state)
+    [within] = verdicts(watched(make, state, worse), LEARNED, state)
+    [spent] = verdicts(watched(make, state, *[worse] * 4), LEARNED, state)
+
+    assert [v.outcome for v in (outage, within, spent)] == [Outcome.PASS, Outcome.PASS, Outcome.FAIL]
+    assert outage.reason == "0 of at most 50 requests spoiled"
+    assert spent.metric == "budget"
+    assert 50 < dict(spent.numbers)["spoiled"] < 120
 
 
 def test_suspicion_is_the_worst_condition_by_its_own_threshold(make):

@@ -10,20 +10,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controlplane.policy.documents.calendar import Blackout, Window
+from controlplane.policy.documents.condition import (
+    AgainstBaseline,
+    AgainstClientErrors,
+    AgainstLatency,
+    Condition,
+    ErrorRate,
+    ErrorsChoice,
+    Latency,
+    Requests,
+    SuccessRate,
+)
 from controlplane.policy.documents.fleet import Fleet, Listener, Locality, Nodes, Propagate, Tls
 from controlplane.policy.documents.model import ANONYMOUS, EVERYONE, RESERVED_SEGMENTS, Model, OwnName
 from controlplane.policy.documents.policy import (
-    AgainstBaseline,
     Approve,
-    Condition,
-    ErrorsChoice,
+    Budget,
     Guard,
-    Latency,
     OnFailure,
     Policy,
     SegmentChoice,
     Step,
-    SuccessRate,
     WhenUnsure,
 )
 from controlplane.policy.documents.release import Release
@@ -72,8 +79,11 @@ __all__ = [
     "KINDS",
     "RESERVED_SEGMENTS",
     "AgainstBaseline",
+    "AgainstClientErrors",
+    "AgainstLatency",
     "Approve",
     "Blackout",
+    "Budget",
     "Claim",
     "Cohort",
     "Condition",
@@ -81,6 +91,7 @@ __all__ = [
     "Document",
     "Endpoint",
     "EndpointItem",
+    "ErrorRate",
     "ErrorsChoice",
     "Fleet",
     "Guard",
@@ -103,6 +114,7 @@ __all__ = [
     "QueryMatch",
     "Range",
     "Release",
+    "Requests",
     "Rewrite",
     "Segment",
     "SegmentChoice",

@@ -8,19 +8,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     Discriminator,
     Field,
+    StrictInt,
     Tag,
     model_validator,
 )
 
 from controlplane.policy.documents.calendar import Window
-from controlplane.policy.documents.model import Model, OwnName, only
+from controlplane.policy.documents.condition import Condition
+from controlplane.policy.documents.model import Model, OwnName
 from controlplane.policy.documents.segment import Match
 from controlplane.policy.fields import (
     Duration,
     HoldBack,
-    Limit,
     Name,
-    Share,
     StepShare,
 )
 
@@ -28,10 +28,6 @@ from controlplane.policy.fields import (
 # In brackets, so that no field of a document is mistaken for the name of an alternative.
 def _segment_form(value: Any) -> str:
     return "(name)" if isinstance(value, str) else "(match)"
-
-
-def _errors_form(value: Any) -> str:
-    return "(off)" if isinstance(value, str) else "(against)"
 
 
 SegmentChoice = Annotated[
@@ -57,6 +53,7 @@ class Step(Model):
     for_: Duration = Field(default=timedelta(0), alias="for")
     within: Duration | None = None
     approve: Approve | None = None
+    conditions: tuple[Condition, ...] = ()
 
     @model_validator(mode="after")
     def _has_time(self) -> Self:
@@ -75,59 +72,17 @@ class Step(Model):
         return self
 
 
-class AgainstBaseline(Model):
-    """Not worse than the concurrent baseline by more than the margin."""
-
-    against: Literal["baseline"] = "baseline"
-    margin: Share = 250_000
-
-
-class Latency(Model):
-    """At most one request in 100, 20, 10 or 2 may be slower than the limit; limits lie on bucket edges."""
-
-    model_config = only(1)
-    one_of = ("p50", "p90", "p95", "p99")
-
-    p50: Limit | None = None
-    p90: Limit | None = None
-    p95: Limit | None = None
-    p99: Limit | None = None
-
-    @property
-    def limit(self) -> tuple[float, timedelta]:
-        """The percentile, in 0..100, and its limit."""
-        field = next(field for field in self.one_of if getattr(self, field) is not None)
-        return float(field[1:]), getattr(self, field)
-
-
-class SuccessRate(Model):
-    """At least this share of the requests must not be errors."""
-
-    at_least: Share
-
-
-ErrorsChoice = Annotated[
-    Annotated[AgainstBaseline, Tag("(against)")] | Annotated[Literal["off"], Tag("(off)")],
-    Discriminator(_errors_form),
-]
-
-
-class Condition(Model):
-    """One condition; exactly one field is set."""
-
-    model_config = only(1)
-    one_of = ("errors", "latency", "success_rate")
-
-    errors: ErrorsChoice | None = None
-    latency: Latency | None = None
-    success_rate: SuccessRate | None = None
-
-
 class WhenUnsure(Model):
     """What to do when a step has been judged for ``after`` without proof either way."""
 
     after: Duration = timedelta(minutes=20)
     do: Literal["hold", "rollback", "advance"] = "hold"
+
+
+class Budget(Model):
+    """How many requests a release may spoil: failures of the canary beyond the baseline's rate."""
+
+    failed: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
 
 
 class OnFailure(Model):
@@ -151,6 +106,7 @@ class Policy(Model):
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
     conditions: tuple[Condition, ...]
     when_unsure: WhenUnsure = WhenUnsure()
+    budget: Budget | None = None
     on_failure: OnFailure = OnFailure()
     guard: Guard = Guard()
     deadline: Duration | None = None

@@ -1,0 +1,37 @@
+"""How many requests of the canary a step must have judged: proof by number, whatever the rates are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controlplane.evidence.account import Account, Interval, Stage
+from controlplane.evidence.blocks import ERRORS
+from controlplane.evidence.learned import Learned
+from controlplane.evidence.reading import total
+from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.policy.documents import EVERYONE
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """Passes once this step has judged ``at_least`` canary requests; it never fails."""
+
+    name: str
+    at_least: int
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        return account.counted(interval.blocks.blocks, ERRORS, interval.seconds, interval.counting)
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        seen = int(total(account.step)[0])
+        missing = max(0, self.at_least - seen)
+        return Verdict(
+            self.name,
+            EVERYONE,
+            Outcome.NOT_YET if missing else Outcome.PASS,
+            f"{seen} of {self.at_least} canary requests judged in this step",
+            (("canary_requests", seen), ("needed", self.at_least)),
+            missing,
+        )

@@ -1,0 +1,130 @@
+"""Condition: what the canary is held to, one kind per entry of a list."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, StrictInt, Tag
+
+from controlplane.policy.documents.model import Model, only
+from controlplane.policy.fields import Duration, Limit, Share, SomeShare
+
+
+# In brackets, so that no field of a document is mistaken for the name of an alternative.
+def _off_form(value: Any) -> str:
+    return "(off)" if isinstance(value, str) else "(against)"
+
+
+def _latency_form(value: Any) -> str:
+    if isinstance(value, str):
+        return "(off)"
+    against = isinstance(value, AgainstLatency) or (
+        isinstance(value, dict) and value.keys() & {"against", "margin"}
+    )
+    return "(against)" if against else "(limit)"
+
+
+class AgainstBaseline(Model):
+    """Not worse than the concurrent baseline by more than the margin."""
+
+    against: Literal["baseline"] = "baseline"
+    margin: Share = 250_000
+
+
+class AgainstClientErrors(Model):
+    """As ``AgainstBaseline``; a wider margin, since clients make these errors too."""
+
+    against: Literal["baseline"] = "baseline"
+    margin: Share = 500_000
+
+
+class AgainstLatency(Model):
+    """As ``AgainstBaseline``; the margin is one of time: 10% slower."""
+
+    against: Literal["baseline"] = "baseline"
+    margin: Share = 100_000
+
+
+class Latency(Model):
+    """At most one request in 100, 20, 10 or 2 may be slower than the limit; limits lie on bucket edges."""
+
+    model_config = only(1)
+    one_of = ("p50", "p90", "p95", "p99")
+
+    p50: Limit | None = None
+    p90: Limit | None = None
+    p95: Limit | None = None
+    p99: Limit | None = None
+
+    @property
+    def limit(self) -> tuple[float, timedelta]:
+        """The percentile, in 0..100, and its limit."""
+        field = next(field for field in self.one_of if getattr(self, field) is not None)
+        return float(field[1:]), getattr(self, field)
+
+
+class SuccessRate(Model):
+    """At least this share of the requests must not be errors."""
+
+    at_least: Share
+
+
+class ErrorRate(Model):
+    """At most this share of the requests may be errors."""
+
+    at_most: SomeShare
+
+
+class Requests(Model):
+    """At least so many canary requests must have been judged in the step."""
+
+    at_least: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
+
+
+Off = Annotated[Literal["off"], Tag("(off)")]
+ErrorsChoice = Annotated[Annotated[AgainstBaseline, Tag("(against)")] | Off, Discriminator(_off_form)]
+ClientErrorsChoice = Annotated[
+    Annotated[AgainstClientErrors, Tag("(against)")] | Off, Discriminator(_off_form)
+]
+LatencyChoice = Annotated[
+    Annotated[Latency, Tag("(limit)")] | Annotated[AgainstLatency, Tag("(against)")] | Off,
+    Discriminator(_latency_form),
+]
+
+
+class Condition(Model):
+    """One condition; exactly one field is set, besides ``grace``."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 2})
+    one_of = ("errors", "client_errors", "latency", "success_rate", "error_rate", "requests")
+
+    errors: ErrorsChoice | None = None
+    client_errors: ClientErrorsChoice | None = None
+    latency: LatencyChoice | None = None
+    success_rate: SuccessRate | None = None
+    error_rate: ErrorRate | None = None
+    requests: Requests | None = None
+    grace: Duration = timedelta(0)
+
+    @property
+    def field(self) -> str:
+        """Which of ``one_of`` is set."""
+        return next(field for field in self.one_of if getattr(self, field) is not None)
+
+    @property
+    def off(self) -> bool:
+        """Whether it only switches a default off."""
+        return bool(getattr(self, self.field) == "off")
+
+    @property
+    def title(self) -> str:
+        """How verdicts call it; two entries of a list with one title contradict each other."""
+        if isinstance(self.latency, Latency):
+            return f"latency p{self.latency.limit[0]:g}"
+        return self.field.replace("_", " ")
+
+    @property
+    def absolute(self) -> bool:
+        """Whether it judges without a baseline beside the canary."""
+        return isinstance(self.latency, Latency) or self.field in ("success_rate", "error_rate")
