@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from controlplane.app.acceptance import accept, fitting, in_use, order, put_back
 from controlplane.app.actions import Moved, move
 from controlplane.app.blackouts import declare, show_blackouts, withdraw
+from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import show_proxy, show_release, show_service
 from controlplane.app.tick import Loop, Reading
@@ -20,6 +21,7 @@ from controlplane.policy.fitness import places, unfit
 from controlplane.policy.loading import Files, load
 from controlplane.release import watch as watching
 from controlplane.release.decide import NEW_STEP, act, dated
+from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Action, Phase, ReleaseState
@@ -53,6 +55,7 @@ class Plane:
         publisher: Publisher,
         collector: Collector,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        outbox: Outbox | None = None,
     ) -> None:
         self._store = store
         self._loop = loop
@@ -60,6 +63,7 @@ class Plane:
         self._collector = collector
         self._clock = clock
         self._leaving = asyncio.Event()
+        self._outbox = outbox or Outbox(store, clock)
         self.folder_problems: tuple[str, ...] = ()
 
     @property
@@ -104,9 +108,11 @@ class Plane:
         return self._publisher.server.counts
 
     def problems(self) -> tuple[str, ...]:
-        """Return what is wrong now: documents in the folder, fleets that cannot be rendered, the store."""
+        """Return what is wrong now: documents, fleets that cannot be rendered, the store, notifications."""
         fleets = (f"service {name}: {why}" for name, why in sorted(self._publisher.problems.items()))
-        return (*self.folder_problems, *fleets, *([self._loop.failure] if self._loop.failure else []))
+        untaken = (f"notification {key} to {why}" for key, why in sorted(self._outbox.failures.items()))
+        store = (self._loop.failure,) if self._loop.failure else ()
+        return (*self.folder_problems, *fleets, *store, *untaken)
 
     async def records(self, release: str | None, limit: int, after: int | None = None) -> tuple[Record, ...]:
         """Return the newest records, or the first ones after number ``after``; oldest first."""
@@ -322,7 +328,7 @@ class Plane:
 
     async def _commit(self, change: Change) -> World:
         try:
-            self._loop.world = await self._store.commit(change)
+            self._loop.world = await self._store.commit(with_notices(change, self.world))
         except StoreConflictError as error:
             raise RefusedError(409, str(error)) from error
         except StoreError as error:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from controlplane.app.importing import Importer
 from controlplane.app.metrics import Metrics
+from controlplane.app.outbox import Outbox
 from controlplane.app.plane import Plane
 from controlplane.app.publish import Publisher
 from controlplane.app.statistics import StreamStatistics
@@ -122,7 +123,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         statistics = StreamStatistics(publisher.server, collector, reports)
         loop = Loop(store, statistics, publisher, settings.interval)
         collector.restore(await loop.restore())
-        plane = Plane(store, loop, publisher, collector)
+        outbox = Outbox(store)
+        plane = Plane(store, loop, publisher, collector, outbox=outbox)
         registry = CollectorRegistry()
         registry.register(Metrics(plane))
 
@@ -149,6 +151,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         tasks = [
             asyncio.create_task(publisher.run(), name="publish"),
             asyncio.create_task(loop.run(), name="tick"),
+            asyncio.create_task(outbox.run(), name="outbox"),
             asyncio.create_task(web.serve(sockets=[http]), name="http"),
         ]
         if settings.policies is not None:

@@ -15,6 +15,7 @@ from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import Service
+from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Json, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.seen import Propagation
 from controlplane.release.state import ReleaseState
@@ -157,7 +158,7 @@ class Loop:
                 observations=tuple((s.state.name, observed[s.state.service]) for s in steps
                                    if s.state.active and s.state.service in observed),
             )  # fmt: skip
-            self.world = after = await self._commit(change)
+            self.world = after = await self._commit(with_notices(change, world))
             self._ticked_at, self._observed_at = monotonic, now
             self._statistics.commit()
             self._learned |= learned

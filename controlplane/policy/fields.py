@@ -27,6 +27,7 @@ from controlplane.policy.values import (
     parse_network,
     parse_one_host,
     parse_share,
+    parse_url,
 )
 
 HEADER_PATTERN = r"^[a-z0-9-]+$"
@@ -84,6 +85,7 @@ Share = Annotated[
     BeforeValidator(parse_share, json_schema_input_type=_SHARE),
     PlainSerializer(format_share, return_type=str),
 ]
+Url = Annotated[str, BeforeValidator(parse_url)]
 StepShare = Annotated[Share, AfterValidator(_above_zero)]
 SomeShare = Annotated[Share, AfterValidator(_some)]
 HoldBack = Annotated[Share, AfterValidator(_below_all)]

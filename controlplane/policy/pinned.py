@@ -19,6 +19,7 @@ from controlplane.policy.documents import (
     Guard,
     Match,
     Model,
+    Notify,
     OnFailure,
     WhenUnsure,
     Window,
@@ -72,6 +73,7 @@ class PinnedPolicy(Model):
     deadline: Duration | None = None
     on_timeout: Literal["hold", "rollback"] = "hold"
     windows: tuple[Window, ...] = ()
+    notify: tuple[Notify, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from controlplane.policy.latency import EDGES_MS, edge_index
 
@@ -171,3 +172,35 @@ def check_word(value: str) -> str:
     if not value.isprintable():
         raise ValueError(f"{shown(value)} has control characters, which never appear in a request")
     return value
+
+
+_ENVIRONMENT = re.compile(r"\$[A-Z][A-Z0-9_]*")
+
+
+def parse_url(value: object) -> str:
+    """Return an address of an HTTP server, or ``$NAME``: the server's environment has it.
+
+    Raises:
+        ValueError: If it is neither, or has a user and password, which do not belong into a document.
+    """
+    text = value if isinstance(value, str) else ""
+    if _ENVIRONMENT.fullmatch(text):
+        return text
+    try:
+        parts = urlsplit(text)
+        good = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and text.isprintable()
+            and " " not in text
+        )
+        _ = parts.port
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f"{shown(value)} is not an address such as 'https://host/path', nor '$NAME' of one")
+    if parts.username or parts.password:
+        raise ValueError(
+            "has a user or password in it; write '$NAME' and give the server the address as NAME"
+        )
+    return text

@@ -56,6 +56,42 @@ class Declared(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """A notification, written with what it tells and sent until somebody takes it.
+
+    Attributes:
+        record: Position of its record in the change.
+        url: Where it goes; ``$NAME`` is an address in the server's environment.
+        body: What is sent as JSON.
+    """
+
+    record: int
+    url: str
+    body: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message that nobody has taken yet.
+
+    Attributes:
+        id: Its own and the same in every attempt, so that a receiver can tell a repetition.
+        since: When it was written.
+        due: When it is to be tried next.
+        tries: How often it was.
+        error: What came of the last try.
+    """
+
+    id: str
+    url: str
+    body: Json
+    since: datetime
+    due: datetime
+    tries: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """All that publishing and deciding start from: one consistent read of the store.
 
@@ -111,6 +147,7 @@ class Change:
         learned: By service: what the baseline's past taught.
         cursors: By proxy: how far its counters were read; None forgets the proxy.
         observations: Of services with a release in progress, by release.
+        messages: To send, once for sure and more often at worst.
     """
 
     releases: tuple[ReleaseState, ...] = ()
@@ -122,6 +159,7 @@ class Change:
     learned: Mapping[str, Json] = field(default_factory=dict)
     cursors: Mapping[str, Json | None] = field(default_factory=dict)
     observations: tuple[tuple[str, Observation], ...] = ()
+    messages: tuple[Message, ...] = ()
 
     @property
     def retreats(self) -> bool:
@@ -181,6 +219,18 @@ class Store(Protocol):
 
     async def observations(self, release: str) -> tuple[Observation, ...]:
         """Read what was observed during a release, oldest first."""
+        ...
+
+    async def waiting(self) -> tuple[Waiting, ...]:
+        """Read the messages that nobody has taken yet, those that are due first ahead; 1000 at most."""
+        ...
+
+    async def taken(self, id: str) -> None:  # noqa: A002
+        """Forget a message: somebody has it, or nobody ever will."""
+        ...
+
+    async def postponed(self, message: Waiting) -> None:
+        """Write when a message is to be tried next, and why it was not taken."""
         ...
 
     def changes(self) -> AsyncIterator[World]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from controlplane.stores.chain import START, link
 
-SCHEMA = 2
+SCHEMA = 3
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -23,6 +23,12 @@ CREATE TABLE records (
     number INTEGER PRIMARY KEY AUTOINCREMENT, release TEXT NOT NULL, body TEXT NOT NULL, hash TEXT NOT NULL
 );
 CREATE INDEX records_of ON records (release, number);
+"""
+OUTBOX = """
+CREATE TABLE outbox (
+    id TEXT PRIMARY KEY, url TEXT NOT NULL, body TEXT NOT NULL, since TEXT NOT NULL, due TEXT NOT NULL,
+    tries INTEGER NOT NULL, error TEXT NOT NULL
+) WITHOUT ROWID
 """
 
 
@@ -49,4 +55,8 @@ def _chain_records(db: sqlite3.Connection) -> None:
     db.execute("INSERT INTO meta VALUES ('head', ?)", (f"{last} {before}",))
 
 
-_STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _chain_records}
+def _add_outbox(db: sqlite3.Connection) -> None:
+    db.execute(OUTBOX)
+
+
+_STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _chain_records, 2: _add_outbox}

@@ -28,13 +28,14 @@ from controlplane.release.ports import (
     Record,
     StoreConflictError,
     StoreError,
+    Waiting,
     World,
 )
 from controlplane.release.state import ReleaseState
 from controlplane.stores.ballast import SIZE, Ballast
 from controlplane.stores.chain import START, link
 from controlplane.stores.packing import pack_observation, unpack_observation
-from controlplane.stores.schema import SCHEMA, TABLES, migrate
+from controlplane.stores.schema import OUTBOX, SCHEMA, TABLES, migrate
 from controlplane.stores.upkeep import FILE
 
 KEEP_OBSERVATIONS = timedelta(days=30)  # of releases that have ended
@@ -104,6 +105,17 @@ class SqliteStore:
 
     async def observations(self, release: str) -> tuple[Observation, ...]:  # noqa: D102
         return await self._run(lambda: self._observations(release))
+
+    async def waiting(self) -> tuple[Waiting, ...]:  # noqa: D102
+        return await self._run(self._waiting)
+
+    async def taken(self, id: str) -> None:  # noqa: A002, D102
+        await self._run(lambda: self._db.execute("DELETE FROM outbox WHERE id = ?", (id,)))
+
+    async def postponed(self, message: Waiting) -> None:  # noqa: D102
+        row = (message.due.isoformat(), message.tries, message.error, message.id)
+        query = "UPDATE outbox SET due = ?, tries = ?, error = ? WHERE id = ?"
+        await self._run(lambda: self._db.execute(query, row))
 
     async def changes(self) -> AsyncIterator[World]:  # noqa: D102
         revision = 0
@@ -194,7 +206,7 @@ class SqliteStore:
 
     @staticmethod
     def _create(db: sqlite3.Connection) -> None:
-        db.executescript("BEGIN IMMEDIATE;" + TABLES)
+        db.executescript("BEGIN IMMEDIATE;" + TABLES + OUTBOX + ";")
         rows = {"instance": str(uuid.uuid4()), "schema": str(SCHEMA), "revision": "1", "head": f"0 {START}"}
         db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
         db.execute("COMMIT")
@@ -320,7 +332,14 @@ class SqliteStore:
 
     @staticmethod
     def _write_memory(db: sqlite3.Connection, change: Change) -> None:
-        SqliteStore._append(db, change.records)
+        numbers = SqliteStore._append(db, change.records)
+        instance = db.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()[0]
+        for position, message in enumerate(change.messages):
+            # By the record that it tells: the same in every attempt, and never of another store.
+            own = f"{instance}/{numbers[message.record]}/{position}"
+            at = change.records[message.record].at.isoformat()
+            row = (own, message.url, json.dumps(message.body), at, at, 0, "")
+            db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         for query, rows in (
             ("INSERT OR REPLACE INTO evidence VALUES (?, ?)", change.evidence),
             ("INSERT OR REPLACE INTO learned VALUES (?, ?)", change.learned),
@@ -339,16 +358,19 @@ class SqliteStore:
         )
 
     @staticmethod
-    def _append(db: sqlite3.Connection, records: tuple[Record, ...]) -> None:
+    def _append(db: sqlite3.Connection, records: tuple[Record, ...]) -> list[int]:
+        """Write records at the end of the chain; returns their numbers."""
         if not records:
-            return
+            return []
         noted = db.execute("SELECT value FROM meta WHERE key = 'head'").fetchone()[0]
         number, before = int(noted.split()[0]), noted.split()[1]
+        first = number + 1
         for record in records:
             body, number = record.model_dump_json(exclude={"number"}), number + 1
             before = link(before, number, body)
             db.execute("INSERT INTO records VALUES (?, ?, ?, ?)", (number, record.release, body, before))
         db.execute("UPDATE meta SET value = ? WHERE key = 'head'", (f"{number} {before}",))
+        return list(range(first, number + 1))
 
     def _records(self, release: str | None, limit: int, after: int | None) -> tuple[Record, ...]:
         query = _NEWEST if after is None else _AFTER
@@ -356,6 +378,21 @@ class SqliteStore:
         return tuple(
             Record.model_validate_json(body).model_copy(update={"number": number})
             for number, body in sorted(rows)
+        )
+
+    def _waiting(self) -> tuple[Waiting, ...]:
+        rows = self._db.execute("SELECT * FROM outbox ORDER BY due LIMIT 1000")
+        return tuple(
+            Waiting(
+                own,
+                url,
+                json.loads(body),
+                datetime.fromisoformat(since),
+                datetime.fromisoformat(due),
+                tries,
+                error,
+            )
+            for own, url, body, since, due, tries, error in rows
         )
 
     def _observations(self, release: str) -> tuple[Observation, ...]:

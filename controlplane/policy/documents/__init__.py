@@ -23,6 +23,7 @@ from controlplane.policy.documents.condition import (
 )
 from controlplane.policy.documents.fleet import Fleet, Listener, Locality, Nodes, Propagate, Tls
 from controlplane.policy.documents.model import ANONYMOUS, EVERYONE, RESERVED_SEGMENTS, Model, OwnName
+from controlplane.policy.documents.notify import Event, Notify
 from controlplane.policy.documents.policy import (
     Approve,
     Budget,
@@ -93,6 +94,7 @@ __all__ = [
     "EndpointItem",
     "ErrorRate",
     "ErrorsChoice",
+    "Event",
     "Fleet",
     "Guard",
     "HeaderMatch",
@@ -105,6 +107,7 @@ __all__ = [
     "Match",
     "Model",
     "Nodes",
+    "Notify",
     "OnFailure",
     "Outliers",
     "OwnName",

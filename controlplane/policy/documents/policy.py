@@ -16,6 +16,7 @@ from pydantic import (
 from controlplane.policy.documents.calendar import Window
 from controlplane.policy.documents.condition import Condition
 from controlplane.policy.documents.model import Model, OwnName
+from controlplane.policy.documents.notify import Notify
 from controlplane.policy.documents.segment import Match
 from controlplane.policy.fields import (
     Duration,
@@ -112,3 +113,4 @@ class Policy(Model):
     deadline: Duration | None = None
     on_timeout: Literal["hold", "rollback"] = "hold"
     windows: tuple[Window, ...] = ()
+    notify: tuple[Notify, ...] = ()

@@ -1,0 +1,94 @@
+"""What is worth telling somebody, and in which words: notifications of a change, made with its records.
+
+They are written in the change's own transaction, so nothing is told that did not happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from controlplane.policy.documents import Event
+from controlplane.release.ports import Change, Message, Record, World
+from controlplane.release.state import Phase, ReleaseState
+
+# What a record's action is called in a notification.
+EVENTS: Mapping[str, Event] = {
+    "advance": "advanced",
+    "finish": "rolled_back",
+    "freeze": "frozen",
+    "guard": "guarding",
+    "order": "ordered",
+    "pause": "paused",
+    "promote": "promoted",
+    "resume": "resumed",
+    "rollback": "rolling_back",
+    "start": "started",
+}
+# Waiting of this kind is what releases do all the time.
+ORDINARY = frozenset({"", "busy", "dwell", "manual", "not-yet", "propagate", "rolling-back", "verify"})
+ASKING = frozenset({"approval", "approval-expired", "manual"})
+
+
+def with_notices(change: Change, world: World) -> Change:
+    """Return the change with a message to everyone whom the releases' policies want told."""
+    states = dict(world.releases) | {state.name: state for state in change.releases}
+    messages = tuple(
+        message
+        for position, record in enumerate(change.records)
+        if record.release in states
+        for message in _messages(position, record, states[record.release])
+    )
+    return replace(change, messages=messages)
+
+
+def event_of(record: Record, state: ReleaseState) -> Event | None:
+    """Return what a record means to people, or None if it is nothing to tell."""
+    if record.action == "hold":
+        code = str(record.numbers.get("code", ""))
+        return "asking" if code in ASKING else None if code in ORDINARY else "held"
+    if record.action == "rollback" and state.ended:
+        return "rolled_back"  # it had not started
+    if record.action == "switch":
+        return "promoted" if state.phase is Phase.PROMOTED else "rolling_back"
+    return EVENTS.get(record.action)
+
+
+def _messages(position: int, record: Record, state: ReleaseState) -> Iterator[Message]:
+    event = event_of(record, state)
+    for notify in state.policy.notify:
+        if event in notify.on:
+            form = _slack if notify.slack else _cloud_event
+            yield Message(record=position, url=notify.url, body=form(event, record, state))
+
+
+def _cloud_event(event: str, record: Record, state: ReleaseState) -> Mapping[str, object]:
+    """Return an event in the JSON format of CloudEvents 1.0; its ``id`` is given by the store."""
+    return {
+        "specversion": "1.0",
+        "type": f"turnout.release.{event}",
+        "source": f"/turnout/releases/{state.name}",
+        "subject": state.service,
+        "time": record.at.isoformat(),
+        "datacontenttype": "application/json",
+        "data": {
+            "release": state.name,
+            "attempt": state.attempt,
+            "service": state.service,
+            "from": state.from_version,
+            "to": state.to_version,
+            "policy": state.policy.name,
+            "phase": str(state.phase),
+            "step": record.step,
+            "actor": record.actor,
+            "reason": record.reason,
+        },
+    }
+
+
+def _slack(event: str, record: Record, state: ReleaseState) -> Mapping[str, object]:
+    what = f"{state.service} {state.from_version} → {state.to_version}"
+    by = "" if record.actor == "turnout" else f" by {record.actor}"
+    words = f"*{event.replace('_', ' ')}*{by}: {what} (release {state.name}, {record.step})\n{record.reason}"
+    # Slack's own marks; names and reasons come from elsewhere and must not become links or mentions.
+    return {"text": words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}

@@ -1,0 +1,152 @@
+"""Notifications over real HTTP: at least once, with one id, and nothing lost over a restart."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from controlplane.app.outbox import Outbox
+from controlplane.release.ports import Change, Message, Record
+from controlplane.stores.sqlite import SqliteStore
+
+T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
+EVENT = {"specversion": "1.0", "type": "turnout.release.held", "data": {}}
+
+
+class Receiver:
+    """A server that remembers what it got and answers as it is told."""
+
+    def __init__(self):
+        self.got, self.answers = [], []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                outer.got.append((self.headers["idempotency-key"], self.headers["content-type"], body))
+                self.send_response(outer.answers.pop(0) if outer.answers else 204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def receiver():
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+class Desk:
+    def __init__(self, folder):
+        self.folder, self.now = folder, T0
+
+    async def open(self):
+        self.store = await SqliteStore(self.folder).open()
+        self.outbox = Outbox(self.store, lambda: self.now, {"CHAT": self.chat})
+
+    async def write(self, *messages):
+        record = Record(at=T0, kind="decision", action="hold", reason="x")
+        await self.store.commit(Change(records=(record,), messages=messages))
+
+    async def send(self):
+        async with httpx.AsyncClient() as client:
+            await self.outbox.send(client)
+        return await self.store.waiting()
+
+
+@pytest.fixture
+async def desk(tmp_path, receiver):
+    made = Desk(tmp_path)
+    made.chat = receiver.url
+    await made.open()
+    yield made
+    await made.store.close()
+
+
+async def test_a_message_is_sent_once_and_then_forgotten(desk, receiver):
+    await desk.write(Message(0, receiver.url, EVENT), Message(0, "$CHAT", {"text": "hi"}))
+
+    assert await desk.send() == ()
+    assert await desk.send() == ()
+
+    by_type = {kind: (key, body) for key, kind, body in receiver.got}
+    assert len(receiver.got) == 2
+    key, body = by_type["application/cloudevents+json"]
+    assert body == EVENT | {"id": key}
+    assert by_type["application/json"][1] == {"text": "hi"}
+    assert len({key for key, _, _ in receiver.got}) == 2
+
+
+async def test_a_message_that_is_not_taken_is_sent_again_with_the_same_id(desk, receiver):
+    receiver.answers = [500, 302]
+    await desk.write(Message(0, receiver.url, EVENT))
+
+    (first,) = await desk.send()
+    assert (first.tries, first.error) == (1, "answered 500")
+    assert "answered 500" in next(iter(desk.outbox.failures.values()))
+    await desk.send()
+    assert len(receiver.got) == 1  # not due yet
+    desk.now += timedelta(seconds=2)
+    (second,) = await desk.send()
+    assert second.due - desk.now == timedelta(seconds=2)
+    desk.now += timedelta(seconds=5)
+    assert await desk.send() == ()
+
+    assert len({key for key, _, _ in receiver.got}) == 1
+    assert len(receiver.got) == 3
+    assert desk.outbox.failures == {}
+
+
+async def test_a_restart_before_the_answer_sends_it_again_and_loses_nothing(desk, receiver):
+    await desk.write(Message(0, receiver.url, EVENT))
+    ((before),) = await desk.store.waiting()
+    await desk.store.close()
+
+    await desk.open()
+    await desk.send()
+
+    assert [key for key, _, _ in receiver.got] == [before.id]
+
+
+async def test_a_change_that_is_not_committed_tells_nothing(desk, receiver, monkeypatch):
+    def broken(*_):
+        raise OSError("no")
+
+    monkeypatch.setattr(SqliteStore, "_prune", broken)
+    monkeypatch.setattr(SqliteStore, "_check", broken)
+    with pytest.raises(OSError, match="no"):
+        await desk.write(Message(0, receiver.url, EVENT))
+
+    assert await desk.send() == ()
+    assert receiver.got == []
+
+
+@pytest.mark.parametrize(
+    ("url", "error"), [("$NOWHERE", "has no NOWHERE"), ("http://127.0.0.1:1/", "connect"), ("http://[/", "")]
+)
+async def test_an_address_that_does_not_work_is_named_and_kept(desk, url, error):
+    await desk.write(Message(0, url, EVENT))
+
+    (message,) = await desk.send()
+
+    assert error in message.error
+
+
+async def test_what_nobody_takes_for_days_is_given_up(desk, receiver):
+    receiver.answers = [500]
+    await desk.write(Message(0, receiver.url, EVENT))
+    desk.now += timedelta(days=3, seconds=1)
+
+    assert await desk.send() == ()
