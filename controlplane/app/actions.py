@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from controlplane.policy.documents import Service
 from controlplane.release import gates
 from controlplane.release.decide import NEW_STEP, act, dated, next_action
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation, Seen
 from controlplane.release.state import Action, Approval, NotAllowedError, ReleaseState, transition
-from controlplane.release.traffic import addresses
+from controlplane.release.traffic import Endpoints
 from controlplane.web.port import Act, RefusedError
 
 ACTIONS = {
@@ -24,6 +23,15 @@ ACTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What an action meets: the world, where the service's versions answer, and the time, UTC."""
+
+    world: World
+    endpoints: Endpoints
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """A release after an action; ``action`` is what the record calls it."""
 
@@ -32,7 +40,7 @@ class Moved:
     action: str
 
 
-def move(world: World, state: ReleaseState, action: str, wanted: Act, now: datetime) -> Moved:
+def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     """Return what becomes of a release.
 
     Raises:
@@ -47,30 +55,22 @@ def move(world: World, state: ReleaseState, action: str, wanted: Act, now: datet
         raise RefusedError(409, f"release {state.name!r} is {state.phase}, neither paused nor frozen")
     reason = f"{action} by {wanted.actor}" + (f": {wanted.reason}" if wanted.reason else "")
     if meant is Action.START and state.start == "manual":
-        state, meant, action, reason = _armed(world, state, reason, now)
-    _check_target(world, state, meant)
-    _check_gates(world, state, meant, now)
+        state, meant, action, reason = _armed(at, state, reason)
+    _check_target(at.endpoints, state, meant)
+    _check_gates(at, state, meant)
     if meant is Action.APPROVE:
-        state = _approved(state, wanted, now)
+        state = _approved(state, wanted, at.now)
         reason = f"{state.approvals[-1].step} approved by {wanted.actor}" + (
             f": {wanted.reason}" if wanted.reason else ""
         )
-    after = act(state, meant, reason, endpoints(world, state))
-    return Moved(dated(after, meant, now), meant, action)
+    after = act(state, meant, reason, at.endpoints.places)
+    return Moved(dated(after, meant, at.now), meant, action)
 
 
-def endpoints(world: World, state: ReleaseState) -> dict[str, tuple[str, ...]]:
-    """Return where each version of the release's service answers."""
-    document = world.catalog.get("Service", state.service)
-    return addresses(document) if isinstance(document, Service) else {}
-
-
-def _armed(
-    world: World, state: ReleaseState, reason: str, now: datetime
-) -> tuple[ReleaseState, Action, str, str]:
+def _armed(at: Standing, state: ReleaseState, reason: str) -> tuple[ReleaseState, Action, str, str]:
     """Return how an order starts that waited for this: at once, or as soon as its gates open."""
     auto = state.model_copy(update={"start": "auto"})
-    shut = gates.shut(auto, _seen(world, auto, now))
+    shut = gates.shut(auto, _seen(at, auto))
     if shut is None:
         return auto, Action.START, "advance", reason
     return auto, Action.ARM, "arm", f"{reason}; starts by itself: {shut.reason}"
@@ -94,15 +94,16 @@ def _check_possible(state: ReleaseState, meant: Action) -> None:
         raise RefusedError(409, str(error)) from error
 
 
-def _check_target(world: World, state: ReleaseState, meant: Action) -> None:
+def _check_target(endpoints: Endpoints, state: ReleaseState, meant: Action) -> None:
     """Refuse to send traffic to a version that has nowhere to take it."""
     if meant in (Action.ROLL_BACK, Action.PROMOTE, *NEW_STEP):
         target = state.from_version if meant is Action.ROLL_BACK else state.to_version
-        if not endpoints(world, state).get(target):
-            raise RefusedError(409, f"{target} of {state.service!r} has no endpoints; nothing was changed")
+        if not endpoints.places.get(target):
+            lack = endpoints.lack(target)
+            raise RefusedError(409, f"{target} of {state.service!r} {lack}; nothing was changed")
 
 
-def _check_gates(world: World, state: ReleaseState, meant: Action, now: datetime) -> None:
+def _check_gates(at: Standing, state: ReleaseState, meant: Action) -> None:
     """Refuse to go on through a gate: an operator waits for no evidence, but for people and the calendar."""
     if meant not in (Action.PROMOTE, *NEW_STEP):
         return
@@ -110,18 +111,20 @@ def _check_gates(world: World, state: ReleaseState, meant: Action, now: datetime
         raise RefusedError(
             409, f"{', '.join(missing)} of release {state.name!r} must be approved first: `turnout approve`"
         )
-    shut = gates.shut(state, _seen(world, state, now))
+    shut = gates.shut(state, _seen(at, state))
     if shut is not None:
         raise RefusedError(409, f"release {state.name!r} may not go on: {shut.reason}")
 
 
-def _seen(world: World, state: ReleaseState, now: datetime) -> Seen:
+def _seen(at: Standing, state: ReleaseState) -> Seen:
+    world = at.world
     busy = world.of_service(state.service)
     return Seen(
-        now=now,
+        now=at.now,
         elapsed=timedelta(0),
         propagation=Propagation(),
-        endpoints=endpoints(world, state),
+        endpoints=at.endpoints.places,
+        missing=at.endpoints.missing,
         busy=busy.name if busy and busy.name != state.name else "",
         stable=world.stable.get(state.service, ""),
         blackouts=world.blackouts_of(state.service),

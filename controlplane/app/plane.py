@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from controlplane.app.acceptance import accept, fitting, in_use, order, put_back
-from controlplane.app.actions import Moved, move
+from controlplane.app.actions import Moved, Standing, move
 from controlplane.app.blackouts import declare, show_blackouts, withdraw
 from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
@@ -25,7 +25,6 @@ from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Action, Phase, ReleaseState
-from controlplane.release.traffic import addresses
 from controlplane.release.watch import Watch
 from controlplane.server.streams import Counts
 from controlplane.sources.collector import Collector
@@ -112,7 +111,8 @@ class Plane:
         fleets = (f"service {name}: {why}" for name, why in sorted(self._publisher.problems.items()))
         untaken = (f"notification {key} to {why}" for key, why in sorted(self._outbox.failures.items()))
         store = (self._loop.failure,) if self._loop.failure else ()
-        return (*self.folder_problems, *fleets, *store, *untaken)
+        names = self._publisher.whereabouts.problems()
+        return (*self.folder_problems, *fleets, *names, *store, *untaken)
 
     async def records(self, release: str | None, limit: int, after: int | None = None) -> tuple[Record, ...]:
         """Return the newest records, or the first ones after number ``after``; oldest first."""
@@ -208,7 +208,8 @@ class Plane:
         async with self._loop.lock:
             world = await self._store.world()
             state = self._state(world, release)
-            moved = move(world, state, action, wanted, self._clock())
+            found = self._publisher.endpoints(world, state.service)
+            moved = move(Standing(world, found, self._clock()), state, action, wanted)
             await self._write(state, moved, wanted.actor)
         return self.release(release)
 
@@ -222,10 +223,10 @@ class Plane:
                 raise RefusedError(
                     404, f"service {service!r} has no version {wanted.version!r}; known: {known}"
                 )
-            if not addresses(document)[wanted.version]:
-                raise RefusedError(
-                    409, f"{wanted.version} of {service!r} has no endpoints; nothing was changed"
-                )
+            found = self._publisher.endpoints(world, service)
+            if not found.places[wanted.version]:
+                lack = found.lack(wanted.version)
+                raise RefusedError(409, f"{wanted.version} of {service!r} {lack}; nothing was changed")
             reason = f"switch to {wanted.version} by {wanted.actor}" + (
                 f": {wanted.reason}" if wanted.reason else ""
             )

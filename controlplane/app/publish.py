@@ -9,17 +9,19 @@ import structlog
 from controlplane.app.membership import Member, member
 from controlplane.app.propagation import Relevant, merge, propagation, refusals
 from controlplane.app.treatment import Treatment
+from controlplane.app.whereabouts import Whereabouts
 from controlplane.policy.capabilities import LIMITS
 from controlplane.policy.documents import Fleet, Service
 from controlplane.policy.fitness import unfit
 from controlplane.release.ports import Store, World
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase
-from controlplane.release.traffic import ServiceTraffic
+from controlplane.release.traffic import Endpoints, ServiceTraffic
 from controlplane.resources.grpc_rendering import render_calls
 from controlplane.resources.names import cluster_name
 from controlplane.resources.rendering import Rendering, render
 from controlplane.server.streams import Limits, Refusal, XdsServer
+from controlplane.sources.dns import Resolver
 from controlplane.xds.messages import Node
 from controlplane.xds.view import StreamView
 
@@ -32,6 +34,7 @@ class Publisher:
     Attributes:
         revision: Store revision of what is published; 0 before anything is.
         problems: Services that cannot be rendered, with the reason; what they had stays in force.
+        whereabouts: Where the versions of services answer.
     """
 
     def __init__(
@@ -40,14 +43,17 @@ class Publisher:
         *,
         refusal: Refusal = lambda _node, _peer: None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        resolver: Resolver | None = None,
     ) -> None:
         self.server = XdsServer(self._group_of, refusal=refusal, identifier="turnout", limits=limits)
         self.revision = 0
         self.problems: dict[str, str] = {}
+        self.whereabouts = Whereabouts(resolver or Resolver())
         self._store = store
         self._fleets: tuple[Fleet, ...] = ()
         self._renderings: dict[str, Rendering] = {}
         self._treatment = Treatment()
+        self._world: World | None = None
 
     def listens(self, prefix: str) -> bool:
         """Return whether statistics of this prefix come from a listener of ours."""
@@ -56,14 +62,25 @@ class Publisher:
     async def run(self) -> None:
         """Publish after each change of the store, until cancelled."""
         async for world in self._store.changes():
-            try:
-                self.publish(world)
-            except Exception:
-                # A bug must not end the process: proxies keep what they have, releases wait for the ACKs.
-                log.exception("not published", revision=world.revision)
+            self._try(world)
+
+    async def resolve(self) -> None:
+        """Publish after each change of the addresses behind names, until cancelled."""
+        async for _ in self.whereabouts.changes():
+            if self._world is not None:
+                self._try(self._world)
+
+    def _try(self, world: World) -> None:
+        try:
+            self.publish(world)
+        except Exception:
+            # A bug must not end the process: proxies keep what they have, releases wait for the ACKs.
+            log.exception("not published", revision=world.revision)
 
     def publish(self, world: World) -> None:
         """Render what changed and hand it to the streams."""
+        self._world = world
+        self.whereabouts.follow(world.catalog)
         problems: dict[str, str] = {}
         for fleet in world.catalog.fleets():
             rendering, wrong = self._rendered(world, fleet)
@@ -114,6 +131,10 @@ class Publisher:
             parts.append(Propagation(nacked=unserved, at_least=fleet.propagate.at_least))
         return merge(parts)
 
+    def endpoints(self, world: World, service: str) -> Endpoints:
+        """Return where each version of a service answers."""
+        return self.whereabouts.endpoints(world, service)
+
     def member(self, view: StreamView) -> Member:
         """Return where the node of a stream belongs."""
         return member(view.node or Node("?"), self._fleets)
@@ -124,6 +145,8 @@ class Publisher:
 
     def _rendered(self, world: World, fleet: Fleet) -> tuple[Rendering | None, dict[str, str]]:
         wanted = self._treatment.of(world, fleet)
+        if fleet.grpc:
+            wanted = self.whereabouts.located(wanted)
         return _rendered(world, fleet, wanted, self._renderings.get(fleet.name))
 
     def _group_of(self, node: Node) -> str | None:

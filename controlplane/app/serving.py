@@ -31,6 +31,7 @@ from controlplane.server.options import SERVER_OPTIONS, BindError, bind, loopbac
 from controlplane.server.streams import Limits
 from controlplane.server.tls import TlsError, TlsFiles, refuse_stranger
 from controlplane.sources.collector import Collector
+from controlplane.sources.dns import Resolver
 from controlplane.sources.lrs import LoadReports
 from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.api import Api
@@ -113,10 +114,12 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         http = leaving.enter_context(_listen(settings.http))
         store = await SqliteStore(settings.data).open()
         leaving.push_async_callback(store.close)
+        resolver = Resolver()
         publisher = Publisher(
             store,
             refusal=refuse_stranger if settings.require_identity else lambda _node, _peer: None,
             limits=settings.limits,
+            resolver=resolver,
         )
         collector = Collector(settings.interval, publisher.listens)
         reports = LoadReports(settings.interval)
@@ -150,6 +153,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         )
         tasks = [
             asyncio.create_task(publisher.run(), name="publish"),
+            asyncio.create_task(publisher.resolve(), name="addresses"),
+            asyncio.create_task(resolver.run(), name="names"),
             asyncio.create_task(loop.run(), name="tick"),
             asyncio.create_task(outbox.run(), name="outbox"),
             asyncio.create_task(web.serve(sockets=[http]), name="http"),

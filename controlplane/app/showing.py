@@ -14,7 +14,7 @@ from controlplane.release import watch as watching
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase, ReleaseState
-from controlplane.release.traffic import BUCKETS, addresses
+from controlplane.release.traffic import BUCKETS
 from controlplane.release.watch import Counts, Watch
 from controlplane.web.port import (
     ProxyShare,
@@ -82,7 +82,7 @@ def show_release(state: ReleaseState, reading: Reading, world: World, publisher:
         proxies=_shares(state, watch, publisher.propagation(world, state.service))
         if state.started_at
         else (),
-        return_point=return_point(state, world),
+        return_point=return_point(state, world, publisher),
         salt=state.salt,
         created_at=state.created_at,
         started_at=state.started_at,
@@ -90,17 +90,17 @@ def show_release(state: ReleaseState, reading: Reading, world: World, publisher:
     )
 
 
-def return_point(state: ReleaseState, world: World) -> str:
+def return_point(state: ReleaseState, world: World, publisher: Publisher) -> str:
     """Say what a rollback would do now."""
     if state.phase is Phase.PROMOTED:
         back = f"`turnout switch {state.service} {state.from_version}`"
         return f"past: {state.to_version} is stable; {back} goes back"
     if state.phase is Phase.ROLLED_BACK:
         return f"done: {state.from_version} has every request"
-    service = world.catalog.get("Service", state.service)
-    there = len(addresses(service).get(state.from_version, ())) if isinstance(service, Service) else 0
+    endpoints = publisher.endpoints(world, state.service)
+    there = len(endpoints.places.get(state.from_version, ()))
     if not there:
-        return f"UNSAFE: {state.from_version} has no endpoints"
+        return f"UNSAFE: {state.from_version} {endpoints.lack(state.from_version)}"
     return f"one route change, to {there} endpoint{'s' if there > 1 else ''} of {state.from_version}"
 
 

@@ -14,12 +14,11 @@ import structlog
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
-from controlplane.policy.documents import Service
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Json, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.seen import Propagation
 from controlplane.release.state import ReleaseState
-from controlplane.release.traffic import addresses
+from controlplane.release.traffic import Endpoints
 from controlplane.release.turn import Moment, Progress, turn
 from controlplane.release.watch import Watch
 
@@ -31,6 +30,10 @@ class Proxies(Protocol):
 
     def propagation(self, world: World, service: str) -> Propagation:
         """Return who has what the service should look like in a world."""
+        ...
+
+    def endpoints(self, world: World, service: str) -> Endpoints:
+        """Return where each version of a service answers."""
         ...
 
 
@@ -204,7 +207,7 @@ class Loop:
         return steps
 
     def _step(self, state: ReleaseState, at: _Moment) -> _Step:
-        service = at.world.catalog.get("Service", state.service)
+        endpoints = self._proxies.endpoints(at.world, state.service)
         busy = at.busy.get(state.service, "")
         moment = Moment(
             at=at.now,
@@ -213,7 +216,8 @@ class Loop:
             first=self._observed_at is None,
             settle=self._settle,
             propagation=self._proxies.propagation(at.world, state.service),
-            endpoints=addresses(service) if isinstance(service, Service) else {},
+            endpoints=endpoints.places,
+            missing=endpoints.missing,
             busy=busy if busy != state.name else "",
             stable=at.world.stable.get(state.service, ""),
             blackouts=at.world.blackouts_of(state.service),

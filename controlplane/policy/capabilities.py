@@ -40,6 +40,7 @@ class Feature(StrEnum):
     TIMEOUT = "`timeout`"
     LATENCY = "`latency` conditions"
     CLIENT_ERRORS = "`client_errors` conditions"
+    SETTINGS = "health checks, limits, balance, TLS to endpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,10 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.USER_AGENT: _METADATA,
     Feature.SOURCE: _METADATA,
     Feature.COHORT: _METADATA,
-    Feature.DNS: Limit("gRPC clients resolve no names; give `endpoints`"),
     Feature.WEIGHT: Limit("gRPC clients take endpoints in turn", ignored=True),
     Feature.LATENCY: Limit("gRPC clients report no latencies"),
     Feature.CLIENT_ERRORS: Limit("gRPC clients report calls as good or failed, not whose fault it was"),
+    Feature.SETTINGS: Limit("a gRPC client decides itself how it connects", ignored=True),
 }
 LIMITS: Final[Mapping[Kind, Mapping[Feature, Limit]]] = {"edge": {}, "local": _LOCAL, "grpc": _GRPC}
 

@@ -11,6 +11,9 @@ from controlplane.policy.pinning import MEASURED, pin
 from controlplane.policy.problems import Finding, Path
 from controlplane.policy.segments import headers
 
+# Of a service, how a proxy connects to its endpoints.
+SETTINGS = ("idle_timeout", "health", "outliers", "limits", "balance", "upstream_tls")
+
 Find = Callable[[str, str], Document | None]  # by kind and name
 Place = tuple[int, Fleet, Kind]  # where a service names a fleet, and a kind of listener that it has
 
@@ -98,6 +101,9 @@ def warnings(service: Service, find: Find) -> Iterator[Finding]:
                 if any(endpoint.weight != 1 for endpoint in version.endpoints or ()):
                     path = ("versions", name, "endpoints")
                     yield Finding(path, f"weights have no effect on {where}: {without}", "warning")
+        if without := ignored(kind, Feature.SETTINGS):
+            for setting in (name for name in SETTINGS if name in service.model_fields_set):
+                yield Finding((setting,), f"has no effect on {where}: {without}", "warning")
 
 
 def _service(service: Service, kind: Kind) -> Iterator[tuple[Path, str]]:

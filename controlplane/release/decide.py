@@ -185,7 +185,7 @@ def _judge(state: ReleaseState, seen: Seen) -> Decision:
 
 def _onwards(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decision:
     if not seen.endpoints.get(state.to_version):
-        return Decision(None, "no-endpoints", f"ALARM: {state.to_version} has no endpoints")
+        return Decision(None, "no-endpoints", f"ALARM: {seen.lack(state.to_version)}")
     if (shut := gates.shut(state, seen)) is not None:
         return shut
     return Decision(next_action(state), code, reason, counts=True)

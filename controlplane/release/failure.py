@@ -21,6 +21,6 @@ def failed(state: ReleaseState, seen: Seen, verdict: Verdict) -> Decision:
 def roll_back(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decision:
     """Return the rollback, or an alarm if the old version has nowhere to take the requests."""
     if state.phase is not Phase.WAITING and not seen.endpoints.get(state.from_version):
-        why = f"ALARM: cannot roll back, {state.from_version} has no endpoints; {reason}"
+        why = f"ALARM: cannot roll back, {seen.lack(state.from_version)}; {reason}"
         return Decision(None, "unsafe", why)
     return Decision(Action.ROLL_BACK, code, reason)

@@ -53,7 +53,7 @@ def manual(state: ReleaseState, seen: Seen) -> Decision | None:
 def target(state: ReleaseState, seen: Seen) -> Decision | None:
     """Nothing starts towards a version that answers nowhere."""
     there = seen.endpoints.get(state.to_version)
-    return None if there else _closed("no-endpoints", f"{state.to_version} has no endpoints")
+    return None if there else _closed("no-endpoints", seen.lack(state.to_version))
 
 
 def approval(state: ReleaseState, seen: Seen) -> Decision | None:

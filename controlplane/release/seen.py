@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -58,6 +59,7 @@ class Seen:
         split_missing: What is still too little to say so, for people.
         verdicts: One per condition, for this step and the whole release.
         endpoints: Addresses by version, as the documents have them now.
+        missing: Why a version has none, as the end of that sentence, where there is more to say.
         suspicion: The release's rollback e-value; 1 says nothing, 100 rolls back.
         busy: Name of another release of this service that is in progress; '' if there is none.
         stable: What is stable now.
@@ -73,10 +75,15 @@ class Seen:
     split_missing: str = ""
     verdicts: tuple[Verdict, ...] = ()
     endpoints: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
     suspicion: float = 1.0
     busy: str = ""
     stable: str = ""
     blackouts: tuple[Blackout, ...] = ()
+
+    def lack(self, version: str) -> str:
+        """Say that a version has no endpoints, and why."""
+        return f"{version} has no endpoints{self.missing.get(version, '')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ Shares are turned into ranges of user buckets here. A user's bucket is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from controlplane.policy.documents import EVERYONE, Match, Service
@@ -52,6 +53,8 @@ class ServiceTraffic:
         splits: First match wins; the last has ``match=None``. Largest share first.
         anonymous: What happens to requests without identity where a split is neither none nor all.
         warm: Versions that keep a cluster without being stable or canary.
+        resolved: Addresses of versions that are names, for clients that do not resolve them themselves; a
+            version that is not there has none that are known.
     """
 
     service: Service
@@ -62,6 +65,15 @@ class ServiceTraffic:
     splits: tuple[Split, ...]
     anonymous: Literal["generate", "random", "baseline"]
     warm: tuple[str, ...] = ()
+    resolved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What is known of a name: its last good addresses, and why it has no newer ones; '' if it has."""
+
+    addresses: tuple[str, ...] = ()
+    problem: str = ""
 
 
 def traffic(
@@ -89,13 +101,40 @@ def traffic(
     )
 
 
-def addresses(service: Service) -> dict[str, tuple[str, ...]]:
-    """Return where each version answers."""
-    found = {}
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where the versions of a service answer.
+
+    Attributes:
+        places: By version: addresses, or a name, behind which addresses come and go.
+        missing: Why a version has none, as the end of that sentence, where there is more to say.
+    """
+
+    places: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def lack(self, version: str) -> str:
+        """Say that a version has no endpoints."""
+        return f"has no endpoints{self.missing.get(version, '')}"
+
+
+def endpoints(service: Service, names: Mapping[str, Resolved] | None = None) -> Endpoints:
+    """Return where each version answers.
+
+    ``names`` has what is known of names, where we resolve them: one without an address is nowhere.
+    """
+    places, missing = {}, {}
     for name, version in service.versions.items():
-        fixed = tuple(endpoint.address for endpoint in version.endpoints or ())
-        found[name] = fixed if version.dns is None else (version.dns,)
-    return found
+        places[name] = tuple(endpoint.address for endpoint in version.endpoints or ())
+        if version.dns is None:
+            continue
+        known = None if names is None else names.get(version.dns, Resolved())
+        if known is None or known.addresses:
+            places[name] = (version.dns,)
+        else:
+            why = known.problem or "it was not looked up yet"
+            missing[name] = f": {version.dns!r} is not resolved: {why}"
+    return Endpoints(places, missing)
 
 
 def splits(policy: PinnedPolicy, step: int) -> tuple[Split, ...]:

@@ -43,6 +43,7 @@ class Moment:
         settle: How long after the ACKs counters may still show requests that began before.
         propagation: Which proxies have what they should have.
         endpoints: Addresses by version, as the documents have them now.
+        missing: Why a version has none, as the end of that sentence, where there is more to say.
         busy: Name of another release of the service that is in progress; '' if there is none.
         stable: The service's stable version.
         blackouts: Of the service's fleets.
@@ -55,6 +56,7 @@ class Moment:
     settle: timedelta = timedelta(0)
     propagation: Propagation = field(default_factory=Propagation)
     endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
     busy: str = ""
     stable: str = ""
     blackouts: tuple[Blackout, ...] = ()
@@ -122,6 +124,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         split_missing=split.missing,
         verdicts=verdicts,
         endpoints=dict(moment.endpoints),
+        missing=moment.missing,
         suspicion=watching.suspicion(verdicts),
         busy=moment.busy,
         stable=moment.stable,

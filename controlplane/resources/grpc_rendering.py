@@ -84,11 +84,13 @@ def _service(make: Maker, traffic: ServiceTraffic) -> Mapping[str, Table]:
             name = segment_cluster_name(service, version, split.segment)
             members = _members(traffic, version)
             clusters[name] = make(CLUSTER, name, _cluster(name))
-            endpoints[name] = make(
-                ENDPOINT, name, _placed(name, members), follows=(CLUSTER, name), hollow=not members
-            )
+            if members is not None:
+                endpoints[name] = make(
+                    ENDPOINT, name, _placed(name, members), follows=(CLUSTER, name), hollow=not members
+                )
     host = VirtualHost(name=service, domains=["*"], routes=call_routes(traffic))
-    needs: frozenset[Ref] = frozenset((kind, name) for name in clusters for kind in (CLUSTER, ENDPOINT))
+    parts = ((CLUSTER, clusters), (ENDPOINT, endpoints))
+    needs: frozenset[Ref] = frozenset((kind, name) for kind, table in parts for name in table)
     route = make(ROUTE, service, RouteConfiguration(name=service, virtual_hosts=[host]), needs)
     listener = make(LISTENER, service, _listener(service), frozenset({(ROUTE, service)}))
     return {
@@ -99,7 +101,12 @@ def _service(make: Maker, traffic: ServiceTraffic) -> Mapping[str, Table]:
     }
 
 
-def _members(traffic: ServiceTraffic, version: str) -> list[tuple[str, int]]:
+def _members(traffic: ServiceTraffic, version: str) -> list[tuple[str, int]] | None:
+    """Return the addresses of a version; None while those of its name are not known.
+
+    Then there is no assignment, so that clients keep the addresses that they have. Without that, a restart
+    of ours during an outage of DNS would take them away.
+    """
     service = traffic.service
     if (declared := service.versions.get(version)) is None:
         known = ", ".join(sorted(service.versions))
@@ -107,9 +114,8 @@ def _members(traffic: ServiceTraffic, version: str) -> list[tuple[str, int]]:
             f"service {service.name!r}: version {version!r} is in use, but it is not declared; known: {known}"
         )
     if declared.endpoints is None:
-        raise ValueError(
-            f"service {service.name!r}: version {version!r} is a DNS name, which gRPC clients do not resolve"
-        )
+        found = traffic.resolved.get(version)
+        return None if found is None else [(address, 1) for address in found]
     return [(member.address, 1) for member in declared.endpoints]
 
 

@@ -17,7 +17,7 @@ from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.policy.loading import load
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase
-from controlplane.release.traffic import BUCKETS, splits
+from controlplane.release.traffic import BUCKETS, endpoints, splits
 from controlplane.sources.collector import Collector
 from controlplane.stores.sqlite import SqliteStore
 
@@ -132,6 +132,9 @@ class Fleet:
             "nack": Propagation(("a", "b"), ("a",), (("b", "Cluster 'shop~v2': bad"),)),
             "none": Propagation(),
         }[self.mode]
+
+    def endpoints(self, world, service):
+        return endpoints(world.catalog.service(service))
 
 
 class Site:

@@ -255,6 +255,28 @@ async def test_a_call_may_take_as_long_as_its_service_allows_and_hardly_longer(s
     assert 1 <= took < 3.5  # the caller's own deadline is 5 s
 
 
+async def test_versions_at_names_are_resolved_and_released(site):
+    v1, v2 = free_ports(2)
+    named = SERVICE.format(v1=v1, v2=v2)
+    for port in (v1, v2):
+        named = named.replace(f'endpoints: ["127.0.0.1:{port}"]', f'dns: "localhost:{port}"')
+    await site.serve()
+    await site.apply(FLEET, named.replace(f"localhost:{v2}", f"nobody.invalid:{v2}"))
+    async with peer("backend", f"v1={v1}", f"v2={v2}") as backends, client(site) as caller:
+        await backends.tell()
+        before = await caller.call(40)
+        await site.apply(*order("name: half, everyone: 50%, for: 1h"))
+        held = await site.released(hold="no-endpoints")
+        await site.apply(named)
+        await stepped(site, "half")
+        half = await caller.call()
+
+    assert before == {"v1": 40}
+    assert held["phase"] == "waiting"
+    assert f"'nobody.invalid:{v2}' is not resolved" in held["because"]
+    assert 150 <= half["v2"] <= 250
+
+
 async def test_a_release_holds_while_nobody_calls(site, shop):
     async with client(site) as caller:
         await caller.call(1)

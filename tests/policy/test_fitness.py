@@ -58,13 +58,6 @@ def test_a_service_is_taken_and_told_that_shares_go_by_call():
     ("text", "problem"),
     [
         (
-            SERVICE.replace('endpoints: ["10.0.0.2:80"]', "dns: 'a.svc:80'"),
-            (
-                "8:13: versions.v2.dns: not on grpc fleet 'mesh': gRPC clients resolve no names; give"
-                " `endpoints`"
-            ),
-        ),
-        (
             SERVICE + "user: {otherwise: baseline}\n",
             (
                 "9:19: user.otherwise: not on grpc fleet 'mesh': calls have no user, so all of them would"
@@ -126,3 +119,16 @@ def test_gRPC_clients_do_not_change_what_proxies_do_without_identity():  # noqa:
     found = loaded(edge=EDGE, shop=SERVICE.replace("[mesh]", "[mesh, edge]"))
 
     assert found.catalog.anonymous(found.catalog.service("shop")) == "generate"
+
+
+def test_a_service_may_be_at_a_name_and_is_told_which_settings_have_no_effect():
+    named = SERVICE.replace('endpoints: ["10.0.0.2:80"]', "dns: 'a.svc:80'")
+
+    found = loaded(shop=named + "limits: {pending: 5}\nupstream_tls: {ca: /ca, name: a.svc}\n")
+
+    alone = "has no effect on grpc fleet 'mesh': a gRPC client decides itself how it connects"
+    assert {str(problem) for problem in found.problems} == {
+        BY_CALL,
+        f"shop.yaml:9:9: warning: limits: {alone}",
+        f"shop.yaml:10:15: warning: upstream_tls: {alone}",
+    }

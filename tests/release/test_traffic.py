@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from controlplane.policy.documents import Match, Service
 from controlplane.policy.values import format_share
 from controlplane.release.state import Phase
-from controlplane.release.traffic import BUCKETS, addresses, splits, traffic
+from controlplane.release.traffic import BUCKETS, endpoints, splits, traffic
 
 SEGMENTS = {name: Match.model_validate({"cookie": {"name": name, "present": True}}) for name in "abc"}
 COHORT = Match.model_validate({"cohort": {"from": "20%", "to": "40%"}})
@@ -170,7 +170,7 @@ def test_a_guard_keeps_the_shares_of_the_last_step(make):
 
 
 def test_addresses_are_those_of_the_documents():
-    assert addresses(SERVICE) == {
+    assert endpoints(SERVICE).places == {
         "v1": ("10.0.0.1:80",),
         "v2": ("10.0.0.2:80", "10.0.0.3:80"),
         "v3": ("v3.svc:80",),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment
 from controlplane._pb.route_pb2 import RouteConfiguration
 from controlplane.policy.documents import Fleet, Match
 from controlplane.policy.segments import Request, matches
@@ -88,11 +91,37 @@ def test_what_a_client_would_skip_is_refused_and_never_widened(match, part, traf
         call_routes(traffic([split(match), EVERYONE]))
 
 
-def test_names_that_clients_do_not_resolve_are_refused(traffic):
-    versions = {"v1": {"dns": "a.svc:80"}}
+NAMES = {"v1": {"dns": "a.svc:80"}, "v2": {"dns": "b.svc:80"}}
 
-    with pytest.raises(ValueError, match="version 'v1' is a DNS name"):
-        render_calls(MESH, [traffic(canary=None, versions=versions)], 1)
+
+def test_the_addresses_of_a_name_are_its_endpoints(traffic):
+    at = replace(traffic([EVERYONE], versions=NAMES), resolved={"v1": ("10.0.0.1:80", "[::1]:80")})
+
+    snapshot = render_calls(MESH, [at], 1).snapshot
+
+    assert snapshot.of(CLUSTER).keys() == {"checkout~v1~everyone", "checkout~v2~everyone"}
+    [(name, resource)] = snapshot.of(ENDPOINT).items()  # none for v2, not an empty one: clients keep theirs
+    assert name == "checkout~v1~everyone"
+    [place] = ClusterLoadAssignment.FromString(resource.body).endpoints
+    sockets = [member.endpoint.address.socket_address for member in place.lb_endpoints]
+    assert [(socket.address, socket.port_value) for socket in sockets] == [("10.0.0.1", 80), ("::1", 80)]
+    assert snapshot.of(ROUTE)["checkout"].needs == {
+        (CLUSTER, "checkout~v1~everyone"),
+        (CLUSTER, "checkout~v2~everyone"),
+        (ENDPOINT, "checkout~v1~everyone"),
+    }
+
+
+def test_other_addresses_of_a_name_change_one_assignment_and_nothing_else(traffic):
+    before = replace(traffic(versions=NAMES), resolved={"v1": ("10.0.0.1:80",)})
+    old = render_calls(MESH, [traffic(name="cart"), before], 3)
+    after = replace(before, resolved={"v1": ("10.0.0.2:80",)})
+
+    new = render_calls(MESH, [old.services["cart"], after], 3, old).snapshot
+
+    assert all(new.of(url) is old.snapshot.of(url) for url in (CLUSTER, ROUTE, LISTENER))
+    moved = {name for name, r in new.of(ENDPOINT).items() if r is not old.snapshot.of(ENDPOINT)[name]}
+    assert moved == {"checkout~v1~everyone"}
 
 
 def test_only_what_routes_name_exists(traffic):
