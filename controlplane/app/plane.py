@@ -23,6 +23,7 @@ from controlplane.release import watch as watching
 from controlplane.release.decide import NEW_STEP, act, dated
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
+from controlplane.release.recording import Recording
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Action, Phase, ReleaseState
 from controlplane.release.watch import Watch
@@ -120,6 +121,14 @@ class Plane:
             self._state(self.world, release)
         try:
             return await self._store.records(release, limit, after)
+        except StoreError as error:
+            raise RefusedError(503, str(error)) from error
+
+    async def recording(self, release: str, after: int, limit: int) -> Recording:
+        """Return a part of what a release was decided from, to decide it again."""
+        self._state(self.world, release)
+        try:
+            return await self._store.recording(release, after, limit)
         except StoreError as error:
             raise RefusedError(503, str(error)) from error
 

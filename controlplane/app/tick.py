@@ -16,10 +16,11 @@ from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Json, Record, Store, StoreConflictError, StoreError, World
-from controlplane.release.seen import Propagation
+from controlplane.release.recording import Origin, Recorded
+from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import ReleaseState
 from controlplane.release.traffic import Endpoints
-from controlplane.release.turn import Moment, Progress, turn
+from controlplane.release.turn import Progress, turn
 from controlplane.release.watch import Watch
 
 log = structlog.get_logger()
@@ -81,6 +82,8 @@ class _Step:
     records: tuple[Record, ...]
     stable: Mapping[str, str]
     reading: Reading
+    origin: Origin | None
+    recorded: Recorded | None
 
 
 class Loop:
@@ -158,8 +161,8 @@ class Loop:
                 evidence={s.state.name: s.watch.to_json() for s in steps if s.state.active},
                 learned={name: value.to_json() for name, value in learned.items()},
                 cursors=cursors,
-                observations=tuple((s.state.name, observed[s.state.service]) for s in steps
-                                   if s.state.active and s.state.service in observed),
+                origins={s.state.name: s.origin for s in steps if s.origin},
+                turns=tuple((s.state.name, s.recorded) for s in steps if s.recorded),
             )  # fmt: skip
             self.world = after = await self._commit(with_notices(change, world))
             self._ticked_at, self._observed_at = monotonic, now
@@ -224,11 +227,22 @@ class Loop:
         )
         shown = self.readings.get(state.name)
         watch, verdicts = self.watches.get(state.name, Watch()), shown.verdicts if shown else ()
-        took = turn(Progress(state, watch, verdicts), self._learned.get(state.service, Learned()), moment)
+        learned = self._learned.get(state.service, Learned())
+        took = turn(Progress(state, watch, verdicts), learned, moment)
         after = took.after
+        begins = after.state.active and not state.active
+        known = shown is not None and shown.state == state
         stable = {state.service: state.to_version} if took.promoted else {}
         reading = Reading(after.state, after.watch, took.propagation, after.verdicts)
-        return _Step(after.state, after.watch, took.records, stable, reading)
+        return _Step(
+            after.state,
+            after.watch,
+            took.records,
+            stable,
+            reading,
+            origin=Origin(state, learned.to_json()) if begins else None,
+            recorded=Recorded(moment, None if known or begins else state) if begins or state.active else None,
+        )
 
     @property
     def _settle(self) -> timedelta:

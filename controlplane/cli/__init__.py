@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from controlplane.cli import calendar, demo, documents, events, operate, serve, show, simulate, store
+from controlplane.cli import calendar, demo, documents, events, operate, replay, serve, show, simulate, store
 from controlplane.cli.client import CommandError, console
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (serve, demo, documents, show, events, operate, calendar, store, simulate):
+for module in (serve, demo, documents, show, events, operate, calendar, store, simulate, replay):
     module.register(app)
 
 

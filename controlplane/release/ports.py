@@ -9,9 +9,9 @@ from typing import Protocol
 
 from pydantic import Field
 
-from controlplane.evidence.observation import Observation
 from controlplane.policy.catalog import Catalog
 from controlplane.policy.documents import Blackout, Model, Service
+from controlplane.release.recording import Origin, Recorded, Recording
 from controlplane.release.state import Phase, ReleaseState
 
 Json = Mapping[str, object]
@@ -146,8 +146,9 @@ class Change:
         evidence: By release: the fold so far.
         learned: By service: what the baseline's past taught.
         cursors: By proxy: how far its counters were read; None forgets the proxy.
-        observations: Of services with a release in progress, by release.
         messages: To send, once for sure and more often at worst.
+        origins: Of releases that begin, by name; what was recorded under the name before is forgotten.
+        turns: Of releases in progress, by name.
     """
 
     releases: tuple[ReleaseState, ...] = ()
@@ -158,8 +159,9 @@ class Change:
     evidence: Mapping[str, Json] = field(default_factory=dict)
     learned: Mapping[str, Json] = field(default_factory=dict)
     cursors: Mapping[str, Json | None] = field(default_factory=dict)
-    observations: tuple[tuple[str, Observation], ...] = ()
     messages: tuple[Message, ...] = ()
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    turns: tuple[tuple[str, Recorded], ...] = ()
 
     @property
     def retreats(self) -> bool:
@@ -217,8 +219,8 @@ class Store(Protocol):
         """Wait until there is a record after number ``after``, or the store is closed."""
         ...
 
-    async def observations(self, release: str) -> tuple[Observation, ...]:
-        """Read what was observed during a release, oldest first."""
+    async def recording(self, release: str, after: int = 0, limit: int = 1000) -> Recording:
+        """Read what a release went through: the first ``limit`` turns after number ``after``."""
         ...
 
     async def waiting(self) -> tuple[Waiting, ...]:

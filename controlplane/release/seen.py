@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import Blackout
 from controlplane.release.state import Action
@@ -43,6 +44,37 @@ class Propagation:
         """True if enough of the proxies have acknowledged and none has refused."""
         members = len(self.live) + len(self.absent)
         return bool(self.live) and not self.nacked and len(self.acked) * 1_000_000 >= members * self.at_least
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """All that a turn depends on besides the release itself and what the past taught.
+
+    Attributes:
+        at: When, UTC.
+        elapsed: Since the turn before, by the monotonic clock; zero after a restart.
+        observation: What was seen of the service since then, or None.
+        first: True if nothing was observed before, as after a restart: the counts may span any time.
+        settle: How long after the ACKs counters may still show requests that began before.
+        propagation: Which proxies have what they should have.
+        endpoints: Addresses by version, as the documents have them now.
+        missing: Why a version has none, as the end of that sentence, where there is more to say.
+        busy: Name of another release of the service that is in progress; '' if there is none.
+        stable: The service's stable version.
+        blackouts: Of the service's fleets.
+    """
+
+    at: datetime
+    elapsed: timedelta
+    observation: Observation | None = None
+    first: bool = False
+    settle: timedelta = timedelta(0)
+    propagation: Propagation = field(default_factory=Propagation)
+    endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    busy: str = ""
+    stable: str = ""
+    blackouts: tuple[Blackout, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

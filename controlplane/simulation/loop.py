@@ -11,10 +11,10 @@ from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.pinned import PinnedPolicy
-from controlplane.release.seen import Propagation
+from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import Action, Phase, ReleaseState
 from controlplane.release.traffic import BUCKETS, splits
-from controlplane.release.turn import Moment, Progress, Turn, turn
+from controlplane.release.turn import Progress, Turn, turn
 from controlplane.simulation.faults import Fault
 from controlplane.simulation.traffic import CANARY, STABLE, START, Harm, Model, Traffic
 

@@ -1,11 +1,19 @@
-"""Observations as compact text: one JSON list each, numbers instead of field names."""
+"""Observations and moments as compact text: JSON lists, numbers instead of field names."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from controlplane.evidence.observation import Cell, Observation, Tally
+from controlplane.release.seen import Moment
+
+_MOMENT: TypeAdapter[Moment] = TypeAdapter(Moment)
+_EACH = ("at", "elapsed", "first")  # what differs from interval to interval
 
 
 def pack_observation(observation: Observation) -> str:
@@ -34,3 +42,19 @@ def unpack_observation(text: str) -> Observation:
         tuple((proxy, why) for proxy, why in partial),
         tuple(more[0]) if more else (),  # rows of before there were gRPC clients have none
     )
+
+
+def pack_moment(moment: Moment) -> tuple[str, str]:
+    """Return what is new in each interval, and what seldom changes, both as JSON."""
+    plain: dict[str, Any] = _MOMENT.dump_python(replace(moment, observation=None), mode="json", by_alias=True)
+    del plain["observation"]
+    each = [plain.pop(name) for name in _EACH]
+    seen = None if moment.observation is None else pack_observation(moment.observation)
+    return json.dumps([*each, seen], separators=(",", ":")), json.dumps(plain, separators=(",", ":"))
+
+
+def unpack_moment(body: str, around: str) -> Moment:
+    """Return the moment that `pack_moment` packed."""
+    *each, seen = json.loads(body)
+    moment = _MOMENT.validate_python(json.loads(around) | dict(zip(_EACH, each, strict=True)))
+    return replace(moment, observation=None if seen is None else unpack_observation(seen))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from controlplane.stores.chain import START, link
 
-SCHEMA = 3
+SCHEMA = 4
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -17,8 +17,6 @@ CREATE TABLE releases (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, state T
 CREATE TABLE evidence (release TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE learned (service TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE cursors (proxy TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE observations (number INTEGER PRIMARY KEY, release TEXT NOT NULL, body TEXT NOT NULL);
-CREATE INDEX observations_of ON observations (release, number);
 CREATE TABLE records (
     number INTEGER PRIMARY KEY AUTOINCREMENT, release TEXT NOT NULL, body TEXT NOT NULL, hash TEXT NOT NULL
 );
@@ -29,6 +27,15 @@ CREATE TABLE outbox (
     id TEXT PRIMARY KEY, url TEXT NOT NULL, body TEXT NOT NULL, since TEXT NOT NULL, due TEXT NOT NULL,
     tries INTEGER NOT NULL, error TEXT NOT NULL
 ) WITHOUT ROWID
+"""
+TURNS = """
+CREATE TABLE origins (release TEXT PRIMARY KEY, state TEXT NOT NULL, learned TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE turns (
+    number INTEGER PRIMARY KEY, release TEXT NOT NULL,
+    body TEXT NOT NULL, around TEXT NOT NULL, state TEXT NOT NULL
+);
+CREATE INDEX turns_of ON turns (release, number);
+CREATE INDEX turns_around ON turns (release, number) WHERE around != '';
 """
 
 
@@ -59,4 +66,15 @@ def _add_outbox(db: sqlite3.Connection) -> None:
     db.execute(OUTBOX)
 
 
-_STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _chain_records, 2: _add_outbox}
+def _record_turns(db: sqlite3.Connection) -> None:
+    # What was kept before does not say how the release stood, so nothing can be decided again from it.
+    db.execute("DROP TABLE observations")
+    for statement in TURNS.split(";")[:-1]:
+        db.execute(statement)
+
+
+_STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
+    1: _chain_records,
+    2: _add_outbox,
+    3: _record_turns,
+}

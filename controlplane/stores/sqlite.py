@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from controlplane.evidence.observation import Observation
 from controlplane.policy.catalog import Catalog
 from controlplane.release.ports import (
     Change,
@@ -31,14 +30,15 @@ from controlplane.release.ports import (
     Waiting,
     World,
 )
+from controlplane.release.recording import Origin, Recorded, Recording
 from controlplane.release.state import ReleaseState
 from controlplane.stores.ballast import SIZE, Ballast
 from controlplane.stores.chain import START, link
-from controlplane.stores.packing import pack_observation, unpack_observation
-from controlplane.stores.schema import OUTBOX, SCHEMA, TABLES, migrate
+from controlplane.stores.packing import pack_moment, unpack_moment
+from controlplane.stores.schema import OUTBOX, SCHEMA, TABLES, TURNS, migrate
 from controlplane.stores.upkeep import FILE
 
-KEEP_OBSERVATIONS = timedelta(days=30)  # of releases that have ended
+KEEP_TURNS = timedelta(days=30)  # of releases that have ended
 KEEP_GENERATIONS = 100  # of documents
 T = TypeVar("T")
 
@@ -47,7 +47,15 @@ _NEWEST = _RECORDS + "ORDER BY number DESC LIMIT ?"
 _AFTER = _RECORDS + "ORDER BY number LIMIT ?"
 _ENDED = "SELECT name FROM releases WHERE json_extract(state, '$.ended_at')"
 _FORGET_EVIDENCE = f"DELETE FROM evidence WHERE release IN ({_ENDED} > ?)"  # noqa: S608 - constants
-_FORGET_OBSERVATIONS = f"DELETE FROM observations WHERE release IN ({_ENDED} < ?)"  # noqa: S608 - constants
+_FORGET_TURNS = f"DELETE FROM turns WHERE release IN ({_ENDED} < ?)"  # noqa: S608 - constants
+_FORGET_ORIGINS = f"DELETE FROM origins WHERE release IN ({_ENDED} < ?)"  # noqa: S608 - constants
+_AROUND = "SELECT around FROM turns WHERE release = ? AND around != '' ORDER BY number DESC LIMIT 1"
+_AROUND_UNTIL = (
+    "SELECT around FROM turns WHERE release = ? AND around != '' AND number <= ? ORDER BY number DESC LIMIT 1"
+)
+_TURNS = (
+    "SELECT number, body, around, state FROM turns WHERE release = ? AND number > ? ORDER BY number LIMIT ?"
+)
 _FORGET_DOCUMENTS = "DELETE FROM documents WHERE generation <= (SELECT max(generation) FROM documents) - ?"
 
 
@@ -103,8 +111,8 @@ class SqliteStore:
             while self._last <= after and not self._closed:
                 await self._changed.wait()
 
-    async def observations(self, release: str) -> tuple[Observation, ...]:  # noqa: D102
-        return await self._run(lambda: self._observations(release))
+    async def recording(self, release: str, after: int = 0, limit: int = 1000) -> Recording:  # noqa: D102
+        return await self._run(lambda: self._recording(release, after, limit))
 
     async def waiting(self) -> tuple[Waiting, ...]:  # noqa: D102
         return await self._run(self._waiting)
@@ -206,7 +214,7 @@ class SqliteStore:
 
     @staticmethod
     def _create(db: sqlite3.Connection) -> None:
-        db.executescript("BEGIN IMMEDIATE;" + TABLES + OUTBOX + ";")
+        db.executescript("BEGIN IMMEDIATE;" + TABLES + OUTBOX + ";" + TURNS)
         rows = {"instance": str(uuid.uuid4()), "schema": str(SCHEMA), "revision": "1", "head": f"0 {START}"}
         db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
         db.execute("COMMIT")
@@ -322,10 +330,11 @@ class SqliteStore:
     @staticmethod
     def _prune(db: sqlite3.Connection) -> None:
         """Forget what nothing reads any more: whenever a release ends or documents come, which is seldom."""
-        long_ago = (datetime.now(UTC) - KEEP_OBSERVATIONS).isoformat()
+        long_ago = (datetime.now(UTC) - KEEP_TURNS).isoformat()
         for query, value in (
             (_FORGET_EVIDENCE, ""),
-            (_FORGET_OBSERVATIONS, long_ago),
+            (_FORGET_TURNS, long_ago),
+            (_FORGET_ORIGINS, long_ago),
             (_FORGET_DOCUMENTS, KEEP_GENERATIONS),
         ):
             db.execute(query, (value,))
@@ -352,10 +361,20 @@ class SqliteStore:
         db.executemany(
             "DELETE FROM cursors WHERE proxy = ?", [(k,) for k, v in change.cursors.items() if v is None]
         )
-        db.executemany(
-            "INSERT INTO observations (release, body) VALUES (?, ?)",
-            [(release, pack_observation(o)) for release, o in change.observations],
-        )
+        SqliteStore._write_turns(db, change)
+
+    @staticmethod
+    def _write_turns(db: sqlite3.Connection, change: Change) -> None:
+        for release, origin in change.origins.items():
+            db.execute("DELETE FROM turns WHERE release = ?", (release,))
+            begun = (release, origin.state.model_dump_json(by_alias=True), json.dumps(origin.learned))
+            db.execute("INSERT OR REPLACE INTO origins VALUES (?, ?, ?)", begun)
+        for release, recorded in change.turns:
+            body, around = pack_moment(recorded.moment)
+            last = db.execute(_AROUND, (release,)).fetchone()
+            state = recorded.state.model_dump_json(by_alias=True) if recorded.state else ""
+            row = (release, body, "" if last and last[0] == around else around, state)
+            db.execute("INSERT INTO turns (release, body, around, state) VALUES (?, ?, ?, ?)", row)
 
     @staticmethod
     def _append(db: sqlite3.Connection, records: tuple[Record, ...]) -> list[int]:
@@ -395,9 +414,17 @@ class SqliteStore:
             for own, url, body, since, due, tries, error in rows
         )
 
-    def _observations(self, release: str) -> tuple[Observation, ...]:
-        rows = self._db.execute("SELECT body FROM observations WHERE release = ? ORDER BY number", (release,))
-        return tuple(unpack_observation(body) for (body,) in rows)
+    def _recording(self, release: str, after: int, limit: int) -> Recording:
+        db = self._db
+        row = db.execute("SELECT state, learned FROM origins WHERE release = ?", (release,)).fetchone()
+        origin = Origin(ReleaseState.model_validate_json(row[0]), json.loads(row[1])) if row else None
+        before = db.execute(_AROUND_UNTIL, (release, after)).fetchone()
+        around, turns, last = before[0] if before else "", [], 0
+        for number, body, changed, state in db.execute(_TURNS, (release, after, limit)):
+            around, last = changed or around, number
+            given = ReleaseState.model_validate_json(state) if state else None
+            turns.append(Recorded(unpack_moment(body, around), given))
+        return Recording(origin, tuple(turns), last)
 
 
 def _read_blackouts(db: sqlite3.Connection) -> dict[str, Declared]:

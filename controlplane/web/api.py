@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from controlplane.release.recording import RECORDING
 from controlplane.web.port import Act, ControlPlane, Declare, Documents, Order, RefusedError, Switch, Who
 
 MAX_BODY = 4 * 1024 * 1024
@@ -35,6 +36,7 @@ class Api:
             Route("/v1/releases", self._releases, methods=["GET"]),
             Route("/v1/releases", self._order, methods=["POST"]),
             Route("/v1/releases/{name}", self._release),
+            Route("/v1/releases/{name}/recording", self._recording, methods=["GET"]),
             Route("/v1/releases/{name}/{action}", self._act, methods=["POST"]),
             Route("/v1/blackouts", self._blackouts, methods=["GET"]),
             Route("/v1/blackouts", self._declare, methods=["POST"]),
@@ -69,6 +71,11 @@ class Api:
 
     async def _release(self, request: Request) -> Response:
         return _one(self._plane.release(request.path_params["name"]))
+
+    async def _recording(self, request: Request) -> Response:
+        after, limit = _number(request, "after", 0, 0, 2**62), _number(request, "limit", 500, 1, 1000)
+        recording = await self._plane.recording(request.path_params["name"], after, limit)
+        return Response(RECORDING.dump_json(recording, by_alias=True), media_type="application/json")
 
     async def _proxies(self, _: Request) -> Response:
         return _listed(self._plane.proxies())

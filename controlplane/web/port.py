@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.release.ports import Record
+from controlplane.release.recording import Recording
 
 
 class Shown(BaseModel):
@@ -244,6 +245,10 @@ class ControlPlane(Protocol):
 
     async def records(self, release: str | None, limit: int, after: int | None = None) -> tuple[Record, ...]:
         """Return the newest records, or the first ones after number ``after``; oldest first."""
+        ...
+
+    async def recording(self, release: str, after: int, limit: int) -> Recording:
+        """Return a part of what a release was decided from, to decide it again."""
         ...
 
     def follow(self, release: str | None, after: int | None) -> AsyncIterator[Record]:

@@ -243,8 +243,9 @@ class LoopMachine(RuleBasedStateMachine):
         if change.catalog is not None or any(state.ended for state in change.releases):
             for name in [name for name in self.stored["evidence"] if after.releases[name].ended]:
                 del self.stored["evidence"][name]  # nothing reads it any more
-        for _, seen in change.observations:
-            assert seen.start is not None
+        for name, turn in change.turns:
+            assert after.releases[name].active or before.releases[name].active
+            assert turn.moment.at is not None
         self.expected = after
 
     def _moved(self, was, now, change):

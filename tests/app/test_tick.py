@@ -201,9 +201,8 @@ async def test_a_store_that_fails_decides_nothing_and_counts_nothing_twice(site,
     state = (await kit.tick(site)).releases[name]
 
     assert (state.at, state.phase) == ("all", Phase.PROGRESSING)
-    canary = sum(
-        t.requests for o in await site.store.observations(name) for c, t in o.cells if c.version == "v2"
-    )
+    seen = [each.moment.observation for each in (await site.store.recording(name)).turns]
+    canary = sum(t.requests for o in seen if o for c, t in o.cells if c.version == "v2")
     assert canary == sum(n for key, n in site.traffic.totals.items() if key.endswith("/v2/n"))
 
 

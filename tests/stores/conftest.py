@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from controlplane.policy.catalog import Catalog
 from controlplane.policy.documents import Segment
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 from controlplane.release.ports import Change, Record
+from controlplane.release.recording import Origin, Recorded
+from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import ReleaseState
 from controlplane.stores.sqlite import SqliteStore
 
@@ -45,6 +48,17 @@ def observation(**over):
     return Observation("shop", T0, T0 + timedelta(seconds=5, milliseconds=1), **(base | over))
 
 
+def origin():
+    return Origin(release(), {"rate": 0.25})
+
+
+def recorded(**over):
+    propagation = Propagation(("a",), (), (("b", "bad"),), within=timedelta(seconds=9))
+    rest = {"endpoints": {"v1": ("10.0.0.1:80",)}, "busy": "q", "stable": "v1", "propagation": propagation}
+    moment = Moment(T0, timedelta(seconds=5), observation(), first=True, settle=timedelta(seconds=10), **rest)
+    return Recorded(replace(moment, **over), release())
+
+
 def everything():
     """Return a change with a part of each kind."""
     return Change(
@@ -55,7 +69,8 @@ def everything():
         evidence={"r": {"minute": 3}},
         learned={"shop": {"rate": 0.1}},
         cursors={"edge-1": {"start": 5}, "edge-2": {"start": 6}},
-        observations=(("r", observation()),),
+        origins={"r": origin()},
+        turns=(("r", recorded()),),
     )
 
 
@@ -76,5 +91,11 @@ async def opened(request, tmp_path):
 @pytest.fixture
 def make():
     return SimpleNamespace(
-        release=release, record=record, segment=segment, observation=observation, everything=everything
+        origin=origin,
+        recorded=recorded,
+        release=release,
+        record=record,
+        segment=segment,
+        observation=observation,
+        everything=everything,
     )

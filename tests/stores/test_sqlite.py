@@ -320,6 +320,12 @@ async def test_a_store_of_schema_1_is_brought_up_to_date(file):
         db.execute("INSERT INTO records SELECT number, release, body FROM old")
         db.execute("DROP TABLE old")
         db.execute("DROP TABLE outbox")
+        db.execute("DROP TABLE turns")
+        db.execute("DROP TABLE origins")
+        db.execute(
+            "CREATE TABLE observations "
+            "(number INTEGER PRIMARY KEY, release TEXT NOT NULL, body TEXT NOT NULL)"
+        )
         db.execute("DELETE FROM meta WHERE key = 'head'")
         db.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
     db.close()

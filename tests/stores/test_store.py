@@ -7,6 +7,7 @@ import pytest
 
 from controlplane.policy.catalog import Catalog
 from controlplane.release.ports import Change, Memory, StoreConflictError, StoreError, World
+from controlplane.release.recording import Recording
 from controlplane.release.state import Phase
 from controlplane.stores.packing import pack_observation, unpack_observation
 
@@ -16,16 +17,16 @@ async def contents(store):
         await store.world(),
         await store.memory(),
         await store.records(limit=1000),
-        await store.observations("r"),
+        await store.recording("r"),
     )
 
 
 async def test_a_new_store_is_empty(opened):
-    world, memory, records, observations = await contents(await opened())
+    world, memory, records, recording = await contents(await opened())
 
     assert world == World(revision=1, catalog=Catalog())
     assert memory == Memory({}, {}, {})
-    assert (records, observations) == ((), ())
+    assert (records, recording) == ((), Recording(None, (), 0))
 
 
 async def test_a_change_is_read_back_whole_also_after_a_restart(opened, make):
@@ -43,7 +44,7 @@ async def test_a_change_is_read_back_whole_also_after_a_restart(opened, make):
     assert after.catalog.digests() == change.catalog.digests()
     assert again[1] == Memory(change.evidence, change.learned, change.cursors)
     assert [r.model_copy(update={"number": 0}) for r in again[2]] == [*change.records]
-    assert again[3] == (make.observation(),)
+    assert again[3] == Recording(make.origin(), (make.recorded(),), 1)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,8 @@ async def test_a_change_is_read_back_whole_also_after_a_restart(opened, make):
         {"evidence": {"r": {"minute": object()}}},
         {"learned": {"shop": {1, 2}}},
         {"cursors": {"edge-1": object()}},
-        {"observations": (("r", None),)},
+        {"turns": (("r", None),)},
+        {"origins": {"r": None}},
         {"stable": {"shop": object()}},
     ],
     ids=lambda broken: next(iter(broken)),

@@ -1,0 +1,100 @@
+"""`turnout replay`: a release decided again from what was seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from controlplane.cli.client import DEFAULT_SERVER, CommandError, Output, Server, check_output, console, get
+from controlplane.cli.simulate import pinned_policy
+from controlplane.release.ports import Record
+from controlplane.release.recording import Recorded, Recording
+
+if TYPE_CHECKING:
+    from controlplane.policy.pinned import PinnedPolicy
+    from controlplane.release.replay import Replayed
+
+PAGE = 500  # turns per request
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(replay)
+
+
+def replay(
+    release: Annotated[str, typer.Argument(help="A release that has begun.")],
+    policy: Annotated[
+        list[Path] | None, typer.Option(help="Files with another policy and the segments it names.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Which policy of the files, if there are several.")] = "",
+    server: Server = DEFAULT_SERVER,
+    output: Output = "text",
+) -> None:
+    """Decide a recorded release again, step by step, under its own policy or another one."""
+    from controlplane.release.replay import replay as again
+
+    as_json = check_output(output)
+    other = pinned_policy(policy, name) if policy else None
+    recording = _read(server, release)
+    assert recording.origin is not None
+    taken = list(again(recording.origin, recording.turns, other))
+    records = tuple(record for each in taken for record in each.turn.records)
+    written = get(server, "/v1/records", tuple[Record, ...], {"release": release, "limit": 10_000})
+    missing = _differing(records, written, recording.turns)
+    left_out = sum(each.left_out for each in taken)
+    if as_json:
+        shown = [r.model_dump(mode="json", exclude={"number"}) for r in records]
+        console.json({
+            "release": release, "policy": (other or recording.origin.state.policy).name, "turns": len(taken),
+            "outcome": _outcome(taken), "same": not missing, "left_out": left_out, "decisions": shown,
+        })  # fmt: skip
+    else:
+        _print(records, taken, other, left_out)
+    if other is None and missing:
+        raise CommandError(f"not as it was decided then: {missing[0]}", 3)
+
+
+def _read(server: str, release: str) -> Recording:
+    first = get(server, f"/v1/releases/{release}/recording", Recording, {"limit": PAGE})
+    if first.origin is None:
+        raise CommandError(f"release {release!r}: nothing was recorded, or it is forgotten by now")
+    turns, last, more = list(first.turns), first.last, len(first.turns)
+    while more == PAGE:
+        page = get(server, f"/v1/releases/{release}/recording", Recording, {"limit": PAGE, "after": last})
+        turns, last, more = [*turns, *page.turns], page.last, len(page.turns)
+    return Recording(first.origin, tuple(turns), last)
+
+
+def _differing(
+    now: Sequence[Record], written: Sequence[Record], turns: Sequence[Recorded]
+) -> tuple[str, ...]:
+    """Return what was decided differently; records of other times than the turns' do not count."""
+    begins, ends = (turns[0].moment.at, turns[-1].moment.at) if turns else (None, None)
+    then = [r for r in written if r.kind == "decision" and begins and ends and begins <= r.at <= ends]
+    ours = [(r.at, r.action, r.step, r.reason) for r in now]
+    theirs = [(r.at, r.action, r.step, r.reason) for r in then]
+    return tuple(
+        f"{at:%H:%M:%S} {step}: {action}: {reason}"
+        for at, action, step, reason in sorted(set(ours) ^ set(theirs))
+    )
+
+
+def _outcome(taken: Sequence[Replayed]) -> str:
+    return str(taken[-1].turn.after.state.phase) if taken else "waiting"
+
+
+def _print(
+    records: Sequence[Record], taken: Sequence[Replayed], other: PinnedPolicy | None, left_out: int
+) -> None:
+    for record in records:
+        console.line(f"{record.at:%H:%M:%S}  {record.step:12s} {record.action:9s} {record.reason}")
+    under = f"under policy {other.name}" if other else "under its own policy"
+    console.line(f"{_outcome(taken)} after {len(taken)} turns {under}")
+    if other:
+        console.line("the counts are those of the shares that the release had then")
+    if left_out:
+        console.line("operators' acts were left out: they are followed under the release's own policy only")

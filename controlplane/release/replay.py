@@ -1,0 +1,59 @@
+"""A recorded release decided again, under its own policy or another one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from controlplane.evidence.learned import Learned, learn
+from controlplane.policy.pinned import PinnedPolicy
+from controlplane.release import watch as watching
+from controlplane.release.recording import Origin, Recorded
+from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.turn import Progress, Turn, turn
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One turn, taken again; ``left_out`` is True if an operator's act before it was not followed."""
+
+    recorded: Recorded
+    turn: Turn
+    left_out: bool = False
+
+
+def replay(
+    origin: Origin, turns: Iterable[Recorded], policy: PinnedPolicy | None = None
+) -> Iterator[Replayed]:
+    """Yield each turn as it comes out now, until the release ends or nothing more was recorded.
+
+    The traffic is what it was: under another policy the counts are still those of the recorded shares. So its
+    conditions can be tried, its steps only as far as they ask for the same shares. What operators did is
+    followed under the release's own policy only.
+    """
+    state = origin.state if policy is None else origin.state.model_copy(update={"policy": policy})
+    progress, learned = Progress(state), Learned.from_json(origin.learned)
+    for recorded in turns:
+        given, left_out = recorded.state, False
+        if given is not None and policy is None:
+            progress = _given(progress, given)
+        elif given is not None:
+            left_out = (given.phase, given.step, given.halt) != (
+                progress.state.phase, progress.state.step, progress.state.halt,
+            )  # fmt: skip
+        took = turn(progress, learned, recorded.moment)
+        yield Replayed(recorded, took, left_out)
+        if recorded.moment.observation is not None:
+            learned = learn(learned, recorded.moment.observation, recorded.moment.stable)
+        progress = took.after
+        if progress.state.ended:
+            return
+
+
+def _given(progress: Progress, given: ReleaseState) -> Progress:
+    """Return the release as an operator left it: another step has begun anew, as when the loop begins one."""
+    before, watch = progress.state, progress.watch
+    moved = (given.phase, given.step) != (before.phase, before.step)
+    if moved and given.phase in (Phase.PROGRESSING, Phase.GUARDING):
+        watch = watching.next_step(watch) if before.active else watching.Watch()
+    return Progress(given, watch, progress.verdicts)

@@ -1,0 +1,134 @@
+"""A release that the loop ran, decided again from what the store kept of it."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from controlplane.release.ports import Change
+from controlplane.release.replay import replay
+from controlplane.release.state import Phase
+from controlplane.web.port import Act, Order
+
+ANN = Act(actor="ann")
+
+
+@pytest.fixture(autouse=True)
+def keep(monkeypatch):
+    """The site's clock stands in the past; what the store forgets it forgets by its own."""
+    monkeypatch.setattr("controlplane.stores.sqlite.KEEP_TURNS", timedelta(days=10_000))
+
+
+async def ordered(site):
+    return (await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))).name
+
+
+async def decided(site, name):
+    """Return what the loop wrote down since the release began."""
+    records = [r for r in await site.store.records(name, 1000) if r.kind == "decision"]
+    begins = next(i for i, r in enumerate(records) if r.action == "start")
+    return [r.model_dump(exclude={"number"}) for r in records[begins:]]
+
+
+async def again(site, name, policy=None):
+    recording = await site.store.recording(name)
+    return list(replay(recording.origin, recording.turns, policy))
+
+
+def written(taken):
+    return [r.model_dump(exclude={"number"}) for each in taken for r in each.turn.records]
+
+
+@pytest.mark.parametrize("end", ["good", "bad"])
+async def test_a_replay_decides_as_the_loop_did_with_the_same_numbers(site, kit, end):
+    await kit.tick(site, 5)  # the past that teaches
+    name = await ordered(site)
+    await kit.until(site, lambda w: w.releases[name].at == "ten")
+    site.traffic.mode = end
+    world = await kit.until(site, lambda w: w.releases[name].ended)
+
+    taken = await again(site, name)
+
+    assert written(taken) == await decided(site, name)
+    state = taken[-1].turn.after.state
+    assert state.phase is (Phase.PROMOTED if end == "good" else Phase.ROLLED_BACK)
+    assert state == world.releases[name].model_copy(update={"revision": state.revision})
+
+
+async def test_a_replay_follows_silence_stragglers_operators_and_a_restart(site, kit, tmp_path):
+    name = await ordered(site)
+    await kit.until(site, lambda w: w.releases[name].at == "ten")
+    site.fleet.mode = "some"
+    await kit.tick(site, 4)
+    site.fleet.mode = "all"
+    site.traffic.mode = "silent"
+    await kit.tick(site, 4)
+    site.traffic.mode = "good"
+    await site.plane.act(name, "pause", ANN)
+    await kit.tick(site, 3)
+    await site.plane.act(name, "resume", ANN)
+    await site.plane.act(name, "advance", ANN)
+    await kit.tick(site, 2)
+    await site.store.close()
+    site = await kit.start(site.store.path.parent, site.clock)
+    await kit.until(site, lambda w: w.releases[name].ended)
+
+    taken = await again(site, name)
+
+    assert written(taken) == await decided(site, name)
+    assert not any(each.left_out for each in taken)
+
+
+async def test_another_policy_may_decide_differently_on_the_same_counts(site, kit):
+    name = await ordered(site)
+    await kit.until(site, lambda w: w.releases[name].at == "ten")
+    site.traffic.mode = "bad"
+    world = await kit.until(site, lambda w: w.releases[name].ended)
+    lenient = world.releases[name].policy.model_copy(update={"conditions": ()})
+
+    taken = await again(site, name, lenient)
+
+    assert "rollback" not in [r["action"] for r in written(taken)]
+    assert written(await again(site, name)) == await decided(site, name)
+
+
+async def test_a_new_attempt_is_recorded_anew(site, kit):
+    name = await ordered(site)
+    await kit.until(site, lambda w: w.releases[name].at == "ten")
+    await site.plane.act(name, "rollback", ANN)
+    await kit.until(site, lambda w: w.releases[name].ended)
+    await ordered(site)
+    await kit.until(site, lambda w: w.releases[name].ended)
+
+    recording = await site.store.recording(name)
+
+    assert recording.origin.state.attempt == 2
+    assert written(await again(site, name))[-1]["action"] == "promote"
+
+
+async def test_a_recording_is_read_in_parts(site, kit):
+    name = await ordered(site)
+    await kit.until(site, lambda w: w.releases[name].ended)
+    whole = await site.store.recording(name)
+
+    parts, last = [], 0
+    while (part := await site.store.recording(name, last, 3)).turns:
+        parts += part.turns
+        last = part.last
+
+    assert tuple(parts) == whole.turns
+    assert len(parts) > 6
+    assert (await site.store.recording("other")).origin is None
+
+
+async def test_what_seldom_changes_is_stored_once(site, kit):
+    name = await ordered(site)
+    await kit.until(site, lambda w: w.releases[name].at == "ten")
+    turns = (await site.store.recording(name)).turns
+    same = replace(turns[-1], moment=replace(turns[-1].moment, elapsed=timedelta(seconds=5)))
+
+    await site.store.commit(Change(turns=((name, same),) * 50))
+
+    rows = site.store._db.execute("SELECT around FROM turns WHERE release = ?", (name,)).fetchall()
+    assert sum(bool(around) for (around,) in rows) == 1
+    assert (await site.store.recording(name)).turns[-1] == same
