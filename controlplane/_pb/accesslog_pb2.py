@@ -25,13 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n controlplane/_pb/accesslog.proto\x12!turnout.envoy.config.accesslog.v3\x1a\x19google/protobuf/any.proto\"V\n\tAccessLog\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x04 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_typeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n controlplane/_pb/accesslog.proto\x12!turnout.envoy.config.accesslog.v3\x1a\x19google/protobuf/any.proto\"\\\n\x0f\x45xtensionFilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x03 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_type\"u\n\x0f\x41\x63\x63\x65ssLogFilter\x12N\n\x10\x65xtension_filter\x18\x0b \x01(\x0b\x32\x32.turnout.envoy.config.accesslog.v3.ExtensionFilterH\x00\x42\x12\n\x10\x66ilter_specifier\"\x9a\x01\n\tAccessLog\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x42\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x32.turnout.envoy.config.accesslog.v3.AccessLogFilter\x12,\n\x0ctyped_config\x18\x04 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_typeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'controlplane._pb.accesslog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACCESSLOG']._serialized_start=98
-  _globals['_ACCESSLOG']._serialized_end=184
+  _globals['_EXTENSIONFILTER']._serialized_start=98
+  _globals['_EXTENSIONFILTER']._serialized_end=190
+  _globals['_ACCESSLOGFILTER']._serialized_start=192
+  _globals['_ACCESSLOGFILTER']._serialized_end=309
+  _globals['_ACCESSLOG']._serialized_start=312
+  _globals['_ACCESSLOG']._serialized_end=466
 # @@protoc_insertion_point(module_scope)

@@ -132,6 +132,10 @@ class HttpProtocolOptions(_message.Message):
     headers_with_underscores_action: HttpProtocolOptions.HeadersWithUnderscoresAction
     def __init__(self, idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., headers_with_underscores_action: _Optional[_Union[HttpProtocolOptions.HeadersWithUnderscoresAction, str]] = ...) -> None: ...
 
+class Http1ProtocolOptions(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class KeepaliveSettings(_message.Message):
     __slots__ = ("interval", "timeout")
     INTERVAL_FIELD_NUMBER: _ClassVar[int]

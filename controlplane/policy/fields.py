@@ -37,6 +37,27 @@ QUERY_PATTERN = r"^[A-Za-z0-9_.~-]+$"
 PATH_PATTERN = r"^/[^\s?#]*$"
 FILE_PATTERN = r"^(/[^/\x00-\x1f]+)+$"
 
+_TAKEN = frozenset(
+    {
+        "accept",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "date",
+        "expect",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+    }
+)
 _DURATION = Annotated[str, Field(pattern=DURATION_PATTERN)]
 _SHARE = Annotated[str, Field(pattern=SHARE_PATTERN)]
 
@@ -69,6 +90,16 @@ def _readable_header(name: str) -> str:
     return name
 
 
+def _tellable_header(name: str) -> str:
+    if name.startswith("x-turnout-") and name != "x-turnout-version":
+        raise ValueError(
+            f"{name!r} is Turnout's own; of 'x-turnout-' headers only 'x-turnout-version' is free"
+        )
+    if name in _TAKEN:
+        raise ValueError(f"{name!r} has a meaning of its own in HTTP; take one such as 'x-turnout-version'")
+    return name
+
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 Duration = Annotated[
     timedelta,
@@ -95,6 +126,7 @@ IpAddress = Annotated[str, BeforeValidator(parse_ip_address)]
 Host = Annotated[str, BeforeValidator(parse_host)]
 HeaderName = Annotated[str, Field(pattern=HEADER_PATTERN, max_length=128), AfterValidator(_readable_header)]
 CookieName = Annotated[str, Field(pattern=COOKIE_PATTERN, max_length=128)]
+ToldHeader = Annotated[str, Field(pattern=HEADER_PATTERN, max_length=128), AfterValidator(_tellable_header)]
 PathPrefix = Annotated[str, Field(pattern=PATH_PATTERN, max_length=1024)]
 FilePath = Annotated[str, Field(pattern=FILE_PATTERN, max_length=1024)]
 Word = Annotated[str, Field(json_schema_extra={"maxLength": MAX_WORD}), AfterValidator(check_word)]

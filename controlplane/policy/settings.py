@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from controlplane.policy.documents import Service
+from controlplane.policy.documents import REPEATED, STATUSES, UNTOUCHED, Service
 from controlplane.policy.problems import Finding
 from controlplane.policy.yaml_source import Value
 
@@ -15,6 +15,7 @@ def findings(raw: Raw) -> Iterator[Finding]:
     """Yield what does not fit together in a service as it was written."""
     protocol = raw.get("protocol", "http")
     yield from _health(raw.get("health"), protocol)
+    yield from _retries(raw.get("retries"), protocol)
     routes, versions = raw.get("routes"), raw.get("versions")
     for index, claim in enumerate(routes if isinstance(routes, list) else ()):
         if isinstance(claim, dict) and claim.get("websockets") is True and protocol == "grpc":
@@ -27,6 +28,17 @@ def findings(raw: Raw) -> Iterator[Finding]:
         if 0 < zones < len(items):
             text = f"{zones} of {len(items)} endpoints have a zone; give each of them one, or none"
             yield Finding(("versions", name, "endpoints"), text)
+
+
+def _retries(retries: Value, protocol: Value) -> Iterator[Finding]:
+    items = retries.get("on") if isinstance(retries, dict) else None
+    for index, failure in enumerate(items if isinstance(items, list) else ()):
+        if protocol == "grpc" and failure in REPEATED:
+            text = f"{failure!r} is of HTTP, and the service speaks grpc; allowed then: "
+            yield Finding(("retries", "on", index), text + ", ".join((*UNTOUCHED, *STATUSES)))
+        elif protocol in ("http", "http2") and failure in STATUSES:
+            text = f"{failure!r} is a status of gRPC, and the service speaks {protocol}; allowed then: "
+            yield Finding(("retries", "on", index), text + ", ".join((*UNTOUCHED, *REPEATED)))
 
 
 def _health(health: Value, protocol: Value) -> Iterator[Finding]:

@@ -18,7 +18,8 @@ from controlplane._pb.core_pb2 import (
 )
 from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
 from controlplane.policy.documents import Endpoint as Member
-from controlplane.policy.documents import Service, ServiceVersion
+from controlplane.policy.documents import Service
+from controlplane.resources.names import cluster_name
 from controlplane.resources.upstreams import treat
 
 BUFFER_BYTES = 1 << 20  # per connection
@@ -27,16 +28,17 @@ _CONNECT_TIMEOUT = Duration(seconds=2)
 ADS = ConfigSource(ads=AggregatedConfigSource(), resource_api_version=V3)
 
 
-def cluster(name: str, service: Service, version: ServiceVersion) -> Cluster:
+def cluster(service: Service, version: str) -> Cluster:
     """Return the cluster of one version: endpoints over ADS, or a DNS name that Envoy resolves."""
+    name, declared = cluster_name(service.name, version), service.versions[version]
     message = Cluster(
         name=name,
         connect_timeout=_CONNECT_TIMEOUT,
         per_connection_buffer_limit_bytes=UInt32Value(value=BUFFER_BYTES),
     )
-    treat(message, service)
-    if version.dns is None:
-        if any(member.zone for member in version.endpoints or ()):
+    treat(message, service, version)
+    if declared.dns is None:
+        if any(member.zone for member in declared.endpoints or ()):
             message.common_lb_config.locality_weighted_lb_config.SetInParent()
         message.type = Cluster.EDS
         message.eds_cluster_config.eds_config.CopyFrom(ADS)
@@ -44,7 +46,7 @@ def cluster(name: str, service: Service, version: ServiceVersion) -> Cluster:
     message.type = Cluster.STRICT_DNS
     message.dns_lookup_family = Cluster.V4_PREFERRED
     message.respect_dns_ttl = True
-    message.load_assignment.CopyFrom(assignment(name, [(version.dns, 1)]))
+    message.load_assignment.CopyFrom(assignment(name, [(declared.dns, 1)]))
     return message
 
 

@@ -1,18 +1,23 @@
-"""How a proxy handles the requests of a claim, whatever version they go to: time, path, host, upgrades."""
+"""How a proxy handles the requests of a claim: time, path, host, upgrades, retries."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
 
-from google.protobuf.wrappers_pb2 import BoolValue
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from controlplane._pb.matcher_pb2 import RegexMatchAndSubstitute, RegexMatcher
-from controlplane._pb.route_pb2 import RouteAction
-from controlplane.policy.documents import Claim, Rewrite, Service
+from controlplane._pb.previoushosts_pb2 import PreviousHostsPredicate
+from controlplane._pb.route_pb2 import RetryPolicy, RouteAction
+from controlplane.policy.documents import REPEATED, Claim, Retries, Rewrite, Service
+from controlplane.resources.readable import packed
 from controlplane.resources.upstreams import duration
 
 _WEBSOCKET_IDLE = timedelta(hours=1)  # a socket on which nobody says anything is no fault
+_ANOTHER_HOST = RetryPolicy.RetryHostPredicate(
+    name="envoy.retry_host_predicates.previous_hosts", typed_config=packed(PreviousHostsPredicate())
+)
 
 
 def handle(action: RouteAction, service: Service, claim: Claim) -> None:
@@ -25,6 +30,23 @@ def handle(action: RouteAction, service: Service, claim: Claim) -> None:
         action.upgrade_configs.add(upgrade_type="websocket", enabled=BoolValue(value=claim.websockets))
     if claim.rewrite is not None:
         _rewrite(action, claim.path, claim.rewrite)
+    if service.retries is not None:
+        action.retry_policy.CopyFrom(_retry_policy(service.retries))
+
+
+def _retry_policy(retries: Retries) -> RetryPolicy:
+    policy = RetryPolicy(
+        retry_on=",".join(retries.on),
+        num_retries=UInt32Value(value=retries.attempts),
+        retry_host_predicate=[_ANOTHER_HOST],
+        host_selection_retry_max_attempts=3,
+        refresh_cluster_on_retry=retries.other_version,
+    )
+    if any(failure in REPEATED for failure in retries.on):
+        # The service may have acted on the request already: only what may be repeated is.
+        method = policy.retriable_request_headers.add(name=":method")
+        method.string_match.safe_regex.regex = "GET|HEAD|OPTIONS"
+    return policy
 
 
 def _rewrite(action: RouteAction, path: str, rewrite: Rewrite) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
@@ -32,22 +34,43 @@ from controlplane._pb.tls_pb2 import (
     Secret,
     TlsCertificate,
 )
-from controlplane.policy.documents import Listener, Tls
+from controlplane.policy.documents import Listener, Service, Tls
 from controlplane.resources.clusters import ADS, BUFFER_BYTES, socket
 from controlplane.resources.names import FRESH_USER_HEADER, OWN_HEADERS, SCOPE_HEADER, SOURCE_HEADER
 from controlplane.resources.readable import packed
-from controlplane.resources.statistics import stats_logger
+from controlplane.resources.statistics import attempt_logger, stats_logger
 
 _BUILDER = ScopedRoutes.ScopeKeyBuilder
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
-def listener(document: Listener, scopes: Sequence[str]) -> ListenerMessage:
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What the services of a fleet ask of its listeners.
+
+    Attributes:
+        attempts: Whether attempts are counted.
+        told: Headers in which endpoints are told the version; from outside nobody sends them.
+    """
+
+    attempts: bool = False
+    told: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, *services: Service) -> Self:
+        """Return what these services ask for."""
+        told = frozenset(service.version_header for service in services if service.version_header)
+        return cls(any(service.retries is not None for service in services), told)
+
+
+def listener(document: Listener, scopes: Sequence[str], demands: Demands = Demands()) -> ListenerMessage:
     """Return a listener that finds the scope of a request by the given values of its header, in order."""
     assert document.address is not None  # it is one of a proxy
+    router = Router(upstream_log=[attempt_logger()] if demands.attempts else ())
+    told = sorted(demands.told) if document.kind == "edge" else []
     manager = HttpConnectionManager(
         stat_prefix=document.name,
-        http_filters=[HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router()))],
+        http_filters=[HttpFilter(name="envoy.filters.http.router", typed_config=packed(router))],
         http2_protocol_options=Http2ProtocolOptions(
             max_concurrent_streams=UInt32Value(value=100),
             initial_stream_window_size=UInt32Value(value=1 << 16),
@@ -73,7 +96,7 @@ def listener(document: Listener, scopes: Sequence[str]) -> ListenerMessage:
         early_header_mutation_extensions=[
             TypedExtensionConfig(
                 name="envoy.http.early_header_mutation.header_mutation",
-                typed_config=packed(_mutation(document, scopes)),
+                typed_config=packed(_mutation(document, scopes, told)),
             )
         ],
     )
@@ -124,7 +147,7 @@ def _scoped_routes() -> ScopedRoutes:
     )
 
 
-def _mutation(document: Listener, scopes: Sequence[str]) -> EarlyHeaderMutation:
+def _mutation(document: Listener, scopes: Sequence[str], told: Sequence[str]) -> EarlyHeaderMutation:
     own = HeaderMutation.RemoveOnMatch(key_matcher=StringMatcher(prefix=OWN_HEADERS))
     sets = [(SCOPE_HEADER, value) for value in scopes] + [(FRESH_USER_HEADER, "%UNIQUE_ID%")]
     # Here the address is still that of the connection: Envoy reads the list of addresses afterwards.
@@ -134,6 +157,7 @@ def _mutation(document: Listener, scopes: Sequence[str]) -> EarlyHeaderMutation:
     return EarlyHeaderMutation(
         mutations=[
             HeaderMutation(remove_on_match=own),
+            *(HeaderMutation(remove=name) for name in told if not name.startswith(OWN_HEADERS)),
             *(
                 HeaderMutation(
                     append=HeaderValueOption(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 METADATA = "turnout"  # key of the routes' metadata: service, release, segment
+ATTEMPTS = "attempts"  # set in it where a request may have several
 SCOPE_HEADER = "x-turnout-scope"
 FRESH_USER_HEADER = "x-turnout-fresh-user"  # an identity for a user who may turn out to have none
 SOURCE_HEADER = "x-turnout-source"  # the client's address
+VERSION_HEADER = "x-turnout-version"  # of responses, where a service explains itself
 OWN_HEADERS = "x-turnout-"  # never taken from outside
 SCOPE_NONE = "-"  # the scope of hosts that nobody claims; no name can be this
 

@@ -10,16 +10,19 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from controlplane._pb import earlymutation_pb2, headermutation_pb2
+from controlplane._pb.celfilter_pb2 import ExpressionFilter
 from controlplane._pb.cluster_pb2 import Cluster
-from controlplane._pb.earlymutation_pb2 import HeaderMutation
 from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment
 from controlplane._pb.hcm_pb2 import HttpConnectionManager
 from controlplane._pb.listener_pb2 import Listener
+from controlplane._pb.previoushosts_pb2 import PreviousHostsPredicate
 from controlplane._pb.route_pb2 import RouteConfiguration, ScopedRouteConfiguration
 from controlplane._pb.router_pb2 import Router
 from controlplane._pb.statslog_pb2 import Config
 from controlplane._pb.tls_pb2 import DownstreamTlsContext, Secret, UpstreamTlsContext
 from controlplane._pb.upstream_pb2 import HttpProtocolOptions
+from controlplane._pb.upstreamcodec_pb2 import UpstreamCodec
 
 OURS = "turnout."  # what our proto packages have before Envoy's names
 
@@ -30,15 +33,19 @@ _KNOWN: Final[Mapping[str, type[Message]]] = {
         ClusterLoadAssignment,
         Config,
         DownstreamTlsContext,
-        HeaderMutation,
+        ExpressionFilter,
         HttpConnectionManager,
         HttpProtocolOptions,
         Listener,
+        PreviousHostsPredicate,
         RouteConfiguration,
         Router,
         ScopedRouteConfiguration,
         Secret,
+        UpstreamCodec,
         UpstreamTlsContext,
+        earlymutation_pb2.HeaderMutation,
+        headermutation_pb2.HeaderMutation,
     )
 }
 

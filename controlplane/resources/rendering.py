@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from google.protobuf.message import Message
 
 from controlplane._pb.route_pb2 import RouteConfiguration, ScopedRouteConfiguration
-from controlplane.policy.documents import Claim, Fleet
+from controlplane.policy.documents import Claim, Fleet, Service
 from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.clusters import cluster, placed
 from controlplane.resources.handling import handle
 from controlplane.resources.hosts import groups, scope_values
-from controlplane.resources.listeners import listener, secret
+from controlplane.resources.listeners import Demands, listener, secret
 from controlplane.resources.names import SCOPE_HEADER, SOURCE_HEADER, cluster_name
 from controlplane.resources.routes import service_routes
 from controlplane.resources.statistics import check_series, series
@@ -78,7 +78,8 @@ def render(
     count = (old.series if old else 0) - series(stale) + series(by_name[name] for name in changed)
     check_series(count)
     moved = bool(gone) or any(
-        name not in before or before[name].service.routes != by_name[name].service.routes for name in changed
+        name not in before or _asked(before[name].service) != _asked(by_name[name].service)
+        for name in changed
     )
     make = Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
     resources = _clusters(make, stale, by_name, changed, old)
@@ -118,6 +119,11 @@ class Maker:
         if (former.needs, former.follows, former.hollow) == (needs, follows, hollow):
             return former
         return Resource(name, body, former.version, needs, follows, hollow)
+
+
+def _asked(service: Service) -> tuple[object, ...]:
+    """Return what listeners and scopes depend on."""
+    return service.routes, Demands.of(service)
 
 
 def _hosts(traffic: ServiceTraffic) -> tuple[str, ...]:
@@ -167,7 +173,7 @@ def _cluster(
             f"service {service.name!r}: version {version!r} is in use, but it is not declared; known: {known}"
         )
     name = cluster_name(service.name, version)
-    clusters[name] = make(CLUSTER, name, cluster(name, service, declared))
+    clusters[name] = make(CLUSTER, name, cluster(service, version))
     if (members := declared.endpoints) is not None:
         endpoints[name] = make(
             ENDPOINT, name, placed(name, members), follows=(CLUSTER, name), hollow=not members
@@ -279,6 +285,7 @@ def _listeners(
     values = scope_values(scopes)
     # New hosts come with their routes, and old routes stay until no listener leads to them.
     needs = frozenset((type_url, name) for name in grouped for type_url in (SCOPED_ROUTE, ROUTE))
+    demands = Demands.of(*(traffic.service for traffic in services.values()))
     return {
         SECRET: {
             document.name: make(SECRET, document.name, secret(document.name, document.tls))
@@ -286,7 +293,7 @@ def _listeners(
             if document.tls is not None
         },
         LISTENER: {
-            document.name: make(LISTENER, document.name, listener(document, values), needs)
+            document.name: make(LISTENER, document.name, listener(document, values, demands), needs)
             for document in fleet.listeners
         },
     }

@@ -16,7 +16,7 @@ from controlplane.policy.documents import ANONYMOUS, UserSource
 from controlplane.release.traffic import BUCKETS, ServiceTraffic, Span, Split
 from controlplane.resources.buckets import USER_COOKIE, sources, whole
 from controlplane.resources.conditions import Conjunction, alternatives, identified, identity, unidentified
-from controlplane.resources.names import FRESH_USER_HEADER, METADATA, cluster_name
+from controlplane.resources.names import ATTEMPTS, FRESH_USER_HEADER, METADATA, cluster_name
 
 ROUTES_LIMIT = 1000  # of one service and path: each costs time in every request that it does not match
 
@@ -154,4 +154,6 @@ def route_metadata(traffic: ServiceTraffic, segment: str) -> Metadata:
     """Return what a route says of itself: service, release, segment."""
     fields = Struct()
     fields.update({"release": traffic.release or "", "segment": segment, "service": traffic.service.name})
+    if traffic.service.retries is not None:
+        fields.update({ATTEMPTS: True})
     return Metadata(filter_metadata={METADATA: fields})

@@ -7,15 +7,19 @@ from typing import Final
 
 from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
 
+from controlplane._pb.accesslog_pb2 import AccessLog, AccessLogFilter
+from controlplane._pb.celfilter_pb2 import ExpressionFilter
 from controlplane._pb.statslog_pb2 import Config
 from controlplane._pb.type_pb2 import Scope
 from controlplane.policy.documents import ANONYMOUS
 from controlplane.release.traffic import ServiceTraffic
-from controlplane.resources.names import METADATA
+from controlplane.resources.names import ATTEMPTS, METADATA
+from controlplane.resources.readable import packed
 
-PREFIX: Final = "turnout"  # series are turnout.rq and turnout.t
+PREFIX: Final = "turnout"  # series are turnout.rq, turnout.t and turnout.failed
 REQUESTS: Final = "rq"
 DURATION: Final = "t"  # histogram, milliseconds
+FAILED: Final = "failed"  # attempts, where a request may have several
 
 OK: Final = "ok"
 CLIENT_ERROR: Final = "c4"  # 4xx without 429, and the gRPC codes that blame the client
@@ -65,12 +69,21 @@ _CLASS = (
 )
 
 
+# Attempts that failed without an answer have a flag, and those that a client gave up have none.
+_FAILED_ATTEMPT = (
+    f"has(xds.route_metadata.filter_metadata.{METADATA}.{ATTEMPTS}) && ("
+    "has(response.code) && response.code > 0"
+    f" ? response.code >= 500 || {_grpc(_FAILED)}"
+    " : has(response.flags) && response.flags != 0)"
+)
+
+
 def series(services: Iterable[ServiceTraffic]) -> int:
     """Return how many counters the services need: segments and anonymous, times versions, times classes."""
     return sum(
         len({split.segment for split in traffic.splits} | {ANONYMOUS})
         * len({traffic.stable, traffic.canary or traffic.stable})
-        * len(CLASSES)
+        * (len(CLASSES) + (traffic.service.retries is not None))
         for traffic in services
     )
 
@@ -84,13 +97,40 @@ def check_series(count: int) -> None:
         )
 
 
-def stats_logger() -> Config:
-    """Return the access logger that counts every request by service, segment, cluster and outcome class."""
-    where = [
+def attempt_logger() -> AccessLog:
+    """Return the logger that counts failed attempts of services with retries; the last of a request is one.
+
+    The other logger knows only how a request ended, and on which version: that a version which fails is asked
+    first and another answers shows here alone.
+    """
+    failed = Config.Counter(stat=Config.Stat(name=FAILED, tags=_where()), value_fixed=UInt64Value(value=1))
+    only = AccessLogFilter()
+    only.extension_filter.name = "envoy.access_loggers.extension_filters.cel"
+    only.extension_filter.typed_config.CopyFrom(packed(ExpressionFilter(expression=_FAILED_ATTEMPT)))
+    config = Config(counters=[failed], stats_scope=_scope())
+    return AccessLog(name="envoy.access_loggers.stats", filter=only, typed_config=packed(config))
+
+
+def _where() -> list[Config.Tag]:
+    return [
         Config.Tag(name="service", value_format=f"%METADATA(ROUTE:{METADATA}:service)%"),
         Config.Tag(name="segment", value_format=f"%METADATA(ROUTE:{METADATA}:segment)%"),
         Config.Tag(name="cluster", value_format="%UPSTREAM_CLUSTER%"),
     ]
+
+
+def _scope() -> Scope:
+    return Scope(
+        max_counters=UInt32Value(value=MAX_COUNTERS),
+        max_histograms=UInt32Value(value=MAX_HISTOGRAMS),
+        prefix=PREFIX,
+        sharing_name=PREFIX,  # counters outlive a change of the listener
+    )
+
+
+def stats_logger() -> Config:
+    """Return the access logger that counts every request by service, segment, cluster and outcome class."""
+    where = _where()
     outcome = Config.Tag(name="class", value_format=_CLASS)
     return Config(
         counters=[
@@ -105,10 +145,5 @@ def stats_logger() -> Config:
                 value_format="%DURATION%",
             )
         ],
-        stats_scope=Scope(
-            max_counters=UInt32Value(value=MAX_COUNTERS),
-            max_histograms=UInt32Value(value=MAX_HISTOGRAMS),
-            prefix=PREFIX,
-            sharing_name=PREFIX,  # counters outlive a change of the listener
-        ),
+        stats_scope=_scope(),
     )

@@ -1,4 +1,4 @@
-"""How a proxy treats the endpoints of a version: protocol, health, outliers, limits, balance, TLS."""
+"""How a proxy treats the endpoints of a version: protocol, health, limits, balance, TLS, headers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from controlplane._pb.cluster_pb2 import CircuitBreakers, Cluster, OutlierDetection
-from controlplane._pb.core_pb2 import DataSource, Http2ProtocolOptions, KeepaliveSettings, TransportSocket
+from controlplane._pb.core_pb2 import (
+    DataSource,
+    HeaderValue,
+    HeaderValueOption,
+    Http2ProtocolOptions,
+    KeepaliveSettings,
+    TransportSocket,
+)
+from controlplane._pb.headermutation_pb2 import HeaderMutation, Mutations
 from controlplane._pb.health_pb2 import HealthCheck
 from controlplane._pb.matcher_pb2 import StringMatcher
+from controlplane._pb.mutation_pb2 import HeaderMutation as Mutation
 from controlplane._pb.tls_pb2 import (
     CertificateValidationContext,
     CommonTlsContext,
@@ -20,7 +29,9 @@ from controlplane._pb.tls_pb2 import (
 )
 from controlplane._pb.type_pb2 import HTTP1, HTTP2, Percent
 from controlplane._pb.upstream_pb2 import HttpProtocolOptions
-from controlplane.policy.documents import Health, Limits, Outliers, Service, UpstreamTls
+from controlplane._pb.upstreamcodec_pb2 import UpstreamCodec
+from controlplane.policy.documents import Health, Outliers, Service, UpstreamTls
+from controlplane.resources.names import VERSION_HEADER
 from controlplane.resources.readable import packed
 
 _POLICIES: Final = {
@@ -34,16 +45,15 @@ _LONGEST_CHECK = timedelta(seconds=2)
 # requests to dead endpoints while the other half is well; 0 would fail all when a check itself is wrong.
 _PANIC_PERCENT = 10.0
 _MOST_OUT_PERCENT = 50
+_RETRIES_PERCENT = 20.0  # of the requests in progress
 
 
-def treat(message: Cluster, service: Service) -> None:
-    """Write into a cluster how the service wants its endpoints to be treated."""
+def treat(message: Cluster, service: Service, version: str) -> None:
+    """Write into a version's cluster how the service wants its endpoints to be treated."""
     message.lb_policy = _POLICIES[service.balance]
-    if service.protocol != "http":
-        options = HttpProtocolOptions()
-        options.explicit_http_config.http2_protocol_options.CopyFrom(_http2(service))
-        name = options.DESCRIPTOR.full_name.removeprefix("turnout.")
-        message.typed_extension_protocol_options[name].CopyFrom(packed(options))
+    if service.protocol != "http" or service.version_header or service.explain_header:
+        options = packed(_http_options(service, version))
+        message.typed_extension_protocol_options[options.type_url.rpartition("/")[2]].CopyFrom(options)
     if service.health is not None:
         message.health_checks.append(_check(service, service.health))
         message.ignore_health_on_host_removal = True  # an endpoint that is taken out gets nothing more
@@ -51,8 +61,8 @@ def treat(message: Cluster, service: Service) -> None:
         message.outlier_detection.CopyFrom(_outliers(service.outliers))
     if service.health is not None or service.outliers is not None:
         message.common_lb_config.healthy_panic_threshold.CopyFrom(Percent(value=_PANIC_PERCENT))
-    if service.limits is not None:
-        message.circuit_breakers.thresholds.append(_limits(service.limits))
+    if service.limits is not None or service.retries is not None:
+        message.circuit_breakers.thresholds.append(_limits(service))
     if service.upstream_tls is not None:
         message.transport_socket.CopyFrom(_tls(service.upstream_tls, service.protocol != "http"))
 
@@ -62,6 +72,37 @@ def duration(value: timedelta) -> Duration:
     message = Duration()
     message.FromTimedelta(value)
     return message
+
+
+def _http_options(service: Service, version: str) -> HttpProtocolOptions:
+    options = HttpProtocolOptions()
+    if service.protocol == "http":
+        options.explicit_http_config.http_protocol_options.SetInParent()
+    else:
+        options.explicit_http_config.http2_protocol_options.CopyFrom(_http2(service))
+    # In the cluster and not in a route: there every attempt is told the version that it goes to.
+    mutations = Mutations()
+    if service.version_header:
+        mutations.request_mutations.append(_overwrite(service.version_header, version))
+    if service.explain_header:
+        asked = f"%CEL('{service.explain_header}' in request.headers ? '{version}' : '')%"
+        mutations.response_mutations.append(_overwrite(VERSION_HEADER, asked))
+    if mutations != Mutations():
+        tell = packed(HeaderMutation(mutations=mutations))
+        options.http_filters.add(name="envoy.filters.http.header_mutation", typed_config=tell)
+        options.http_filters.add(
+            name="envoy.filters.http.upstream_codec", typed_config=packed(UpstreamCodec())
+        )
+    return options
+
+
+def _overwrite(header: str, value: str) -> Mutation:
+    return Mutation(
+        append=HeaderValueOption(
+            header=HeaderValue(key=header, value=value),
+            append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+        )
+    )
 
 
 def _http2(service: Service) -> Http2ProtocolOptions:
@@ -102,12 +143,17 @@ def _outliers(outliers: Outliers) -> OutlierDetection:
     )
 
 
-def _limits(limits: Limits) -> CircuitBreakers.Thresholds:
-    return CircuitBreakers.Thresholds(
-        max_connections=UInt32Value(value=limits.connections),
-        max_pending_requests=UInt32Value(value=limits.pending),
-        max_requests=UInt32Value(value=limits.requests),
-    )
+def _limits(service: Service) -> CircuitBreakers.Thresholds:
+    found = CircuitBreakers.Thresholds()
+    if (limits := service.limits) is not None:
+        found.max_connections.value = limits.connections
+        found.max_pending_requests.value = limits.pending
+        found.max_requests.value = limits.requests
+    if service.retries is not None:
+        # A version that fails is not to be asked twice as often for it.
+        found.retry_budget.budget_percent.value = _RETRIES_PERCENT
+        found.retry_budget.min_retry_concurrency.value = 3
+    return found
 
 
 def _tls(tls: UpstreamTls, http2: bool) -> TransportSocket:

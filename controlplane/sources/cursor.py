@@ -105,6 +105,7 @@ class Cursor:
             "latencies": [[*key, list(counts)] for key, counts in sorted(seen.latencies.items())],
             "ended": dict(sorted(seen.ended.items())),
             "reached": dict(sorted(seen.reached.items())),
+            "failed": [[*key, count] for key, count in sorted(seen.failed.items())],
             "gap": _dump_gap(self.outcome),
             "gaps": [[*key, _dump_gap(gap)] for key, gap in sorted(self.latency.items())],
             "bypass": {cluster: _dump_gap(gap) for cluster, gap in sorted(self.bypass.items())},
@@ -121,6 +122,7 @@ class Cursor:
             {(a, b, c): tuple(counts) for a, b, c, counts in data["latencies"]},
             dict(data["ended"]),
             reached=dict(data["reached"]),
+            failed={(a, b, c): count for a, b, c, count in data.get("failed", ())},
         )
         latency = {(a, b, c): _load_gap(gap) for a, b, c, gap in data["gaps"]}
         bypass = {cluster: _load_gap(gap) for cluster, gap in data["bypass"].items()}
@@ -158,14 +160,16 @@ def delta(export: Export, cursor: Cursor | None) -> Delta | None:
         group: _added(counts, before.latencies.get(group, _NO_COUNTS))
         for group, counts in export.latencies.items()
     }
+    failed = _increases(export.failed, before.failed)
     ended = sum(_increases(export.ended, before.ended).values())
     gaps = Cursor(before) if restarted else cursor  # another process has no gaps yet
+    reached = _increases(export.reached, before.reached)
     after = Cursor(
         _merged(export, before),
         # Measured at 34 000 requests/s and two exports a second: apart by at most 1.
         gaps.outcome.after(ended, sum(outcomes.values()), 5 + ended // 1000),
         _latency_gaps(gaps.latency, outcomes, latencies),
-        _bypass_gaps(gaps.bypass, _increases(export.reached, before.reached), outcomes, export.active),
+        _bypass_gaps(gaps.bypass, reached, _sent(outcomes, failed), export.active),
     )
     doubts = (
         "restarted: its last counts are lost" if restarted else None,
@@ -173,7 +177,7 @@ def delta(export: Export, cursor: Cursor | None) -> Delta | None:
         f"more than {MAX_SERIES} series" if export.cut else None,
         after.doubt,
     )
-    tallies = _tallies(export.proxy, outcomes, latencies)
+    tallies = _tallies(export.proxy, outcomes, latencies, failed)
     return Delta(tallies, after, next((doubt for doubt in doubts if doubt), None))
 
 
@@ -205,6 +209,7 @@ def _merged(export: Export, before: Export) -> Export:
         outcomes=_kept(export.outcomes, before.outcomes),
         latencies=_kept(export.latencies, before.latencies),
         reached=_kept(export.reached, before.reached),
+        failed=_kept(export.failed, before.failed),
     )
 
 
@@ -233,17 +238,24 @@ def _latency_gaps(
     return {group: gap for group, gap in after.items() if gap != Gap()}
 
 
+def _sent(outcomes: Mapping[Outcome, int], failed: Mapping[Group, int]) -> dict[str, int]:
+    """Return how many attempts our routes made on each cluster at most: failed ones, and the last of each."""
+    sent: dict[str, int] = {}
+    for (_, _, cluster, _), count in outcomes.items():
+        sent[cluster] = sent.get(cluster, 0) + count
+    for (_, _, cluster), count in failed.items():
+        sent[cluster] = sent.get(cluster, 0) + count
+    return sent
+
+
 def _bypass_gaps(
-    gaps: Mapping[str, Gap], reached: Mapping[str, int], outcomes: Mapping[Outcome, int], active: int
+    gaps: Mapping[str, Gap], reached: Mapping[str, int], sent: Mapping[str, int], active: int
 ) -> dict[str, Gap]:
     """Return how many requests reached each cluster that our routes did not send there.
 
     Only a surplus says so: of those that we send, some find no host or no connection. Those that have not
     ended have reached their cluster and have no outcome yet.
     """
-    sent: dict[str, int] = {}
-    for (_, _, cluster, _), count in outcomes.items():
-        sent[cluster] = sent.get(cluster, 0) + count
     after = {}
     for cluster in {*gaps, *reached}:
         gap, count = gaps.get(cluster, Gap()), reached.get(cluster, 0)
@@ -254,14 +266,27 @@ def _bypass_gaps(
 
 
 def _tallies(
-    proxy: str, outcomes: Mapping[Outcome, int], latencies: Mapping[Group, tuple[int, ...]]
+    proxy: str,
+    outcomes: Mapping[Outcome, int],
+    latencies: Mapping[Group, tuple[int, ...]],
+    failed: Mapping[Group, int],
 ) -> dict[tuple[str, Cell], Tally]:
+    """Return requests by service and cell; failed attempts that a later one hid are failed requests too.
+
+    A request that fails in the end has a failed attempt, its last, or none where no endpoint was to be had.
+    So failed attempts beyond the failed requests are those after which another was made, maybe on another
+    version: with them the worse of both counts is judged.
+    """
     found: dict[Group, list[int]] = {}
     for (service, segment, cluster, kind), count in outcomes.items():
         if count:
             counts = found.setdefault((service, segment, cluster), [0, 0, 0, 0])
             for column in _COLUMNS[kind]:
                 counts[column] += count
+    for group, count in failed.items():
+        counts = found.get(group, [0, 0, 0, 0])
+        if (hidden := count - counts[1]) > 0:
+            found[group] = [counts[0] + hidden, counts[1] + hidden, counts[2], counts[3]]
     tallies = {}
     for (service, segment, cluster), (requests, errors, client_errors, aborted) in found.items():
         owner, _, version = cluster.partition("~")

@@ -15,6 +15,7 @@ MAX_SCOPES = 16  # Envoy sends one
 INSTANCE = "service.instance.id"
 OUTCOMES = "turnout.rq"
 LATENCIES = "turnout.t"
+FAILED = "turnout.failed"
 STARTED = "http.downstream_rq_total"
 ACTIVE = "http.downstream_rq_active"
 LISTENER = "envoy.http_conn_manager_prefix"
@@ -48,6 +49,7 @@ class Export:
         active: Requests that have not ended, of the same listeners.
         reached: Requests that were passed on to each cluster of a service, whoever sent them there. Not those
             it completed: Envoy counts an early hint among them, as if it were an answer.
+        failed: Attempts that failed, of services with retries, the last one of a request among them.
         flaw: What could not be read of it, or None.
         cut: Whether series beyond MAX_SERIES were left out.
     """
@@ -60,6 +62,7 @@ class Export:
     ended: Mapping[str, int] = field(default_factory=dict)
     active: int = 0
     reached: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[Group, int] = field(default_factory=dict)
     flaw: str | None = None
     cut: bool = False
 
@@ -109,6 +112,7 @@ def parse_export(data: bytes, listens: Callable[[str], bool] = lambda prefix: Tr
         {name: count - reader.active.get(name, 0) for name, count in reader.started.items() if listens(name)},
         sum(count for name, count in reader.active.items() if listens(name)),
         {name: count for name, count in reader.reached.items() if VERSIONED in name},
+        reader.failed,
         reader.flaw,
         reader.cut,
     )
@@ -137,6 +141,7 @@ class _Reader:
         self.started: dict[str, int] = {}
         self.active: dict[str, int] = {}
         self.reached: dict[str, int] = {}
+        self.failed: dict[Group, int] = {}
         self.flaw: str | None = None
         self.cut = False
         self._points = 0
@@ -149,6 +154,9 @@ class _Reader:
         elif name == LATENCIES:
             self._cumulative(metric.histogram)
             self._read_latencies(metric.histogram.data_points)
+        elif name == FAILED:
+            self._cumulative(metric.sum)
+            self._read_failed(metric.sum.data_points)
         elif name == STARTED:
             self._cumulative(metric.sum)
             self._read_owners(metric.sum.data_points, LISTENER, self.started)
@@ -186,6 +194,17 @@ class _Reader:
             else:
                 key = (tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", ""), kind)
                 self.outcomes[key] = self.outcomes.get(key, 0) + point.as_int
+
+    def _read_failed(self, points: Iterable[otlp_pb2.Number]) -> None:
+        for point in points:
+            if self._full():
+                return
+            tags = {tag.key: tag.value.string_value for tag in point.attributes}
+            if not point.HasField("as_int") or point.as_int < 0:
+                self.flaw = "a counter is not a whole number from 0"
+            else:
+                key = (tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", ""))
+                self.failed[key] = self.failed.get(key, 0) + point.as_int
 
     def _read_latencies(self, points: Iterable[otlp_pb2.Distribution]) -> None:
         for point in points:

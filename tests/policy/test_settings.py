@@ -1,4 +1,4 @@
-# ruff: noqa: E501  (a table of whole messages)
+# ruff: noqa: E501, ISC004  (a table of whole messages)
 """What the settings of a service may say."""
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ def problems(**lines):
         {"protocol": "grpc", "health": "{every: 2s}"},
         {"health": "{path: /healthz}", "outliers": "{}", "limits": "{requests: 50}"},
         {"balance": "ring_hash"},
+        {"retries": "{}"},
+        {"retries": "{attempts: 3, on: [5xx], other_version: true}", "version_header": "x-version"},
+        {"retries": "{on: [unavailable]}", "protocol": "grpc"},
         {"upstream_tls": "{ca: /etc/turnout/ca.crt, name: checkout.internal}"},
         {"versions": '{v1: {endpoints: [{address: "10.0.0.1:80", zone: a}, {address: "10.0.0.2:80", zone: b}]}}'},
         {"routes": "[{host: a.example.com, path: /a, rewrite: {path: /, host: b.internal}, websockets: true}]"},
@@ -46,6 +49,20 @@ def test_settings_that_fit_together_are_taken(lines):
     [
         ({"protocol": "http3"}, "protocol: 'http3' is not allowed; allowed: http, http2, grpc"),
         ({"balance": "maglev"}, "balance: 'maglev' is not allowed; allowed: least_request, round_robin, ring_hash, random"),
+        (
+            {"retries": "{on: [retriable-4xx]}"},
+            "retries.on[0]: 'retriable-4xx' is not allowed; allowed: connect-failure, refused-stream, reset-before-request, "
+            "reset, gateway-error, 5xx, unavailable, internal, deadline-exceeded",
+        ),
+        (
+            {"retries": "{on: [5xx]}", "protocol": "grpc"},
+            "retries.on[0]: '5xx' is of HTTP, and the service speaks grpc; allowed then: connect-failure, "
+            "refused-stream, reset-before-request, unavailable, internal, deadline-exceeded",
+        ),
+        ({"retries": "{on: [internal]}"}, "retries.on[0]: 'internal' is a status of gRPC, and the service speaks http;"),
+        ({"retries": "{attempts: 4}"}, "retries.attempts: 4 is too large; at most 3 is allowed"),
+        ({"version_header": "x-turnout-scope"}, "version_header: 'x-turnout-scope' is Turnout's own; of 'x-turnout-' headers only 'x-turnout-version' is free"),
+        ({"version_header": "host"}, "version_header: 'host' has a meaning of its own in HTTP; take one such as 'x-turnout-version'"),
         ({"health": "{}"}, "health.path: missing; a path that answers 200 while an endpoint is well"),
         ({"health": "{path: /h, every: 10m}"}, "health.every: is not between 100ms and 5m"),
         (

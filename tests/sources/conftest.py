@@ -38,6 +38,7 @@ def message(
     listener="ingress",
     temporality=2,
     reached=None,
+    failed=(),
 ):
     """Encode an export.
 
@@ -52,6 +53,7 @@ def message(
         listener: Its stat prefix.
         temporality: 2 is cumulative.
         reached: Requests that were passed on, by cluster.
+        failed: Rows of service, segment, cluster, failed attempts.
     """
     begin, now = start, start * 1000 + at * SECOND
     metrics = [
@@ -96,6 +98,18 @@ def message(
         ]
         data = otlp_pb2.Sum(data_points=points, aggregation_temporality=temporality, is_monotonic=True)
         metrics.append(otlp_pb2.Metric(name="cluster.upstream_rq_total", sum=data))
+    if failed:
+        points = [
+            otlp_pb2.Number(
+                start_time_unix_nano=begin,
+                time_unix_nano=now,
+                attributes=tags(service=service, segment=segment, cluster=cluster),
+                as_int=count,
+            )
+            for service, segment, cluster, count in failed
+        ]
+        data = otlp_pb2.Sum(data_points=points, aggregation_temporality=temporality, is_monotonic=True)
+        metrics.append(otlp_pb2.Metric(name="turnout.failed", sum=data))
     if t:
         points = [
             otlp_pb2.Distribution(

@@ -61,6 +61,38 @@ def test_growth_is_counted_by_class_and_latency(otlp):
     assert last.doubt is None
 
 
+@pytest.mark.parametrize(
+    ("failed", "requests", "errors"),
+    [
+        (0, 100, 4),  # no endpoint was to be had: nothing was attempted
+        (4, 100, 4),  # the last attempts of the requests that failed
+        (10, 106, 10),  # six more, each followed by one that did better
+    ],
+)
+def test_attempts_that_a_later_one_hid_are_failed_requests_too(otlp, failed, requests, errors):
+    def export(at):
+        rows = [("shop", "everyone", "shop~v1", kind, n * at) for kind, n in (("ok", 96), ("bad", 4))]
+        return otlp.message(rows, at=at, failed=[("shop", "everyone", "shop~v1", failed * at)])
+
+    total, _ = count(export(1), export(2))
+
+    assert (total[V1].requests, total[V1].errors) == (requests, errors)
+
+
+def test_a_version_that_only_failed_attempts_were_made_on_is_judged_by_them(otlp):
+    def export(at):
+        rows = [("shop", "everyone", "shop~v1", "ok", 100 * at)]
+        failed = [("shop", "everyone", "shop~v2", 5 * at)]
+        return otlp.message(rows, at=at, failed=failed, reached={"shop~v1": 100 * at, "shop~v2": 5 * at})
+
+    total, last = count(*map(export, range(1, 30)))
+
+    v2 = total["shop", Cell("edge-1", "everyone", "v2")]
+    assert (v2.requests, v2.errors) == (140, 140)
+    assert (total[V1].requests, total[V1].errors) == (2800, 0)
+    assert last.cursor.bypassed("shop") is None
+
+
 def test_lost_exports_lose_nothing(otlp):
     total, _ = count(otlp.traffic(10, at=1), otlp.traffic(900, at=500))
 

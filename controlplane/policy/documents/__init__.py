@@ -56,9 +56,13 @@ from controlplane.policy.documents.service import (
     UserSource,
 )
 from controlplane.policy.documents.settings import (
+    REPEATED,
+    STATUSES,
+    UNTOUCHED,
     Health,
     Limits,
     Outliers,
+    Retries,
     Rewrite,
     UpstreamTls,
 )
@@ -78,7 +82,10 @@ __all__ = [
     "ANONYMOUS",
     "EVERYONE",
     "KINDS",
+    "REPEATED",
     "RESERVED_SEGMENTS",
+    "STATUSES",
+    "UNTOUCHED",
     "AgainstBaseline",
     "AgainstClientErrors",
     "AgainstLatency",
@@ -118,6 +125,7 @@ __all__ = [
     "Range",
     "Release",
     "Requests",
+    "Retries",
     "Rewrite",
     "Segment",
     "SegmentChoice",

@@ -20,6 +20,7 @@ from controlplane.policy.documents.settings import (
     Limits,
     Outliers,
     Protocol,
+    Retries,
     Rewrite,
     UpstreamTls,
 )
@@ -33,6 +34,7 @@ from controlplane.policy.fields import (
     Name,
     PathPrefix,
     QueryName,
+    ToldHeader,
 )
 
 
@@ -103,11 +105,14 @@ class Service(Model):
     protocol: Protocol = "http"
     timeout: Duration = timedelta(seconds=15)
     idle_timeout: Duration | None = None
+    retries: Retries | None = None
     health: Health | None = None
     outliers: Outliers | None = None
     limits: Limits | None = None
     balance: Balance = "least_request"
     upstream_tls: UpstreamTls | None = None
+    version_header: ToldHeader | None = None
+    explain_header: HeaderName | None = None
 
     def __hash__(self) -> int:
         return hash((self.name, self.fleets, self.routes, self.initial, tuple(sorted(self.versions))))

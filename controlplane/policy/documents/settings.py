@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictInt, model_validator
+from pydantic import AfterValidator, Field, StrictBool, StrictInt, model_validator
 
 from controlplane.policy.documents.model import Model
 from controlplane.policy.fields import Duration, FilePath, Host, PathPrefix
 
 Protocol = Literal["http", "http2", "grpc"]
 Balance = Literal["least_request", "round_robin", "ring_hash", "random"]
+# Failures before a service has seen the request, those after which it may have acted on it, gRPC statuses.
+UNTOUCHED: Final = ("connect-failure", "refused-stream", "reset-before-request")
+REPEATED: Final = ("reset", "gateway-error", "5xx")
+STATUSES: Final = ("unavailable", "internal", "deadline-exceeded")
+Failure = Literal[
+    "connect-failure",
+    "refused-stream",
+    "reset-before-request",
+    "reset",
+    "gateway-error",
+    "5xx",
+    "unavailable",
+    "internal",
+    "deadline-exceeded",
+]
 Count = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
 
 
@@ -28,6 +43,18 @@ def _interval(every: timedelta) -> timedelta:
 
 
 ExactHost = Annotated[Host, AfterValidator(_exact)]
+
+
+class Retries(Model):
+    """When a request that failed is tried again, and how often at most.
+
+    With ``other_version`` a further attempt goes to another version of those among which was drawn, so that
+    users are spared one that is broken; its failed attempts count against it all the same.
+    """
+
+    attempts: Annotated[StrictInt, Field(ge=1, le=3)] = 1
+    on: Annotated[tuple[Failure, ...], Field(min_length=1)] = UNTOUCHED
+    other_version: StrictBool = False
 
 
 class Health(Model):

@@ -1,0 +1,240 @@
+"""Settings of services on a real Envoy: what reaches the endpoints, what users see, what is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import ssl
+import subprocess
+from collections import Counter
+
+import httpx
+import pytest
+
+from controlplane.demo.envoys import free_ports
+
+pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(60)]
+
+SERVICE = """\
+kind: Service
+name: {name}
+fleets: [edge]
+routes: [{{host: {name}.test{claim}}}]
+user: {{from: [{{header: x-user-id}}], otherwise: baseline}}
+initial: v1
+versions: {{v1: {{endpoints: [{endpoints}]}}}}
+{settings}
+"""
+
+
+class Endpoint:
+    """A server that says which it is and what it was sent; without health it fails only its checks."""
+
+    def __init__(self, name):
+        self.name = name
+        self.healthy = True
+        self.checked = 0
+
+    async def start(self, context=None):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def _serve(self, reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                path = head.split(" ")[1]
+                headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+                if headers.get("upgrade") == "websocket":
+                    writer.write(b"HTTP/1.1 101 X\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
+                    writer.write(await reader.read(100))
+                    continue
+                code = 200
+                if path == "/healthz":
+                    self.checked += 1
+                    code = 200 if self.healthy else 503
+                told = headers.get("x-turnout-version", "-")
+                body = " ".join((self.name, path, headers["host"], told))
+                writer.write(f"HTTP/1.1 {code} X\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+                await writer.drain()
+
+    def close(self):
+        self._server.close()
+
+
+@pytest.fixture
+async def endpoints():
+    started = [await Endpoint(name).start() for name in ("a", "b")]
+    yield started
+    for endpoint in started:
+        endpoint.close()
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    """A CA of its own, and a certificate that it signed for `shop.internal`."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    make = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    ca = ["-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca"]
+    leaf = ["-keyout", "leaf.key", "-out", "leaf.crt", "-subj", "/CN=x", "-CA", "ca.crt", "-CAkey", "ca.key"]
+    name = ["-addext", "subjectAltName=DNS:shop.internal"]
+    for arguments in (ca, [*leaf, *name]):
+        subprocess.run([*make, *arguments], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def service(name, *ports, claim="", **settings):
+    listed = ", ".join(f'"127.0.0.1:{port}"' for port in ports)
+    lines = "\n".join(f"{key}: {value}" for key, value in settings.items())
+    return SERVICE.format(name=name, endpoints=listed, claim=claim, settings=lines)
+
+
+class Users:
+    """Asks the proxy for services by host."""
+
+    def __init__(self, port):
+        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}")
+
+    async def get(self, host, path="/", **headers):
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        return await self._client.get(path, headers={"host": f"{host}.test", **named})
+
+
+async def running(site, *services):
+    await site.serve()
+    fleet, _ = site.world("edge")
+    await site.apply(fleet, *services)
+    await site.start(edge_1=site.bootstrap("edge-1"))
+    users = Users(site.ports["edge"])
+
+    async def served():
+        names = [one.split("\n")[1].removeprefix("name: ") for one in services]
+        return 404 not in [(await users.get(name, "/old")).status_code for name in names]
+
+    await site.until(served)
+    return users
+
+
+async def test_what_a_service_asks_for_is_what_its_requests_get(site, endpoints):
+    a, b = endpoints
+    (nobody,) = free_ports(1)
+    users = await running(
+        site,
+        service("tried", a.port, nobody, retries="{attempts: 2}"),
+        service("told", a.port, version_header="x-turnout-version", explain_header="x-debug"),
+        service("plain", a.port),
+        service("moved", a.port, claim=", path: /old, rewrite: {path: /, host: new.test}"),
+        service("affine", a.port, b.port, balance="ring_hash"),
+        service("checked", a.port, b.port, health="{path: /healthz, every: 100ms}"),
+        service("sockets", a.port, claim=", websockets: true"),
+        service("closed", a.port, claim=", websockets: false"),
+    )
+
+    # one endpoint of two is dead, and nobody notices
+    assert {(await users.get("tried")).status_code for _ in range(20)} == {200}
+
+    # the version is told, not believed, and shown to who asks
+    told = await users.get("told", x_turnout_version="spoof")
+    asked = await users.get("told", x_debug="1")
+    assert told.text.split() == ["a", "/", "told.test", "v1"]
+    assert "x-turnout-version" not in told.headers
+    assert asked.headers["x-turnout-version"] == "v1"
+    assert (await users.get("plain", x_turnout_version="spoof")).text.split()[-1] == "-"
+
+    moved = await users.get("moved", "/old/x?y=1")
+    assert moved.text.split() == ["a", "/x?y=1", "new.test", "-"]
+
+    # a user keeps an endpoint, and not all keep the same one
+    seen = {
+        n: {(await users.get("affine", x_user_id=n)).text[0] for _ in range(3)} for n in map(str, range(30))
+    }
+    assert {len(names) for names in seen.values()} == {1}
+    assert set().union(*seen.values()) == {"a", "b"}
+
+    # an endpoint that fails its checks gets nothing more
+    b.healthy = False
+
+    async def ejected():
+        return (await site.stats("edge-1", "^cluster.checked~v1.membership_healthy$")).popitem()[1] == 1
+
+    await site.until(ejected)
+    assert Counter([(await users.get("checked")).text[0] for _ in range(20)]) == {"a": 20}
+    assert b.checked > 3
+
+    assert await upgraded(site, "sockets") == (b"HTTP/1.1 101 Switching Protocols", b"hello")
+    assert (await upgraded(site, "closed"))[0] == b"HTTP/1.1 403 Forbidden"
+
+
+async def upgraded(site, host):
+    """Open a websocket; return the status line, and what comes back of what is sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.ports["edge"])
+    lines = ("GET / HTTP/1.1", f"host: {host}.test", "connection: upgrade", "upgrade: websocket")
+    writer.write(
+        "\r\n".join((*lines, "sec-websocket-version: 13", "sec-websocket-key: eA==", "", "")).encode()
+    )
+    head = await reader.readuntil(b"\r\n\r\n")
+    back = b""
+    if b" 101 " in head:
+        writer.write(b"hello")
+        back = await reader.readexactly(5)
+    writer.close()
+    return head.split(b"\r\n")[0], back
+
+
+async def test_tls_to_endpoints_asks_for_the_name(site, certificates):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "leaf.crt", certificates / "leaf.key")
+    asked = []
+    context.sni_callback = lambda _socket, name, _context: asked.append(name)
+    secret = await Endpoint("s").start(context)
+    ca = certificates / "ca.crt"
+    users = await running(
+        site,
+        service("right", secret.port, upstream_tls=f"{{ca: {ca}, name: shop.internal}}"),
+        service("wrong", secret.port, upstream_tls=f"{{ca: {ca}, name: other.internal}}"),
+    )
+
+    right, wrong = await users.get("right"), await users.get("wrong")
+    secret.close()
+
+    assert right.text.split()[0] == "s"
+    assert wrong.status_code == 503
+    assert {"shop.internal", "other.internal"} == set(asked)
+
+
+async def test_a_canary_whose_failures_are_hidden_by_the_other_version_is_rolled_back(site):
+    await site.serve()
+    fleet, shop = site.world("edge")
+    (nobody,) = free_ports(1)
+    v2 = shop.rindex("127.0.0.1:")
+    broken = shop[:v2] + f'127.0.0.1:{nobody}"]}}\n' + "retries: {other_version: true}\n"
+    await site.apply(fleet, broken)
+    await site.start(edge_1=site.bootstrap("edge-1"))
+    await site.come(200)
+    policy, release = site.order("name: half, everyone: 50%, for: 10m")
+    await site.apply(policy.replace("errors: off", "errors: {against: baseline}"), release)
+
+    await site.released(phase="rolled_back", within=40)
+    seen = await site.leave()
+    records = await site.get("/v1/records?release=shop-v2&limit=1000")
+    [back] = [record for record in records if record["action"] == "rollback"]
+
+    assert back["numbers"]["code"].startswith(("errors/", "success_rate/")), back["reason"]
+    assert seen.unexplained == 0, site.load.examples
+    assert await site.reached("edge-1", "v2") == 0
