@@ -149,9 +149,9 @@ def _limits(service: Service) -> CircuitBreakers.Thresholds:
         found.max_connections.value = limits.connections
         found.max_pending_requests.value = limits.pending
         found.max_requests.value = limits.requests
-    if service.retries is not None:
-        # A version that fails is not to be asked twice as often for it.
-        found.retry_budget.budget_percent.value = _RETRIES_PERCENT
+    if (retries := service.retries) is not None:
+        # A version that fails is not to be asked twice as often for it; when it is spared, the other may be.
+        found.retry_budget.budget_percent.value = 100.0 if retries.other_version else _RETRIES_PERCENT
         found.retry_budget.min_retry_concurrency.value = 3
     return found
 

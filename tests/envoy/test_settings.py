@@ -236,5 +236,5 @@ async def test_a_canary_whose_failures_are_hidden_by_the_other_version_is_rolled
     [back] = [record for record in records if record["action"] == "rollback"]
 
     assert back["numbers"]["code"] in ("errors/everyone", "success rate/everyone"), back["reason"]
-    assert seen.unexplained == 0, site.load.examples
+    assert seen.unexplained == 0, seen.examples
     assert await site.reached("edge-1", "v2") == 0
