@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class CircuitBreakers(_message.Message):
     __slots__ = ("thresholds",)
     class Thresholds(_message.Message):
-        __slots__ = ("max_connections", "max_pending_requests", "max_requests", "retry_budget")
+        __slots__ = ("max_connections", "max_pending_requests", "max_requests", "max_retries", "retry_budget")
         class RetryBudget(_message.Message):
             __slots__ = ("budget_percent", "min_retry_concurrency")
             BUDGET_PERCENT_FIELD_NUMBER: _ClassVar[int]
@@ -30,12 +30,14 @@ class CircuitBreakers(_message.Message):
         MAX_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
         MAX_PENDING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
         MAX_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+        MAX_RETRIES_FIELD_NUMBER: _ClassVar[int]
         RETRY_BUDGET_FIELD_NUMBER: _ClassVar[int]
         max_connections: _wrappers_pb2.UInt32Value
         max_pending_requests: _wrappers_pb2.UInt32Value
         max_requests: _wrappers_pb2.UInt32Value
+        max_retries: _wrappers_pb2.UInt32Value
         retry_budget: CircuitBreakers.Thresholds.RetryBudget
-        def __init__(self, max_connections: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., max_pending_requests: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., max_requests: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., retry_budget: _Optional[_Union[CircuitBreakers.Thresholds.RetryBudget, _Mapping]] = ...) -> None: ...
+        def __init__(self, max_connections: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., max_pending_requests: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., max_requests: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., max_retries: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., retry_budget: _Optional[_Union[CircuitBreakers.Thresholds.RetryBudget, _Mapping]] = ...) -> None: ...
     THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     thresholds: _containers.RepeatedCompositeFieldContainer[CircuitBreakers.Thresholds]
     def __init__(self, thresholds: _Optional[_Iterable[_Union[CircuitBreakers.Thresholds, _Mapping]]] = ...) -> None: ...

@@ -30,7 +30,7 @@ from controlplane._pb.tls_pb2 import (
 from controlplane._pb.type_pb2 import HTTP1, HTTP2, Percent
 from controlplane._pb.upstream_pb2 import HttpProtocolOptions
 from controlplane._pb.upstreamcodec_pb2 import UpstreamCodec
-from controlplane.policy.documents import Health, Outliers, Service, UpstreamTls
+from controlplane.policy.documents import Health, Limits, Outliers, Service, UpstreamTls
 from controlplane.resources.names import VERSION_HEADER
 from controlplane.resources.readable import packed
 
@@ -149,10 +149,14 @@ def _limits(service: Service) -> CircuitBreakers.Thresholds:
         found.max_connections.value = limits.connections
         found.max_pending_requests.value = limits.pending
         found.max_requests.value = limits.requests
-    if (retries := service.retries) is not None:
-        # A version that fails is not to be asked twice as often for it; when it is spared, the other may be.
-        found.retry_budget.budget_percent.value = 100.0 if retries.other_version else _RETRIES_PERCENT
-        found.retry_budget.min_retry_concurrency.value = 3
+    if (retries := service.retries) is not None and retries.other_version:
+        # The other version is asked instead, not more often. A budget of the broken one spares few users:
+        # its requests end at once, so that few are in progress.
+        found.max_retries.value = found.max_requests.value or Limits().requests
+    elif retries is not None:
+        # A version that fails is not to be asked twice as often for it.
+        found.retry_budget.budget_percent.value = _RETRIES_PERCENT
+        found.retry_budget.min_retry_concurrency.value = 10
     return found
 
 
