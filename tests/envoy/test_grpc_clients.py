@@ -55,7 +55,7 @@ to: v2
 policy: quick
 start: auto
 """
-SUCCESS = "  - errors: off\n  - success_rate: {at_least: 90%}"
+SUCCESS_RATE = "  - success_rate: {at_least: 90%}"
 COMPARED = "  - errors: {against: baseline, margin: 25%}"
 
 
@@ -197,11 +197,17 @@ async def test_a_release_with_good_calls_is_promoted_by_what_clients_report(site
     async with client(site) as one, client(site, "caller-2") as other:
         for caller in (one, other):
             await caller.tell(start=600)
-        await site.apply(*order("name: half, everyone: 50%", conditions=SUCCESS))
-        shown = await site.released(within=45, phase="promoted")
+        await site.apply(*order("name: half, everyone: 50%", conditions=f"{COMPARED}\n{SUCCESS_RATE}"))
+        shown = await site.released(within=60, phase="promoted")
         seen = [await caller.tell(stop=True) for caller in (one, other)]
 
+    records = await site.get("/v1/records?release=shop-v2&limit=100")
+    proofs = [r["numbers"]["verdicts"] for r in records if r["action"] in ("advance", "guard", "promote")]
     assert [each.keys() for each in seen] == [{"v1", "v2"}] * 2
+    assert [[(v["metric"], v["outcome"]) for v in proof] for proof in proofs] == [
+        [("errors", "pass"), ("success rate", "pass")]
+    ] * 3
+    assert all(proof[0]["numbers"]["baseline_requests"] > 40 for proof in proofs)  # of the same time
     assert shown["canary_requests"] > 300
     assert shown["canary_errors"] == 0
     assert shown["canary_requests"] <= sum(each["v2"] for each in seen)
