@@ -12,7 +12,7 @@ from controlplane.policy.fitness import places, unfit
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.pinning import pin
 from controlplane.release.ports import Change, Record, World
-from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.state import Phase, ReleaseState, salt
 
 
 def accept(world: World, catalog: Catalog, actor: str, now: datetime, *, hold_orders: bool = False) -> Change:
@@ -111,12 +111,14 @@ def _policy(state: ReleaseState, catalog: Catalog) -> PinnedPolicy:
     """Return a release's policy; while it waits that of the documents, for it is pinned again."""
     release = catalog.get("Release", state.name)
     if state.phase is Phase.WAITING and isinstance(release, Release) and release.attempt == state.attempt:
-        return pin(
-            catalog.policy(release.policy),
-            catalog,
-            {kind for _, kind in _listening(catalog.service(state.service), catalog)},
-        )
+        return pinned(catalog, release.policy, state.service)
     return state.policy
+
+
+def pinned(catalog: Catalog, policy: str, service: str) -> PinnedPolicy:
+    """Return a policy as a release of the service keeps it."""
+    kinds = {kind for _, kind in _listening(catalog.service(service), catalog)}
+    return pin(catalog.policy(policy), catalog, kinds)
 
 
 def _claims(service: Service) -> Iterable[tuple[str, str, str]]:
@@ -144,15 +146,14 @@ def order(
     catalog: Catalog, release: Release, now: datetime, *, manual: bool = False, revision: int = 0
 ) -> ReleaseState:
     """Return the state of a new release: waiting, with its policy and segments pinned."""
-    kinds = {kind for _, kind in _listening(catalog.service(release.service), catalog)}
     return ReleaseState(
         name=release.name,
         attempt=release.attempt,
         service=release.service,
         from_version=release.from_,
         to_version=release.to,
-        policy=pin(catalog.policy(release.policy), catalog, kinds),
-        salt=f"{release.name}.{release.attempt}",
+        policy=pinned(catalog, release.policy, release.service),
+        salt=salt(release.name, release.attempt),
         start="manual" if manual else release.start,
         created_at=now,
         revision=revision,
@@ -192,6 +193,7 @@ def _acted(state: ReleaseState, action: str, reason: str, actor: str, now: datet
         at=now,
         kind="action",
         release=state.name,
+        attempt=state.attempt,
         service=state.service,
         action=action,
         actor=actor,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from controlplane.app.acceptance import pinned
 from controlplane.release import gates
-from controlplane.release.decide import NEW_STEP, act, dated, next_action
+from controlplane.release.moves import NEW_STEP, act, dated, next_action
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation, Seen
 from controlplane.release.state import Action, Approval, NotAllowedError, ReleaseState, transition
@@ -18,6 +19,7 @@ ACTIONS = {
     "pause": Action.PAUSE,
     "promote": Action.PROMOTE,
     "resume": Action.RESUME,
+    "retry": Action.RETRY,
     "rollback": Action.ROLL_BACK,
 }
 
@@ -63,6 +65,10 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
         reason = f"{state.approvals[-1].step} approved by {wanted.actor}" + (
             f": {wanted.reason}" if wanted.reason else ""
         )
+    if meant is Action.RETRY and at.world.catalog.get("Policy", state.policy.name) is not None:
+        # Somebody wants another run, so it is by what the policy says now.
+        policy = pinned(at.world.catalog, state.policy.name, state.service)
+        state = state.model_copy(update={"policy": policy})
     after = act(state, meant, reason, at.endpoints.places)
     return Moved(dated(after, meant, at.now), meant, action)
 
@@ -70,7 +76,7 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
 def _armed(at: Standing, state: ReleaseState, reason: str) -> tuple[ReleaseState, Action, str, str]:
     """Return how an order starts that waited for this: at once, or as soon as its gates open."""
     auto = state.model_copy(update={"start": "auto"})
-    shut = gates.shut(auto, _seen(at, auto))
+    shut = gates.shut_for_people(auto, _seen(at, auto))
     if shut is None:
         return auto, Action.START, "advance", reason
     return auto, Action.ARM, "arm", f"{reason}; starts by itself: {shut.reason}"
@@ -111,7 +117,7 @@ def _check_gates(at: Standing, state: ReleaseState, meant: Action) -> None:
         raise RefusedError(
             409, f"{', '.join(missing)} of release {state.name!r} must be approved first: `turnout approve`"
         )
-    shut = gates.shut(state, _seen(at, state))
+    shut = gates.shut_for_people(state, _seen(at, state))
     if shut is not None:
         raise RefusedError(409, f"release {state.name!r} may not go on: {shut.reason}")
 

@@ -20,7 +20,7 @@ from controlplane.policy.documents import Release, Service
 from controlplane.policy.fitness import places, unfit
 from controlplane.policy.loading import Files, load
 from controlplane.release import watch as watching
-from controlplane.release.decide import NEW_STEP, act, dated
+from controlplane.release.moves import NEW_STEP, act, dated
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.recording import Recording
@@ -325,16 +325,16 @@ class Plane:
 
     async def _write(self, before: ReleaseState, moved: Moved, actor: str) -> None:
         after = moved.after
-        watch = self._loop.watches.get(before.name) if before.active else Watch()
+        watch = self._loop.watches.get(before.key) if before.active else Watch()
         evidence = {}
         if moved.move in NEW_STEP and watch is not None:
             watch = watching.next_step(watch)
-            evidence = {before.name: watch.to_json()}
+            evidence = {after.key: watch.to_json()}
         stable = {before.service: before.to_version} if moved.move is Action.PROMOTE else {}
         record = self._record(before, moved.action, actor, after.because)
         await self._commit(Change(releases=(after,), stable=stable, records=(record,), evidence=evidence))
         if watch is not None:
-            self._loop.watches[before.name] = watch
+            self._loop.watches[after.key] = watch
 
     async def _commit(self, change: Change) -> World:
         try:
@@ -350,6 +350,7 @@ class Plane:
             at=self._clock(),
             kind="action",
             release=state.name,
+            attempt=state.attempt,
             service=state.service,
             action=action,
             actor=actor,
@@ -358,8 +359,10 @@ class Plane:
         )
 
     def _shown(self, state: ReleaseState) -> ReleaseShown:
-        watch = self._loop.watches.get(state.name, Watch())
-        reading = self._loop.readings.get(state.name) or Reading(state, watch, Propagation(), ())
+        watch = self._loop.watches.get(state.key, Watch())
+        reading = self._loop.readings.get(state.name)
+        if reading is None or reading.state.key != state.key:
+            reading = Reading(state, watch, Propagation(), ())
         return show_release(state, reading, self.world, self._publisher)
 
     @staticmethod

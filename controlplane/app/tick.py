@@ -115,8 +115,7 @@ class Loop:
         return memory.cursors
 
     def forget(self, release: str) -> None:
-        """Drop what was gathered under a name: it is another attempt now."""
-        self.watches.pop(release, None)
+        """Drop what was shown under a name: it is another attempt now."""
         self.readings.pop(release, None)
 
     async def run(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -158,7 +157,7 @@ class Loop:
                 releases=tuple(s.state for s in steps if s.state != world.releases[s.state.name]),
                 stable={k: v for s in steps for k, v in s.stable.items()},
                 records=tuple(record for s in steps for record in s.records),
-                evidence={s.state.name: s.watch.to_json() for s in steps if s.state.active},
+                evidence={s.state.key: s.watch.to_json() for s in steps if s.state.active},
                 learned={name: value.to_json() for name, value in learned.items()},
                 cursors=cursors,
                 origins={s.state.name: s.origin for s in steps if s.origin},
@@ -169,7 +168,7 @@ class Loop:
             self._statistics.commit()
             self._learned |= learned
             for s in steps:
-                self.watches[s.state.name] = s.watch
+                self.watches[s.state.key] = s.watch
                 self.readings[s.state.name] = replace(s.reading, state=after.releases[s.state.name])
                 for record in s.records:
                     log.info(
@@ -225,8 +224,8 @@ class Loop:
             stable=at.world.stable.get(state.service, ""),
             blackouts=at.world.blackouts_of(state.service),
         )
-        shown = self.readings.get(state.name)
-        watch, verdicts = self.watches.get(state.name, Watch()), shown.verdicts if shown else ()
+        shown, watch = self.readings.get(state.name), self.watches.get(state.key, Watch())
+        verdicts = shown.verdicts if shown and shown.state.key == state.key else ()
         learned = self._learned.get(state.service, Learned())
         took = turn(Progress(state, watch, verdicts), learned, moment)
         after = took.after

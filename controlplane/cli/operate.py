@@ -15,6 +15,7 @@ ACTIONS = {
     "pause": "Stop a release where it is; a failing canary is still rolled back.",
     "promote": "Go all the way now: the new version becomes stable.",
     "resume": "Let a paused or frozen release go on.",
+    "retry": "Run a rolled back order again: a new attempt, with other users and new evidence.",
     "rollback": "Take every request back to the stable version, now.",
 }
 

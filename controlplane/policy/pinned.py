@@ -50,6 +50,7 @@ class PinnedStep(Model):
     for_: Duration = Field(default=timedelta(0), alias="for")
     within: Duration | None = None
     approve: Approve | None = None
+    on_failure: OnFailure | None = None
     conditions: tuple[Condition, ...] = ()
 
 

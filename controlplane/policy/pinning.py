@@ -82,5 +82,10 @@ def _steps(steps: tuple[Step, ...], catalog: Segments) -> Iterator[PinnedStep]:
         elif step.segment is not None:
             match, segment, share = catalog.segment(step.segment).match, step.segment, step.share
         own = {"name": step.name, "segment": segment, "match": match, "share": share, "for": step.for_}
-        gates = {"within": step.within, "approve": step.approve, "conditions": step.conditions}
+        gates: dict[str, object] = {
+            "within": step.within,
+            "approve": step.approve,
+            "conditions": step.conditions,
+        }
+        gates["on_failure"] = step.on_failure
         yield PinnedStep.model_validate(own | gates)

@@ -12,39 +12,19 @@ Order of the questions, each stage only after the one before it:
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.values import format_duration, format_share
 from controlplane.release import failure, gates
 from controlplane.release.failure import roll_back
+from controlplane.release.moves import next_action
 from controlplane.release.seen import Decision, Propagation, Seen
-from controlplane.release.state import Action, Phase, ReleaseState, Stage, transition
+from controlplane.release.state import Action, Phase, ReleaseState, Stage
 
 NOTHING = timedelta(0)
-GRACE = 10.0  # seconds that a proxy may be away and still count; by our bootstrap it is back within 5
-NEW_STEP = frozenset({Action.START, Action.ADVANCE, Action.GUARD})
 ALONE = timedelta(minutes=1)
-
-
 SUSPICIOUS = 10.0  # e-value from which nothing advances, whatever else has passed
-
-
-def with_gate(
-    state: ReleaseState, propagation: Propagation, elapsed: timedelta
-) -> tuple[ReleaseState, Propagation]:
-    """Return the state with its gate set brought up to date, and the propagation with who is away.
-
-    A proxy that joins is in the set at once; one that leaves drops out after a grace. It does not run while
-    the control plane is away, whose first ``elapsed`` is zero: nobody is taken for gone because it was.
-    """
-    away = dict(state.gate) | dict.fromkeys(propagation.live, 0.0)
-    for proxy in away.keys() - set(propagation.live):
-        away[proxy] += elapsed.total_seconds()
-    gate = tuple(sorted((proxy, seconds) for proxy, seconds in away.items() if seconds <= GRACE))
-    absent = tuple(proxy for proxy, _ in gate if proxy not in propagation.live)
-    return state.model_copy(update={"gate": gate}), replace(propagation, absent=absent)
 
 
 def decide(state: ReleaseState, seen: Seen) -> Decision:
@@ -57,6 +37,8 @@ def decide(state: ReleaseState, seen: Seen) -> Decision:
             return _waiting(state, seen)
         case Phase.ROLLING_BACK:
             return _rolling_back(state, seen.propagation)
+        case Phase.RETRYING:
+            return _retrying(state)
         case Phase.PROMOTED | Phase.ROLLED_BACK:
             return Decision(None, "", state.reason)
         case Phase.PROGRESSING | Phase.GUARDING:
@@ -73,15 +55,25 @@ def _waiting(state: ReleaseState, seen: Seen) -> Decision:
 
 def _rolling_back(state: ReleaseState, propagation: Propagation) -> Decision:
     acked, live = len(propagation.acked), len(propagation.live)
+    end = Action.FINISH if state.rest is None else Action.REST
     if live and acked == live and not propagation.absent:
-        return Decision(Action.FINISH, "rolled-back", f"{acked} of {live} proxies acknowledged")
+        return Decision(end, "rolled-back", f"{acked} of {live} proxies acknowledged")
     if not live and not propagation.absent:
         # After a restart the proxies take a moment to return; none for a minute means that none is left.
         if state.elapsed >= ALONE:
-            return Decision(Action.FINISH, "rolled-back", "no proxy is connected")
+            return Decision(end, "rolled-back", "no proxy is connected")
         return Decision(None, "no-proxy", "no proxy is connected")
     still = [*propagation.waiting, *(f"{proxy} ({why})" for proxy, why in propagation.nacked)]
     return Decision(None, "rolling-back", f"may still serve the canary: {', '.join(still)}")
+
+
+def _retrying(state: ReleaseState) -> Decision:
+    if state.halt:
+        return Decision(None, state.halt, state.because)
+    if state.rest is not None and state.rest > NOTHING:
+        left = format_duration(state.rest)
+        return Decision(None, "retrying", f"starts again in {left}, as attempt {state.attempt + 1}")
+    return Decision(Action.RETRY, "retry", f"starts again, as attempt {state.attempt + 1}")
 
 
 def _in_progress(state: ReleaseState, seen: Seen) -> Decision:
@@ -201,92 +193,6 @@ def _unsure(state: ReleaseState, seen: Seen, judged: timedelta, code: str, reaso
     if code == "suspicious" or state.phase is Phase.GUARDING:
         return Decision(None, code, reason, counts=True)
     return _onwards(state, seen, "without-proof", f"advanced without proof; {after}")
-
-
-def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
-    """Return the state after a decision; `dated` sets the dates."""
-    counted = seen.elapsed if decision.counts and state.active else NOTHING
-    asked = seen.elapsed if decision.code in gates.ASKING else NOTHING
-    stepped = seen.elapsed if state.active and not state.halt and decision.code not in gates.SHUT else NOTHING
-    stay = state.model_copy(
-        update={
-            "hold": "" if decision.action else decision.code,
-            "because": decision.reason,
-            "judged": state.judged + counted,
-            "elapsed": state.elapsed + (seen.elapsed if state.active else NOTHING),
-            "running": state.running + (seen.elapsed if state.active else NOTHING),
-            "stepping": state.stepping + stepped,
-            "asking": state.asking + asked,
-        }
-    )
-    return stay if decision.action is None else act(stay, decision.action, decision.reason, seen.endpoints)
-
-
-def act(
-    state: ReleaseState, action: Action, reason: str, endpoints: dict[str, tuple[str, ...]] | None = None
-) -> ReleaseState:
-    """Return the state after an action of the loop or of an operator.
-
-    Raises:
-        NotAllowedError: If the table has no such action in this phase.
-    """
-    phase = transition(state, action)
-    update: dict[str, object] = {"phase": phase, "because": reason, "hold": ""}
-    match action:
-        case Action.START | Action.ADVANCE | Action.GUARD:
-            step = 0 if action is Action.START else state.step + 1
-            update |= _fresh_step(step) | {"halt": None}
-            if endpoints is not None:
-                update["canary_endpoints"] = endpoints.get(state.to_version, ())
-        case Action.PROCEED:
-            after = {Stage.PROPAGATE: Stage.VERIFY, Stage.VERIFY: Stage.JUDGE, Stage.JUDGE: Stage.JUDGE}
-            update |= {"stage": after[state.stage], "elapsed": NOTHING}
-        case Action.PROMOTE | Action.ROLL_BACK:
-            update |= {"halt": None, "reason": reason, "elapsed": NOTHING}
-        case Action.PAUSE:
-            update["halt"] = "paused"
-        case Action.FREEZE:
-            update["halt"] = "frozen"
-        case Action.RESUME:
-            update["halt"] = None
-        case Action.ARM:
-            update["start"] = "auto"
-        case Action.FINISH | Action.APPROVE:
-            pass
-    return state.model_copy(update=update)
-
-
-def dated(state: ReleaseState, action: Action | None, now: datetime) -> ReleaseState:
-    """Return the state with the dates that an action sets."""
-    update: dict[str, object] = {"ended_at": now} if state.ended else {}
-    if action is Action.START:
-        update["started_at"] = now
-    if action in NEW_STEP:
-        update["step_at"] = now
-    return state.model_copy(update=update) if update else state
-
-
-def restart_step(state: ReleaseState, reason: str, endpoints: tuple[str, ...]) -> ReleaseState:
-    """Return the state at the begin of its current step: what was proved no longer holds."""
-    return state.model_copy(
-        update=_fresh_step(state.step)
-        | {"because": reason, "hold": "restarted", "canary_endpoints": endpoints}
-    )
-
-
-def _fresh_step(step: int) -> dict[str, object]:
-    clocks = dict.fromkeys(("judged", "elapsed", "stepping", "asking"), NOTHING)
-    return {"step": step, "stage": Stage.PROPAGATE} | clocks
-
-
-def next_action(state: ReleaseState) -> Action:
-    """Return what an operator's ``advance`` (one step) means in this phase."""
-    if state.phase is Phase.WAITING:
-        return Action.START
-    if state.phase is Phase.GUARDING:
-        return Action.PROMOTE
-    last = state.phase is Phase.PROGRESSING and state.step + 1 >= state.steps
-    return Action.GUARD if last else Action.ADVANCE
 
 
 def describe_step(state: ReleaseState, step: int) -> str:

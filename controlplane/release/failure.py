@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from controlplane.evidence.verdict import Verdict
+from controlplane.policy.values import format_duration
 from controlplane.release.seen import Decision, Seen
 from controlplane.release.state import Action, Phase, ReleaseState
 
 
 def failed(state: ReleaseState, seen: Seen, verdict: Verdict) -> Decision:
     """Return what follows from a condition that fails."""
-    match state.policy.on_failure.do:
+    rule = (state.current.on_failure if state.current else None) or state.policy.on_failure
+    rest = rule.retry.after if rule.retry and state.tries < rule.retry.times else None
+    code = f"{verdict.metric}/{verdict.segment}"
+    match rule.do:
         case "hold":
             return Decision(None, "failed", f"failed, on_failure: hold: {verdict.reason}")
         case "freeze":
             return Decision(Action.FREEZE, "failed", verdict.reason)
         case "rollback":
-            return roll_back(state, seen, f"{verdict.metric}/{verdict.segment}", verdict.reason)
+            return roll_back(state, seen, code, verdict.reason, rest)
+        case "step_back":
+            return _step_back(state, seen, code, verdict.reason, rest)
 
 
-def roll_back(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decision:
+def step_below(state: ReleaseState) -> int:
+    """Return the step that a step back leads to; below 0 there is none.
+
+    The guard has the shares of the last step, so from there it is the one before.
+    """
+    return min(state.step, state.steps - 1) - 1
+
+
+def _step_back(state: ReleaseState, seen: Seen, code: str, reason: str, rest: timedelta | None) -> Decision:
+    below = step_below(state)
+    if below < 0:
+        return roll_back(state, seen, code, f"{reason}; there is no step to go back to")
+    if not seen.endpoints.get(state.from_version):
+        return _unsafe(state, seen, reason)
+    again = "a person lets it go on" if rest is None else f"goes on after {format_duration(rest)}"
+    text = f"{reason}; back to step {state.policy.steps[below].name!r}, {again}"
+    return Decision(Action.STEP_BACK, code, text, rest=rest)
+
+
+def roll_back(
+    state: ReleaseState, seen: Seen, code: str, reason: str, rest: timedelta | None = None
+) -> Decision:
     """Return the rollback, or an alarm if the old version has nowhere to take the requests."""
     if state.phase is not Phase.WAITING and not seen.endpoints.get(state.from_version):
-        why = f"ALARM: cannot roll back, {seen.lack(state.from_version)}; {reason}"
-        return Decision(None, "unsafe", why)
-    return Decision(Action.ROLL_BACK, code, reason)
+        return _unsafe(state, seen, reason)
+    text = reason if rest is None else f"{reason}; starts again after {format_duration(rest)}"
+    return Decision(Action.ROLL_BACK, code, text, rest=rest)
+
+
+def _unsafe(state: ReleaseState, seen: Seen, reason: str) -> Decision:
+    why = f"ALARM: cannot go back, {seen.lack(state.from_version)}; {reason}"
+    return Decision(None, "unsafe", why)

@@ -20,11 +20,21 @@ _MINUTE = timedelta(minutes=1)
 Gate = Callable[[ReleaseState, Seen], Decision | None]
 
 ASKING = frozenset({"approval", "approval-expired"})
-SHUT = ASKING | {"blackout", "window"}  # codes of a release whose step has passed and that waits for a gate
+SHUT = ASKING | {
+    "blackout",
+    "window",
+    "resting",
+    "stepped-back",
+}  # codes of a release whose step has passed and that waits for a gate
 
 
 def shut(state: ReleaseState, seen: Seen) -> Decision | None:
     """Return why the next step may not begin now, or None; the first shut gate answers."""
+    return shut_for_people(state, seen) or (None if state.phase is Phase.WAITING else rest(state, seen))
+
+
+def shut_for_people(state: ReleaseState, seen: Seen) -> Decision | None:
+    """Return why not even a person may let the next step begin now, or None."""
     gates = (*TO_START, *TO_GO_ON) if state.phase is Phase.WAITING else TO_GO_ON
     return next((found for gate in gates if (found := gate(state, seen)) is not None), None)
 
@@ -56,6 +66,16 @@ def target(state: ReleaseState, seen: Seen) -> Decision | None:
     return None if there else _closed("no-endpoints", seen.lack(state.to_version))
 
 
+def rest(state: ReleaseState, seen: Seen) -> Decision | None:
+    """What went a step back goes up again after a while, or when a person lets it."""
+    _ = seen
+    if state.barred:
+        return _closed("stepped-back", f"went a step back; `turnout advance {state.name}` goes on")
+    if state.rest is None or state.rest <= timedelta(0):
+        return None
+    return _closed("resting", f"went a step back; goes on in {_rough(state.rest)}")
+
+
 def approval(state: ReleaseState, seen: Seen) -> Decision | None:
     """Some steps need a person's consent."""
     _ = seen
@@ -67,9 +87,7 @@ def approval(state: ReleaseState, seen: Seen) -> Decision | None:
         return _closed("approval", f"waits for a {wanted.role} to approve {name!r}: {how}")
     left = wanted.expires - state.asking
     if left.total_seconds() > 0:
-        # In minutes, so that what is shown is calm.
-        said = format_duration(left - left % _MINUTE) if left > _MINUTE else format_duration(left)
-        text = f"waits for a {wanted.role} to approve {name!r}, {said} left: {how}"
+        text = f"waits for a {wanted.role} to approve {name!r}, {_rough(left)} left: {how}"
         return _closed("approval", text)
     late = f"nobody approved {name!r} within {format_duration(wanted.expires)}"
     match wanted.on_expiry:
@@ -111,6 +129,11 @@ def approvable(state: ReleaseState) -> tuple[str, ...]:
     first = 0 if state.phase is Phase.WAITING else state.step + 1
     ahead = (step.name for step in state.policy.steps[first:] if step.approve is not None)
     return tuple(name for name in ahead if not state.approved(name))
+
+
+def _rough(left: timedelta) -> str:
+    """Return a duration in minutes, so that what is shown is calm; the last one in full."""
+    return format_duration(left - left % _MINUTE if left > _MINUTE else left)
 
 
 def _closed(code: str, reason: str) -> Decision:

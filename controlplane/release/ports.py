@@ -24,6 +24,7 @@ class Record(Model):
         at: When, UTC.
         kind: ``decision`` (the loop's), ``action`` (an operator's), ``documents`` or ``calendar``.
         release: Its name; '' for what concerns none.
+        attempt: Of the release; 0 for what concerns none.
         service: Its service; '' for what concerns none.
         action: What was done: an Action, ``hold``, ``switch``, ``apply``.
         step: Where the release was.
@@ -36,6 +37,7 @@ class Record(Model):
     at: datetime
     kind: str
     release: str = ""
+    attempt: int = 0
     service: str = ""
     action: str
     step: str = ""
@@ -143,7 +145,7 @@ class Change:
         catalog: Newly accepted documents.
         records: To append.
         blackouts: By id, of those that operators declare; None withdraws one.
-        evidence: By release: the fold so far.
+        evidence: By name and attempt of the release (`ReleaseState.key`): the fold so far.
         learned: By service: what the baseline's past taught.
         cursors: By proxy: how far its counters were read; None forgets the proxy.
         messages: To send, once for sure and more often at worst.

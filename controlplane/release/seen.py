@@ -129,3 +129,4 @@ class Decision:
     code: str
     reason: str
     counts: bool = False  # this interval counts as time of judging
+    rest: timedelta | None = None  # after which it tries again by itself

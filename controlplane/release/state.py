@@ -18,6 +18,7 @@ class Phase(StrEnum):
     PROGRESSING = "progressing"
     GUARDING = "guarding"
     ROLLING_BACK = "rolling_back"
+    RETRYING = "retrying"  # rolled back, and starts again after a while
     ROLLED_BACK = "rolled_back"
     PROMOTED = "promoted"
 
@@ -40,7 +41,10 @@ class Action(StrEnum):
     PROMOTE = "promote"
     ROLL_BACK = "rollback"
     FREEZE = "freeze"
+    STEP_BACK = "step-back"
     FINISH = "finish"  # every proxy has acknowledged the rollback
+    REST = "rest"  # the same, and it starts again after a while
+    RETRY = "retry"  # as a new attempt
     PAUSE = "pause"
     RESUME = "resume"
     APPROVE = "approve"
@@ -61,6 +65,7 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.PROGRESSING, Action.ADVANCE): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.GUARD): Phase.GUARDING,
     (Phase.PROGRESSING, Action.PROMOTE): Phase.PROMOTED,
+    (Phase.PROGRESSING, Action.STEP_BACK): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.ROLL_BACK): Phase.ROLLING_BACK,
     (Phase.PROGRESSING, Action.APPROVE): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.FREEZE): Phase.PROGRESSING,
@@ -68,14 +73,34 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.PROGRESSING, Action.RESUME): Phase.PROGRESSING,
     (Phase.GUARDING, Action.PROCEED): Phase.GUARDING,
     (Phase.GUARDING, Action.PROMOTE): Phase.PROMOTED,
+    (Phase.GUARDING, Action.STEP_BACK): Phase.PROGRESSING,
     (Phase.GUARDING, Action.ROLL_BACK): Phase.ROLLING_BACK,
     (Phase.GUARDING, Action.APPROVE): Phase.GUARDING,
     (Phase.GUARDING, Action.FREEZE): Phase.GUARDING,
     (Phase.GUARDING, Action.PAUSE): Phase.GUARDING,
     (Phase.GUARDING, Action.RESUME): Phase.GUARDING,
     (Phase.ROLLING_BACK, Action.FINISH): Phase.ROLLED_BACK,
+    (Phase.ROLLING_BACK, Action.REST): Phase.RETRYING,
+    (Phase.RETRYING, Action.RETRY): Phase.WAITING,
+    (Phase.RETRYING, Action.ROLL_BACK): Phase.ROLLED_BACK,
+    (Phase.RETRYING, Action.PAUSE): Phase.RETRYING,
+    (Phase.RETRYING, Action.RESUME): Phase.RETRYING,
+    (Phase.ROLLED_BACK, Action.RETRY): Phase.WAITING,
 }
 
+# What the loop does, or what an operator's `advance` turns out to be.
+BY_ITSELF = frozenset(
+    {
+        Action.ARM,
+        Action.FINISH,
+        Action.FREEZE,
+        Action.GUARD,
+        Action.PROCEED,
+        Action.REST,
+        Action.START,
+        Action.STEP_BACK,
+    }
+)
 ENDED = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK})
 
 Halt = Literal["paused", "frozen"]
@@ -113,6 +138,9 @@ class ReleaseState(Model):
         stepping: Time in this step until it passed, without halts, by the monotonic clock.
         asking: Time for which an approval has been due, by the monotonic clock.
         approvals: Given so far, in this attempt.
+        rest: Time that is left until it goes on by itself after a failure; None if it does not.
+        barred: After a step back without a retry: only a person lets it go up again.
+        tries: How often it went on again after a failure, over all attempts.
         gate: Proxies that must acknowledge the present step, each with the seconds that it has been away.
         canary_endpoints: Addresses of the canary when the step began.
         revision: How often it was written; a writer must have read the newest.
@@ -138,6 +166,9 @@ class ReleaseState(Model):
     stepping: timedelta = timedelta(0)
     asking: timedelta = timedelta(0)
     approvals: tuple[Approval, ...] = ()
+    rest: timedelta | None = None
+    barred: bool = False
+    tries: int = 0
     gate: tuple[tuple[str, float], ...] = ()
     canary_endpoints: tuple[str, ...] = ()
     created_at: datetime
@@ -146,6 +177,11 @@ class ReleaseState(Model):
     ended_at: datetime | None = None
     reason: str = ""
     revision: int = 0
+
+    @property
+    def key(self) -> str:
+        """Name and attempt: under this, evidence and observations are kept."""
+        return f"{self.name}#{self.attempt}"
 
     @property
     def active(self) -> bool:
@@ -182,6 +218,11 @@ class ReleaseState(Model):
         return self.current.name if self.current else str(self.phase)
 
 
+def salt(name: str, attempt: int) -> str:
+    """Return the salt of the user hash of an order; another attempt chooses other users."""
+    return f"{name}.{attempt}"
+
+
 class NotAllowedError(ValueError):
     """The action is not possible in this phase; the message says what is."""
 
@@ -195,8 +236,10 @@ def transition(state: ReleaseState, action: Action) -> Phase:
     try:
         return TRANSITIONS[state.phase, action]
     except KeyError:
-        allowed = sorted({str(a) for phase, a in TRANSITIONS if phase is state.phase} - {"proceed", "finish"})
+        allowed = sorted(str(a) for phase, a in TRANSITIONS if phase is state.phase and a not in BY_ITSELF)
         hint = f"possible: {', '.join(allowed)}" if allowed else "it ends by itself"
         if state.ended:
             hint = "it has ended; `turnout release` starts another"
+            if (state.phase, Action.RETRY) in TRANSITIONS:
+                hint = f"it has ended; `turnout retry {state.name}` runs it again"
         raise NotAllowedError(f"release {state.name!r} is {state.phase}: cannot {action}; {hint}") from None

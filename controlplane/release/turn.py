@@ -12,17 +12,11 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
 from controlplane.release import watch as watching
-from controlplane.release.decide import (
-    NEW_STEP,
-    apply,
-    dated,
-    decide,
-    restart_step,
-    with_gate,
-)
+from controlplane.release.decide import decide
+from controlplane.release.moves import NEW_STEP, apply, dated, restart_step, with_gate
 from controlplane.release.ports import Record
 from controlplane.release.seen import Decision, Moment, Propagation, Seen
-from controlplane.release.state import Phase, ReleaseState, Stage
+from controlplane.release.state import Action, Phase, ReleaseState, Stage
 from controlplane.release.watch import Watch
 
 IN_PROGRESS = (Phase.PROGRESSING, Phase.GUARDING)
@@ -115,12 +109,14 @@ def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Tu
     else:
         decision = decide(state, seen)
         after = dated(apply(state, decision, seen), decision.action, now)
-        if decision.action in NEW_STEP:
-            # What an earlier attempt gathered says nothing of this one.
-            watch = watching.next_step(watch) if state.active else Watch()
+        if decision.action in (Action.START, Action.STEP_BACK, Action.RETRY):
+            # After a failure by what was gathered, what follows must stand by itself.
+            watch = Watch()
+        elif decision.action in NEW_STEP:
+            watch = watching.next_step(watch)
         noted = decision.action is not None or decision.code not in ("", state.hold)
     return Turn(
-        after=Progress(after, watch, seen.verdicts),
+        after=Progress(after, watch, seen.verdicts if after.key == state.key else ()),
         decision=decision,
         propagation=seen.propagation,
         records=(_record(state, decision, seen, now),) if noted else (),
@@ -156,6 +152,7 @@ def _record(state: ReleaseState, decision: Decision, seen: Seen, now: datetime) 
         at=now,
         kind="decision",
         release=state.name,
+        attempt=state.attempt,
         service=state.service,
         action=str(decision.action) if decision.action else "hold",
         step=state.at,

@@ -261,7 +261,7 @@ def step_split(state: ReleaseState) -> Split:
             return in_force.get(current.segment, in_force[EVERYONE])
         case Phase.PROMOTED:
             return Split(EVERYONE, None, ((0, BUCKETS),))
-        case Phase.WAITING | Phase.ROLLING_BACK | Phase.ROLLED_BACK:
+        case Phase.WAITING | Phase.ROLLING_BACK | Phase.RETRYING | Phase.ROLLED_BACK:
             return Split(EVERYONE, None, ())
 
 

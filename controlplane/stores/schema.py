@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from controlplane.stores.chain import START, link
 
-SCHEMA = 4
+SCHEMA = 5
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -73,8 +73,15 @@ def _record_turns(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
+def _key_by_attempt(db: sqlite3.Connection) -> None:
+    attempt = "(SELECT json_extract(state, '$.attempt') FROM releases WHERE name = release)"
+    known = "release IN (SELECT name FROM releases)"
+    db.execute(f"UPDATE evidence SET release = release || '#' || {attempt} WHERE {known}")  # noqa: S608
+
+
 _STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _chain_records,
     2: _add_outbox,
     3: _record_turns,
+    4: _key_by_attempt,
 }

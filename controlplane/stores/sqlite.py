@@ -46,7 +46,11 @@ _RECORDS = "SELECT number, body FROM records WHERE (? IS NULL OR release = ?) AN
 _NEWEST = _RECORDS + "ORDER BY number DESC LIMIT ?"
 _AFTER = _RECORDS + "ORDER BY number LIMIT ?"
 _ENDED = "SELECT name FROM releases WHERE json_extract(state, '$.ended_at')"
-_FORGET_EVIDENCE = f"DELETE FROM evidence WHERE release IN ({_ENDED} > ?)"  # noqa: S608 - constants
+_GOING = (
+    "SELECT name || '#' || json_extract(state, '$.attempt') FROM releases"
+    " WHERE json_extract(state, '$.ended_at') IS NULL"
+)
+_FORGET_EVIDENCE = f"DELETE FROM evidence WHERE release NOT IN ({_GOING})"  # noqa: S608 - constants
 _FORGET_TURNS = f"DELETE FROM turns WHERE release IN ({_ENDED} < ?)"  # noqa: S608 - constants
 _FORGET_ORIGINS = f"DELETE FROM origins WHERE release IN ({_ENDED} < ?)"  # noqa: S608 - constants
 _AROUND = "SELECT around FROM turns WHERE release = ? AND around != '' ORDER BY number DESC LIMIT 1"
@@ -331,8 +335,8 @@ class SqliteStore:
     def _prune(db: sqlite3.Connection) -> None:
         """Forget what nothing reads any more: whenever a release ends or documents come, which is seldom."""
         long_ago = (datetime.now(UTC) - KEEP_TURNS).isoformat()
+        db.execute(_FORGET_EVIDENCE)
         for query, value in (
-            (_FORGET_EVIDENCE, ""),
             (_FORGET_TURNS, long_ago),
             (_FORGET_ORIGINS, long_ago),
             (_FORGET_DOCUMENTS, KEEP_GENERATIONS),

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from controlplane.release.decide import next_action
+from controlplane.release.failure import step_below
+from controlplane.release.moves import next_action
 from controlplane.release.ports import StoreError, World
 from controlplane.release.state import TRANSITIONS, Action, Phase, Stage
 from controlplane.release.watch import Watch
@@ -27,10 +28,13 @@ from controlplane.web.port import Act, Documents, Order, RefusedError, Switch
 
 GROWING = (Action.ADVANCE, Action.GUARD, Action.PROMOTE)
 LEAST = {"staff": 5, "ten": 10, "all": 5, "guarding": 15}  # seconds, as the policies say
-POLICIES = ("quick", "brave", "frosty")
+POLICIES = ("quick", "brave", "frosty", "again", "stepping", "asking")
 FAULTS = st.sampled_from([None] * 5 + ["refuse"] * 2 + [0, 1, 2, 3])  # a full disk, or the await to crash at
 BRAVE = "when_unsure: {after: 20s, do: advance}\n"
 FROSTY = "on_failure: {do: freeze}\n"
+AGAIN = "on_failure: {do: rollback, retry: {after: 20s, times: 1}}\n"
+STEPPING = "on_failure: {do: step_back, retry: {after: 20s, times: 1}}\n"
+ASKING = "everyone: 10%, approve: {expires: 60s, on_expiry: rollback},"
 
 
 KIT: list = []
@@ -103,8 +107,9 @@ class LoopMachine(RuleBasedStateMachine):
         self.last_tick: float | None = None
         self.mode = ("good", "all")
         self._open()
-        texts = [self.kit.POLICY, *(self.kit.POLICY.replace("quick", name) + more
-                                    for name, more in (("brave", BRAVE), ("frosty", FROSTY)))]  # fmt: skip
+        kinds = (("brave", BRAVE), ("frosty", FROSTY), ("again", AGAIN), ("stepping", STEPPING))
+        texts = [self.kit.POLICY, *(self.kit.POLICY.replace("quick", name) + more for name, more in kinds)]
+        texts.append(self.kit.POLICY.replace("quick", "asking").replace("everyone: 10%,", ASKING))
         self._run(self.site.plane.take(self.kit.files(quick="---\n".join(texts)), "test"))
         assert not self.site.plane.problems()
         self.order("v2", "quick", None, None, 0)
@@ -158,7 +163,9 @@ class LoopMachine(RuleBasedStateMachine):
         self._guarded(self.site.loop.tick(self.clock.now, self.clock.monotonic), fault)
 
     @rule(
-        action=st.sampled_from(["resume"] * 3 + ["pause", "advance", "promote", "rollback"]),
+        action=st.sampled_from(
+            ["resume"] * 3 + ["approve"] * 2 + ["pause", "advance", "promote", "rollback", "retry"]
+        ),
         fault=FAULTS,
         then=st.integers(0, 8),
         data=st.data(),
@@ -241,8 +248,9 @@ class LoopMachine(RuleBasedStateMachine):
         for table, rows in self.stored.items():
             rows.update(self.kit.plain(getattr(change, table)))
         if change.catalog is not None or any(state.ended for state in change.releases):
-            for name in [name for name in self.stored["evidence"] if after.releases[name].ended]:
-                del self.stored["evidence"][name]  # nothing reads it any more
+            going = {state.key for state in after.releases.values() if not state.ended}
+            for key in self.stored["evidence"].keys() - going:
+                del self.stored["evidence"][key]  # nothing reads it any more
         for name, turn in change.turns:
             assert after.releases[name].active or before.releases[name].active
             assert turn.moment.at is not None
@@ -252,9 +260,13 @@ class LoopMachine(RuleBasedStateMachine):
         """Return what happened to a release; there is a record of it, and only one."""
         records = [r for r in change.records if r.release == now.name]
         if was is None or now.attempt != was.attempt:
-            assert was is None or was.ended
+            action = records[0].action
+            assert len(records) == 1
+            assert action == "order" or (was.phase, Action(action)) in TRANSITIONS
+            assert was is None or was.ended or action == "retry"
             assert (now.phase, now.attempt) == (Phase.WAITING, was.attempt + 1 if was else 1)
-            assert [r.action for r in records] == ["order"]
+            assert was is None or now.salt != was.salt
+            assert not now.approvals
             return None
         assert not was.ended, "an end is final"
         assert now.policy == was.policy
@@ -268,13 +280,16 @@ class LoopMachine(RuleBasedStateMachine):
         action = meant(records[0], was)
         assert TRANSITIONS[was.phase, action] is now.phase
         expected = {Action.START: 0, Action.ADVANCE: was.step + 1, Action.GUARD: was.step + 1}
+        expected[Action.STEP_BACK] = step_below(was)
         assert now.step == expected.get(action, was.step)
         if action is Action.GUARD:
             assert now.step == now.steps
         if action in (Action.START, Action.ADVANCE, Action.GUARD):
-            assert change.evidence.get(now.name, Watch().to_json())["step"] == []
-        if action is Action.START:
-            assert change.evidence.get(now.name, Watch().to_json()) == Watch().to_json()
+            assert change.evidence.get(now.key, Watch().to_json())["step"] == []
+            begun = was.policy.steps[now.step] if now.step < now.steps else None
+            assert begun is None or begun.approve is None or was.approved(begun.name)
+        if action in (Action.START, Action.STEP_BACK):
+            assert change.evidence.get(now.key, Watch().to_json()) == Watch().to_json()
         if action in GROWING and self.by_loop:
             self._deserved(was, records[0])
         assert (records[0].actor == "turnout") is self.by_loop
@@ -327,10 +342,10 @@ class LoopMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_what_was_stored(self):
-        for name, body in self.stored["evidence"].items() if hasattr(self, "stored") else ():
-            state = self.expected.releases[name]
-            if state.active:
-                assert self.kit.plain(self.site.loop.watches[name].to_json()) == body
+        for key, body in self.stored["evidence"].items() if hasattr(self, "stored") else ():
+            state = self.expected.releases[key.partition("#")[0]]
+            if state.active and state.key == key:
+                assert self.kit.plain(self.site.loop.watches[key].to_json()) == body
 
     @invariant()
     def the_records_lead_to_the_state(self):
@@ -340,13 +355,15 @@ class LoopMachine(RuleBasedStateMachine):
         for name, state in (self.expected.releases if self.expected else {}).items():
             shadow = None
             for record in self._run(self.store.records(name, 10_000)):
-                if record.action == "order":
+                if record.action in ("order", "retry"):
                     shadow = state.model_copy(update={"phase": Phase.WAITING, "step": 0})
                 elif record.action != "hold":
                     action = meant(record, shadow)
                     if action is None:
                         continue
                     step = shadow.step + (action in (Action.ADVANCE, Action.GUARD))
+                    if action is Action.STEP_BACK:
+                        step = step_below(shadow)
                     phase = TRANSITIONS[shadow.phase, action]
                     shadow = shadow.model_copy(
                         update={"phase": phase, "step": 0 if action is Action.START else step}

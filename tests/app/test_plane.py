@@ -40,6 +40,13 @@ async def reach(site, kit, phase):
         await kit.tick(site, 2)
         site.fleet.mode = "nack"
         await site.plane.act("shop-v2", "rollback", ANN)
+    elif phase is Phase.RETRYING:
+        again = kit.POLICY + "on_failure: {do: rollback, retry: {after: 1h}}\n"
+        await site.plane.apply(Documents(files={"quick.yaml": again}, actor="ann"))
+        await site.plane.order(wanted())
+        await kit.until(site, lambda w: w.releases["shop-v2"].at == "ten")
+        site.traffic.mode = "bad"
+        await kit.until(site, lambda w: w.releases["shop-v2"].phase is phase)
     elif phase is Phase.ROLLED_BACK:
         await site.plane.order(wanted())
         await site.plane.act("shop-v2", "rollback", ANN)
@@ -88,12 +95,13 @@ ALLOWED = {
     Phase.PROGRESSING: {"pause", "advance", "rollback", "promote"},
     Phase.GUARDING: {"pause", "advance", "rollback", "promote"},
     Phase.ROLLING_BACK: set(),
+    Phase.RETRYING: {"pause", "retry", "rollback"},
     Phase.PROMOTED: set(),
-    Phase.ROLLED_BACK: set(),
+    Phase.ROLLED_BACK: {"retry"},
 }
 
 
-@pytest.mark.parametrize("action", ["pause", "resume", "advance", "rollback", "promote"])
+@pytest.mark.parametrize("action", ["pause", "resume", "advance", "retry", "rollback", "promote"])
 @pytest.mark.parametrize("phase", Phase)
 async def test_each_action_in_each_phase(site, kit, phase, action):
     await reach(site, kit, phase)
@@ -194,7 +202,7 @@ async def test_a_store_that_refuses_is_told_and_nothing_is_half_done(going, kit,
         raise error
 
     status = 409 if isinstance(error, StoreConflictError) else 503
-    watch = going.loop.watches["shop-v2"]
+    watch = going.loop.watches["shop-v2#1"]
     monkeypatch.setattr(going.store, "commit", fails)
     for asked in (
         going.plane.act("shop-v2", "advance", ANN),
@@ -205,7 +213,7 @@ async def test_a_store_that_refuses_is_told_and_nothing_is_half_done(going, kit,
         await refused(going, asked, status, str(error))
 
     assert going.plane.world == await going.store.world()
-    assert going.loop.watches["shop-v2"] is watch
+    assert going.loop.watches["shop-v2#1"] is watch
 
 
 async def test_records_of_a_store_that_fails_are_refused(going, monkeypatch):

@@ -116,7 +116,7 @@ async def test_when_every_endpoint_of_the_canary_is_replaced_the_step_begins_aga
     assert (state.at, state.stage, state.judged) == ("ten", Stage.PROPAGATE, timedelta(0))
     assert state.canary_endpoints == ("10.0.0.9:80",)
     assert "every endpoint of v2 was replaced" in state.because
-    assert site.loop.watches[name].step == {}
+    assert site.loop.watches[f"{name}#1"].step == {}
     assert (await kit.until(site, lambda w: w.releases[name].ended)).stable == {"shop": "v2"}
 
 
@@ -186,7 +186,7 @@ async def test_a_wall_clock_that_jumps_neither_ages_a_step_nor_holds_it_up(site,
 async def test_a_store_that_fails_decides_nothing_and_counts_nothing_twice(site, kit, monkeypatch):
     name = await ordered(site)
     before = await kit.until(site, lambda w: w.releases[name].judged >= timedelta(seconds=5))
-    watch = site.loop.watches[name]
+    watch = site.loop.watches[f"{name}#1"]
 
     async def full(change):
         raise StoreError("disk full")
@@ -197,7 +197,7 @@ async def test_a_store_that_fails_decides_nothing_and_counts_nothing_twice(site,
             with pytest.raises(StoreError):
                 await kit.tick(site)
     assert await site.store.world() == before
-    assert site.loop.watches[name] is watch
+    assert site.loop.watches[f"{name}#1"] is watch
     state = (await kit.tick(site)).releases[name]
 
     assert (state.at, state.phase) == ("all", Phase.PROGRESSING)
@@ -271,8 +271,10 @@ async def test_an_operators_advance_skips_proof_but_not_the_record(site, kit):
     assert (record.kind, record.action, record.actor, record.step) == ("action", "advance", "ann", "staff")
     assert record.reason == "advance by ann: trust me"
     assert (await site.store.world()).releases[name].at == "ten"
-    assert site.loop.watches[name].step == {}
-    assert (await site.store.memory()).evidence[name] == kit.plain(site.loop.watches[name].to_json())
+    assert site.loop.watches[f"{name}#1"].step == {}
+    assert (await site.store.memory()).evidence[f"{name}#1"] == kit.plain(
+        site.loop.watches[f"{name}#1"].to_json()
+    )
 
 
 async def test_a_paused_release_stands_and_goes_on_where_it_was(site, kit):
@@ -294,4 +296,4 @@ async def test_a_new_watch_is_stored_when_an_operator_starts_a_release(site, kit
 
     await site.plane.act(name, "advance", ANN)
 
-    assert (await site.store.memory()).evidence[name] == kit.plain(Watch().to_json())
+    assert (await site.store.memory()).evidence[f"{name}#1"] == kit.plain(Watch().to_json())

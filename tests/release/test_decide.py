@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.evidence.verdict import Outcome
-from controlplane.release.decide import ALONE, NEW_STEP, apply, decide, restart_step, with_gate
+from controlplane.release.decide import ALONE, decide
+from controlplane.release.moves import NEW_STEP, apply, restart_step, with_gate
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Action, Phase, Stage
 

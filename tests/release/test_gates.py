@@ -7,7 +7,8 @@ import pytest
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.documents import Approve, Blackout, Window
 from controlplane.release import gates
-from controlplane.release.decide import act, apply, decide
+from controlplane.release.decide import decide
+from controlplane.release.moves import act, apply
 from controlplane.release.state import Action, Approval, Phase
 
 HOUR = timedelta(hours=1)

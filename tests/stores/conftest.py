@@ -66,7 +66,7 @@ def everything():
         stable={"shop": "v1"},
         catalog=Catalog.of(segment("staff")),
         records=(record(numbers={"acked": 2, "verdicts": [{"e_value": 1.5}]}), record("", "documents")),
-        evidence={"r": {"minute": 3}},
+        evidence={"r#1": {"minute": 3}},
         learned={"shop": {"rate": 0.1}},
         cursors={"edge-1": {"start": 5}, "edge-2": {"start": 6}},
         origins={"r": origin()},

@@ -68,6 +68,18 @@ async def test_a_damaged_page_is_refused(file):
     await refused(file.parent, "damaged|malformed")
 
 
+async def test_evidence_of_schema_4_gets_its_attempt(file):
+    with sqlite3.connect(file) as db:
+        db.execute("UPDATE meta SET value = '4' WHERE key = 'schema'")
+        db.execute("UPDATE evidence SET release = 'r'")
+    store = await SqliteStore(file.parent).open()
+
+    memory = await store.memory()
+    await store.close()
+
+    assert memory.evidence == {"r#1": {"minute": 3}}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -44,6 +44,26 @@ class Approve(Model):
     on_expiry: Literal["hold", "rollback", "freeze"] = "hold"
 
 
+class Retry(Model):
+    """Go on again after a while, a limited number of times in the life of the order."""
+
+    after: Duration
+    times: Annotated[StrictInt, Field(ge=1, le=100)] = 1
+
+
+class OnFailure(Model):
+    """What to do when a condition fails, and whether to try again afterwards."""
+
+    do: Literal["rollback", "step_back", "hold", "freeze"] = "rollback"
+    retry: Retry | None = None
+
+    @model_validator(mode="after")
+    def _has_what_to_retry(self) -> Self:
+        if self.retry is not None and self.do not in ("rollback", "step_back"):
+            raise ValueError(f"retry goes with rollback or step_back; {self.do} leaves nothing to try again")
+        return self
+
+
 class Step(Model):
     """One step: a share of a segment, or of everyone."""
 
@@ -55,6 +75,7 @@ class Step(Model):
     within: Duration | None = None
     approve: Approve | None = None
     conditions: tuple[Condition, ...] = ()
+    on_failure: OnFailure | None = None
 
     @model_validator(mode="after")
     def _has_time(self) -> Self:
@@ -84,12 +105,6 @@ class Budget(Model):
     """How many requests a release may spoil: failures of the canary beyond the baseline's rate."""
 
     failed: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
-
-
-class OnFailure(Model):
-    """What to do when a condition fails."""
-
-    do: Literal["rollback", "hold", "freeze"] = "rollback"
 
 
 class Guard(Model):

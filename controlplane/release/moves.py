@@ -1,0 +1,160 @@
+"""What becomes of a release's state by an action or a decision. Pure, and all of it by the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from controlplane.release import failure, gates
+from controlplane.release.seen import Decision, Propagation, Seen
+from controlplane.release.state import Action, Phase, ReleaseState, Stage, salt, transition
+
+NOTHING = timedelta(0)
+GRACE = 10.0  # seconds that a proxy may be away and still count; by our bootstrap it is back within 5
+NEW_STEP = frozenset({Action.START, Action.ADVANCE, Action.GUARD, Action.STEP_BACK})
+
+
+def with_gate(
+    state: ReleaseState, propagation: Propagation, elapsed: timedelta
+) -> tuple[ReleaseState, Propagation]:
+    """Return the state with its gate set brought up to date, and the propagation with who is away.
+
+    A proxy that joins is in the set at once; one that leaves drops out after a grace. It does not run while
+    the control plane is away, whose first ``elapsed`` is zero: nobody is taken for gone because it was.
+    """
+    away = dict(state.gate) | dict.fromkeys(propagation.live, 0.0)
+    for proxy in away.keys() - set(propagation.live):
+        away[proxy] += elapsed.total_seconds()
+    gate = tuple(sorted((proxy, seconds) for proxy, seconds in away.items() if seconds <= GRACE))
+    absent = tuple(proxy for proxy, _ in gate if proxy not in propagation.live)
+    return state.model_copy(update={"gate": gate}), replace(propagation, absent=absent)
+
+
+def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
+    """Return the state after a decision; `dated` sets the dates."""
+    counted = seen.elapsed if decision.counts and state.active else NOTHING
+    asked = seen.elapsed if decision.code in gates.ASKING else NOTHING
+    stepped = seen.elapsed if state.active and not state.halt and decision.code not in gates.SHUT else NOTHING
+    stay = state.model_copy(
+        update={
+            "hold": "" if decision.action else decision.code,
+            "because": decision.reason,
+            "judged": state.judged + counted,
+            "elapsed": state.elapsed + (seen.elapsed if state.active else NOTHING),
+            "running": state.running + (seen.elapsed if state.active else NOTHING),
+            "stepping": state.stepping + stepped,
+            "asking": state.asking + asked,
+            "rest": _rested(state, seen.elapsed),
+        }
+    )
+    if decision.action is None:
+        return stay
+    after = act(stay, decision.action, decision.reason, seen.endpoints)
+    if decision.rest is None:
+        return after
+    return after.model_copy(update={"rest": decision.rest, "tries": state.tries + 1, "barred": False})
+
+
+def _rested(state: ReleaseState, elapsed: timedelta) -> timedelta | None:
+    if state.rest is None or state.halt or state.phase is Phase.ROLLING_BACK:
+        return state.rest
+    return max(NOTHING, state.rest - elapsed)
+
+
+def act(
+    state: ReleaseState, action: Action, reason: str, endpoints: dict[str, tuple[str, ...]] | None = None
+) -> ReleaseState:
+    """Return the state after an action of the loop or of an operator.
+
+    Raises:
+        NotAllowedError: If the table has no such action in this phase.
+    """
+    phase = transition(state, action)
+    update: dict[str, object] = {"phase": phase, "because": reason, "hold": ""}
+    match action:
+        case Action.START | Action.ADVANCE | Action.GUARD | Action.STEP_BACK:
+            update |= _moved_step(state, action)
+            if endpoints is not None:
+                update["canary_endpoints"] = endpoints.get(state.to_version, ())
+        case Action.PROCEED:
+            after = {Stage.PROPAGATE: Stage.VERIFY, Stage.VERIFY: Stage.JUDGE, Stage.JUDGE: Stage.JUDGE}
+            update |= {"stage": after[state.stage], "elapsed": NOTHING}
+        case Action.PROMOTE | Action.ROLL_BACK:
+            update |= {"halt": None, "reason": reason, "elapsed": NOTHING, "rest": None}
+        case Action.RETRY:
+            return _again(state, reason)
+        case _:
+            update |= _HALTS.get(action, {})
+    return state.model_copy(update=update)
+
+
+_HALTS: Mapping[Action, Mapping[str, object]] = {
+    Action.ARM: {"start": "auto"},
+    Action.FREEZE: {"halt": "frozen"},
+    Action.PAUSE: {"halt": "paused"},
+    Action.RESUME: {"halt": None},
+}
+
+
+def _moved_step(state: ReleaseState, action: Action) -> dict[str, object]:
+    if action is not Action.STEP_BACK:
+        return _fresh_step(0 if action is Action.START else state.step + 1) | {"halt": None}
+    step = failure.step_below(state)
+    kept = {pinned.name for pinned in state.policy.steps[: step + 1]}
+    approvals = tuple(given for given in state.approvals if given.step in kept)
+    return _fresh_step(step) | {"halt": None, "barred": True, "approvals": approvals}
+
+
+def dated(state: ReleaseState, action: Action | None, now: datetime) -> ReleaseState:
+    """Return the state with the dates that an action sets."""
+    update: dict[str, object] = {"ended_at": now} if state.ended else {}
+    if action is Action.START:
+        update["started_at"] = now
+    if action in NEW_STEP:
+        update["step_at"] = now
+    if action is Action.RETRY:
+        update["created_at"] = now
+    return state.model_copy(update=update) if update else state
+
+
+def _again(state: ReleaseState, reason: str) -> ReleaseState:
+    """Return the same order as a new attempt: other users, and nothing gathered or granted yet."""
+    attempt = state.attempt + 1
+    return ReleaseState(
+        name=state.name,
+        attempt=attempt,
+        service=state.service,
+        from_version=state.from_version,
+        to_version=state.to_version,
+        policy=state.policy,
+        salt=salt(state.name, attempt),
+        tries=state.tries,
+        because=reason,
+        created_at=state.created_at,
+        revision=state.revision,
+    )
+
+
+def restart_step(state: ReleaseState, reason: str, endpoints: tuple[str, ...]) -> ReleaseState:
+    """Return the state at the begin of its current step: what was proved no longer holds."""
+    return state.model_copy(
+        update=_fresh_step(state.step)
+        | {"because": reason, "hold": "restarted", "canary_endpoints": endpoints}
+        | {"rest": state.rest, "barred": state.barred}
+    )
+
+
+def _fresh_step(step: int) -> dict[str, object]:
+    clocks = dict.fromkeys(("judged", "elapsed", "stepping", "asking"), NOTHING)
+    return {"step": step, "stage": Stage.PROPAGATE, "rest": None, "barred": False} | clocks
+
+
+def next_action(state: ReleaseState) -> Action:
+    """Return what an operator's ``advance`` (one step) means in this phase."""
+    if state.phase is Phase.WAITING:
+        return Action.START
+    if state.phase is Phase.GUARDING:
+        return Action.PROMOTE
+    last = state.phase is Phase.PROGRESSING and state.step + 1 >= state.steps
+    return Action.GUARD if last else Action.ADVANCE
