@@ -1,4 +1,4 @@
-"""The streams in service: one writer each, the newest target wins, nobody waits for anybody."""
+"""The streams in service: one write each at a time, the newest target wins, nobody waits for anybody."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
 from controlplane.server.admission import Admission, Quota
 from controlplane.server.transport import Transport
+from controlplane.server.turns import Turns
 from controlplane.xds.delta import DeltaStream
 from controlplane.xds.messages import Node, ProtocolError
 from controlplane.xds.snapshot import Snapshot
@@ -27,6 +29,7 @@ Refusal = Callable[[Node, Peer], str | None]
 
 _STOPPING = ProtocolError("UNAVAILABLE", "the server is stopping")
 _LARGE = 128 << 10  # bytes of a request; a real Envoy's first one has 61 KB
+_SMALL = 2048  # bytes of a request that is taken in at once: no need to look at the clock
 _LONG = 0.01  # seconds of taking in one request, after which its stream has to pause
 _PAUSE = 4  # times as long
 
@@ -89,15 +92,23 @@ class Session:
 
     stream: Stream
     transport: Transport
-    handler: asyncio.Task[object] | None  # what serves it
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    handler: asyncio.Task[object] | None  # what serves it; None once it was cut
+    over: asyncio.Future[None]
     closing: ProtocolError | None = None
-    writing_since: float | None = None  # in the loop's time
+    half_closed: bool = False  # by the client: it will not ask for anything any more
+    writing_since: float | None = None  # in the loop's time; None if nothing is being written
+    late: asyncio.TimerHandle | None = None  # while the client is ahead of us
 
-    def close(self, reason: ProtocolError) -> None:
-        """Have the writer end the stream with this status."""
-        self.closing = self.closing or reason
-        self.wake.set()
+    def fail(self, error: BaseException | None) -> None:
+        """Let the handler end: with an error, or well."""
+        if self.over.done():
+            return
+        if error is None:
+            self.over.set_result(None)
+        elif isinstance(error, asyncio.CancelledError):
+            self.over.cancel()
+        else:
+            self.over.set_exception(error)
 
 
 class XdsServer:
@@ -135,6 +146,8 @@ class XdsServer:
         self._clock = clock
         self._snapshots: dict[str, Snapshot] = {}
         self._sessions: dict[Session, None] = {}
+        self._members: dict[str, dict[Session, None]] = {}  # by group
+        self._turns = Turns(self._advance)
         self._admission: Admission | None = None
         self._large = asyncio.Lock()
         self._quota = Quota(limits.streams_per_peer)
@@ -146,17 +159,15 @@ class XdsServer:
     # -- for the application
 
     def publish(self, group: str, snapshot: Snapshot) -> None:
-        """Set a group's target and wake its writers at once; a revision older than the present is ignored."""
+        """Set a group's target and let its streams send at once; an older revision is ignored."""
         present = self._snapshots.get(group)
         if present is not None and snapshot.revision < present.revision:
             revisions = {"revision": snapshot.revision, "present": present.revision}
             log.warning("older snapshot ignored", group=group, **revisions)
             return
         self._snapshots[group] = snapshot
-        for session in self._sessions:
-            if session.stream.group == group:
-                session.stream.publish(snapshot)
-                session.wake.set()
+        for session in self._members.get(group, ()):
+            self._give(session, snapshot)
 
     def regroup(self) -> None:
         """Ask again for the group of each node: after a change of fleets, or of who may be served."""
@@ -181,7 +192,7 @@ class XdsServer:
         sessions = list(self._sessions)
         random.shuffle(sessions)
         for session in sessions:
-            session.close(_STOPPING)
+            self._close(session, _STOPPING)
             await asyncio.sleep(random.uniform(0, 2 * seconds / len(sessions)))  # noqa: S311 - jitter
 
     # -- for the transport
@@ -209,17 +220,22 @@ class XdsServer:
     async def _serve(self, transport: Transport, variant: Variant, type_url: str | None) -> None:
         kind = SotwStream if variant == "sotw" else DeltaStream
         stream = kind(transport.peer, self._clock(), type_url=type_url, identifier=self._identifier)
-        session = Session(stream, transport, asyncio.current_task())
+        over = asyncio.get_running_loop().create_future()
+        session = Session(stream, transport, asyncio.current_task(), over)
         self._sessions[session] = None
         if self._watch is None:
             self._watch = asyncio.create_task(self._cut_stuck())
         reader = asyncio.create_task(self._read(session))
-        reader.add_done_callback(lambda _: session.wake.set())
+        reader.add_done_callback(partial(self._read_all, session))
         try:
-            await self._write(session, reader)
+            await over
         finally:
             reader.cancel()
+            if session.late is not None:
+                session.late.cancel()
             del self._sessions[session]
+            if stream.group is not None:
+                del self._members[stream.group][session]
             if not self._sessions and self._watch is not None:
                 self._watch.cancel()
                 self._watch = None
@@ -239,21 +255,19 @@ class XdsServer:
                 # One such request per turn of the loop, whoever sends it.
                 async with self._large:
                     await asyncio.sleep(0)
-            began = loop.time()
+            began = loop.time() if len(data) > _SMALL else None
             try:
                 received = stream.receive(data, self._clock())
             except ProtocolError as error:
-                session.close(error)
+                self._close(session, error)
                 return
             if first:
                 self._assign(session)
             self._tell(session, received)
-            if stream.due:
-                session.wake.set()
-            else:
-                self._changed()  # most ACKs ask for nothing: the writer sleeps on
-            spent = loop.time() - began
-            if spent > _LONG:
+            self._changed()
+            if stream.due:  # most ACKs ask for nothing
+                self._advance(session)
+            if began is not None and (spent := loop.time() - began) > _LONG:
                 # Whoever sends what takes long to read must not have the loop to itself.
                 await asyncio.sleep(_PAUSE * spent)
 
@@ -289,57 +303,85 @@ class XdsServer:
         assert stream.node is not None
         reason = self._refusal(stream.node, stream.peer)
         if reason is not None:
-            session.close(ProtocolError("PERMISSION_DENIED", reason))
+            self._close(session, ProtocolError("PERMISSION_DENIED", reason))
             return
         group = self._group_of(stream.node)
         if stream.group is not None and group != stream.group:
             # What the client has belongs to another group: it starts anew.
             reason = f"the group changed from {stream.group!r} to {group!r}"
-            session.close(ProtocolError("UNAVAILABLE", reason))
+            self._close(session, ProtocolError("UNAVAILABLE", reason))
             return
         if group is None:
             log.warning("unknown node held", **_who(session))
             return
         if stream.group is None:
             stream.assign(group)
+            self._members.setdefault(group, {})[session] = None
             log.info("stream started", group=group, **_who(session))
             if self._callbacks.connected is not None:
                 self._callbacks.connected(stream.view())
         snapshot = self._snapshots.get(group)
         if snapshot is not None and stream.snapshot is not snapshot:
-            stream.publish(snapshot)
-            session.wake.set()
+            self._give(session, snapshot)
 
-    async def _write(self, session: Session, reader: asyncio.Task[None]) -> None:
-        """Send what may be sent, whenever something changed, until the stream is over."""
-        stream, late = session.stream, None
-        while True:
-            session.wake.clear()
+    def _give(self, session: Session, snapshot: Snapshot) -> None:
+        """Set a stream's target; if that is news to its client, it gets a turn."""
+        if session.stream.publish(snapshot) or session.late is not None:
+            self._turns.add(session)
+
+    def _advance(self, session: Session) -> None:
+        """Send what may be sent next, or end the stream; nothing happens while a write is under way.
+
+        Called whenever that may have become possible: after a request, a publication, a write.
+        """
+        if session.writing_since is not None or session.over.done():
+            return
+        try:
             if session.closing is not None:
                 self._finish(session, session.closing)
-                return
-            while session.closing is None and (data := stream.next_response(self._clock())) is not None:
+                session.fail(None)
+            elif (data := session.stream.next_response(self._clock())) is not None:
                 session.writing_since = asyncio.get_running_loop().time()
-                await session.transport.write(data)
-                session.writing_since = None
-            self._changed()
-            if reader.done():
-                reader.result()
-                if session.closing is None:
-                    return
-                continue
-            if not stream.behind:
-                late = None
-                await session.wake.wait()
-                continue
-            loop = asyncio.get_running_loop()
-            late = late or loop.time() + self._limits.behind_timeout
-            try:
-                async with asyncio.timeout_at(late):
-                    await session.wake.wait()
-            except TimeoutError:
-                reason = "this replica is behind the client's version; another one may be ahead"
-                session.close(ProtocolError("UNAVAILABLE", reason))
+                session.transport.write(data, partial(self._written, session))
+            elif session.half_closed:
+                session.fail(None)
+            else:
+                self._wait_for_us(session)
+        except Exception as error:  # noqa: BLE001 - a bug ends this stream, by its handler, and no other one
+            session.fail(error)
+
+    def _written(self, session: Session, error: BaseException | None) -> None:
+        session.writing_since = None
+        self._changed()
+        if error is not None:
+            session.fail(error)
+        else:
+            self._advance(session)
+
+    def _read_all(self, session: Session, reader: asyncio.Task[None]) -> None:
+        """The client has closed its side, or its reader has failed."""
+        error = asyncio.CancelledError() if reader.cancelled() else reader.exception()
+        if error is not None:
+            session.fail(error)
+            return
+        session.half_closed = True
+        self._advance(session)
+
+    def _wait_for_us(self, session: Session) -> None:
+        """Close a stream whose client stays ahead of this replica for too long."""
+        if not session.stream.behind:
+            if session.late is not None:
+                session.late.cancel()
+                session.late = None
+        elif session.late is None:
+            reason = "this replica is behind the client's version; another one may be ahead"
+            close = partial(self._close, session, ProtocolError("UNAVAILABLE", reason))
+            session.late = asyncio.get_running_loop().call_later(self._limits.behind_timeout, close)
+
+    def _close(self, session: Session, reason: ProtocolError) -> None:
+        """End a stream with this status, once what is being written is out."""
+        session.closing = session.closing or reason
+        self._advance(session)
 
     async def _cut_stuck(self) -> None:
         """Look for writes that take too long, while there are streams: a timer for each would cost more."""
@@ -349,12 +391,12 @@ class XdsServer:
             late = loop.time() - most
             for session in self._sessions:
                 if session.writing_since is not None and session.writing_since < late:
-                    session.writing_since = None
-                    self.counts.closed["CANCELLED"] += 1
-                    log.warning("stuck stream cancelled", seconds=most, **_who(session))
-                    # A status could not be sent either: only a cancelled handler lets go of the stream.
-                    if session.handler is not None:
-                        session.handler.cancel()
+                    handler, session.handler = session.handler, None
+                    if handler is not None:
+                        self.counts.closed["CANCELLED"] += 1
+                        log.warning("stuck stream cancelled", seconds=most, **_who(session))
+                        # A status could not be sent either: only a cancelled handler lets go of the stream.
+                        handler.cancel()
 
     def _finish(self, session: Session, reason: ProtocolError) -> None:
         self.counts.closed[reason.status] += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -15,6 +17,9 @@ _IDENTITY_KEYS = ("peer_spiffe_id", "x509_subject_alternative_name")
 _COMMON_NAME = "x509_common_name"
 
 
+Written = Callable[[BaseException | None], None]
+
+
 class Transport(Protocol):
     """One bidirectional stream of messages. One reader, one writer."""
 
@@ -25,11 +30,36 @@ class Transport(Protocol):
     async def read(self) -> bytes | None:
         """Return the next message, or None when the client has closed its side."""
 
-    async def write(self, data: bytes) -> None:
-        """Send one message; returns when it was taken over for sending."""
+    def write(self, data: bytes, done: Written) -> None:
+        """Begin to send one message; no other may be begun before ``done`` was called.
+
+        ``done`` is called with None once the message was taken over for sending, or with what went wrong;
+        possibly before this returns.
+        """
 
     def finish(self, status: str, text: str) -> None:
         """Set the gRPC status with which the stream ends when its handler returns."""
+
+
+class _Driven:
+    """A coroutine that is driven by the futures that it awaits: a task for each write would cost more."""
+
+    __slots__ = ("_coroutine", "_done")
+
+    def __init__(self, coroutine: Coroutine[Any, None, None], done: Written) -> None:
+        self._coroutine = coroutine
+        self._done = done
+
+    def step(self, _awaited: object = None) -> None:
+        """Run it to its next future, or to its end."""
+        try:
+            awaited = self._coroutine.send(None)
+        except StopIteration:
+            self._done(None)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, its owner is told
+            self._done(error)
+        else:
+            awaited.add_done_callback(self.step)
 
 
 class GrpcTransport:
@@ -44,9 +74,9 @@ class GrpcTransport:
         message: Any = await self._context.read()
         return None if message is grpc.aio.EOF else bytes(message)
 
-    async def write(self, data: bytes) -> None:
-        """Send one message."""
-        await self._context.write(data)
+    def write(self, data: bytes, done: Written) -> None:
+        """Begin to send one message."""
+        _Driven(self._context.write(data), done).step()
 
     def finish(self, status: str, text: str) -> None:
         """Set the final status."""

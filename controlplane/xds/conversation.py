@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from sys import intern
+from typing import NamedTuple
 
 from controlplane.xds.messages import MAX_NAMES, ProtocolError
 from controlplane.xds.snapshot import Ref, Resource
@@ -15,8 +16,7 @@ from controlplane.xds.view import Nack, TypeView
 WILDCARD = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
+class Flight(NamedTuple):
     """A response that the client has not answered: what is new in it, and what it takes away."""
 
     nonce: str
@@ -31,9 +31,11 @@ class Conversation:
 
     Attributes:
         since: When the client first asked.
+        window: How many responses may be unanswered.
         wildcard: The client asks for everything, by ``*`` or by never having named anything.
         explicit: The client has named something, so an empty list no longer means everything.
         names: What it asks for by name.
+        listed: A list of names that was found to ask for this.
         claims: Versions that the client brought from an earlier stream, until they were compared with ours.
         held: What the client accepted. One that it brought and that is not ours has an empty body.
         foreign: Names in ``held`` that are not ours: their needs are unknown.
@@ -45,7 +47,7 @@ class Conversation:
         resync: All names are dirty.
         returning: The client brought resources, and was sent nothing of this type yet.
         opened: A first response was sent, or was not needed.
-        flight: The un-ACKed response; at most one.
+        flights: The un-ACKed responses, oldest first.
         nonce: Of the last response.
         limit: How many changes the next response may have while a culprit is sought.
         high: Highest revision that the client has seen of this type.
@@ -53,13 +55,16 @@ class Conversation:
         sent_at: When the last response was sent.
         acked_at: When the client last accepted one.
         gated: What waits for what, as of the last look.
+        seen: The view of this state, until it changes.
     """
 
     type_url: str
     since: datetime
+    window: int = 1
     wildcard: bool = False
     explicit: bool = False
     names: set[str] = field(default_factory=set)
+    listed: frozenset[str] | None = None
     claims: dict[str, str] | None = None
     held: dict[str, Resource] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
@@ -71,7 +76,7 @@ class Conversation:
     resync: bool = True
     returning: bool = False
     opened: bool = False
-    flight: Flight | None = None
+    flights: list[Flight] = field(default_factory=list)
     nonce: str = ""
     limit: int | None = None
     high: int = 0
@@ -79,11 +84,32 @@ class Conversation:
     sent_at: datetime | None = None
     acked_at: datetime | None = None
     gated: dict[str, Ref] = field(default_factory=dict)
+    seen: TypeView | None = None
 
     @property
     def due(self) -> bool:
-        """True if a response may be sent, should there be something to say."""
-        return self.flight is None and bool(self.dirty or self.resync or not self.opened)
+        """True if a response may be sent, should there be something to say.
+
+        While a culprit is sought, one response is enough: its answer tells.
+        """
+        if self.quiet:
+            return False
+        return not self.flights or (len(self.flights) < self.window and self.limit is None)
+
+    @property
+    def quiet(self) -> bool:
+        """True if there is nothing to say, whatever was answered."""
+        return self.opened and not (self.dirty or self.resync)
+
+    @property
+    def steady(self) -> bool:
+        """True if the client has what it was sent, accepted it all, and a single name may differ."""
+        return (
+            len(self.dirty) == 1
+            and self.opened
+            and not (self.flights or self.resync or self.again or self.maybe or self.refused)
+            and not (self.foreign or self.returning or self.gated or self.limit is not None)
+        )
 
     def wants(self, name: str) -> bool:
         """Return whether the client is subscribed to this resource."""
@@ -96,20 +122,36 @@ class Conversation:
 
     def firm(self, name: str) -> Resource | None:
         """Return what the client has ACKed, unless a response under way takes it away or empties it."""
-        held, flight = self.held.get(name), self.flight
-        if held is None or flight is None:
-            return held
-        if name in flight.removed:
+        held = self.held.get(name)
+        if held is None:
             return None
-        coming = flight.updates.get(name)
-        return coming if coming is not None and coming.hollow else held
+        for flight in self.flights:
+            if name in flight.removed:
+                return None
+            coming = flight.updates.get(name)
+            if coming is not None and coming.hollow:
+                return coming
+        return held
+
+    def latest(self, name: str) -> Resource | None:
+        """Return what the client will have once it has accepted all that is under way."""
+        for flight in reversed(self.flights):
+            if name in flight.updates:
+                return flight.updates[name]
+            if name in flight.removed:
+                return None
+        return self.held.get(name)
+
+    def coming(self, name: str) -> bool:
+        """Return whether a version of this resource is under way."""
+        return any(name in flight.updates for flight in self.flights)
 
     def holdings(self) -> Iterable[Resource]:
         """Yield everything that the client may have in use."""
         yield from self.held.values()
         yield from self.maybe.values()
-        if self.flight is not None:
-            yield from self.flight.updates.values()
+        for flight in self.flights:
+            yield from flight.updates.values()
 
     def subscribe(self, names: Iterable[str], *, resend: bool) -> None:
         """Add names, as delta clients do; ``resend`` those that the client already has."""
@@ -120,7 +162,7 @@ class Conversation:
                 self.wildcard = True
                 continue
             name = intern(text)
-            if resend and (name in self.held or (self.flight is not None and name in self.flight.updates)):
+            if resend and (name in self.held or self.coming(name)):
                 self.again.add(name)
             self.names.add(name)
             self.told.discard(name)
@@ -144,11 +186,24 @@ class Conversation:
                 else:
                     self.forget(name)
 
+    def lists(self, names: frozenset[str]) -> bool:
+        """Return whether this whole list of a state-of-the-world client is what it asks for already."""
+        if self.listed is names:
+            return True
+        if not self.explicit:
+            same = self.wildcard and not names
+        else:
+            same = (WILDCARD in names) == self.wildcard and names - {WILDCARD} == self.names
+        if same:
+            self.listed = names
+        return same
+
     def replace(self, names: Iterable[str]) -> None:
         """Take the whole list of names, as state-of-the-world clients send it with each request.
 
         Source: xDS protocol, "How the client specifies what resources to return".
         """
+        self.listed = None
         wanted = set(names)
         if not wanted and not self.explicit:
             self.wildcard = True
@@ -184,17 +239,36 @@ class Conversation:
         self.again.discard(name)
         self.told.discard(name)
 
-    def accept(self, now: datetime) -> bool:
-        """The client ACKed the response under way; return False if there was none."""
-        flight, self.flight = self.flight, None
-        if flight is None:
-            return False
+    def land(self, nonce: str) -> Flight | None:
+        """Take the response with this nonce from those under way: it is answered.
+
+        A client answers in order. If it left one out, what that one had may be there or not.
+        """
+        flights = self.flights
+        if len(flights) == 1:
+            return flights.pop() if flights[0].nonce == nonce else None
+        for place, flight in enumerate(flights):
+            if flight.nonce == nonce:
+                for older in flights[:place]:
+                    self._doubt(older)
+                del flights[: place + 1]
+                return flight
+        return None
+
+    def _doubt(self, flight: Flight) -> None:
+        self.maybe.update((name, r) for name, r in flight.updates.items() if self.wants(name))
+        self.dirty.update(dict.fromkeys((*flight.updates, *flight.removed)))
+
+    def accept(self, flight: Flight, now: datetime) -> None:
+        """The client ACKed a response."""
         self.acked_at = now
+        troubled = bool(self.maybe or self.refused or self.foreign)
         for name, resource in flight.updates.items():
-            self.maybe.pop(name, None)
-            self.refused.pop(name, None)
-            self.foreign.discard(name)
-            if self.wants(name):
+            if troubled:
+                self.maybe.pop(name, None)
+                self.refused.pop(name, None)
+                self.foreign.discard(name)
+            if self.wildcard or name in self.names:
                 self.held[name] = resource
         for name in flight.removed:
             self.held.pop(name, None)
@@ -202,8 +276,7 @@ class Conversation:
             self.foreign.discard(name)
         if not self.maybe:
             self.limit = None
-        self._calm()
-        return True
+            self._calm()
 
     def clear(self, name: str) -> None:
         """The target went back to what the client has: an earlier refusal no longer matters."""
@@ -214,15 +287,12 @@ class Conversation:
         if not self.maybe and not self.refused:
             self.error = None
 
-    def refuse(self, message: str, now: datetime) -> None:
-        """The client NACKed the response under way: remember the culprit, or halve the batch to find it.
+    def refuse(self, flight: Flight, message: str, now: datetime) -> None:
+        """The client NACKed a response: remember the culprit, or halve the batch to find it.
 
         The client may have applied the good part of a refused batch (gRFC A46; seen in Envoy 1.40), so all of
         it counts as perhaps applied until it was sent again.
         """
-        flight, self.flight = self.flight, None
-        if flight is None:
-            return
         self.error = Nack(None, message, now)
         if flight.updates:  # a refused removal alone would come back for ever
             self.dirty.update(dict.fromkeys(flight.removed))
@@ -239,13 +309,15 @@ class Conversation:
 
     def view(self, *, served: bool) -> TypeView:
         """Return this state as a value."""
+        if self.seen is not None:
+            return self.seen
         acked = {name: resource.version for name, resource in self.held.items()}
         sent: dict[str, Version] = acked
-        if self.flight is not None:
-            sent = acked | {name: resource.version for name, resource in self.flight.updates.items()}
-            for name in self.flight.removed:
+        for flight in self.flights:
+            sent = sent | {name: resource.version for name, resource in flight.updates.items()}
+            for name in flight.removed:
                 sent.pop(name, None)
-        return TypeView(
+        self.seen = TypeView(
             type_url=self.type_url,
             served=served,
             wildcard=self.wildcard,
@@ -256,7 +328,8 @@ class Conversation:
             nacks=dict(self.refused),
             error=self.error,
             gated=dict(self.gated),
-            waiting_since=self.flight.at if self.flight is not None else None,
+            waiting_since=self.flights[0].at if self.flights else None,
             sent_at=self.sent_at,
             acked_at=self.acked_at,
         )
+        return self.seen

@@ -8,7 +8,7 @@ from datetime import datetime
 from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest
 from controlplane.xds.conversation import Conversation
 from controlplane.xds.gate import Gate
-from controlplane.xds.messages import Request
+from controlplane.xds.messages import Ack, Acks, Request
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.stream import Plan, Stream
 from controlplane.xds.version import Version
@@ -20,6 +20,10 @@ class DeltaStream(Stream):
 
     variant = "delta"
     _message = DeltaDiscoveryRequest
+    _acks = Acks()
+
+    def _repeats(self, conversation: Conversation, ack: Ack) -> bool:
+        return True
 
     def _take(self, conversation: Conversation, request: Request, *, first: bool, now: datetime) -> bool:
         assert isinstance(request, DeltaDiscoveryRequest)
@@ -29,7 +33,7 @@ class DeltaStream(Stream):
             if request.initial_resource_versions:
                 conversation.claims = dict(request.initial_resource_versions)
                 conversation.returning = True
-        elif request.response_nonce and request.response_nonce == conversation.nonce:
+        elif request.response_nonce:
             acked = self._answer(conversation, request, now)
         # Subscriptions count whatever the nonce: no later message repeats them.
         conversation.subscribe(request.resource_names_subscribe, resend=not first)

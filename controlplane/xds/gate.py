@@ -39,7 +39,7 @@ class Gate:
         """
         if not resource.needs:
             return None
-        present = conversation.held.get(resource.name)
+        present = conversation.held.get(resource.name) or conversation.latest(resource.name)
         applied = conversation.maybe.get(resource.name)
         known = (present.needs if present else frozenset()) | (applied.needs if applied else frozenset())
         new = resource.needs - known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
@@ -21,6 +21,9 @@ MAX_NAME = 1024  # characters, of a name or a version
 MAX_NODE = 256 << 10  # bytes
 MAX_METADATA = 64 << 10  # bytes
 MAX_NODE_ID = 512  # characters
+
+_KNOWN_ACKS = 64  # remembered at once
+_LONGEST_ACK = 64 << 10  # bytes
 
 
 class ProtocolError(Exception):
@@ -53,6 +56,47 @@ class Node:
     user_agent: str = ""
     version: tuple[int, int, int] | None = None
     features: tuple[str, ...] = ()
+
+
+class Ack(NamedTuple):
+    """A request that accepts a response, and says nothing else; ``names`` repeat what the client asks for."""
+
+    type_url: str
+    nonce: str
+    names: frozenset[str]
+
+
+class Acks:
+    """ACKs that were parsed before, by their bytes: those of streams with one history are alike."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Ack] = {}
+        self._names: frozenset[str] = frozenset()
+
+    def get(self, data: bytes) -> Ack | None:
+        """Return what these bytes were, if they are remembered."""
+        return self._known.get(data)
+
+    def learn(self, data: bytes, request: Request) -> None:
+        """Remember a request, if it is an ACK and nothing else."""
+        if len(data) > _LONGEST_ACK or not request.response_nonce or request.node:
+            return
+        if request.HasField("error_detail"):
+            return
+        names: frozenset[str] = frozenset()
+        if isinstance(request, DiscoveryRequest):
+            names = frozenset(request.resource_names)
+        elif (
+            request.resource_names_subscribe
+            or request.resource_names_unsubscribe
+            or request.initial_resource_versions
+        ):
+            return
+        # Lists repeat from ACK to ACK: one object for all of them is compared in no time.
+        self._names = names = self._names if names == self._names else names
+        if len(self._known) >= _KNOWN_ACKS:
+            del self._known[next(iter(self._known))]
+        self._known[data] = Ack(request.type_url, request.response_nonce, names)
 
 
 def parse_request(kind: type[Request], data: bytes) -> Request:

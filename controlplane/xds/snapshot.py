@@ -67,6 +67,19 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """What differs between two snapshots.
+
+    Attributes:
+        names: Of each type, what was added, removed or changed, in order.
+        moved: True if other types are served, or in another order.
+    """
+
+    names: Mapping[str, tuple[str, ...]]
+    moved: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Relations:
     """How the resources of a snapshot hang together.
 
@@ -91,6 +104,11 @@ class IdentityCache(Generic[T]):
         self._size = size
         self._entries: dict[tuple[int, ...], tuple[tuple[object, ...], T]] = {}
 
+    def pair(self, first: object, second: object) -> T | None:
+        """Return what is remembered of two objects, or None."""
+        entry = self._entries.get((id(first), id(second)))
+        return entry[1] if entry is not None else None
+
     def get(self, inputs: tuple[object, ...], make: Callable[[], T]) -> T:
         """Return what ``make`` returned for these very objects, calling it at most once while remembered."""
         key = tuple(map(id, inputs))
@@ -102,24 +120,38 @@ class IdentityCache(Generic[T]):
         return entry[1]
 
 
-_changes: IdentityCache[dict[str, tuple[str, ...]]] = IdentityCache(16)
+Followers = Mapping[Ref, tuple[Ref, ...]]
+
+_differences: IdentityCache[Difference] = IdentityCache(16)
 _relations: IdentityCache[Relations] = IdentityCache(16)
-_parts: IdentityCache[Relations] = IdentityCache(64)
+_followers: IdentityCache[Followers] = IdentityCache(16)
+_following: IdentityCache[Followers] = IdentityCache(64)  # by table
+_needing: IdentityCache[frozenset[tuple[str, str]]] = IdentityCache(64)  # by table
 
 
 def changes(old: Snapshot, new: Snapshot) -> Mapping[str, tuple[str, ...]]:
     """Return the names of each type that were added, removed or changed, in order; remembered per pair."""
-    return _changes.get((old, new), lambda: _diff(old, new))
+    return difference(old, new).names
 
 
-def _diff(old: Snapshot, new: Snapshot) -> dict[str, tuple[str, ...]]:
+def difference(old: Snapshot, new: Snapshot) -> Difference:
+    """Return what differs between two snapshots; remembered per pair, so that streams share it."""
+    found = _differences.pair(old, new)
+    return found if found is not None else _differences.get((old, new), partial(_diff, old, new))
+
+
+def _diff(old: Snapshot, new: Snapshot) -> Difference:
+    moved = old.order != new.order or old.resources.keys() != new.resources.keys()
+    return Difference(_changed(old, new), moved)
+
+
+def _changed(old: Snapshot, new: Snapshot) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for type_url in dict.fromkeys((*old.resources, *new.resources)):
         before, after = old.of(type_url), new.of(type_url)
         if before is after:
             continue
-        pairs = ((name, before.get(name), resource) for name, resource in after.items())
-        names = [name for name, old_one, new_one in pairs if old_one is not new_one and old_one != new_one]
+        names = [n for n, r in after.items() if (was := before.get(n)) is not r and was != r]
         names += [name for name in before if name not in after]
         if names:
             found[type_url] = tuple(sorted(names))
@@ -128,34 +160,50 @@ def _diff(old: Snapshot, new: Snapshot) -> dict[str, tuple[str, ...]]:
 
 def relations(snapshot: Snapshot) -> Relations:
     """Return how the resources of a snapshot hang together; remembered per snapshot."""
-    return _relations.get((snapshot,), lambda: _relate(snapshot))
+    return _relations.get((snapshot,), partial(_relate, snapshot))
 
 
 def _relate(snapshot: Snapshot) -> Relations:
-    followers: dict[Ref, tuple[Ref, ...]] = {}
-    following: set[tuple[str, str]] = set()
+    found = followers(snapshot)
     needing: set[tuple[str, str]] = set()
     for type_url, table in snapshot.resources.items():
-        # A change leaves most tables the same objects: those are not looked through again.
-        part = _parts.get((type_url, table), partial(_relate_table, type_url, table))
-        for ref, refs in part.followers.items():
-            followers[ref] = followers.get(ref, ()) + refs
-        following |= part.following
-        needing |= part.needing
-    return Relations(followers, frozenset(following), frozenset(needing))
+        needing |= _needing.get((type_url, table), partial(_needed_by, type_url, table))
+    following = frozenset((other, ref[0]) for ref, refs in found.items() for other, _ in refs)
+    return Relations(found, following, frozenset(needing))
 
 
-def _relate_table(type_url: str, table: Mapping[str, Resource]) -> Relations:
-    followers: dict[Ref, list[Ref]] = {}
+def followers(snapshot: Snapshot) -> Followers:
+    """Return what is sent again after a resource changed; remembered per snapshot."""
+    return _followers.get((snapshot,), partial(_find_followers, snapshot))
+
+
+def _find_followers(snapshot: Snapshot) -> Followers:
+    found: dict[Ref, tuple[Ref, ...]] = {}
+    # A change leaves most tables the same objects: those are not looked through again.
+    parts = [
+        _following.get((type_url, table), partial(_followers_in, type_url, table))
+        for type_url, table in snapshot.resources.items()
+    ]
+    parts = [part for part in parts if part]
+    if len(parts) == 1:
+        return parts[0]
+    for part in parts:
+        for ref, refs in part.items():
+            found[ref] = found.get(ref, ()) + refs
+    return found
+
+
+def _followers_in(type_url: str, table: Mapping[str, Resource]) -> Followers:
+    found: dict[Ref, list[Ref]] = {}
     for resource in table.values():
         if resource.follows is not None:
-            followers.setdefault(resource.follows, []).append((type_url, resource.name))
+            found.setdefault(resource.follows, []).append((type_url, resource.name))
+    return {ref: tuple(refs) for ref, refs in found.items()}
+
+
+def _needed_by(type_url: str, table: Mapping[str, Resource]) -> frozenset[tuple[str, str]]:
     types = {needed for resource in table.values() for needed, _ in resource.needs}
-    return Relations(
-        {ref: tuple(refs) for ref, refs in followers.items()},
-        frozenset((type_url, ref[0]) for ref in followers),
-        frozenset((type_url, needed) for needed in types),
-    )
+    return frozenset((type_url, needed) for needed in types)
 
 
 def content_hash(parts: Iterable[bytes]) -> str:

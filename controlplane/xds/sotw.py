@@ -8,7 +8,7 @@ from datetime import datetime
 from controlplane._pb.discovery_pb2 import DiscoveryRequest
 from controlplane.xds.conversation import Conversation
 from controlplane.xds.gate import Gate
-from controlplane.xds.messages import Request
+from controlplane.xds.messages import Ack, Acks, Request
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.stream import Plan, Stream
 from controlplane.xds.version import Version
@@ -20,16 +20,20 @@ class SotwStream(Stream):
 
     variant = "sotw"
     _message = DiscoveryRequest
+    _acks = Acks()
+
+    def _repeats(self, conversation: Conversation, ack: Ack) -> bool:
+        return ack.nonce == conversation.nonce and conversation.lists(ack.names)
 
     def _take(self, conversation: Conversation, request: Request, *, first: bool, now: datetime) -> bool:
         assert isinstance(request, DiscoveryRequest)
         acked = False
         if first:
             conversation.claims = {"": request.version_info} if request.version_info else None
-        elif request.response_nonce != conversation.nonce:
-            return False  # stale: the client repeats its names in the answer to our newest response
         else:
             acked = self._answer(conversation, request, now)
+            if request.response_nonce != conversation.nonce:
+                return acked  # stale: the client repeats its names in the answer to our newest response
         conversation.replace(request.resource_names)
         return acked
 

@@ -14,12 +14,22 @@ from typing import ClassVar, NamedTuple
 
 from controlplane.xds.conversation import Conversation, Flight
 from controlplane.xds.gate import Gate
-from controlplane.xds.messages import Node, ProtocolError, Request, check_type_url, parse_node, parse_request
-from controlplane.xds.snapshot import Resource, Snapshot, changes, relations
-from controlplane.xds.type_urls import FULL_STATE
+from controlplane.xds.messages import (
+    Ack,
+    Acks,
+    Node,
+    ProtocolError,
+    Request,
+    check_type_url,
+    parse_node,
+    parse_request,
+)
+from controlplane.xds.snapshot import Resource, Snapshot, difference, followers
+from controlplane.xds.type_urls import EAGER, FULL_STATE
 from controlplane.xds.view import Nack, Peer, StreamView, Variant
 
 MAX_TYPES = 32  # on one stream
+WINDOW = 4  # unanswered responses of an eager type
 MAX_ERROR = 4096  # characters of a refusal that are kept
 
 
@@ -53,6 +63,7 @@ class Stream(ABC):
 
     variant: ClassVar[Variant]
     _message: ClassVar[type[Request]]
+    _acks: ClassVar[Acks]
 
     def __init__(
         self,
@@ -62,11 +73,13 @@ class Stream(ABC):
         type_url: str | None = None,
         identifier: str = "",
         full_state: frozenset[str] = FULL_STATE,
+        eager: frozenset[str] = EAGER,
     ) -> None:
         """Start a stream; ``type_url`` is implied by a per-type service, None for an aggregated stream.
 
         ``identifier`` names this server in each response. ``full_state`` are the types whose
-        state-of-the-world responses must list everything, because absence means deletion.
+        state-of-the-world responses must list everything, because absence means deletion. ``eager`` are
+        those of which up to ``WINDOW`` responses may be unanswered, instead of one.
         """
         self.peer = peer
         self.since = now
@@ -76,8 +89,10 @@ class Stream(ABC):
         self._implied = type_url
         self._identifier = identifier
         self._full_state = full_state
+        self._eager = eager
         self._conversations: dict[str, Conversation] = {}
         self._ordered: tuple[Conversation, ...] | None = None
+        self._pending: dict[str, Conversation] = {}  # that may have something to say
         self._nonces = 0
         self._ahead = 0
         self._view: StreamView | None = None
@@ -90,8 +105,13 @@ class Stream(ABC):
         Raises:
             ProtocolError: If the client broke the protocol; the stream must be ended with that status.
         """
+        ack = self._acks.get(data)
+        if ack is not None and self.node is not None:
+            known = self._conversations.get(ack.type_url)
+            if known is not None and self._repeats(known, ack):
+                return self._accept(known, ack, now)
         request = parse_request(self._message, data)
-        self._view = None
+        self._acks.learn(data, request)
         if self.node is None:
             self.node = parse_node(request.node)
         conversation = self._conversations.get(request.type_url)
@@ -100,6 +120,8 @@ class Stream(ABC):
         first = conversation is None
         if conversation is None:
             conversation = self._open(type_url, now)
+        self._view = conversation.seen = None
+        self._pending[type_url] = conversation
         error = conversation.error
         acked = self._take(conversation, request, first=first, now=now)
         nack = conversation.error if not acked and conversation.error is not error else None
@@ -110,18 +132,31 @@ class Stream(ABC):
         self.group = group
         self._view = None
 
-    def publish(self, snapshot: Snapshot) -> None:
-        """Set the target; the newest one wins."""
+    def publish(self, snapshot: Snapshot) -> bool:
+        """Set the target; the newest one wins. Return whether there may be something to send."""
         old, self.snapshot = self.snapshot, snapshot
         self._view = None
-        if old is None or old.order != snapshot.order or old.resources.keys() != snapshot.resources.keys():
+        new = None if old is None else difference(old, snapshot)
+        if new is None or new.moved:
             self._ordered = None
-        if old is None:
-            return
-        for type_url, names in changes(old, snapshot).items():
-            conversation = self._conversations.get(type_url)
-            if conversation is not None:
-                conversation.dirty.update(dict.fromkeys(names))
+            for conversation in self._conversations.values():
+                conversation.seen = None
+        for type_url, names in new.names.items() if new is not None else ():
+            changed = self._conversations.get(type_url)
+            if changed is not None:
+                self._mark(changed, names)
+        return bool(self._pending)
+
+    def _mark(self, conversation: Conversation, names: tuple[str, ...]) -> None:
+        """Note that some targets changed."""
+        if not conversation.wildcard:
+            names = tuple(name for name in names if name in conversation.names)
+        if names:
+            # The newest first: what an operator takes back does not queue behind what came before.
+            waiting, conversation.dirty = conversation.dirty, dict.fromkeys(names)
+            if waiting:
+                conversation.dirty.update(waiting)
+            self._pending[conversation.type_url] = conversation
 
     @property
     def behind(self) -> bool:
@@ -138,9 +173,24 @@ class Stream(ABC):
     def _open(self, type_url: str, now: datetime) -> Conversation:
         if len(self._conversations) >= MAX_TYPES:
             raise ProtocolError("RESOURCE_EXHAUSTED", f"more than {MAX_TYPES} types on one stream")
-        conversation = self._conversations[type_url] = Conversation(type_url, now)
+        window = WINDOW if type_url in self._eager else 1
+        conversation = self._conversations[type_url] = Conversation(type_url, now, window)
         self._ordered = None
         return conversation
+
+    def _accept(self, conversation: Conversation, ack: Ack, now: datetime) -> Received:
+        """Take the most frequent request: an ACK of the newest response that asks for nothing."""
+        self._view = conversation.seen = None
+        flight = conversation.land(ack.nonce)
+        if flight is not None:
+            conversation.accept(flight, now)
+        if conversation.dirty:
+            self._pending[ack.type_url] = conversation
+        return Received(ack.type_url, ack.nonce, False, flight is not None, None)
+
+    @abstractmethod
+    def _repeats(self, conversation: Conversation, ack: Ack) -> bool:
+        """Return whether such an ACK is of the newest response, and leaves the subscription as it is."""
 
     @abstractmethod
     def _take(self, conversation: Conversation, request: Request, *, first: bool, now: datetime) -> bool:
@@ -148,40 +198,57 @@ class Stream(ABC):
 
     def _answer(self, conversation: Conversation, request: Request, now: datetime) -> bool:
         """A NACK is the presence of ``error_detail`` and nothing else; an ACK is its absence."""
-        if request.HasField("error_detail"):
-            conversation.refuse(request.error_detail.message[:MAX_ERROR].decode(errors="replace"), now)
+        flight = conversation.land(request.response_nonce)
+        if flight is None:
             return False
-        return conversation.accept(now)
+        if request.HasField("error_detail"):
+            words = request.error_detail.message[:MAX_ERROR].decode(errors="replace")
+            conversation.refuse(flight, words, now)
+            return False
+        conversation.accept(flight, now)
+        return True
 
     # -- what goes out
 
     def next_response(self, now: datetime) -> bytes | None:
         """Return the next response that may be sent now, or None; it counts as sent.
 
-        At most one response per type is unanswered, and types go in push order.
+        At most one response per type is unanswered (``WINDOW`` of an eager one), and types go in push order.
         """
         snapshot = self.snapshot
-        if snapshot is None or self.behind:
+        if snapshot is None or not self._pending or self.behind:
             return None
-        if self._ordered is None:
-            self._ordered = self._sort(snapshot)
         gate = None
-        for conversation in self._ordered:
+        for conversation in self._waiting(snapshot):
             if not conversation.due:
                 continue
+            self._view = conversation.seen = None
+            plan = self._single(conversation, snapshot) if conversation.steady else None
+            if plan is not None:
+                return self._send(conversation, plan, snapshot, now)
             gate = gate or Gate(self._conversations, snapshot)
-            self._view = None
             if conversation.resync and not self._resync(conversation, snapshot):
                 return None
             plan = self._plan(conversation, gate)
             if plan is not None:
                 return self._send(conversation, plan, snapshot, now)
+            if conversation.quiet:
+                del self._pending[conversation.type_url]
         return None
+
+    def _waiting(self, snapshot: Snapshot) -> tuple[Conversation, ...]:
+        """Return what may have something to say, in push order."""
+        if len(self._pending) == 1:
+            (conversation,) = self._pending.values()
+            return (conversation,) if snapshot.serves(conversation.type_url) else ()
+        if self._ordered is None:
+            self._ordered = self._sort(snapshot)
+        return tuple(c for c in self._ordered if c.type_url in self._pending)
 
     @property
     def due(self) -> bool:
         """True if ``next_response`` may have something to send: worth a call."""
-        return self.behind or any(c.due for c in self._conversations.values())
+        return bool(self._pending) and (self.behind or any(c.due for c in self._pending.values()))
 
     def _sort(self, snapshot: Snapshot) -> tuple[Conversation, ...]:
         rank = {type_url: place for place, type_url in enumerate(snapshot.order)}
@@ -201,6 +268,18 @@ class Stream(ABC):
         conversation.dirty.update(dict.fromkeys((*conversation.held, *sorted(conversation.names))))
         conversation.resync = False
         return True
+
+    def _single(self, conversation: Conversation, snapshot: Snapshot) -> Plan | None:
+        """Return the plan of the most frequent change: one resource, that rests on nothing new.
+
+        It is what ``_plan`` would return, without a look at anything else. None means: look.
+        """
+        (name,) = conversation.dirty
+        target = snapshot.of(conversation.type_url).get(name)
+        held = conversation.held.get(name)
+        if target is None or held is None or held.version == target.version:
+            return None
+        return Plan({name: target}, []) if target.needs <= held.needs else None
 
     @abstractmethod
     def _reconcile(
@@ -247,23 +326,26 @@ class Stream(ABC):
         target = gate.snapshot.of(conversation.type_url).get(name)
         if target is None:
             return self._leave(conversation, name, gate)
-        held = conversation.held.get(name)
+        held, latest = conversation.held.get(name), conversation.latest(name)
         forced = name in conversation.again or name in conversation.maybe
         if conversation.refuses(target):
-            return held if held is not None and forced and name not in conversation.foreign else "keep"
-        if held is not None and held.version == target.version:
-            conversation.clear(name)
+            again = held if forced and name not in conversation.foreign else None
+            # Once a version that is under way is accepted, the refusal is forgotten.
+            return "wait" if conversation.coming(name) else again or "keep"
+        if latest is not None and latest.version == target.version:
+            if latest is held:
+                conversation.clear(name)
             if not forced:
                 return "keep"
         unmet = gate.unmet(conversation, target)
-        if unmet is not None:
-            conversation.gated[name] = unmet
-            return "wait"
-        return target
+        if unmet is None:
+            return target
+        conversation.gated[name] = unmet
+        return "wait"
 
     def _leave(self, conversation: Conversation, name: str, gate: Gate) -> Resource | str:
         """Decide on a name that the target does not have."""
-        held = conversation.held.get(name)
+        held = conversation.latest(name)
         if held is None and name not in conversation.maybe:
             return self._absent(conversation, name)
         if not self._removable(conversation):
@@ -288,9 +370,10 @@ class Stream(ABC):
     def _send(self, conversation: Conversation, plan: Plan, snapshot: Snapshot, now: datetime) -> bytes:
         self._nonces += 1
         nonce = str(self._nonces)
-        conversation.high = max(conversation.high, *(r.version.revision for r in plan.updates.values()), 0)
+        for resource in plan.updates.values():
+            conversation.high = max(conversation.high, resource.version.revision)
         data = self._encode(conversation, plan, snapshot, nonce)
-        conversation.flight = Flight(nonce, plan.updates, tuple(plan.removed), now)
+        conversation.flights.append(Flight(nonce, plan.updates, tuple(plan.removed), now))
         conversation.nonce = nonce
         conversation.sent_at = now
         conversation.opened = True
@@ -298,20 +381,25 @@ class Stream(ABC):
         for name in (*plan.updates, *plan.removed):
             conversation.dirty.pop(name, None)
             conversation.again.discard(name)
-        conversation.told.difference_update(plan.updates)
-        conversation.told.update(conversation.names.intersection(plan.removed))
+        if conversation.told:
+            conversation.told.difference_update(plan.updates)
+        if plan.removed:
+            conversation.told.update(conversation.names.intersection(plan.removed))
+        if conversation.quiet:
+            del self._pending[conversation.type_url]
         self._trail(conversation.type_url, plan, snapshot)
         return data
 
     def _trail(self, type_url: str, plan: Plan, snapshot: Snapshot) -> None:
         """Have what follows the changed resources sent again: Envoy warms a changed cluster until then."""
-        index = relations(snapshot).followers
+        index = followers(snapshot)
         for name in plan.updates:
             for other, follower in index.get((type_url, name), ()):
                 conversation = self._conversations.get(other)
                 if conversation is not None and conversation.wants(follower):
                     conversation.again.add(follower)
                     conversation.dirty[follower] = None
+                    self._pending[other] = conversation
 
     # -- what is seen
 

@@ -19,3 +19,6 @@ PUSH_ORDER: Final = (CLUSTER, ENDPOINT, SCOPED_ROUTE, ROUTE, SECRET, LISTENER)
 # State-of-the-world clients take absence from a response of these types for deletion.
 # Source: xDS protocol, "Grouping Resources into Responses"; seen for scoped routes in Envoy 1.40.
 FULL_STATE: Final = frozenset({CLUSTER, LISTENER, SCOPED_ROUTE})
+
+# A newer response of these types does not wait for the answer to an older one: a rollback is one of them.
+EAGER: Final = frozenset({ROUTE})

@@ -16,7 +16,7 @@ _Encoded = tuple[str, bytes]  # version of the whole, bytes
 
 _sets: IdentityCache[tuple[str, dict[str, bytes]]] = IdentityCache(64)
 _recent: dict[tuple[object, ...], tuple[tuple[Resource, ...], _Encoded]] = {}
-_RECENT = 32  # responses
+_RECENT = 64  # responses
 _SHARED = 256 << 10  # bytes; of a larger one only its resources are shared, not the whole
 
 
@@ -29,9 +29,10 @@ def _shared(
     """
     key = (*key, *map(id, resources))
     entry = _recent.get(key)
-    if entry is not None:
-        return entry[1]
-    encoded = make()
+    return entry[1] if entry is not None else _keep(key, resources, make())
+
+
+def _keep(key: tuple[object, ...], resources: tuple[Resource, ...], encoded: _Encoded) -> _Encoded:
     if len(encoded[1]) <= _SHARED:
         if len(_recent) >= _RECENT:
             del _recent[next(iter(_recent))]
@@ -124,12 +125,12 @@ def delta_response(
 ) -> bytes:
     """Encode a DeltaDiscoveryResponse; ``revision`` goes into ``system_version_info``, for people."""
     resources, removed = tuple(resources), tuple(removed)
-
-    def encoded() -> _Encoded:
-        parts = [_delta_entry(type_url, resource) for resource in resources]
-        parts += [_field(6, name.encode()) for name in removed]
-        parts += [_text(4, type_url), _field(1, str(revision).encode()), _field(5, nonce.encode())]
-        parts.append(_control_plane(7, identifier))
-        return "", b"".join(parts)
-
-    return _shared(("delta", type_url, removed, revision, nonce, identifier), resources, encoded)[1]
+    key = ("delta", type_url, removed, revision, nonce, identifier, *map(id, resources))
+    entry = _recent.get(key)
+    if entry is not None:
+        return entry[1][1]
+    parts = [_delta_entry(type_url, resource) for resource in resources]
+    parts += [_field(6, name.encode()) for name in removed]
+    parts += [_text(4, type_url), _field(1, str(revision).encode()), _field(5, nonce.encode())]
+    parts.append(_control_plane(7, identifier))
+    return _keep(key, resources, ("", b"".join(parts)))[1]

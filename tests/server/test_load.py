@@ -10,6 +10,7 @@ import pytest
 
 from controlplane.server import streams
 from controlplane.server.streams import Limits, Session
+from controlplane.xds.stream import WINDOW
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
 
 
@@ -158,3 +159,51 @@ async def test_endpoints_and_everything_else_of_many_nodes_reach_their_own(serve
     for call in (calls[0], calls[14]):
         with pytest.raises(TimeoutError):
             await call.hear(0.1)
+
+
+@pytest.mark.parametrize("variant", ["Stream", "Delta"])
+async def test_a_rollback_does_not_wait_for_the_answer_to_the_step(serve, kit, variant):
+    world = await serve()
+    names = {"resource_names_subscribe" if variant == "Delta" else "resource_names": ["r"]}
+    again = {} if variant == "Delta" else names
+    world.xds.publish("edge", kit.snapshot(1, ROUTE, kit.resource("r", b"old")))
+    call = world.connect(f"/{kit.ADS}/{variant}AggregatedResources")
+    await call.ask(ROUTE, **names)
+    await call.ask(ROUTE, response_nonce=(await call.hear()).nonce, **again)
+    await kit.until(lambda: world.xds.views()[0].of(ROUTE).acked)
+
+    def body(response):
+        return (response.resources[0].resource if variant == "Delta" else response.resources[0]).value
+
+    world.xds.publish("edge", kit.snapshot(2, ROUTE, kit.resource("r", b"new", 2)))
+    step = await call.hear()
+    world.xds.publish("edge", kit.snapshot(3, ROUTE, kit.resource("r", b"old", 3)))
+    rollback = await call.hear()
+
+    assert (body(step), body(rollback)) == (b"new", b"old")
+    error = {"error_detail": {"message": b"too late"}}
+    await call.ask(ROUTE, response_nonce=step.nonce, **again, **error)
+    await call.ask(ROUTE, response_nonce=rollback.nonce, **again)
+    await kit.until(lambda: world.xds.views()[0].of(ROUTE).waiting_since is None)
+    view = world.xds.views()[0].of(ROUTE)
+    assert view.acked["r"] == kit.resource("r", b"old").version
+    assert world.xds.counts.nacks == 1
+
+
+async def test_a_client_that_answers_nothing_gets_few_responses_and_the_latest_in_the_end(serve, kit):
+    world = await serve()
+    world.xds.publish("edge", kit.snapshot(1, ROUTE, kit.resource("r", b"1")))
+    call = world.connect(f"/{kit.ADS}/DeltaAggregatedResources")
+    await call.ask(ROUTE, resource_names_subscribe=["r"])
+    heard = [await call.hear()]
+    for revision in range(2, 50):
+        resource = kit.resource("r", b"%d" % revision, revision)
+        world.xds.publish("edge", kit.snapshot(revision, ROUTE, resource))
+        await asyncio.sleep(0.001)
+    heard += [await call.hear() for _ in range(WINDOW - 1)]
+
+    await call.ask(ROUTE, response_nonce=heard[0].nonce)
+    last = await call.hear()
+
+    assert [int(response.nonce) for response in (*heard, last)] == list(range(1, WINDOW + 2))
+    assert last.resources[0].resource.value == b"49"

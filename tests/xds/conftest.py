@@ -21,7 +21,8 @@ from controlplane._pb.node_pb2 import Node
 from controlplane.xds.delta import DeltaStream
 from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.sotw import SotwStream
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
+from controlplane.xds.stream import WINDOW
+from controlplane.xds.type_urls import CLUSTER, EAGER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
 from controlplane.xds.version import Version
 from controlplane.xds.view import Peer
 
@@ -114,7 +115,8 @@ class Client:
     Clusters, scopes and listeners by wildcard, endpoints and routes by name; the ACK of clusters is withheld
     until the new and changed ones have endpoints; the good part of a refused batch is applied.
 
-    ``poison`` are bodies that it refuses. Messages wait in ``inbox`` and ``outbox``, so either side may lag.
+    ``poison`` are bodies that it refuses. A ``lazy`` one leaves out answers to all but the newest of a type.
+     Messages wait in ``inbox`` and ``outbox``, so either side may lag.
     """
 
     def __init__(self, variant: str) -> None:
@@ -125,6 +127,7 @@ class Client:
         self.poison: set[bytes] = set()
         self.refused: set[str] = set()  # clusters
         self.problems: list[str] = []
+        self.lazy = False
         self.connect()
 
     # -- connection
@@ -133,7 +136,7 @@ class Client:
         self.stream = (SotwStream if self.variant == "sotw" else DeltaStream)(Peer("test"), NOW)
         self.inbox: deque[bytes] = deque()
         self.outbox: deque[bytes] = deque()
-        self.unacked: dict[str, str] = {}
+        self.unacked: dict[str, list[str]] = {url: [] for url in PUSH_ORDER}
         self.warming: set[str] = set()
         self.withheld: str | None = None
         self.first = True
@@ -199,9 +202,9 @@ class Client:
                 nack = nacks[message.type_url].get(name)
                 if nack is not None and nack.version == Version(0, content_hash((body,))):
                     self.problems.append(f"{body!r} was sent again after it was refused")
-            if message.type_url in self.unacked:
-                self.problems.append(f"two un-ACKed responses of {message.type_url}")
-            self.unacked[message.type_url] = message.nonce
+            self.unacked[message.type_url].append(message.nonce)
+            if len(self.unacked[message.type_url]) > (WINDOW if message.type_url in EAGER else 1):
+                self.problems.append(f"too many un-ACKed responses of {message.type_url}")
 
     def parse(self, data: bytes):
         return (DiscoveryResponse if self.variant == "sotw" else DeltaDiscoveryResponse).FromString(data)
@@ -262,7 +265,10 @@ class Client:
         return []
 
     def answer(self, url: str, nonce: str, error: str) -> None:
-        self.unacked.pop(url, None)
+        if self.lazy and not error and any(self.parse(data).type_url == url for data in self.inbox):
+            return  # the answer to the next one tells enough
+        unacked = self.unacked[url]
+        del unacked[: unacked.index(nonce) + 1]
         self.request(url, error=error, nonce=nonce)
 
     def time_out(self) -> bool:

@@ -67,6 +67,10 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
             if index < len(target):
                 self.client.poison.add(target[index].body)
 
+        @rule(lazy=st.booleans())
+        def answer_less(self, lazy):
+            self.client.lazy = lazy
+
         @rule(times=st.integers(1, 6))
         def serve(self, times):
             for _ in range(times):

@@ -10,6 +10,7 @@ from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscovery
 from controlplane._pb.node_pb2 import Node
 from controlplane.xds.delta import DeltaStream
 from controlplane.xds.snapshot import Resource, Snapshot, content_hash, relations
+from controlplane.xds.stream import WINDOW
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, PUSH_ORDER, ROUTE
 from controlplane.xds.version import Version
 from controlplane.xds.view import Peer
@@ -82,7 +83,7 @@ def test_stream_is_due_only_while_there_may_be_something_to_send(streams):
     assert stream.due
 
     data = stream.next_response(NOW)
-    assert not stream.due  # at most one response is unanswered
+    assert not stream.due
 
     ack(stream, data)
     assert not stream.due
@@ -94,7 +95,11 @@ def test_change_while_a_response_is_unanswered_is_due_with_the_ack(streams):
     stream = streams[0]
     publish([stream], resource("r", b"1"), revision=1)
     data = stream.next_response(NOW)
-    publish([stream], resource("r", b"2", 2), revision=2)
+    for revision in range(2, WINDOW + 1):
+        publish([stream], resource("r", b"%d" % revision, revision), revision=revision)
+        assert stream.due
+        assert stream.next_response(NOW) is not None
+    publish([stream], resource("r", b"last", 9), revision=9)
     assert not stream.due
 
     ack(stream, data)
