@@ -19,6 +19,7 @@ from controlplane.policy.loading import load
 from controlplane.policy.yaml_source import read
 from controlplane.resources.names import segment_cluster_name
 from controlplane.server.streams import Limits, XdsServer
+from controlplane.server.transport import Written
 from controlplane.sources.collector import Collector, Link
 from controlplane.sources.envoy import LATENCIES, OUTCOMES, STARTED
 from controlplane.sources.lrs import Client, LoadReports
@@ -58,11 +59,15 @@ class _Client:
         corpus = (data, *_SEEDS[self._variant])
         return mutate(self._random, data, corpus) if self._random.random() < 0.4 else data
 
-    async def write(self, data: bytes) -> None:
-        """Take a response; at most three times as many as could be due."""
+    def write(self, data: bytes, done: Written) -> None:
+        """Take a response, at once or soon; at most three times as many as could be due."""
         self._answers += 1
         if self._answers > 1000:
             raise RuntimeError("a stream sends without end")
+        if self._random.random() < 0.5:
+            done(None)
+        else:
+            asyncio.get_running_loop().call_soon(done, None)
 
     def finish(self, status: str, text: str) -> None:
         """The stream ends with a status."""
