@@ -66,20 +66,24 @@ class Cluster(_message.Message):
         STRICT_DNS: _ClassVar[Cluster.DiscoveryType]
         LOGICAL_DNS: _ClassVar[Cluster.DiscoveryType]
         EDS: _ClassVar[Cluster.DiscoveryType]
+        ORIGINAL_DST: _ClassVar[Cluster.DiscoveryType]
     STATIC: Cluster.DiscoveryType
     STRICT_DNS: Cluster.DiscoveryType
     LOGICAL_DNS: Cluster.DiscoveryType
     EDS: Cluster.DiscoveryType
+    ORIGINAL_DST: Cluster.DiscoveryType
     class LbPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ROUND_ROBIN: _ClassVar[Cluster.LbPolicy]
         LEAST_REQUEST: _ClassVar[Cluster.LbPolicy]
         RING_HASH: _ClassVar[Cluster.LbPolicy]
         RANDOM: _ClassVar[Cluster.LbPolicy]
+        CLUSTER_PROVIDED: _ClassVar[Cluster.LbPolicy]
     ROUND_ROBIN: Cluster.LbPolicy
     LEAST_REQUEST: Cluster.LbPolicy
     RING_HASH: Cluster.LbPolicy
     RANDOM: Cluster.LbPolicy
+    CLUSTER_PROVIDED: Cluster.LbPolicy
     class DnsLookupFamily(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         AUTO: _ClassVar[Cluster.DnsLookupFamily]

@@ -68,7 +68,7 @@ class HttpFilter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., typed_config: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
 
 class HttpConnectionManager(_message.Message):
-    __slots__ = ("stat_prefix", "http_filters", "http2_protocol_options", "drain_timeout", "access_log", "use_remote_address", "generate_request_id", "upgrade_configs", "stream_idle_timeout", "request_timeout", "normalize_path", "rds", "scoped_routes", "merge_slashes", "common_http_protocol_options", "request_headers_timeout", "strip_any_host_port", "path_with_escaped_slashes_action", "early_header_mutation_extensions")
+    __slots__ = ("stat_prefix", "http_filters", "http2_protocol_options", "drain_timeout", "access_log", "use_remote_address", "generate_request_id", "upgrade_configs", "stream_idle_timeout", "request_timeout", "normalize_path", "preserve_external_request_id", "rds", "scoped_routes", "merge_slashes", "common_http_protocol_options", "request_headers_timeout", "strip_any_host_port", "path_with_escaped_slashes_action", "early_header_mutation_extensions")
     class PathWithEscapedSlashesAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         IMPLEMENTATION_SPECIFIC_DEFAULT: _ClassVar[HttpConnectionManager.PathWithEscapedSlashesAction]
@@ -97,6 +97,7 @@ class HttpConnectionManager(_message.Message):
     STREAM_IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     NORMALIZE_PATH_FIELD_NUMBER: _ClassVar[int]
+    PRESERVE_EXTERNAL_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RDS_FIELD_NUMBER: _ClassVar[int]
     SCOPED_ROUTES_FIELD_NUMBER: _ClassVar[int]
     MERGE_SLASHES_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +117,7 @@ class HttpConnectionManager(_message.Message):
     stream_idle_timeout: _duration_pb2.Duration
     request_timeout: _duration_pb2.Duration
     normalize_path: _wrappers_pb2.BoolValue
+    preserve_external_request_id: bool
     rds: Rds
     scoped_routes: ScopedRoutes
     merge_slashes: bool
@@ -124,4 +126,4 @@ class HttpConnectionManager(_message.Message):
     strip_any_host_port: bool
     path_with_escaped_slashes_action: HttpConnectionManager.PathWithEscapedSlashesAction
     early_header_mutation_extensions: _containers.RepeatedCompositeFieldContainer[_core_pb2.TypedExtensionConfig]
-    def __init__(self, stat_prefix: _Optional[str] = ..., http_filters: _Optional[_Iterable[_Union[HttpFilter, _Mapping]]] = ..., http2_protocol_options: _Optional[_Union[_core_pb2.Http2ProtocolOptions, _Mapping]] = ..., drain_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., access_log: _Optional[_Iterable[_Union[_accesslog_pb2.AccessLog, _Mapping]]] = ..., use_remote_address: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ..., generate_request_id: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ..., upgrade_configs: _Optional[_Iterable[_Union[HttpConnectionManager.UpgradeConfig, _Mapping]]] = ..., stream_idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., normalize_path: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ..., rds: _Optional[_Union[Rds, _Mapping]] = ..., scoped_routes: _Optional[_Union[ScopedRoutes, _Mapping]] = ..., merge_slashes: _Optional[bool] = ..., common_http_protocol_options: _Optional[_Union[_core_pb2.HttpProtocolOptions, _Mapping]] = ..., request_headers_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., strip_any_host_port: _Optional[bool] = ..., path_with_escaped_slashes_action: _Optional[_Union[HttpConnectionManager.PathWithEscapedSlashesAction, str]] = ..., early_header_mutation_extensions: _Optional[_Iterable[_Union[_core_pb2.TypedExtensionConfig, _Mapping]]] = ...) -> None: ...
+    def __init__(self, stat_prefix: _Optional[str] = ..., http_filters: _Optional[_Iterable[_Union[HttpFilter, _Mapping]]] = ..., http2_protocol_options: _Optional[_Union[_core_pb2.Http2ProtocolOptions, _Mapping]] = ..., drain_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., access_log: _Optional[_Iterable[_Union[_accesslog_pb2.AccessLog, _Mapping]]] = ..., use_remote_address: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ..., generate_request_id: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ..., upgrade_configs: _Optional[_Iterable[_Union[HttpConnectionManager.UpgradeConfig, _Mapping]]] = ..., stream_idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., normalize_path: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ..., preserve_external_request_id: _Optional[bool] = ..., rds: _Optional[_Union[Rds, _Mapping]] = ..., scoped_routes: _Optional[_Union[ScopedRoutes, _Mapping]] = ..., merge_slashes: _Optional[bool] = ..., common_http_protocol_options: _Optional[_Union[_core_pb2.HttpProtocolOptions, _Mapping]] = ..., request_headers_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., strip_any_host_port: _Optional[bool] = ..., path_with_escaped_slashes_action: _Optional[_Union[HttpConnectionManager.PathWithEscapedSlashesAction, str]] = ..., early_header_mutation_extensions: _Optional[_Iterable[_Union[_core_pb2.TypedExtensionConfig, _Mapping]]] = ...) -> None: ...

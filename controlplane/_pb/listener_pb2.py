@@ -24,22 +24,27 @@ _sym_db = _symbol_database.Default()
 
 from controlplane._pb import core_pb2 as controlplane_dot___pb_dot_core__pb2
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ontrolplane/_pb/listener.proto\x12 turnout.envoy.config.listener.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\"S\n\x06\x46ilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x04 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_type\"\x91\x01\n\x0b\x46ilterChain\x12\x39\n\x07\x66ilters\x18\x03 \x03(\x0b\x32(.turnout.envoy.config.listener.v3.Filter\x12G\n\x10transport_socket\x18\x06 \x01(\x0b\x32-.turnout.envoy.config.core.v3.TransportSocket\"9\n\x0b\x41piListener\x12*\n\x0c\x61pi_listener\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\"\xa4\x02\n\x08Listener\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x07\x61\x64\x64ress\x18\x02 \x01(\x0b\x32%.turnout.envoy.config.core.v3.Address\x12\x44\n\rfilter_chains\x18\x03 \x03(\x0b\x32-.turnout.envoy.config.listener.v3.FilterChain\x12G\n!per_connection_buffer_limit_bytes\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x43\n\x0c\x61pi_listener\x18\x13 \x01(\x0b\x32-.turnout.envoy.config.listener.v3.ApiListenerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ontrolplane/_pb/listener.proto\x12 turnout.envoy.config.listener.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"S\n\x06\x46ilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x04 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_type\"[\n\x0eListenerFilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x03 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_type\"i\n\x10\x46ilterChainMatch\x12\x36\n\x10\x64\x65stination_port\x18\x08 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x1d\n\x15\x61pplication_protocols\x18\n \x03(\t\"\xe1\x01\n\x0b\x46ilterChain\x12N\n\x12\x66ilter_chain_match\x18\x01 \x01(\x0b\x32\x32.turnout.envoy.config.listener.v3.FilterChainMatch\x12\x39\n\x07\x66ilters\x18\x03 \x03(\x0b\x32(.turnout.envoy.config.listener.v3.Filter\x12G\n\x10transport_socket\x18\x06 \x01(\x0b\x32-.turnout.envoy.config.core.v3.TransportSocket\"9\n\x0b\x41piListener\x12*\n\x0c\x61pi_listener\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\"\xa8\x04\n\x08Listener\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x07\x61\x64\x64ress\x18\x02 \x01(\x0b\x32%.turnout.envoy.config.core.v3.Address\x12\x44\n\rfilter_chains\x18\x03 \x03(\x0b\x32-.turnout.envoy.config.listener.v3.FilterChain\x12G\n!per_connection_buffer_limit_bytes\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12J\n\x10listener_filters\x18\t \x03(\x0b\x32\x30.turnout.envoy.config.listener.v3.ListenerFilter\x12;\n\x18listener_filters_timeout\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n$continue_on_listener_filters_timeout\x18\x11 \x01(\x08\x12\x43\n\x0c\x61pi_listener\x18\x13 \x01(\x0b\x32-.turnout.envoy.config.listener.v3.ApiListener\x12K\n\x14\x64\x65\x66\x61ult_filter_chain\x18\x19 \x01(\x0b\x32-.turnout.envoy.config.listener.v3.FilterChainb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'controlplane._pb.listener_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FILTER']._serialized_start=157
-  _globals['_FILTER']._serialized_end=240
-  _globals['_FILTERCHAIN']._serialized_start=243
-  _globals['_FILTERCHAIN']._serialized_end=388
-  _globals['_APILISTENER']._serialized_start=390
-  _globals['_APILISTENER']._serialized_end=447
-  _globals['_LISTENER']._serialized_start=450
-  _globals['_LISTENER']._serialized_end=742
+  _globals['_FILTER']._serialized_start=189
+  _globals['_FILTER']._serialized_end=272
+  _globals['_LISTENERFILTER']._serialized_start=274
+  _globals['_LISTENERFILTER']._serialized_end=365
+  _globals['_FILTERCHAINMATCH']._serialized_start=367
+  _globals['_FILTERCHAINMATCH']._serialized_end=472
+  _globals['_FILTERCHAIN']._serialized_start=475
+  _globals['_FILTERCHAIN']._serialized_end=700
+  _globals['_APILISTENER']._serialized_start=702
+  _globals['_APILISTENER']._serialized_end=759
+  _globals['_LISTENER']._serialized_start=762
+  _globals['_LISTENER']._serialized_end=1314
 # @@protoc_insertion_point(module_scope)

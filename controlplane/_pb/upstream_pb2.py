@@ -26,7 +26,7 @@ from controlplane._pb import core_pb2 as controlplane_dot___pb_dot_core__pb2
 from controlplane._pb import hcm_pb2 as controlplane_dot___pb_dot_hcm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ontrolplane/_pb/upstream.proto\x12*turnout.envoy.extensions.upstreams.http.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1a\x63ontrolplane/_pb/hcm.proto\"\xe2\x03\n\x13HttpProtocolOptions\x12r\n\x14\x65xplicit_http_config\x18\x03 \x01(\x0b\x32R.turnout.envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfigH\x00\x12\x65\n\x0chttp_filters\x18\x06 \x03(\x0b\x32O.turnout.envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter\x1a\xd2\x01\n\x12\x45xplicitHttpConfig\x12S\n\x15http_protocol_options\x18\x01 \x01(\x0b\x32\x32.turnout.envoy.config.core.v3.Http1ProtocolOptionsH\x00\x12T\n\x16http2_protocol_options\x18\x02 \x01(\x0b\x32\x32.turnout.envoy.config.core.v3.Http2ProtocolOptionsH\x00\x42\x11\n\x0fprotocol_configB\x1b\n\x19upstream_protocol_optionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ontrolplane/_pb/upstream.proto\x12*turnout.envoy.extensions.upstreams.http.v3\x1a\x1b\x63ontrolplane/_pb/core.proto\x1a\x1a\x63ontrolplane/_pb/hcm.proto\"\xd5\x05\n\x13HttpProtocolOptions\x12r\n\x14\x65xplicit_http_config\x18\x03 \x01(\x0b\x32R.turnout.envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfigH\x00\x12\x81\x01\n\x1euse_downstream_protocol_config\x18\x04 \x01(\x0b\x32W.turnout.envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfigH\x00\x12\x65\n\x0chttp_filters\x18\x06 \x03(\x0b\x32O.turnout.envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter\x1a\xd2\x01\n\x12\x45xplicitHttpConfig\x12S\n\x15http_protocol_options\x18\x01 \x01(\x0b\x32\x32.turnout.envoy.config.core.v3.Http1ProtocolOptionsH\x00\x12T\n\x16http2_protocol_options\x18\x02 \x01(\x0b\x32\x32.turnout.envoy.config.core.v3.Http2ProtocolOptionsH\x00\x42\x11\n\x0fprotocol_config\x1am\n\x17UseDownstreamHttpConfig\x12R\n\x16http2_protocol_options\x18\x02 \x01(\x0b\x32\x32.turnout.envoy.config.core.v3.Http2ProtocolOptionsB\x1b\n\x19upstream_protocol_optionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'controlplane._pb.upstream_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HTTPPROTOCOLOPTIONS']._serialized_start=137
-  _globals['_HTTPPROTOCOLOPTIONS']._serialized_end=619
-  _globals['_HTTPPROTOCOLOPTIONS_EXPLICITHTTPCONFIG']._serialized_start=380
-  _globals['_HTTPPROTOCOLOPTIONS_EXPLICITHTTPCONFIG']._serialized_end=590
+  _globals['_HTTPPROTOCOLOPTIONS']._serialized_end=862
+  _globals['_HTTPPROTOCOLOPTIONS_EXPLICITHTTPCONFIG']._serialized_start=512
+  _globals['_HTTPPROTOCOLOPTIONS_EXPLICITHTTPCONFIG']._serialized_end=722
+  _globals['_HTTPPROTOCOLOPTIONS_USEDOWNSTREAMHTTPCONFIG']._serialized_start=724
+  _globals['_HTTPPROTOCOLOPTIONS_USEDOWNSTREAMHTTPCONFIG']._serialized_end=833
 # @@protoc_insertion_point(module_scope)

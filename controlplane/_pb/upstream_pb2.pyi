@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HttpProtocolOptions(_message.Message):
-    __slots__ = ("explicit_http_config", "http_filters")
+    __slots__ = ("explicit_http_config", "use_downstream_protocol_config", "http_filters")
     class ExplicitHttpConfig(_message.Message):
         __slots__ = ("http_protocol_options", "http2_protocol_options")
         HTTP_PROTOCOL_OPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -17,8 +17,15 @@ class HttpProtocolOptions(_message.Message):
         http_protocol_options: _core_pb2.Http1ProtocolOptions
         http2_protocol_options: _core_pb2.Http2ProtocolOptions
         def __init__(self, http_protocol_options: _Optional[_Union[_core_pb2.Http1ProtocolOptions, _Mapping]] = ..., http2_protocol_options: _Optional[_Union[_core_pb2.Http2ProtocolOptions, _Mapping]] = ...) -> None: ...
+    class UseDownstreamHttpConfig(_message.Message):
+        __slots__ = ("http2_protocol_options",)
+        HTTP2_PROTOCOL_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+        http2_protocol_options: _core_pb2.Http2ProtocolOptions
+        def __init__(self, http2_protocol_options: _Optional[_Union[_core_pb2.Http2ProtocolOptions, _Mapping]] = ...) -> None: ...
     EXPLICIT_HTTP_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    USE_DOWNSTREAM_PROTOCOL_CONFIG_FIELD_NUMBER: _ClassVar[int]
     HTTP_FILTERS_FIELD_NUMBER: _ClassVar[int]
     explicit_http_config: HttpProtocolOptions.ExplicitHttpConfig
+    use_downstream_protocol_config: HttpProtocolOptions.UseDownstreamHttpConfig
     http_filters: _containers.RepeatedCompositeFieldContainer[_hcm_pb2.HttpFilter]
-    def __init__(self, explicit_http_config: _Optional[_Union[HttpProtocolOptions.ExplicitHttpConfig, _Mapping]] = ..., http_filters: _Optional[_Iterable[_Union[_hcm_pb2.HttpFilter, _Mapping]]] = ...) -> None: ...
+    def __init__(self, explicit_http_config: _Optional[_Union[HttpProtocolOptions.ExplicitHttpConfig, _Mapping]] = ..., use_downstream_protocol_config: _Optional[_Union[HttpProtocolOptions.UseDownstreamHttpConfig, _Mapping]] = ..., http_filters: _Optional[_Iterable[_Union[_hcm_pb2.HttpFilter, _Mapping]]] = ...) -> None: ...

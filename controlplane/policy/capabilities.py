@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
-Kind = Literal["edge", "local", "grpc"]
-KINDS: Final[tuple[Kind, ...]] = ("edge", "local", "grpc")
+Kind = Literal["edge", "local", "transparent", "grpc"]
+KINDS: Final[tuple[Kind, ...]] = ("edge", "local", "transparent", "grpc")
 
 
 class Feature(StrEnum):
@@ -58,6 +58,10 @@ class Limit:
 _LOCAL: Final[Mapping[Feature, Limit]] = {
     Feature.TLS: Limit("requests come from the same machine"),
 }
+_TRANSPARENT: Final[Mapping[Feature, Limit]] = {
+    Feature.TLS: Limit("connections with TLS pass through unread"),
+    Feature.SHARED: Limit("all connections of the machine are led to its one port"),
+}
 _METADATA = Limit("gRPC clients match text metadata only (`header`)")
 _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.ADDRESS: Limit("gRPC clients listen nowhere"),
@@ -80,7 +84,12 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.CLIENT_ERRORS: Limit("gRPC clients report calls as good or failed, not whose fault it was"),
     Feature.SETTINGS: Limit("a gRPC client decides itself how it connects", ignored=True),
 }
-LIMITS: Final[Mapping[Kind, Mapping[Feature, Limit]]] = {"edge": {}, "local": _LOCAL, "grpc": _GRPC}
+LIMITS: Final[Mapping[Kind, Mapping[Feature, Limit]]] = {
+    "edge": {},
+    "local": _LOCAL,
+    "transparent": _TRANSPARENT,
+    "grpc": _GRPC,
+}
 
 
 def refusal(kind: Kind, feature: Feature) -> str | None:

@@ -49,6 +49,7 @@ SCOPED_ROUTES: Final = Need(
 NEEDS: Final[Mapping[Kind, tuple[Need, ...]]] = {
     "edge": (USER_HASH, EXPORT, STATS_LOGGER, SCOPED_ROUTES),
     "local": (USER_HASH, EXPORT, STATS_LOGGER, SCOPED_ROUTES),
+    "transparent": (USER_HASH, EXPORT, STATS_LOGGER, SCOPED_ROUTES),
     "grpc": (),
 }
 

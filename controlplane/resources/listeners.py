@@ -39,6 +39,7 @@ from controlplane.resources.clusters import ADS, BUFFER_BYTES, socket
 from controlplane.resources.names import FRESH_USER_HEADER, OWN_HEADERS, SCOPE_HEADER, SOURCE_HEADER
 from controlplane.resources.readable import packed
 from controlplane.resources.statistics import attempt_logger, stats_logger
+from controlplane.resources.transparent import take_over, untouched
 
 _BUILDER = ScopedRoutes.ScopeKeyBuilder
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -66,9 +67,28 @@ class Demands:
 def listener(document: Listener, scopes: Sequence[str], demands: Demands = Demands()) -> ListenerMessage:
     """Return a listener that finds the scope of a request by the given values of its header, in order."""
     assert document.address is not None  # it is one of a proxy
+    manager = _manager(document, scopes, demands)
+    if document.kind == "transparent":
+        untouched(manager)
+    filters = [Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))]
+    chain = FilterChain(filters=filters)
+    if document.tls is not None:
+        chain.transport_socket.CopyFrom(_transport_socket(document.name))
+    message = ListenerMessage(
+        name=document.name,
+        address=socket(document.address),
+        filter_chains=[chain],
+        per_connection_buffer_limit_bytes=UInt32Value(value=BUFFER_BYTES),
+    )
+    if document.kind == "transparent":
+        take_over(message)
+    return message
+
+
+def _manager(document: Listener, scopes: Sequence[str], demands: Demands) -> HttpConnectionManager:
     router = Router(upstream_log=[attempt_logger()] if demands.attempts else ())
     told = sorted(demands.told) if document.kind == "edge" else []
-    manager = HttpConnectionManager(
+    return HttpConnectionManager(
         stat_prefix=document.name,
         http_filters=[HttpFilter(name="envoy.filters.http.router", typed_config=packed(router))],
         http2_protocol_options=Http2ProtocolOptions(
@@ -99,16 +119,6 @@ def listener(document: Listener, scopes: Sequence[str], demands: Demands = Deman
                 typed_config=packed(_mutation(document, scopes, told)),
             )
         ],
-    )
-    filters = [Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))]
-    chain = FilterChain(filters=filters)
-    if document.tls is not None:
-        chain.transport_socket.CopyFrom(_transport_socket(document.name))
-    return ListenerMessage(
-        name=document.name,
-        address=socket(document.address),
-        filter_chains=[chain],
-        per_connection_buffer_limit_bytes=UInt32Value(value=BUFFER_BYTES),
     )
 
 

@@ -10,6 +10,7 @@ SOURCE_HEADER = "x-turnout-source"  # the client's address
 VERSION_HEADER = "x-turnout-version"  # of responses, where a service explains itself
 OWN_HEADERS = "x-turnout-"  # never taken from outside
 SCOPE_NONE = "-"  # the scope of hosts that nobody claims; no name can be this
+PASSTHROUGH = "passthrough"  # the cluster of what goes where it was meant to go; services have a ~ in theirs
 
 _SEPARATOR = "~"  # cannot occur in names
 

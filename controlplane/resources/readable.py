@@ -15,11 +15,14 @@ from controlplane._pb.celfilter_pb2 import ExpressionFilter
 from controlplane._pb.cluster_pb2 import Cluster
 from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment
 from controlplane._pb.hcm_pb2 import HttpConnectionManager
+from controlplane._pb.httpinspector_pb2 import HttpInspector
 from controlplane._pb.listener_pb2 import Listener
+from controlplane._pb.originaldst_pb2 import OriginalDst
 from controlplane._pb.previoushosts_pb2 import PreviousHostsPredicate
 from controlplane._pb.route_pb2 import RouteConfiguration, ScopedRouteConfiguration
 from controlplane._pb.router_pb2 import Router
 from controlplane._pb.statslog_pb2 import Config
+from controlplane._pb.tcpproxy_pb2 import TcpProxy
 from controlplane._pb.tls_pb2 import DownstreamTlsContext, Secret, UpstreamTlsContext
 from controlplane._pb.upstream_pb2 import HttpProtocolOptions
 from controlplane._pb.upstreamcodec_pb2 import UpstreamCodec
@@ -35,13 +38,16 @@ _KNOWN: Final[Mapping[str, type[Message]]] = {
         DownstreamTlsContext,
         ExpressionFilter,
         HttpConnectionManager,
+        HttpInspector,
         HttpProtocolOptions,
         Listener,
+        OriginalDst,
         PreviousHostsPredicate,
         RouteConfiguration,
         Router,
         ScopedRouteConfiguration,
         Secret,
+        TcpProxy,
         UpstreamCodec,
         UpstreamTlsContext,
         earlymutation_pb2.HeaderMutation,

@@ -14,9 +14,16 @@ from controlplane.resources.clusters import cluster, placed
 from controlplane.resources.handling import handle
 from controlplane.resources.hosts import groups, scope_values
 from controlplane.resources.listeners import Demands, listener, secret
-from controlplane.resources.names import SCOPE_HEADER, SOURCE_HEADER, cluster_name
+from controlplane.resources.names import (
+    PASSTHROUGH,
+    SCOPE_HEADER,
+    SCOPE_NONE,
+    SOURCE_HEADER,
+    cluster_name,
+)
 from controlplane.resources.routes import service_routes
 from controlplane.resources.statistics import check_series, series
+from controlplane.resources.transparent import passthrough, passthrough_hosts, passthrough_route
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import (
     CLUSTER,
@@ -83,13 +90,15 @@ def render(
     )
     make = Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
     resources = _clusters(make, stale, by_name, changed, old)
+    if old is None and fleet.transparent:
+        resources[CLUSTER] = {**resources[CLUSTER], PASSTHROUGH: make(CLUSTER, PASSTHROUGH, passthrough())}
     if old is not None and not moved:
         grouped, home = old.groups, old.home
         resources |= _rerouted(make, by_name, changed, old)
     else:
         grouped = groups({n: _hosts(t) for n, t in by_name.items()})
         home = {member: name for name, members in grouped.items() for member in members}
-        resources |= _routes(make, grouped, by_name, set(changed), old)
+        resources |= _routes(make, fleet, grouped, by_name, old)
         resources |= _listeners(make, fleet, grouped, by_name)
     return Rendering(Snapshot(revision, resources, PUSH_ORDER), fleet, by_name, grouped, home, count)
 
@@ -191,20 +200,28 @@ def same(table: Table, old: Rendering | None, type_url: str) -> Table:
 
 def _routes(
     make: Maker,
+    fleet: Fleet,
     grouped: Mapping[str, tuple[str, ...]],
     services: Mapping[str, ServiceTraffic],
-    changed: set[str],
     old: Rendering | None,
 ) -> dict[str, Table]:
     routes: dict[str, Resource] = {}
     scopes: dict[str, Resource] = {}
     for name, members in grouped.items():
-        if old and old.groups.get(name) == members and changed.isdisjoint(members):
+        if (
+            old
+            and old.groups.get(name) == members
+            and all(old.services.get(member) == services[member] for member in members)
+        ):
             routes[name] = old.snapshot.of(ROUTE)[name]
             scopes[name] = old.snapshot.of(SCOPED_ROUTE)[name]
             continue
-        routes[name] = _route(make, name, [services[member] for member in members])
+        routes[name] = _route(make, fleet, name, [services[member] for member in members])
         scopes[name] = make(SCOPED_ROUTE, name, _scope(name))
+    if fleet.transparent:
+        needs = frozenset({(CLUSTER, PASSTHROUGH)})
+        routes[SCOPE_NONE] = make(ROUTE, SCOPE_NONE, passthrough_hosts(), needs)
+        scopes[SCOPE_NONE] = make(SCOPED_ROUTE, SCOPE_NONE, _scope(SCOPE_NONE))
     return {SCOPED_ROUTE: same(scopes, old, SCOPED_ROUTE), ROUTE: same(routes, old, ROUTE)}
 
 
@@ -214,14 +231,19 @@ def _rerouted(
     """Render the routes of changed services; hosts, and so scopes and listeners, stay."""
     routes = dict(old.snapshot.of(ROUTE))
     for name in {old.home[service] for service in changed}:
-        routes[name] = _route(make, name, [services[member] for member in old.groups[name]])
+        routes[name] = _route(make, old.fleet, name, [services[member] for member in old.groups[name]])
     kept = {type_url: old.snapshot.of(type_url) for type_url in (SCOPED_ROUTE, SECRET, LISTENER)}
     return {**kept, ROUTE: same(routes, old, ROUTE)}
 
 
-def _route(make: Maker, name: str, traffics: Sequence[ServiceTraffic]) -> Resource:
-    needs = frozenset(ref for traffic in traffics for ref in _needs(traffic))
-    return make(ROUTE, name, _route_configuration(name, traffics), needs)
+def _route(make: Maker, fleet: Fleet, name: str, traffics: Sequence[ServiceTraffic]) -> Resource:
+    needs = {ref for traffic in traffics for ref in _needs(traffic)}
+    message = _route_configuration(name, traffics)
+    if fleet.transparent:
+        needs.add((CLUSTER, PASSTHROUGH))
+        for host in message.virtual_hosts:
+            host.routes.append(passthrough_route())  # paths that no service claims
+    return make(ROUTE, name, message, frozenset(needs))
 
 
 def _route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:
@@ -284,7 +306,8 @@ def _listeners(
     }
     values = scope_values(scopes)
     # New hosts come with their routes, and old routes stay until no listener leads to them.
-    needs = frozenset((type_url, name) for name in grouped for type_url in (SCOPED_ROUTE, ROUTE))
+    named = (*grouped, SCOPE_NONE) if fleet.transparent else tuple(grouped)
+    needs = frozenset((type_url, name) for name in named for type_url in (SCOPED_ROUTE, ROUTE))
     demands = Demands.of(*(traffic.service for traffic in services.values()))
     return {
         SECRET: {

@@ -473,8 +473,8 @@ def test_services(lines, found):
             "4:66: listeners[1].address: address '0.0.0.0:80' stands twice; first in listeners[0]",
         ),
         (
-            fleet(listeners="[{name: a, address: '0.0.0.0:80', kind: adopt}]"),
-            "4:52: listeners[0].kind: 'adopt' is not allowed; allowed: edge, local, grpc",
+            fleet(listeners="[{name: a, address: '0.0.0.0:80', kind: gateway}]"),
+            "4:52: listeners[0].kind: 'gateway' is not allowed; allowed: edge, local, transparent, grpc",
         ),
         (
             fleet(listeners="[{name: a, address: '0.0.0.0:80', kind: grpc}]"),

@@ -94,6 +94,11 @@ class Fleet(Model):
         return tuple(sorted({listener.kind for listener in self.listeners}))
 
     @property
+    def transparent(self) -> bool:
+        """True for proxies that are given the connections of a machine, whatever they were meant for."""
+        return "transparent" in self.kinds
+
+    @property
     def grpc(self) -> bool:
         """True for gRPC clients, which have no proxy."""
         return "grpc" in self.kinds
