@@ -63,7 +63,7 @@ def merged(one: Observation, other: Observation) -> Observation:
         tuple(sorted((*one.fresh, *other.fresh))),
         tuple(sorted((*one.silent, *other.silent))),
         tuple(sorted((*one.partial, *other.partial))),
-        tuple(sorted((*one.callers, *other.callers))),
+        tuple(sorted((*one.issued, *other.issued))),
     )
 
 

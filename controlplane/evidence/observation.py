@@ -55,12 +55,11 @@ class Observation:
         service: Its name.
         start: Begin of the interval, UTC.
         end: End of the interval, UTC.
-        cells: Tallies, sorted by cell; cells without any request are left out but for ``callers``.
+        cells: Tallies, sorted by cell; cells without any request are left out.
         fresh: Proxies whose statistics cover the interval; a proxy without traffic is fresh too.
         silent: Proxies that are connected but whose statistics did not arrive.
         partial: Proxies whose counters do not add up (series beyond the cap, or a lost one), with the reason.
-        callers: gRPC clients with a cell: they count no call that found no endpoint. A cell without requests
-            has calls that did not end yet.
+        issued: Calls of gRPC clients that found an endpoint and began, by cell; others are in no count.
     """
 
     service: str
@@ -70,4 +69,4 @@ class Observation:
     fresh: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     partial: tuple[tuple[str, str], ...] = ()
-    callers: tuple[str, ...] = ()
+    issued: tuple[tuple[Cell, int], ...] = ()

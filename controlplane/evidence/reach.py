@@ -18,7 +18,9 @@ from controlplane.evidence.verdict import Outcome, Verdict
 def missed(
     before: Mapping[str, int], observation: Observation, versions: tuple[str, str], clients: AbstractSet[str]
 ) -> dict[str, int]:
-    """Return the calls of the baseline, by segment, since a call was last seen to reach the canary.
+    """Return the calls that began on the baseline, by segment, since one last began on the canary.
+
+    Calls that end say nothing: streams may have begun under another split.
 
     Args:
         before: The same until this interval.
@@ -28,13 +30,11 @@ def missed(
     """
     canary, baseline = versions
     after, reached = dict(before), set()
-    for cell, tally in observation.cells:
-        if cell.proxy not in observation.callers:
-            continue
-        if cell.version == canary:  # also a call that has not ended yet
+    for cell, calls in observation.issued:
+        if cell.version == canary:
             reached.add(cell.segment)
         elif cell.version == baseline and cell.proxy in clients:
-            after[cell.segment] = after.get(cell.segment, 0) + tally.requests
+            after[cell.segment] = after.get(cell.segment, 0) + calls
     return {segment: calls for segment, calls in after.items() if segment not in reached}
 
 

@@ -2,8 +2,7 @@
 
 Reports are deltas: a client counts each call once, when it has ended, by cluster, which names service,
 version and segment. Every status but OK is an error. Calls that found no endpoint to go to are in no report
-(`evidence/reach.py` has what is made of that), and there are no latencies. Where calls were issued and none
-ended, the count is zero.
+(`evidence/reach.py` has what is made of that), and there are no latencies.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from google.protobuf.message import DecodeError
@@ -45,20 +44,22 @@ class Client:
 
 @dataclass(slots=True)
 class _Counts:
-    """Calls and failed calls by place."""
+    """Calls that ended, those of them that failed, and calls that began, by place."""
 
     calls: Counter[_Place] = field(default_factory=Counter)
     errors: Counter[_Place] = field(default_factory=Counter)
+    issued: Counter[_Place] = field(default_factory=Counter)
 
-    def add(self, place: _Place, calls: int, errors: int) -> None:
+    def add(self, place: _Place, calls: int, errors: int, issued: int) -> None:
         self.calls[place] += calls
         self.errors[place] += errors
+        self.issued[place] += issued
 
     def without(self, other: _Counts) -> _Counts:
-        return _Counts(self.calls - other.calls, self.errors - other.errors)
+        return _Counts(self.calls - other.calls, self.errors - other.errors, self.issued - other.issued)
 
     def copy(self) -> _Counts:
-        return _Counts(self.calls.copy(), self.errors.copy())
+        return _Counts(self.calls.copy(), self.errors.copy(), self.issued.copy())
 
 
 class LoadReports:
@@ -104,18 +105,25 @@ class LoadReports:
         self._taken, self._next_clients = self._counts.copy(), dict(connected)
         self._since = {node: self._since.get(node, end) for node in connected}
         tallies: dict[str, dict[Cell, Tally]] = {}
-        for place, calls in self._taken.calls.items():
+        issued: dict[str, Counter[Cell]] = {}
+        for place in dict.fromkeys((*self._taken.calls, *self._taken.issued)):
             source, service, cell = place
             client = connected.get(cell.proxy) or self._clients.get(cell.proxy)
             if client is None or source not in client.origins:
                 continue  # whoever reports without an ADS stream of the same host is not known to us
-            if cell.version in services.get(service, ()):
+            if cell.version not in services.get(service, ()):
+                continue
+            if calls := self._taken.calls[place]:
                 found = tallies.setdefault(service, {})
                 found[cell] = found.get(cell, Tally()) + _tally(calls, self._taken.errors[place])
+            issued.setdefault(service, Counter())[cell] += self._taken.issued[place]
         asked = {service for client in connected.values() for service in client.services}
         return {
-            service: self._observation(service, start, end, tallies.get(service, {}))
-            for service in sorted((asked | tallies.keys()) & services.keys())
+            service: replace(
+                self._observation(service, start, end, tallies.get(service, {})),
+                issued=tuple(sorted((+issued.get(service, Counter())).items())),
+            )
+            for service in sorted((asked | issued.keys()) & services.keys())
         }
 
     def commit(self) -> None:
@@ -135,8 +143,7 @@ class LoadReports:
                 elif self._since[node] <= end - SILENT_AFTER * self._interval:
                     silent.append(node)
         cells = sorted(tallies.items(), key=lambda item: item[0])
-        callers = tuple(sorted({cell.proxy for cell in tallies}))
-        return Observation(service, start, end, tuple(cells), tuple(fresh), tuple(silent), callers=callers)
+        return Observation(service, start, end, tuple(cells), tuple(fresh), tuple(silent))
 
     def _enter(self, node: str, source: str) -> None:
         self._open[node, source] += 1
@@ -156,12 +163,12 @@ class LoadReports:
                 continue
             service, version, segment = whose
             place = (source, service, Cell(node, segment, version))
-            if good + bad > MAX_COUNT or (
+            if good + bad + issued > MAX_COUNT or (
                 place not in self._counts.calls and len(self._counts.calls) >= MAX_CLUSTERS
             ):
                 self.ignored += 1
                 continue
-            self._counts.add(place, good + bad, bad)
+            self._counts.add(place, good + bad, bad, issued)
 
 
 class Stream:

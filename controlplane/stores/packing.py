@@ -22,9 +22,10 @@ def pack_observation(observation: Observation) -> str:
         [c.proxy, c.segment, c.version, t.requests, t.errors, t.client_errors, t.aborted, t.slower]
         for c, t in observation.cells
     ]
+    issued = [[cell.proxy, cell.segment, cell.version, calls] for cell, calls in observation.issued]
     o = observation
     return json.dumps(
-        [o.service, o.start.isoformat(), o.end.isoformat(), cells, o.fresh, o.silent, o.partial, o.callers],
+        [o.service, o.start.isoformat(), o.end.isoformat(), cells, o.fresh, o.silent, o.partial, issued],
         separators=(",", ":"),
     )
 
@@ -40,7 +41,8 @@ def unpack_observation(text: str) -> Observation:
         tuple(fresh),
         tuple(silent),
         tuple((proxy, why) for proxy, why in partial),
-        tuple(more[0]) if more else (),  # rows of before there were gRPC clients have none
+        # Rows of before there were gRPC clients have none.
+        tuple((Cell(p, s, v), n) for p, s, v, n in more[0]) if more else (),
     )
 
 

@@ -22,7 +22,8 @@ def intervals(make, *cells, state, count=1, **propagation):
     progress = Progress(state)
     for n in range(count):
         start = make.T0 + n * TEN
-        seen = Observation("shop", start, start + TEN, tallies, ("a", "b"), callers=("a", "b"))
+        issued = tuple((cell, tally.requests) for cell, tally in tallies)
+        seen = Observation("shop", start, start + TEN, tallies, ("a", "b"), issued=issued)
         moment = Moment(start + TEN, TEN, seen, settle=TEN, propagation=who, endpoints=make.ENDPOINTS)
         progress = turn(progress, Learned(), moment).after
     return progress.state

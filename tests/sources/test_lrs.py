@@ -67,7 +67,7 @@ def test_calls_are_counted_by_version_and_segment_and_drops_are_errors(reports, 
     assert (found.fresh, found.silent, found.partial) == (("a",), (), ())
 
 
-def test_calls_that_did_not_end_yet_show_that_their_version_is_reached_and_nothing_else(reports, stream):
+def test_calls_that_began_are_told_apart_from_those_that_ended(reports, stream):
     place = UpstreamLocalityStats(total_issued_requests=4)
     stats = ClusterStats(cluster_name="shop~v2~everyone", upstream_locality_stats=[place])
     idle = ClusterStats(cluster_name="shop~v1~everyone", upstream_locality_stats=[UpstreamLocalityStats()])
@@ -76,9 +76,9 @@ def test_calls_that_did_not_end_yet_show_that_their_version_is_reached_and_nothi
     first = seen(reports)["shop"]
     reports.commit()
 
-    assert counts(first) == {("a", "everyone", "v2"): (0, 0)}
-    assert first.callers == ("a",)
-    assert counts(seen(reports, 2)["shop"]) == {}
+    assert first.cells == ()
+    assert first.issued == ((Cell("a", "everyone", "v2"), 4),)
+    assert seen(reports, 2)["shop"].issued == ()
 
 
 def test_counts_leave_by_commit_and_only_those_that_were_observed(reports, stream):
