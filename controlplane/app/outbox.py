@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import structlog
 
-from controlplane.release.ports import Json, Store, StoreError, Waiting
+from controlplane.app.posting import Poster
+from controlplane.release.ports import Store, StoreError, Waiting
+from controlplane.release.state import Answer
 
 log = structlog.get_logger()
 
@@ -42,15 +44,16 @@ class Outbox:
 
     async def run(self) -> None:
         """Send until cancelled."""
-        async with httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:
+        async with httpx.AsyncClient(follow_redirects=False) as client:
+            poster = Poster(client, self._environment)
             while True:
                 try:
-                    await self.send(client)
+                    await self.send(poster)
                 except StoreError as error:
                     log.warning("outbox not read", error=str(error))
                 await asyncio.sleep(LOOK)
 
-    async def send(self, client: httpx.AsyncClient) -> None:
+    async def send(self, poster: Poster) -> None:
         """Try each message that is due, once.
 
         Raises:
@@ -62,11 +65,13 @@ class Outbox:
         due = [message for message in waiting if message.due <= now]
         for start in range(0, len(due), TOGETHER):
             await asyncio.gather(
-                *(self._try(client, message, now) for message in due[start : start + TOGETHER])
+                *(self._try(poster, message, now) for message in due[start : start + TOGETHER])
             )
 
-    async def _try(self, client: httpx.AsyncClient, message: Waiting, now: datetime) -> None:
-        error = await self._post(client, message)
+    async def _try(self, poster: Poster, message: Waiting, now: datetime) -> None:
+        body = {**message.body, "id": message.id} if "specversion" in message.body else message.body
+        answered = await poster.post(message.url, body, message.id, TIMEOUT)
+        error = "" if answered.answer is Answer.YES else answered.error or f"answered {answered.status}"
         if not error:
             self.failures.pop(message.id, None)
             await self._store.taken(message.id)
@@ -82,29 +87,3 @@ class Outbox:
             log.warning("notification not taken", id=message.id, to=message.url, error=error)
         pause = min(LATEST, SOONEST * 2 ** min(message.tries, 20))
         await self._store.postponed(replace(message, due=now + pause, tries=message.tries + 1, error=error))
-
-    async def _post(self, client: httpx.AsyncClient, message: Waiting) -> str:
-        """Return why nobody took it, or ''."""
-        url = message.url
-        if url.startswith("$"):
-            url = self._environment.get(url[1:], "")
-            if not url:
-                return f"the server's environment has no {message.url[1:]}"
-        body, headers = _dressed(message)
-        try:
-            answer = await client.post(url, json=body, headers=headers)
-        except httpx.HTTPError as error:
-            return str(error) or type(error).__name__
-        except (httpx.InvalidURL, ValueError):
-            return "is not an address"
-        # What the other side says is not shown: an answer may be long, and its words are a stranger's.
-        return "" if answer.is_success else f"answered {answer.status_code}"
-
-
-def _dressed(message: Waiting) -> tuple[Json, dict[str, str]]:
-    """Return the body and headers of a message, its id in both where the form has a place for it."""
-    headers = {"idempotency-key": message.id}
-    if "specversion" not in message.body:
-        return message.body, headers
-    headers["content-type"] = "application/cloudevents+json"
-    return {**message.body, "id": message.id}, headers

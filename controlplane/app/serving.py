@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 
+from controlplane.app.hooking import Hooking
 from controlplane.app.importing import Importer
 from controlplane.app.metrics import Metrics
 from controlplane.app.outbox import Outbox
@@ -157,6 +158,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             asyncio.create_task(resolver.run(), name="names"),
             asyncio.create_task(loop.run(), name="tick"),
             asyncio.create_task(outbox.run(), name="outbox"),
+            asyncio.create_task(Hooking(store, loop).run(), name="hooks"),
             asyncio.create_task(web.serve(sockets=[http]), name="http"),
         ]
         if settings.policies is not None:

@@ -17,6 +17,7 @@ from controlplane.policy.documents import (
     Budget,
     Condition,
     Guard,
+    Hook,
     Match,
     Model,
     Notify,
@@ -74,6 +75,7 @@ class PinnedPolicy(Model):
     deadline: Duration | None = None
     on_timeout: Literal["hold", "rollback"] = "hold"
     windows: tuple[Window, ...] = ()
+    hooks: tuple[Hook, ...] = ()
     notify: tuple[Notify, ...] = ()
 
     @model_validator(mode="before")

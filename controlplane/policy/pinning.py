@@ -70,6 +70,7 @@ def pin(policy: Policy, catalog: Segments, kinds: Iterable[Kind] = ()) -> Pinned
         deadline=policy.deadline,
         on_timeout=policy.on_timeout,
         windows=policy.windows,
+        hooks=policy.hooks,
         notify=policy.notify,
     )
 

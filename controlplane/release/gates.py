@@ -12,6 +12,7 @@ from datetime import timedelta
 from controlplane.policy.calendar import blacked_out, outside
 from controlplane.policy.documents import Approve
 from controlplane.policy.values import format_duration
+from controlplane.release import hooks
 from controlplane.release.failure import roll_back
 from controlplane.release.seen import Decision, Seen
 from controlplane.release.state import Action, Phase, ReleaseState
@@ -25,12 +26,15 @@ SHUT = ASKING | {
     "window",
     "resting",
     "stepped-back",
+    hooks.ASKED,
+    hooks.REFUSED,
 }  # codes of a release whose step has passed and that waits for a gate
 
 
 def shut(state: ReleaseState, seen: Seen) -> Decision | None:
     """Return why the next step may not begin now, or None; the first shut gate answers."""
-    return shut_for_people(state, seen) or (None if state.phase is Phase.WAITING else rest(state, seen))
+    found = shut_for_people(state, seen) or (None if state.phase is Phase.WAITING else rest(state, seen))
+    return found or hooks.gate(state)  # last: nobody is asked before all else is ready
 
 
 def shut_for_people(state: ReleaseState, seen: Seen) -> Decision | None:

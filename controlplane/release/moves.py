@@ -45,6 +45,7 @@ def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
             "running": state.running + (seen.elapsed if state.active else NOTHING),
             "stepping": state.stepping + stepped,
             "asking": state.asking + asked,
+            "calls": (*state.calls, *decision.calls),
             "rest": _rested(state, seen.elapsed),
         }
     )
@@ -103,7 +104,8 @@ def _moved_step(state: ReleaseState, action: Action) -> dict[str, object]:
     step = failure.step_below(state)
     kept = {pinned.name for pinned in state.policy.steps[: step + 1]}
     approvals = tuple(given for given in state.approvals if given.step in kept)
-    return _fresh_step(step) | {"halt": None, "barred": True, "approvals": approvals}
+    calls = tuple(call for call in state.calls if call.step in kept)
+    return _fresh_step(step) | {"halt": None, "barred": True, "approvals": approvals, "calls": calls}
 
 
 def dated(state: ReleaseState, action: Action | None, now: datetime) -> ReleaseState:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from controlplane.policy.documents import Event
+from controlplane.policy.documents import Event, Point
+from controlplane.release import hooks
 from controlplane.release.ports import Change, Message, Record, World
 from controlplane.release.state import Phase, ReleaseState
 
@@ -24,9 +25,12 @@ EVENTS: Mapping[str, Event] = {
     "resume": "resumed",
     "rollback": "rolling_back",
     "start": "started",
+    "step-back": "stepped_back",
 }
 # Waiting of this kind is what releases do all the time.
-ORDINARY = frozenset({"", "busy", "dwell", "manual", "not-yet", "propagate", "rolling-back", "verify"})
+ORDINARY = frozenset(
+    {"", "busy", "dwell", "manual", "hook", "not-yet", "propagate", "rolling-back", "verify"}
+)
 ASKING = frozenset({"approval", "approval-expired", "manual"})
 
 
@@ -56,10 +60,21 @@ def event_of(record: Record, state: ReleaseState) -> Event | None:
 
 def _messages(position: int, record: Record, state: ReleaseState) -> Iterator[Message]:
     event = event_of(record, state)
+    for point in _points(record, event):
+        for call in hooks.calls(state, point, record.step):
+            yield Message(record=position, url=call.url, body=hooks.body(state, call, record.at))
     for notify in state.policy.notify:
         if event in notify.on:
             form = _slack if notify.slack else _cloud_event
             yield Message(record=position, url=notify.url, body=form(event, record, state))
+
+
+def _points(record: Record, event: Event | None) -> Iterator[Point]:
+    """Yield the points at which hooks are told of a record, and nobody waits for an answer."""
+    if event in ("promoted", "rolled_back"):
+        yield "end"
+    if record.kind == "decision" and (record.action == "step-back" or event in ("rolling_back", "frozen")):
+        yield "failure"
 
 
 def _cloud_event(event: str, record: Record, state: ReleaseState) -> Mapping[str, object]:

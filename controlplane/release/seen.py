@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import Blackout
-from controlplane.release.state import Action
+from controlplane.release.state import Action, Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +129,5 @@ class Decision:
     code: str
     reason: str
     counts: bool = False  # this interval counts as time of judging
+    calls: tuple[Call, ...] = ()  # to make from now on
     rest: timedelta | None = None  # after which it tries again by itself

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
-from controlplane.policy.documents import Model
+from controlplane.policy.documents import Model, Point
+from controlplane.policy.fields import Duration
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 
 
@@ -115,6 +116,36 @@ class Approval(Model):
     at: datetime
 
 
+class Answer(StrEnum):
+    """What another system said to a call."""
+
+    NONE = "none"  # it was not asked yet
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"  # it did not answer, or not in words that mean something
+
+
+class Call(Model):
+    """One call to another system; see `release.hooks`.
+
+    Attributes:
+        key: Its own and the same in every attempt.
+        point: Where in the release.
+        step: What it is about.
+        due: When it is to be made next; None: at once.
+    """
+
+    key: str
+    point: Point
+    step: str
+    url: str
+    timeout: Duration
+    answer: Answer = Answer.NONE
+    tries: int = 0
+    error: str = ""
+    due: datetime | None = None
+
+
 class ReleaseState(Model):
     """One release as the store keeps it.
 
@@ -138,6 +169,7 @@ class ReleaseState(Model):
         stepping: Time in this step until it passed, without halts, by the monotonic clock.
         asking: Time for which an approval has been due, by the monotonic clock.
         approvals: Given so far, in this attempt.
+        calls: To other systems, in this attempt.
         rest: Time that is left until it goes on by itself after a failure; None if it does not.
         barred: After a step back without a retry: only a person lets it go up again.
         tries: How often it went on again after a failure, over all attempts.
@@ -166,6 +198,7 @@ class ReleaseState(Model):
     stepping: timedelta = timedelta(0)
     asking: timedelta = timedelta(0)
     approvals: tuple[Approval, ...] = ()
+    calls: tuple[Call, ...] = ()
     rest: timedelta | None = None
     barred: bool = False
     tries: int = 0
@@ -183,10 +216,19 @@ class ReleaseState(Model):
         """Name and attempt: under this, evidence and observations are kept."""
         return f"{self.name}#{self.attempt}"
 
+    def call(self, key: str) -> Call | None:
+        """Return a call that was written down, or None."""
+        return next((call for call in self.calls if call.key == key), None)
+
     @property
     def active(self) -> bool:
         """True while it has traffic or may get some: started and not ended."""
         return self.phase in (Phase.PROGRESSING, Phase.GUARDING, Phase.ROLLING_BACK)
+
+    @property
+    def may_go_on(self) -> bool:
+        """True in the phases from which a next step can begin."""
+        return self.phase in (Phase.WAITING, Phase.PROGRESSING, Phase.GUARDING)
 
     @property
     def shape(self) -> tuple[object, ...]:

@@ -5,12 +5,13 @@ The tick, a simulation and a replay all take this one way, so what one of them s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
+from controlplane.release import hooks
 from controlplane.release import watch as watching
 from controlplane.release.decide import decide
 from controlplane.release.moves import NEW_STEP, apply, dated, restart_step, with_gate
@@ -73,7 +74,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
             # With less than all to wait for, a client may be without the step and not split for that reason.
             if settled and propagation.at_least == PPM:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
-        verdicts = watching.verdicts(watch, learned, state)
+        verdicts = (*watching.verdicts(watch, learned, state), *hooks.verdicts(state))
         split = watching.split_seen(watch, state)
     seen = Seen(
         elapsed=moment.elapsed,
@@ -108,6 +109,8 @@ def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Tu
         noted = True
     else:
         decision = decide(state, seen)
+        if decision.action is None:
+            decision = replace(decision, calls=(*decision.calls, *hooks.judging(state)))
         after = dated(apply(state, decision, seen), decision.action, now)
         if decision.action in (Action.START, Action.STEP_BACK, Action.RETRY):
             # After a failure by what was gathered, what follows must stand by itself.

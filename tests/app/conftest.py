@@ -20,6 +20,7 @@ from controlplane.release.state import Phase
 from controlplane.release.traffic import BUCKETS, endpoints, splits
 from controlplane.sources.collector import Collector
 from controlplane.stores.sqlite import SqliteStore
+from tests.app.receiver import Receiver
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 INTERVAL = timedelta(seconds=5)
@@ -212,6 +213,14 @@ async def until(site, condition, most=200):
 def plain(value):
     """Return a value as the store gives it back."""
     return json.loads(json.dumps(value))
+
+
+@pytest.fixture
+def receiver():
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
 
 from controlplane.app.outbox import Outbox
+from controlplane.app.posting import Poster
 from controlplane.release.ports import Change, Message, Record
 from controlplane.stores.sqlite import SqliteStore
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVENT = {"specversion": "1.0", "type": "turnout.release.held", "data": {}}
-
-
-class Receiver:
-    """A server that remembers what it got and answers as it is told."""
-
-    def __init__(self):
-        self.got, self.answers = [], []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.got.append((self.headers["idempotency-key"], self.headers["content-type"], body))
-                self.send_response(outer.answers.pop(0) if outer.answers else 204)
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
 
 
 class Desk:
@@ -54,7 +22,7 @@ class Desk:
 
     async def open(self):
         self.store = await SqliteStore(self.folder).open()
-        self.outbox = Outbox(self.store, lambda: self.now, {"CHAT": self.chat})
+        self.outbox = Outbox(self.store, lambda: self.now)
 
     async def write(self, *messages):
         record = Record(at=T0, kind="decision", action="hold", reason="x")
@@ -62,7 +30,7 @@ class Desk:
 
     async def send(self):
         async with httpx.AsyncClient() as client:
-            await self.outbox.send(client)
+            await self.outbox.send(Poster(client, {"CHAT": self.chat}))
         return await self.store.waiting()
 
 

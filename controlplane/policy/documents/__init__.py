@@ -22,6 +22,7 @@ from controlplane.policy.documents.condition import (
     SuccessRate,
 )
 from controlplane.policy.documents.fleet import Fleet, Listener, Locality, Nodes, Propagate, Tls
+from controlplane.policy.documents.hook import Hook, Point
 from controlplane.policy.documents.model import ANONYMOUS, EVERYONE, RESERVED_SEGMENTS, Model, OwnName
 from controlplane.policy.documents.notify import Event, Notify
 from controlplane.policy.documents.policy import (
@@ -107,6 +108,7 @@ __all__ = [
     "Guard",
     "HeaderMatch",
     "Health",
+    "Hook",
     "Key",
     "Latency",
     "Limits",
@@ -120,6 +122,7 @@ __all__ = [
     "Outliers",
     "OwnName",
     "PathMatch",
+    "Point",
     "Policy",
     "Propagate",
     "QueryMatch",

@@ -15,6 +15,7 @@ from pydantic import (
 
 from controlplane.policy.documents.calendar import Window
 from controlplane.policy.documents.condition import Condition
+from controlplane.policy.documents.hook import Hook
 from controlplane.policy.documents.model import Model, OwnName
 from controlplane.policy.documents.notify import Notify
 from controlplane.policy.documents.segment import Match
@@ -128,4 +129,5 @@ class Policy(Model):
     deadline: Duration | None = None
     on_timeout: Literal["hold", "rollback"] = "hold"
     windows: tuple[Window, ...] = ()
+    hooks: tuple[Hook, ...] = ()
     notify: tuple[Notify, ...] = ()

@@ -1,0 +1,37 @@
+"""A server on loopback that remembers what it got and answers as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Receiver:
+    """A server that remembers what it got and answers as it is told."""
+
+    def __init__(self):
+        self.got, self.answers = [], []
+        self.came = threading.Condition()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with outer.came:
+                    outer.got.append((self.headers["idempotency-key"], self.headers["content-type"], body))
+                    outer.came.notify_all()
+                self.send_response(outer.answers.pop(0) if outer.answers else 204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def wait(self, count, seconds=5):
+        """Wait until so many requests came; False if they did not."""
+        with self.came:
+            return self.came.wait_for(lambda: len(self.got) >= count, seconds)

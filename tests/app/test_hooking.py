@@ -1,0 +1,164 @@
+"""Hooks over real HTTP: what a release waits for, what it is told, and nothing skipped by a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from controlplane.app.hooking import Hooking
+from controlplane.app.posting import Poster
+from controlplane.release.state import Phase
+from controlplane.web.port import Act
+
+POLICY = """\
+kind: Policy
+name: quick
+steps: [{name: ten, everyone: 10%, for: 5s}, {name: all, everyone: 100%, for: 5s}]
+conditions: [{latency: off}, {client_errors: off}]
+guard: {for: 5s, hold_back: 2%}
+on_failure: {do: rollback}
+hooks:
+"""
+
+
+@pytest.fixture
+def desk(kit, tmp_path, receiver):
+    """Start a site whose policy has hooks at some points; `go` ticks and calls until a condition holds."""
+
+    async def start(*points):
+        hooks = "".join(
+            f"  - {{at: {point}, url: '{receiver.url}?{point}', timeout: 2s}}\n" for point in points
+        )
+        site = await kit.start(tmp_path, quick=POLICY + hooks, release=kit.RELEASE)
+        site.hooking = Hooking(site.store, site.loop, site.clock)
+        return site
+
+    return start
+
+
+async def call(site):
+    async with httpx.AsyncClient() as client:
+        tasks = site.hooking.begin(Poster(client, {}))
+        await asyncio.gather(*tasks)
+
+
+async def go(kit, site, condition, most=40):
+    for _ in range(most):
+        world = await kit.tick(site)
+        if condition(world.releases["shop-2"]):
+            return world.releases["shop-2"]
+        await call(site)
+    raise AssertionError(world.releases["shop-2"])
+
+
+async def hooks_of(site):
+    return [r for r in await site.store.records("shop-2", 1000) if r.kind == "hook"]
+
+
+async def test_a_release_asks_at_each_point_and_goes_on_when_all_say_yes(kit, desk, receiver):
+    site = await desk("start", "before_step", "judging", "before_promote")
+
+    await go(kit, site, lambda r: r.phase is Phase.PROMOTED)
+
+    asked = [(body["data"]["point"], body["data"]["step"]) for _, _, body in receiver.got]
+    assert asked == [
+        ("start", "ten"),
+        ("before_step", "ten"),
+        ("judging", "ten"),
+        ("before_step", "all"),
+        ("judging", "all"),
+        ("before_promote", "promoted"),
+    ]
+    assert all(body["id"] == key for key, _, body in receiver.got)
+    assert len({key for key, _, _ in receiver.got}) == 6
+    assert [r.action for r in await hooks_of(site)] == [f"hook {point}" for point, _ in asked]
+    await site.store.close()
+
+
+async def test_no_traffic_moves_before_the_first_yes(kit, desk, receiver):
+    receiver.answers = [409, 409]
+    site = await desk("start")
+
+    world = await kit.tick(site)
+    await call(site)
+    world = await kit.tick(site, 3)
+
+    state = world.releases["shop-2"]
+    assert (state.phase, state.hold) == (Phase.WAITING, "hook-refused")
+    assert "said no (answered 409, 1 times)" in state.because
+    assert len(receiver.got) == 1  # asked again after half a minute, not at once
+    site.clock.pass_(30)
+    await call(site)
+    site.clock.pass_(30)
+    await call(site)
+    await go(kit, site, lambda r: r.phase is Phase.PROGRESSING)
+    assert [r.reason.rpartition(" said ")[2] for r in await hooks_of(site)] == ["no: answered 409", "yes"]
+    await site.store.close()
+
+
+async def test_a_judge_that_says_no_fails_the_step(kit, desk, receiver):
+    receiver.answers = [412]
+    site = await desk("judging", "failure", "end")
+
+    state = await go(kit, site, lambda r: r.phase is Phase.ROLLED_BACK)
+
+    assert "which said no (answered 412" in state.reason
+    told = [m.body["data"]["point"] for m in await site.store.waiting()]
+    assert told == ["failure", "end"]
+    await site.store.close()
+
+
+async def test_an_unknown_answer_is_no_yes_and_is_asked_again_with_the_same_key(kit, desk, receiver):
+    receiver.answers = [500, 503]
+    site = await desk("before_step")
+    await kit.tick(site)
+    await call(site)
+    await call(site)
+    assert len(receiver.got) == 1
+    site.clock.pass_(1)
+    await call(site)
+    site.clock.pass_(2)
+    await call(site)
+
+    assert len(receiver.got) == 3
+    assert len({key for key, _, _ in receiver.got}) == 1
+    assert next(r.reason for r in await hooks_of(site)).endswith("cannot be asked: answered 500")
+    await go(kit, site, lambda r: r.phase is Phase.PROGRESSING)
+    await site.store.close()
+
+
+async def test_a_process_that_dies_in_a_call_makes_it_again_with_the_same_key(kit, desk, receiver):
+    site = await desk("start")
+    await kit.tick(site)
+    async with httpx.AsyncClient() as client:
+        (task,) = site.hooking.begin(Poster(client, {}))
+        assert await asyncio.to_thread(receiver.wait, 1)
+        task.cancel()
+    await site.store.close()
+
+    again = await kit.Site(await type(site.store)(site.store.path.parent).open(), site.clock).restore()
+    again.clock = site.clock
+    hooking = Hooking(again.store, again.loop, again.clock)
+    again.hooking = hooking
+    await call(again)
+
+    assert [key for key, _, _ in receiver.got] == [receiver.got[0][0]] * 2
+    world = await kit.tick(again, 2)
+    assert world.releases["shop-2"].phase is Phase.PROGRESSING
+    await again.store.close()
+
+
+async def test_nobody_is_asked_for_a_release_that_is_paused_or_rolled_back(kit, desk, receiver):
+    receiver.answers = [500]
+    site = await desk("before_step")
+    await kit.tick(site)
+    await call(site)
+    await site.plane.act("shop-2", "rollback", Act(actor="ann"))
+    site.clock.pass_(timedelta(minutes=5).total_seconds())
+    await call(site)
+
+    assert len(receiver.got) == 1
+    await site.store.close()
