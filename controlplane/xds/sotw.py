@@ -43,6 +43,8 @@ class SotwStream(Stream):
         # A client without names asks for nothing new, so the version of the set tells all that it has. One
         # with names may ask for more than before, and is answered.
         version = Version.parse(claims[""])
+        if not conversation.wildcard:
+            self._presume(conversation, version or Version(0, claims[""]), target)
         if version is None:
             return
         if conversation.wildcard and set_hash(target) == version.hash:
@@ -51,6 +53,18 @@ class SotwStream(Stream):
         else:
             self._ahead = max(self._ahead, version.revision)
         conversation.high = version.revision
+
+    def _presume(self, conversation: Conversation, version: Version, target: Mapping[str, Resource]) -> None:
+        """Count what a returning client asks for by name as there, with unknown content.
+
+        Until it has ours, anything may be in use by it, if it is of a kind that uses others. Of what is gone
+        it will never get another one, so that does not count.
+        """
+        if not any(resource.needs for resource in target.values()):
+            return
+        for name in conversation.names & target.keys():
+            conversation.held[name] = Resource(name, b"", version)
+            conversation.foreign.add(name)
 
     def _plan(self, conversation: Conversation, gate: Gate) -> Plan | None:
         opening = not conversation.opened

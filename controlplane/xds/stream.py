@@ -349,6 +349,8 @@ class Stream(ABC):
         if held is None and name not in conversation.maybe:
             return self._absent(conversation, name)
         if not self._removable(conversation):
+            if name in conversation.foreign:
+                conversation.forget(name)
             return "keep"
         if (
             (conversation.type_url, name) in gate.in_use

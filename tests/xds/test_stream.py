@@ -404,3 +404,32 @@ def test_client_that_asks_by_name_is_never_gated(sotw, model):
     sotw.ack(ROUTE, ["r"])
     assert sotw.publish(*routed(model, 2, "b")) == [["r"]]  # the cluster stays: the old route is in use
     assert sotw.view(CLUSTER).sent.keys() == {"a"}
+
+
+def test_returning_sotw_client_keeps_a_cluster_until_it_has_a_route_that_left_it(sotw, model):
+    """It names its routes and not what is in them: any of its clusters may be in use."""
+    before = model.snapshot(*routed(model, 5, "a"))
+    sotw.stream.publish(before)
+    sotw.ask(CLUSTER, version_info=f"5.{set_hash(before.of(CLUSTER))}")
+    swapped = sotw.publish(*routed(model, 6, "b"))
+    version = f"5.{set_hash(before.of(ROUTE))}"
+    sotw.ask(ROUTE, ["r"], version_info=version)
+    endpoints = sotw.ask(ENDPOINT, ["a", "b"], version_info=f"5.{set_hash(before.of(ENDPOINT))}")
+
+    sotw.ack(ENDPOINT, ["a", "b"])
+    route = sotw.ack(CLUSTER)
+    left = sotw.ack(ROUTE, ["r"])
+
+    assert (swapped, endpoints, route, left) == ([["a", "b"]], [["b"]], [["r"]], [["b"]])
+
+
+def test_returning_sotw_client_whose_route_is_gone_loses_what_was_under_it(sotw, model):
+    before = model.snapshot(*routed(model, 5, "a"))
+    sotw.stream.publish(before)
+    sotw.ask(CLUSTER, version_info=f"5.{set_hash(before.of(CLUSTER))}")
+
+    clusters = sotw.publish(6, (CLUSTER, model.resource("b")), (ROUTE,))
+    sotw.ask(ROUTE, ["r"], version_info=f"5.{set_hash(before.of(ROUTE))}")
+
+    assert clusters == [["a", "b"]]  # a route on it may be in a request that was not read yet
+    assert sotw.ack(CLUSTER) == [["b"]]
