@@ -153,7 +153,10 @@ def order(
         from_version=release.from_,
         to_version=release.to,
         policy=pinned(catalog, release.policy, release.service),
-        salt=salt(release.name, release.attempt),
+        salt=salt(release.group or release.name, release.attempt),
+        after=release.after,
+        group=release.group or "",
+        supersedes=release.supersedes or "",
         start="manual" if manual else release.start,
         created_at=now,
         revision=revision,
@@ -168,7 +171,11 @@ def _orders(world: World, catalog: Catalog, now: datetime, hold: bool) -> Iterab
         elif known.phase is Phase.WAITING and known.attempt == release.attempt:
             # Not started yet: the order and its policy may still be edited.
             fresh = order(catalog, release, known.created_at, revision=known.revision)
-            kept = {"start": known.start if known.start == "manual" else fresh.start, "halt": known.halt}
+            before = world.catalog.get("Release", release.name)
+            same = isinstance(before, Release) and before.start == release.start
+            kept: dict[str, object] = {"start": known.start if same else fresh.start, "halt": known.halt}
+            if fresh.policy == known.policy:
+                kept |= {"approvals": known.approvals, "asking": known.asking}
             edited = fresh.model_copy(update={**kept, "because": known.because, "hold": known.hold})
             if edited != known:
                 yield edited

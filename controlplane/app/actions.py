@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from controlplane.app.acceptance import pinned
-from controlplane.release import gates
+from controlplane.release import gates, groups
 from controlplane.release.moves import NEW_STEP, act, dated, next_action
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation, Seen
@@ -58,6 +58,9 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     reason = f"{action} by {wanted.actor}" + (f": {wanted.reason}" if wanted.reason else "")
     if meant is Action.START and state.start == "manual":
         state, meant, action, reason = _armed(at, state, reason)
+    if meant is Action.ROLL_BACK and not state.doomed and (first := _seen(at, state).links.first):
+        meant, action = Action.DOOM, "doom"
+        reason += f"; goes back after {first}, of its group"
     _check_target(at.endpoints, state, meant)
     _check_gates(at, state, meant)
     if meant is Action.APPROVE:
@@ -113,6 +116,10 @@ def _check_gates(at: Standing, state: ReleaseState, meant: Action) -> None:
     """Refuse to go on through a gate: an operator waits for no evidence, but for people and the calendar."""
     if meant not in (Action.PROMOTE, *NEW_STEP):
         return
+    if meant is Action.PROMOTE and groups.members(state, at.world.releases):
+        raise RefusedError(
+            409, f"release {state.name!r} ends with its group {state.group!r}, not alone; nothing was changed"
+        )
     if meant is Action.PROMOTE and (missing := gates.approvable(state)):
         raise RefusedError(
             409, f"{', '.join(missing)} of release {state.name!r} must be approved first: `turnout approve`"
@@ -133,5 +140,6 @@ def _seen(at: Standing, state: ReleaseState) -> Seen:
         missing=at.endpoints.missing,
         busy=busy.name if busy and busy.name != state.name else "",
         stable=world.stable.get(state.service, ""),
+        links=groups.links(state, at.world.releases),
         blackouts=world.blackouts_of(state.service),
     )

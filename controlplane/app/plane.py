@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -19,6 +19,7 @@ from controlplane.app.tick import Loop, Reading
 from controlplane.policy.documents import Release, Service
 from controlplane.policy.fitness import places, unfit
 from controlplane.policy.loading import Files, load
+from controlplane.release import groups
 from controlplane.release import watch as watching
 from controlplane.release.moves import NEW_STEP, act, dated
 from controlplane.release.notices import with_notices
@@ -217,9 +218,13 @@ class Plane:
         async with self._loop.lock:
             world = await self._store.world()
             state = self._state(world, release)
-            found = self._publisher.endpoints(world, state.service)
-            moved = move(Standing(world, found, self._clock()), state, action, wanted)
-            await self._write(state, moved, wanted.actor)
+            affected = (state, *(groups.members(state, world.releases) if action == "retry" else ()))
+            moved = [
+                (each, move(Standing(world, self._publisher.endpoints(world, each.service), self._clock()),
+                            each, action, wanted))
+                for each in affected
+            ]  # fmt: skip
+            await self._write(moved, wanted.actor)
         return self.release(release)
 
     async def switch(self, service: str, wanted: Switch) -> ServiceShown:
@@ -323,18 +328,24 @@ class Plane:
             warnings=warnings,
         )
 
-    async def _write(self, before: ReleaseState, moved: Moved, actor: str) -> None:
-        after = moved.after
-        watch = self._loop.watches.get(before.key) if before.active else Watch()
-        evidence = {}
-        if moved.move in NEW_STEP and watch is not None:
-            watch = watching.next_step(watch)
-            evidence = {after.key: watch.to_json()}
-        stable = {before.service: before.to_version} if moved.move is Action.PROMOTE else {}
-        record = self._record(before, moved.action, actor, after.because)
-        await self._commit(Change(releases=(after,), stable=stable, records=(record,), evidence=evidence))
-        if watch is not None:
-            self._loop.watches[after.key] = watch
+    async def _write(self, moves: Sequence[tuple[ReleaseState, Moved]], actor: str) -> None:
+        watches = {}
+        for before, moved in moves:
+            watch = self._loop.watches.get(before.key) if before.active else Watch()
+            if watch is not None:
+                watches[moved.after.key] = watching.next_step(watch) if moved.move in NEW_STEP else watch
+        kept = {moved.after.key for _, moved in moves if moved.move in NEW_STEP}
+        await self._commit(
+            Change(
+                releases=tuple(moved.after for _, moved in moves),
+                stable={b.service: b.to_version for b, moved in moves if moved.move is Action.PROMOTE},
+                records=tuple(
+                    self._record(b, moved.action, actor, moved.after.because) for b, moved in moves
+                ),
+                evidence={key: watch.to_json() for key, watch in watches.items() if key in kept},
+            )
+        )
+        self._loop.watches |= watches
 
     async def _commit(self, change: Change) -> World:
         try:

@@ -14,11 +14,12 @@ import structlog
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
+from controlplane.release import groups
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Json, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.recording import Origin, Recorded
 from controlplane.release.seen import Moment, Propagation
-from controlplane.release.state import ReleaseState
+from controlplane.release.state import Phase, ReleaseState
 from controlplane.release.traffic import Endpoints
 from controlplane.release.turn import Progress, turn
 from controlplane.release.watch import Watch
@@ -206,9 +207,27 @@ class Loop:
             if step.state.active:
                 at.busy[state.service] = state.name
             steps.append(step)
-        return steps
+        return self._joint(steps, at)
 
-    def _step(self, state: ReleaseState, at: _Moment) -> _Step:
+    def _joint(self, steps: list[_Step], at: _Moment) -> list[_Step]:
+        """Let a group end together or not at all: who would be promoted alone decides again."""
+        split = {
+            s.state.group
+            for s in steps
+            if s.state.group
+            and at.world.releases[s.state.name].active
+            and s.state.phase is not Phase.PROMOTED
+        }
+        again = [s for s in steps if s.stable and s.state.group in split]
+        alone = {s.state.name: self._step(at.world.releases[s.state.name], at, joint=False) for s in again}
+        return [alone.get(s.state.name, s) for s in steps]
+
+    def _step(self, state: ReleaseState, at: _Moment, *, joint: bool = True) -> _Step:
+        links = groups.links(state, at.world.releases)
+        if not joint:
+            links = replace(
+                links, apart=f"group {state.group!r} ends together, and one is not ready any more"
+            )
         endpoints = self._proxies.endpoints(at.world, state.service)
         busy = at.busy.get(state.service, "")
         moment = Moment(
@@ -223,6 +242,7 @@ class Loop:
             busy=busy if busy != state.name else "",
             stable=at.world.stable.get(state.service, ""),
             blackouts=at.world.blackouts_of(state.service),
+            links=links,
         )
         shown, watch = self.readings.get(state.name), self.watches.get(state.key, Watch())
         verdicts = shown.verdicts if shown and shown.state.key == state.key else ()

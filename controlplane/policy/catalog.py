@@ -185,5 +185,7 @@ def references(document: Document) -> Iterator[Reference]:
         case Release():
             yield Reference(("service",), "Service", document.service)
             yield Reference(("policy",), "Policy", document.policy)
+            for index, after in enumerate(document.after):
+                yield Reference(("after", index, "release"), "Release", after.release)
         case Fleet() | Segment():
             return

@@ -17,6 +17,7 @@ from controlplane.policy.catalog import Catalog, Entry, references
 from controlplane.policy.documents import Document, Fleet, Key, Match, Policy, Release, Segment, Service
 from controlplane.policy.fitness import findings as misfits
 from controlplane.policy.fitness import warnings as misfit_warnings
+from controlplane.policy.groups import findings as group_findings
 from controlplane.policy.nodes import overlap
 from controlplane.policy.problems import Finding, Path, Problem, meant, written
 from controlplane.policy.segments import headers
@@ -145,6 +146,7 @@ class _Intake:
     def _broken(self) -> Iterator[tuple[Key, Finding]]:
         """Yield fresh documents that name what is not there, or what is refused."""
         current = self._current()
+        documents = {key: entry.document for key, entry in current.items()}
 
         def find(kind: str, name: str) -> Document | None:
             entry = current.get((kind, name))
@@ -163,6 +165,7 @@ class _Intake:
                     text = f"{kind} {name!r} cannot be read; {current[named].file} has a mistake"
                 yield key, Finding(reference.path, text)
             yield from ((key, finding) for finding in _version_findings(entry.document, current))
+            yield from ((key, finding) for finding in group_findings(entry.document, documents))
             yield from ((key, finding) for finding in misfits(entry.document, find))
 
     def _clashes(self) -> Iterator[tuple[Key, Finding]]:

@@ -74,6 +74,7 @@ class PinnedPolicy(Model):
     guard: Guard = Guard()
     deadline: Duration | None = None
     on_timeout: Literal["hold", "rollback"] = "hold"
+    on_failed_dependency: Literal["hold", "rollback"] = "hold"
     windows: tuple[Window, ...] = ()
     hooks: tuple[Hook, ...] = ()
     notify: tuple[Notify, ...] = ()

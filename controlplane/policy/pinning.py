@@ -69,6 +69,7 @@ def pin(policy: Policy, catalog: Segments, kinds: Iterable[Kind] = ()) -> Pinned
         guard=policy.guard,
         deadline=policy.deadline,
         on_timeout=policy.on_timeout,
+        on_failed_dependency=policy.on_failed_dependency,
         windows=policy.windows,
         hooks=policy.hooks,
         notify=policy.notify,

@@ -38,7 +38,7 @@ def decide(state: ReleaseState, seen: Seen) -> Decision:
         case Phase.ROLLING_BACK:
             return _rolling_back(state, seen.propagation)
         case Phase.RETRYING:
-            return _retrying(state)
+            return _retrying(state, seen)
         case Phase.PROMOTED | Phase.ROLLED_BACK:
             return Decision(None, "", state.reason)
         case Phase.PROGRESSING | Phase.GUARDING:
@@ -46,6 +46,8 @@ def decide(state: ReleaseState, seen: Seen) -> Decision:
 
 
 def _waiting(state: ReleaseState, seen: Seen) -> Decision:
+    if (gone := _gone_with(state, seen)) is not None:
+        return gone
     if state.halt:
         return Decision(None, state.halt, state.because)
     if (shut := gates.shut(state, seen)) is not None:
@@ -67,7 +69,9 @@ def _rolling_back(state: ReleaseState, propagation: Propagation) -> Decision:
     return Decision(None, "rolling-back", f"may still serve the canary: {', '.join(still)}")
 
 
-def _retrying(state: ReleaseState) -> Decision:
+def _retrying(state: ReleaseState, seen: Seen) -> Decision:
+    if seen.links.superseded:
+        return Decision(Action.ROLL_BACK, "superseded", seen.links.superseded)
     if state.halt:
         return Decision(None, state.halt, state.because)
     if state.rest is not None and state.rest > NOTHING:
@@ -77,13 +81,9 @@ def _retrying(state: ReleaseState) -> Decision:
 
 
 def _in_progress(state: ReleaseState, seen: Seen) -> Decision:
-    failed = next((v for v in seen.verdicts if v.outcome is Outcome.FAIL), None)
-    if failed is not None and state.halt != "frozen":
-        return failure.failed(state, seen, failed)
-    if state.halt:
-        return Decision(None, state.halt, state.because)
-    if (late := _late(state, seen)) is not None:
-        return late
+    for question in (_doomed, _failing, _gone_with, _halted, _late):
+        if (answer := question(state, seen)) is not None:
+            return answer
     match state.stage:
         case Stage.PROPAGATE:
             return _propagate(state, seen.propagation)
@@ -91,6 +91,40 @@ def _in_progress(state: ReleaseState, seen: Seen) -> Decision:
             return _verify(seen)
         case Stage.JUDGE:
             return _judge(state, seen)
+
+
+def _failing(state: ReleaseState, seen: Seen) -> Decision | None:
+    failed = next((v for v in seen.verdicts if v.outcome is Outcome.FAIL), None)
+    return failure.failed(state, seen, failed) if failed is not None and state.halt != "frozen" else None
+
+
+def _halted(state: ReleaseState, seen: Seen) -> Decision | None:
+    _ = seen
+    return Decision(None, state.halt, state.because) if state.halt else None
+
+
+def _gone_with(state: ReleaseState, seen: Seen) -> Decision | None:
+    """Return the rollback of a release that must not go on without others, whatever it is by itself."""
+    links = seen.links
+    if links.superseded:
+        return roll_back(state, seen, "superseded", links.superseded)
+    if links.fallen:
+        return roll_back(state, seen, "group", links.fallen)
+    if links.failed and state.policy.on_failed_dependency == "rollback":
+        return roll_back(state, seen, "dependency", f"{links.failed} (on_failed_dependency: rollback)")
+    return None
+
+
+def _doomed(state: ReleaseState, seen: Seen) -> Decision | None:
+    """Go back when those that depend on it have; they get the time that a change may take to reach proxies.
+
+    What is certain to go back asks nothing else.
+    """
+    if not state.doomed:
+        return None
+    if seen.links.first and state.dooming < seen.propagation.within:
+        return Decision(None, "doomed", f"{state.doomed}; {seen.links.first} is not back yet")
+    return roll_back(state, seen, "doomed", state.doomed)
 
 
 def _late(state: ReleaseState, seen: Seen) -> Decision | None:

@@ -51,6 +51,8 @@ def roll_back(
     """Return the rollback, or an alarm if the old version has nowhere to take the requests."""
     if state.phase is not Phase.WAITING and not seen.endpoints.get(state.from_version):
         return _unsafe(state, seen, reason)
+    if seen.links.first and not state.doomed:
+        return Decision(Action.DOOM, code, f"{reason}; goes back after {seen.links.first}, of its group")
     text = reason if rest is None else f"{reason}; starts again after {format_duration(rest)}"
     return Decision(Action.ROLL_BACK, code, text, rest=rest)
 

@@ -22,6 +22,8 @@ Gate = Callable[[ReleaseState, Seen], Decision | None]
 
 ASKING = frozenset({"approval", "approval-expired"})
 SHUT = ASKING | {
+    "apart",
+    "dependency",
     "blackout",
     "window",
     "resting",
@@ -39,7 +41,7 @@ def shut(state: ReleaseState, seen: Seen) -> Decision | None:
 
 def shut_for_people(state: ReleaseState, seen: Seen) -> Decision | None:
     """Return why not even a person may let the next step begin now, or None."""
-    gates = (*TO_START, *TO_GO_ON) if state.phase is Phase.WAITING else TO_GO_ON
+    gates = (*TO_START, *TO_GO_ON, *AT_LAST) if state.phase is Phase.WAITING else TO_GO_ON
     return next((found for gate in gates if (found := gate(state, seen)) is not None), None)
 
 
@@ -80,6 +82,26 @@ def rest(state: ReleaseState, seen: Seen) -> Decision | None:
     return _closed("resting", f"went a step back; goes on in {_rough(state.rest)}")
 
 
+def dependency(state: ReleaseState, seen: Seen) -> Decision | None:
+    """Releases that it depends on come first, and must not have gone back."""
+    if seen.links.failed:
+        return _closed("dependency", seen.links.failed)
+    unmet = seen.links.unmet if state.phase is Phase.WAITING else ""
+    return _closed("dependency", unmet) if unmet else None
+
+
+def group(state: ReleaseState, seen: Seen) -> Decision | None:
+    """A group goes step by step together."""
+    _ = state
+    return _closed("apart", seen.links.apart) if seen.links.apart else None
+
+
+def succession(state: ReleaseState, seen: Seen) -> Decision | None:
+    """Who takes the place of a release in its guard waits until a person has ended it."""
+    _ = state
+    return _closed("succession", seen.links.succeeds) if seen.links.succeeds else None
+
+
 def approval(state: ReleaseState, seen: Seen) -> Decision | None:
     """Some steps need a person's consent."""
     _ = seen
@@ -115,9 +137,11 @@ def window(state: ReleaseState, seen: Seen) -> Decision | None:
     return _closed("window", why) if why else None
 
 
-TO_START: tuple[Gate, ...] = (busy, origin, manual, target)
+TO_START: tuple[Gate, ...] = (manual, origin, target)
 # In this order: consent may be given ahead, so that a window finds it there.
-TO_GO_ON: tuple[Gate, ...] = (approval, blackout, window)
+TO_GO_ON: tuple[Gate, ...] = (dependency, group, approval, blackout, window)
+# Another release comes last: whoever takes its place is ready but for that.
+AT_LAST: tuple[Gate, ...] = (succession, busy)
 
 
 def next_step(state: ReleaseState) -> tuple[str, Approve | None]:

@@ -46,6 +46,7 @@ def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
             "stepping": state.stepping + stepped,
             "asking": state.asking + asked,
             "calls": (*state.calls, *decision.calls),
+            "dooming": state.dooming + (seen.elapsed if state.doomed else NOTHING),
             "rest": _rested(state, seen.elapsed),
         }
     )
@@ -83,6 +84,8 @@ def act(
             update |= {"stage": after[state.stage], "elapsed": NOTHING}
         case Action.PROMOTE | Action.ROLL_BACK:
             update |= {"halt": None, "reason": reason, "elapsed": NOTHING, "rest": None}
+        case Action.DOOM:
+            update["doomed"] = reason
         case Action.RETRY:
             return _again(state, reason)
         case _:
@@ -130,7 +133,10 @@ def _again(state: ReleaseState, reason: str) -> ReleaseState:
         from_version=state.from_version,
         to_version=state.to_version,
         policy=state.policy,
-        salt=salt(state.name, attempt),
+        salt=salt(state.group or state.name, attempt),
+        after=state.after,
+        group=state.group,
+        supersedes=state.supersedes,
         tries=state.tries,
         because=reason,
         created_at=state.created_at,

@@ -47,6 +47,29 @@ class Propagation:
 
 
 @dataclass(frozen=True, slots=True)
+class Links:
+    """What other releases mean for one, each as a reason for people, '' where there is none.
+
+    Attributes:
+        unmet: A release that it depends on has not come far enough.
+        failed: A release that it depends on went back.
+        apart: Its group is not ready for its next step.
+        fallen: A release of its group goes back, or must.
+        first: Those of its group that depend on it and must be back before it.
+        superseded: A release takes its place.
+        succeeds: A release whose place it takes, and that a person must end first.
+    """
+
+    unmet: str = ""
+    failed: str = ""
+    apart: str = ""
+    fallen: str = ""
+    first: str = ""
+    superseded: str = ""
+    succeeds: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Moment:
     """All that a turn depends on besides the release itself and what the past taught.
 
@@ -62,6 +85,7 @@ class Moment:
         busy: Name of another release of the service that is in progress; '' if there is none.
         stable: The service's stable version.
         blackouts: Of the service's fleets.
+        links: What other releases mean for it.
     """
 
     at: datetime
@@ -75,6 +99,7 @@ class Moment:
     busy: str = ""
     stable: str = ""
     blackouts: tuple[Blackout, ...] = ()
+    links: Links = field(default_factory=Links)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +121,7 @@ class Seen:
         busy: Name of another release of this service that is in progress; '' if there is none.
         stable: What is stable now.
         blackouts: Of the service's fleets.
+        links: What other releases mean for it.
     """
 
     now: datetime
@@ -112,6 +138,7 @@ class Seen:
     busy: str = ""
     stable: str = ""
     blackouts: tuple[Blackout, ...] = ()
+    links: Links = field(default_factory=Links)
 
     def lack(self, version: str) -> str:
         """Say that a version has no endpoints, and why."""

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
-from controlplane.policy.documents import Model, Point
+from controlplane.policy.documents import After, Model, Point
 from controlplane.policy.fields import Duration
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 
@@ -46,6 +46,7 @@ class Action(StrEnum):
     FINISH = "finish"  # every proxy has acknowledged the rollback
     REST = "rest"  # the same, and it starts again after a while
     RETRY = "retry"  # as a new attempt
+    DOOM = "doom"  # goes back as soon as those of its group that depend on it have
     PAUSE = "pause"
     RESUME = "resume"
     APPROVE = "approve"
@@ -69,6 +70,7 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.PROGRESSING, Action.STEP_BACK): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.ROLL_BACK): Phase.ROLLING_BACK,
     (Phase.PROGRESSING, Action.APPROVE): Phase.PROGRESSING,
+    (Phase.PROGRESSING, Action.DOOM): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.FREEZE): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.PAUSE): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.RESUME): Phase.PROGRESSING,
@@ -77,6 +79,7 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.GUARDING, Action.STEP_BACK): Phase.PROGRESSING,
     (Phase.GUARDING, Action.ROLL_BACK): Phase.ROLLING_BACK,
     (Phase.GUARDING, Action.APPROVE): Phase.GUARDING,
+    (Phase.GUARDING, Action.DOOM): Phase.GUARDING,
     (Phase.GUARDING, Action.FREEZE): Phase.GUARDING,
     (Phase.GUARDING, Action.PAUSE): Phase.GUARDING,
     (Phase.GUARDING, Action.RESUME): Phase.GUARDING,
@@ -93,6 +96,7 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
 BY_ITSELF = frozenset(
     {
         Action.ARM,
+        Action.DOOM,
         Action.FINISH,
         Action.FREEZE,
         Action.GUARD,
@@ -173,6 +177,11 @@ class ReleaseState(Model):
         rest: Time that is left until it goes on by itself after a failure; None if it does not.
         barred: After a step back without a retry: only a person lets it go up again.
         tries: How often it went on again after a failure, over all attempts.
+        after: Releases that must have come so far before it starts.
+        group: Releases of one name go step by step together; '' for none.
+        supersedes: A release of the service that goes back for this one.
+        doomed: Why it goes back as soon as those of its group that depend on it have; '' if it does not.
+        dooming: Time for which it has waited for them, by the monotonic clock.
         gate: Proxies that must acknowledge the present step, each with the seconds that it has been away.
         canary_endpoints: Addresses of the canary when the step began.
         revision: How often it was written; a writer must have read the newest.
@@ -202,6 +211,11 @@ class ReleaseState(Model):
     rest: timedelta | None = None
     barred: bool = False
     tries: int = 0
+    after: tuple[After, ...] = ()
+    group: str = ""
+    supersedes: str = ""
+    doomed: str = ""
+    dooming: timedelta = timedelta(0)
     gate: tuple[tuple[str, float], ...] = ()
     canary_endpoints: tuple[str, ...] = ()
     created_at: datetime

@@ -91,6 +91,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         stable=moment.stable,
         now=moment.at,
         blackouts=moment.blackouts,
+        links=moment.links,
     )
     return _decided(state, watch, seen, moment.at)
 

@@ -76,16 +76,18 @@ class Traffic:
     ``arrive`` lets requests happen under the split of a world; ``mode`` says what becomes of the numbers.
     """
 
-    def __init__(self, cursors=None):
+    def __init__(self, cursors=None, service="shop"):
         self.mode = "good"
         self.totals = Counter()
-        self._cursor = {} if cursors is None else dict(cursors.get("edge-1", {}))
+        self.service = service
+        self._key = "edge-1" if service == "shop" else f"edge-1/{service}"
+        self._cursor = {} if cursors is None else dict(cursors.get(self._key, {}))
         self._pending = self._cursor
 
     def arrive(self, world, requests=40_000):
         if self.mode == "none":
             return
-        state = world.of_service("shop")
+        state = world.of_service(self.service)
         going = state if state and state.phase in (Phase.PROGRESSING, Phase.GUARDING) else None
         groups = splits(going.policy, going.step) if going else ()
         for split in groups or ():
@@ -94,7 +96,7 @@ class Traffic:
             self._count(split.segment, going.from_version, size - to_canary, 1000)
             self._count(split.segment, going.to_version, to_canary, 3 if self.mode == "bad" else 1000)
         if not groups:
-            self._count("everyone", world.stable.get("shop", "v1"), requests, 1000)
+            self._count("everyone", world.stable.get(self.service, "v1"), requests, 1000)
 
     def _count(self, segment, version, requests, one_in):
         self.totals[f"{segment}/{version}/n"] += requests
@@ -109,12 +111,12 @@ class Traffic:
             for name in names
         )
         if self.mode == "silent":
-            seen = Observation("shop", start, end, silent=("edge-1",))
+            seen = Observation(self.service, start, end, silent=("edge-1",))
             self._pending = self._cursor
         else:
             partial = (("edge-1", "counters do not add up"),) if self.mode == "partial" else ()
-            seen = Observation("shop", start, end, cells, fresh=("edge-1",), partial=partial)
-        return {"shop": seen}, {"edge-1": self._pending}
+            seen = Observation(self.service, start, end, cells, fresh=("edge-1",), partial=partial)
+        return {self.service: seen}, {self._key: self._pending}
 
     def commit(self):
         self._cursor = self._pending

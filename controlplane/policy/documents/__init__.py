@@ -36,7 +36,7 @@ from controlplane.policy.documents.policy import (
     Step,
     WhenUnsure,
 )
-from controlplane.policy.documents.release import Release
+from controlplane.policy.documents.release import After, Release
 from controlplane.policy.documents.segment import (
     Cohort,
     CookieMatch,
@@ -88,6 +88,7 @@ __all__ = [
     "RESERVED_SEGMENTS",
     "STATUSES",
     "UNTOUCHED",
+    "After",
     "AgainstBaseline",
     "AgainstClientErrors",
     "AgainstLatency",

@@ -128,6 +128,7 @@ class Policy(Model):
     guard: Guard = Guard()
     deadline: Duration | None = None
     on_timeout: Literal["hold", "rollback"] = "hold"
+    on_failed_dependency: Literal["hold", "rollback"] = "hold"
     windows: tuple[Window, ...] = ()
     hooks: tuple[Hook, ...] = ()
     notify: tuple[Notify, ...] = ()

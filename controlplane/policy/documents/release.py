@@ -15,6 +15,13 @@ from controlplane.policy.fields import (
 )
 
 
+class After(Model):
+    """Another release that must have come so far before this one starts."""
+
+    release: Name
+    reached: Literal["guarding", "promoted"] = "promoted"
+
+
 class Release(Model):
     """One order: take a service from one version to another under a policy."""
 
@@ -24,5 +31,8 @@ class Release(Model):
     from_: Name = Field(alias="from")
     to: Name
     policy: Name
+    after: tuple[After, ...] = ()
+    group: Name | None = None
+    supersedes: Name | None = None
     attempt: Annotated[StrictInt, Field(ge=1)] = 1
     start: Literal["auto", "manual"]
