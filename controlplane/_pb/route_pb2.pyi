@@ -176,14 +176,16 @@ class VirtualHost(_message.Message):
     def __init__(self, name: _Optional[str] = ..., domains: _Optional[_Iterable[str]] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ...) -> None: ...
 
 class RouteConfiguration(_message.Message):
-    __slots__ = ("name", "virtual_hosts", "request_headers_to_remove")
+    __slots__ = ("name", "virtual_hosts", "request_headers_to_remove", "ignore_port_in_host_matching")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VIRTUAL_HOSTS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_HEADERS_TO_REMOVE_FIELD_NUMBER: _ClassVar[int]
+    IGNORE_PORT_IN_HOST_MATCHING_FIELD_NUMBER: _ClassVar[int]
     name: str
     virtual_hosts: _containers.RepeatedCompositeFieldContainer[VirtualHost]
     request_headers_to_remove: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., virtual_hosts: _Optional[_Iterable[_Union[VirtualHost, _Mapping]]] = ..., request_headers_to_remove: _Optional[_Iterable[str]] = ...) -> None: ...
+    ignore_port_in_host_matching: bool
+    def __init__(self, name: _Optional[str] = ..., virtual_hosts: _Optional[_Iterable[_Union[VirtualHost, _Mapping]]] = ..., request_headers_to_remove: _Optional[_Iterable[str]] = ..., ignore_port_in_host_matching: _Optional[bool] = ...) -> None: ...
 
 class ScopedRouteConfiguration(_message.Message):
     __slots__ = ("name", "route_configuration_name", "key")

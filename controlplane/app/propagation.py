@@ -38,6 +38,19 @@ class Relevant:
         return cls(tuple((type_url, resource) for type_url, resource in found if resource is not None))
 
     @classmethod
+    def of_adopted(cls, snapshot: Snapshot, service: str) -> Relevant:
+        """Return the service's clusters and endpoints, and all routes, for listeners of an owner."""
+        mine = f"{service}~"
+        named = (
+            (type_url, resource)
+            for type_url in (CLUSTER, ENDPOINT)
+            for name, resource in snapshot.of(type_url).items()
+            if name.startswith(mine)
+        )
+        routes = ((ROUTE, resource) for resource in snapshot.of(ROUTE).values())
+        return cls((*named, *routes))
+
+    @classmethod
     def of_calls(cls, snapshot: Snapshot, service: str) -> Relevant:
         """Return the service's listener and route, and what they name, for a fleet of gRPC clients."""
         route = snapshot.of(ROUTE).get(service)

@@ -17,6 +17,7 @@ from controlplane.release.ports import Store, World
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase
 from controlplane.release.traffic import Endpoints, ServiceTraffic
+from controlplane.resources.adopting import render_adopted
 from controlplane.resources.grpc_rendering import render_calls
 from controlplane.resources.names import cluster_name
 from controlplane.resources.rendering import Rendering, render
@@ -57,7 +58,8 @@ class Publisher:
 
     def listens(self, prefix: str) -> bool:
         """Return whether statistics of this prefix come from a listener of ours."""
-        return any(listener.name == prefix for fleet in self._fleets for listener in fleet.listeners)
+        ours = (fleet for fleet in self._fleets if not fleet.adopted)
+        return any(listener.name == prefix for fleet in ours for listener in fleet.listeners)
 
     async def run(self) -> None:
         """Publish after each change of the store, until cancelled."""
@@ -158,7 +160,7 @@ def _rendered(
 ) -> tuple[Rendering | None, dict[str, str]]:
     """Render a fleet; services that cannot be are left as they were, and named with the reason."""
     wanted = tuple(traffics.values())
-    compiler = render_calls if fleet.grpc else render
+    compiler = render_calls if fleet.grpc else render_adopted if fleet.adopted else render
     problems = _unfit(world, traffics, fleet)
     try:
         if not problems:
@@ -182,6 +184,8 @@ def _rendered(
 def _relevant(rendering: Rendering, fleet: Fleet, service: str) -> Relevant:
     if fleet.grpc:
         return Relevant.of_calls(rendering.snapshot, service)
+    if fleet.adopted:
+        return Relevant.of_adopted(rendering.snapshot, service)
     versions = rendering.services[service].service.versions if service in rendering.services else ()
     clusters = [cluster_name(service, version) for version in versions]
     return Relevant.of(rendering.snapshot, clusters, rendering.home.get(service, ""))

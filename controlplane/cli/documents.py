@@ -84,7 +84,9 @@ def bootstrap(
     flush: Annotated[
         str, typer.Option(help="How often statistics are pushed; as `serve --interval`.")
     ] = "5s",
-    admin: Annotated[str, typer.Option(help="Address of Envoy's admin page.")] = "127.0.0.1:9901",
+    admin: Annotated[
+        str, typer.Option(help="Address of Envoy's admin page; `off` for none.")
+    ] = "127.0.0.1:9901",
     sotw: Annotated[bool, typer.Option("--sotw", help="State-of-the-world instead of delta.")] = False,
     tls: Annotated[
         tuple[str, str, str, str] | None,
@@ -92,29 +94,49 @@ def bootstrap(
             help="Certificate, key, CA (files on the proxy), and the DNS name of the control plane."
         ),
     ] = None,
+    adopt: Annotated[
+        list[str], typer.Option(metavar="NAME=IP:PORT", help="A listener of your own that takes our routes.")
+    ] = [],  # noqa: B006 - typer copies it
+    fallback: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IP:PORT=HOST:PORT",
+            help="A listener that needs no control plane, and where it leads.",
+        ),
+    ] = None,
 ) -> None:
     """Print the bootstrap of one proxy."""
-    from controlplane.policy.values import parse_address, parse_duration
+    from controlplane.policy.values import parse_address, parse_duration, parse_ip_address
     from controlplane.resources.bootstrap import Tls
     from controlplane.resources.bootstrap import bootstrap as build
 
     try:
         for address in control_plane:
             parse_address(address)
-        if not admin.endswith(":0"):  # a free port, which Envoy chooses
+        if admin != "off" and not admin.endswith(":0"):  # a free port, which Envoy chooses
             parse_address(admin)
+        listener = _pair(fallback, "--fallback") if fallback else None
         built = build(
             node,
             cluster,
             control_plane,
             variant="sotw" if sotw else "delta",
             flush=parse_duration(flush),
-            admin=admin,
+            admin=None if admin == "off" else admin,
             tls=Tls(*tls) if tls else None,
+            adopt={name: parse_ip_address(at) for name, at in (_pair(each, "--adopt") for each in adopt)},
+            fallback=(parse_ip_address(listener[0]), parse_address(listener[1])) if listener else None,
         )
     except ValueError as error:
         raise CommandError(str(error), 2) from None
     console.line(yaml.safe_dump(built, sort_keys=False, width=110).rstrip())
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    left, equals, right = text.partition("=")
+    if not left or not equals or not right:
+        raise ValueError(f"{option}: {text!r} has two parts, with = between them")
+    return left, right
 
 
 def _mistakes(count: int) -> str:

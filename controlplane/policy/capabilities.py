@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
-Kind = Literal["edge", "local", "transparent", "grpc"]
-KINDS: Final[tuple[Kind, ...]] = ("edge", "local", "transparent", "grpc")
+Kind = Literal["edge", "local", "transparent", "adopt", "grpc"]
+KINDS: Final[tuple[Kind, ...]] = ("edge", "local", "transparent", "adopt", "grpc")
 
 
 class Feature(StrEnum):
@@ -37,6 +37,8 @@ class Feature(StrEnum):
     COHORT = "`cohort`"
     DNS = "versions by `dns`"
     WEIGHT = "`weight` of endpoints"
+    GRPC = "`protocol: grpc`"
+    RETRIES = "`retries`"
     TIMEOUT = "`timeout`"
     LATENCY = "`latency` conditions"
     CLIENT_ERRORS = "`client_errors` conditions"
@@ -62,6 +64,16 @@ _TRANSPARENT: Final[Mapping[Feature, Limit]] = {
     Feature.TLS: Limit("connections with TLS pass through unread"),
     Feature.SHARED: Limit("all connections of the machine are led to its one port"),
 }
+_OWNER = Limit("the listener is its owner's")
+_ADOPT: Final[Mapping[Feature, Limit]] = {
+    Feature.ADDRESS: _OWNER,
+    Feature.TLS: _OWNER,
+    Feature.SHARED: Limit("listeners of ours and of an owner are fleets of their own"),
+    Feature.GENERATE: Limit("only a listener of ours gives users an identity"),
+    Feature.SOURCE: Limit("only a listener of ours tells routes the client's address"),
+    Feature.RETRIES: Limit("only a listener of ours counts the attempts that a retry hides"),
+    Feature.GRPC: Limit("only a listener of ours counts gRPC failures, which are 200 to HTTP"),
+}
 _METADATA = Limit("gRPC clients match text metadata only (`header`)")
 _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.ADDRESS: Limit("gRPC clients listen nowhere"),
@@ -82,12 +94,14 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.WEIGHT: Limit("gRPC clients take endpoints in turn", ignored=True),
     Feature.LATENCY: Limit("gRPC clients report no latencies"),
     Feature.CLIENT_ERRORS: Limit("gRPC clients report calls as good or failed, not whose fault it was"),
+    Feature.RETRIES: Limit("a gRPC client decides itself how it connects", ignored=True),
     Feature.SETTINGS: Limit("a gRPC client decides itself how it connects", ignored=True),
 }
 LIMITS: Final[Mapping[Kind, Mapping[Feature, Limit]]] = {
     "edge": {},
     "local": _LOCAL,
     "transparent": _TRANSPARENT,
+    "adopt": _ADOPT,
     "grpc": _GRPC,
 }
 

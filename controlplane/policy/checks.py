@@ -79,9 +79,11 @@ def _fleet(raw: Raw) -> Iterator[Finding]:
     listeners = _items(raw.get("listeners"))
     for key in ("name", "address"):
         yield from _twice(((("listeners", i, key), v) for i, v in _field(listeners, key)), key)
-    for index, kind in _field(listeners, "kind") if len(listeners) > 1 else ():
-        if known := next((k for k in KINDS if k == kind and refusal(k, Feature.SHARED)), None):
-            text = f"is {known}, and there are other listeners; {refusal(known, Feature.SHARED)}"
+    kinds = [kind or "edge" for _, kind in _field(listeners, "kind")]
+    for index, kind in enumerate(kinds if len(kinds) > 1 else ()):
+        alone = next((k for k in KINDS if k == kind and refusal(k, Feature.SHARED)), None)
+        if alone and not (alone == "adopt" and set(kinds) == {"adopt"}):
+            text = f"is {alone}, and there are other listeners; {refusal(alone, Feature.SHARED)}"
             yield Finding(("listeners", index, "kind"), text)
 
 

@@ -50,6 +50,7 @@ NEEDS: Final[Mapping[Kind, tuple[Need, ...]]] = {
     "edge": (USER_HASH, EXPORT, STATS_LOGGER, SCOPED_ROUTES),
     "local": (USER_HASH, EXPORT, STATS_LOGGER, SCOPED_ROUTES),
     "transparent": (USER_HASH, EXPORT, STATS_LOGGER, SCOPED_ROUTES),
+    "adopt": (USER_HASH, EXPORT),
     "grpc": (),
 }
 

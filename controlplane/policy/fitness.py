@@ -110,6 +110,10 @@ def _service(service: Service, kind: Kind) -> Iterator[tuple[Path, str]]:
     for name, version in service.versions.items():
         if version.dns is not None and (reason := refusal(kind, Feature.DNS)):
             yield ("versions", name, "dns"), reason
+    if service.retries is not None and (reason := refusal(kind, Feature.RETRIES)):
+        yield ("retries",), reason
+    if service.protocol == "grpc" and (reason := refusal(kind, Feature.GRPC)):
+        yield ("protocol",), reason
     choice = {"baseline": Feature.BASELINE, "generate": Feature.GENERATE}.get(service.user.otherwise or "")
     if choice and (reason := refusal(kind, choice)):
         yield ("user", "otherwise"), reason

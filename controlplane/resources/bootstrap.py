@@ -15,6 +15,7 @@ from controlplane.policy.latency import EDGES_MS
 from controlplane.resources.statistics import DURATION, PREFIX
 
 CONTROL_PLANE: Final = "turnout"  # name of its cluster in the bootstrap
+FALLBACK: Final = "turnout-fallback"
 
 REPORTED: Final = "|".join(
     (
@@ -25,9 +26,20 @@ REPORTED: Final = "|".join(
     )
 )
 
+# Of listeners that are adopted nothing is known but what clusters count, whose names have a segment.
+ADOPTED: Final = "|".join(
+    (
+        r"cluster\.[^.]*~[^.]*~[^.]*\.upstream_rq_(completed|[1-5]xx|429|time)",
+        r"cluster\.[^.]*~[^.]*~[^.]*\.membership_healthy",
+        r"server\.(live|state|uptime|version)",
+    )
+)
+
 _TYPES = "type.googleapis.com/envoy."
 _MONITORS = _TYPES + "extensions.resource_monitors"
 _SINK = _TYPES + "extensions.stat_sinks.open_telemetry.v3.SinkConfig"
+_TIMES: Final = rf"{PREFIX}\.{DURATION}(\..*)?"
+_ADOPTED_TIMES: Final = r"cluster\..*~.*~.*\.upstream_rq_time"
 _MAX_PROGRAM_SIZE = 1000  # of a regular expression; 100 is too little for a cookie among others
 _MAX_CONNECTIONS = 20_000
 
@@ -49,26 +61,43 @@ class Tls:
     name: str
 
 
-def bootstrap(
+def bootstrap(  # noqa: PLR0913 - each is an option of the command
     node_id: str,
     cluster: str,
     control_planes: Sequence[str],
     *,
     variant: Literal["delta", "sotw"] = "delta",
     flush: timedelta = timedelta(seconds=5),
-    admin: str = "127.0.0.1:9901",
+    admin: str | None = "127.0.0.1:9901",
     tls: Tls | None = None,
+    adopt: Mapping[str, str] | None = None,
+    fallback: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return an Envoy bootstrap as plain data, fit for YAML or JSON.
 
-    ``control_planes`` are ``host:port``, the first preferred; ``flush`` is how often statistics are pushed.
+    Args:
+        node_id: Name of the proxy, its own.
+        cluster: What fleets know it by.
+        control_planes: ``host:port``, the first preferred.
+        variant: How much comes with a change.
+        flush: How often statistics are pushed.
+        admin: Address of the admin page; None for none.
+        tls: Files for the connection to the control plane; None for plain text.
+        adopt: Listeners of the proxy's owner that take their routes from us, with their addresses.
+        fallback: Address of a listener that needs no control plane, and of the server that it leads to.
     """
     if not node_id or not cluster or not control_planes:
         raise ValueError("a bootstrap needs a node id, a node cluster and at least one control plane")
     source = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "5s"}
+    listening = {} if adopt else {"lds_config": source}
+    listeners = [_owned(name, address) for name, address in (adopt or {}).items()]
+    clusters = [_cluster(control_planes, tls)]
+    if fallback is not None:
+        listeners.append(_fallback(fallback[0]))
+        clusters.append(_fallback_cluster(fallback[1]))
     return {
         "node": {"id": node_id, "cluster": cluster},
-        "admin": {"address": _socket(admin)},
+        **({"admin": {"address": _socket(admin)}} if admin else {}),
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC" if variant == "delta" else "GRPC",
@@ -77,14 +106,14 @@ def bootstrap(
                 "grpc_services": [{"envoy_grpc": _patient(), "timeout": "0s"}],
             },
             "cds_config": source,
-            "lds_config": source,
+            **listening,
         },
         "stats_flush_interval": f"{flush.total_seconds():g}s",
-        "stats_sinks": [_sink(node_id, cluster)],
+        "stats_sinks": [_sink(node_id, cluster, ADOPTED if adopt else REPORTED)],
         "stats_config": {
             "histogram_bucket_settings": [
                 {
-                    "match": {"safe_regex": {"regex": rf"{PREFIX}\.{DURATION}(\..*)?"}},
+                    "match": {"safe_regex": {"regex": _ADOPTED_TIMES if adopt else _TIMES}},
                     "buckets": list(EDGES_MS),
                 }
             ]
@@ -109,7 +138,45 @@ def bootstrap(
                 }
             ]
         },
-        "static_resources": {"clusters": [_cluster(control_planes, tls)]},
+        "static_resources": {
+            "clusters": clusters,
+            **({"listeners": listeners} if listeners else {}),
+        },
+    }
+
+
+def _owned(name: str, address: str) -> dict[str, Any]:
+    """Return a listener for its owner to replace; what has to be in it is where the routes come from."""
+    source = {"ads": {}, "resource_api_version": "V3"}
+    return _listener(name, address, {"rds": {"route_config_name": name, "config_source": source}})
+
+
+def _fallback(address: str) -> dict[str, Any]:
+    """Return a listener that passes everything on, for whoever comes while ours cannot be had."""
+    routes = [{"match": {"prefix": "/"}, "route": {"cluster": FALLBACK, "timeout": "15s"}}]
+    hosts = [{"name": FALLBACK, "domains": ["*"], "routes": routes}]
+    return _listener(FALLBACK, address, {"route_config": {"name": FALLBACK, "virtual_hosts": hosts}})
+
+
+def _listener(name: str, address: str, routes: Mapping[str, Any]) -> dict[str, Any]:
+    router = {"@type": _TYPES + "extensions.filters.http.router.v3.Router"}
+    manager = {
+        "@type": _TYPES + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        **routes,
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
+    }
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    return {"name": name, "address": _socket(address), "filter_chains": [chain]}
+
+
+def _fallback_cluster(address: str) -> dict[str, Any]:
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": _socket(address)}}]}]
+    return {
+        "name": FALLBACK,
+        "type": "STRICT_DNS",
+        "connect_timeout": "2s",
+        "load_assignment": {"cluster_name": FALLBACK, "endpoints": endpoints},
     }
 
 
@@ -124,8 +191,8 @@ def _patient() -> dict[str, Any]:
     return {"cluster_name": CONTROL_PLANE, "retry_policy": {"retry_back_off": pause}}
 
 
-def _sink(node_id: str, cluster: str) -> dict[str, Any]:
-    """Return the sink that pushes cumulative counters and histograms, of the names in REPORTED only."""
+def _sink(node_id: str, cluster: str, names: str) -> dict[str, Any]:
+    """Return the sink that pushes cumulative counters and histograms, of these names only."""
     reported = {
         "input": {
             "name": "stat_name",
@@ -133,7 +200,7 @@ def _sink(node_id: str, cluster: str) -> dict[str, Any]:
                 "@type": _TYPES + "extensions.matching.common_inputs.stats.v3.StatFullNameMatchInput"
             },
         },
-        "value_match": {"safe_regex": {"google_re2": {}, "regex": REPORTED}},
+        "value_match": {"safe_regex": {"google_re2": {}, "regex": names}},
     }
     drop = {"name": "drop", "typed_config": {"@type": f"{_SINK}.DropAction"}}
     identity = {

@@ -13,6 +13,7 @@ SCOPE_NONE = "-"  # the scope of hosts that nobody claims; no name can be this
 PASSTHROUGH = "passthrough"  # the cluster of what goes where it was meant to go; services have a ~ in theirs
 
 _SEPARATOR = "~"  # cannot occur in names
+_DOT = "^"  # nor can this
 
 
 def cluster_name(service: str, version: str) -> str:
@@ -23,6 +24,21 @@ def cluster_name(service: str, version: str) -> str:
 def segment_cluster_name(service: str, version: str, segment: str) -> str:
     """Return the name of the cluster of one version and segment, for clients that count by cluster."""
     return _SEPARATOR.join((service, version, segment))
+
+
+def in_segment(cluster: str, segment: str) -> str:
+    """Return the name of the cluster of the same version for one segment."""
+    return f"{cluster}{_SEPARATOR}{segment}"
+
+
+def stat_name(cluster: str) -> str:
+    """Return a cluster's name in statistics: Envoy takes what follows a dot for the name of the counter."""
+    return cluster.replace(".", _DOT)
+
+
+def cluster_of(stat: str) -> str:
+    """Return the cluster that has such a name in statistics."""
+    return stat.replace(_DOT, ".")
 
 
 def cluster_version(cluster: str) -> tuple[str, str] | None:

@@ -238,7 +238,7 @@ def _rerouted(
 
 def _route(make: Maker, fleet: Fleet, name: str, traffics: Sequence[ServiceTraffic]) -> Resource:
     needs = {ref for traffic in traffics for ref in _needs(traffic)}
-    message = _route_configuration(name, traffics)
+    message = route_configuration(name, traffics)
     if fleet.transparent:
         needs.add((CLUSTER, PASSTHROUGH))
         for host in message.virtual_hosts:
@@ -246,7 +246,7 @@ def _route(make: Maker, fleet: Fleet, name: str, traffics: Sequence[ServiceTraff
     return make(ROUTE, name, message, frozenset(needs))
 
 
-def _route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:
+def route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:
     """Return one virtual host per different set of claims, so that hosts that are treated alike are one."""
     claims: dict[str, dict[str, tuple[ServiceTraffic, Claim]]] = {}
     for traffic in traffics:

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any, Self, TypeVar
 
 from controlplane.evidence.observation import Cell, Tally
 from controlplane.policy.latency import EDGES_MS
-from controlplane.sources.envoy import MAX_SERIES, VERSIONED, Export, Group, Outcome
+from controlplane.sources.envoy import (
+    CLUSTER_CLASSES,
+    LIMITED,
+    MAX_SERIES,
+    VERSIONED,
+    Export,
+    Group,
+    Outcome,
+)
 
 QUIET = 12  # exports with traffic and no further loss after which a gap is closed
 
@@ -23,6 +32,10 @@ _COLUMNS = {  # of requests, errors, client errors, aborts: those that a class c
     "bad": (0, 1),
     "c4": (0, 2),
     "abort": (3,),
+    "2xx": (0,),
+    "3xx": (0,),
+    "4xx": (0, 2),
+    "5xx": (0, 1),
 }
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -167,7 +180,7 @@ def delta(export: Export, cursor: Cursor | None) -> Delta | None:
     after = Cursor(
         _merged(export, before),
         # Measured at 34 000 requests/s and two exports a second: apart by at most 1.
-        gaps.outcome.after(ended, sum(outcomes.values()), 5 + ended // 1000),
+        gaps.outcome.after(ended, _ends(outcomes), 5 + ended // 1000),
         _latency_gaps(gaps.latency, outcomes, latencies),
         _bypass_gaps(gaps.bypass, reached, _sent(outcomes, failed), export.active),
     )
@@ -224,6 +237,7 @@ def _latency_gaps(
 ) -> dict[Group, Gap]:
     expected = dict.fromkeys((*gaps, *latencies), 0)
     aborted: dict[Group, int] = {}
+    unsampled = _unsampled(outcomes)
     for (service, segment, cluster, kind), count in outcomes.items():
         group = (service, segment, cluster)
         counts = aborted if kind == "abort" else expected
@@ -231,6 +245,8 @@ def _latency_gaps(
     # Measured at 34 000 requests/s and two exports a second: histograms lag by up to 10 requests.
     after = {}
     for group, count in expected.items():
+        if group in unsampled:
+            continue  # what has no sample counts as slow
         sampled, gap = sum(latencies.get(group, ())), gaps.get(group)
         sampled -= min(aborted.get(group, 0), max(0, sampled - count))  # aborts may have a latency or none
         if gap is not None or sampled != count:
@@ -278,7 +294,10 @@ def _tallies(
     version: with them the worse of both counts is judged.
     """
     found: dict[Group, list[int]] = {}
+    unsampled = _unsampled(outcomes)
     for (service, segment, cluster, kind), count in outcomes.items():
+        if kind == LIMITED:
+            continue
         if count:
             counts = found.setdefault((service, segment, cluster), [0, 0, 0, 0])
             for column in _COLUMNS[kind]:
@@ -291,10 +310,30 @@ def _tallies(
     for (service, segment, cluster), (requests, errors, client_errors, aborted) in found.items():
         owner, _, version = cluster.partition("~")
         if owner in {service, ""}:
-            slower = _slower(latencies.get((service, segment, cluster), _NO_COUNTS), requests)
-            tally = Tally(requests, errors, client_errors, aborted, slower)
+            group = (service, segment, cluster)
+            blamed = max(0, client_errors - outcomes.get((*group, LIMITED), 0))
+            slower = (_not_faster if group in unsampled else _slower)(
+                latencies.get(group, _NO_COUNTS), requests
+            )
+            tally = Tally(requests, errors, blamed, aborted, slower)
             tallies[service, Cell(proxy, segment, version)] = tally
     return tallies
+
+
+def _ends(outcomes: Mapping[Outcome, int]) -> int:
+    """Return how many requests ended; those with 429 from a cluster's own counters are in their class too."""
+    return sum(count for (*_, kind), count in outcomes.items() if kind != LIMITED)
+
+
+def _unsampled(outcomes: Mapping[Outcome, int]) -> set[Group]:
+    """Return the groups that clusters count: no time is taken there of a request that got no answer."""
+    return {(a, b, c) for a, b, c, kind in outcomes if kind in CLUSTER_CLASSES}
+
+
+def _not_faster(counts: tuple[int, ...], requests: int) -> tuple[int, ...]:
+    """Return how many are not known to have taken at most each edge."""
+    faster = accumulate(counts[:-1])
+    return tuple(max(0, requests - count) for count in faster)
 
 
 def _slower(counts: tuple[int, ...], requests: int) -> tuple[int, ...]:

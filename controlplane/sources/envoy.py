@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from controlplane._pb import otlp_pb2
 from controlplane.policy.latency import EDGES_MS
+from controlplane.resources.names import cluster_of, segment_cluster
 
 MAX_SERIES = 20_000  # per proxy; as many are about 4 MiB, and take 60 ms to read
 MAX_SCOPES = 16  # Envoy sends one
@@ -23,6 +24,16 @@ REACHED = "cluster.upstream_rq_total"
 CLUSTER = "envoy.cluster_name"
 VERSIONED = "~"  # clusters of services are named service~version
 CLASSES = frozenset({"ok", "c4", "limited", "bad", "abort"})
+
+# What Envoy counts of the clusters of adopted listeners, which have a segment in their names, and no logger.
+DONE = "cluster.upstream_rq_completed"
+BY_CLASS = "cluster.upstream_rq_xx"
+BY_CODE = "cluster.upstream_rq"
+TOOK = "cluster.upstream_rq_time"
+CODE_CLASS = "envoy.response_code_class"
+CODE = "envoy.response_code"
+LIMITED = "429"  # in the class 4xx too
+CLUSTER_CLASSES = frozenset({"2xx", "3xx", "4xx", "5xx", LIMITED})
 
 Group = tuple[str, str, str]  # service, segment, cluster; empty where a request had none
 Outcome = tuple[str, str, str, str]  # the same and the class
@@ -109,9 +120,10 @@ def parse_export(data: bytes, listens: Callable[[str], bool] = lambda prefix: Tr
         reader.time,
         reader.outcomes,
         reader.latencies,
-        {name: count - reader.active.get(name, 0) for name, count in reader.started.items() if listens(name)},
+        {name: count - reader.active.get(name, 0) for name, count in reader.started.items() if listens(name)}
+        | reader.done,
         sum(count for name, count in reader.active.items() if listens(name)),
-        {name: count for name, count in reader.reached.items() if VERSIONED in name},
+        {name: count for name, count in reader.reached.items() if name.count(VERSIONED) == 1},
         reader.failed,
         reader.flaw,
         reader.cut,
@@ -142,6 +154,7 @@ class _Reader:
         self.active: dict[str, int] = {}
         self.reached: dict[str, int] = {}
         self.failed: dict[Group, int] = {}
+        self.done: dict[str, int] = {}
         self.flaw: str | None = None
         self.cut = False
         self._points = 0
@@ -165,6 +178,12 @@ class _Reader:
         elif name == REACHED:
             self._cumulative(metric.sum)
             self._read_owners(metric.sum.data_points, CLUSTER, self.reached)
+        elif name in {DONE, BY_CLASS, BY_CODE}:
+            self._cumulative(metric.sum)
+            self._read_codes(name, metric.sum.data_points)
+        elif name == TOOK:
+            self._cumulative(metric.histogram)
+            self._read_times(metric.histogram.data_points)
         elif not self.time and (kind := metric.WhichOneof("data")):
             # A proxy without any traffic has only other points to tell the time by.
             self.time = max((point.time_unix_nano for point in getattr(metric, kind).data_points), default=0)
@@ -213,14 +232,42 @@ class _Reader:
             tags = {tag.key: tag.value.string_value for tag in point.attributes}
             if tags.get("class", "ok") in {"abort", ""}:
                 continue
-            counts = tuple(point.bucket_counts)
-            if point.explicit_bounds != _EDGES or len(counts) != len(_EDGES) + 1:
-                self.flaw = "latency buckets are not those of the bootstrap"
-            elif sum(counts) != point.count:
-                self.flaw = "latency buckets do not add up"
-            else:
-                key = (tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", ""))
-                self.latencies[key] = counts
+            key = (tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", ""))
+            self._read_buckets(key, point)
+
+    def _read_buckets(self, group: Group, point: otlp_pb2.Distribution) -> None:
+        counts = tuple(point.bucket_counts)
+        if point.explicit_bounds != _EDGES or len(counts) != len(_EDGES) + 1:
+            self.flaw = "latency buckets are not those of the bootstrap"
+        elif sum(counts) != point.count:
+            self.flaw = "latency buckets do not add up"
+        else:
+            self.latencies[group] = counts
+
+    def _read_times(self, points: Iterable[otlp_pb2.Distribution]) -> None:
+        for point in points:
+            tags = {tag.key: tag.value.string_value for tag in point.attributes}
+            group = _group(tags.get(CLUSTER, ""))
+            if group is not None and not self._full():
+                self._read_buckets(group, point)
+
+    def _read_codes(self, name: str, points: Iterable[otlp_pb2.Number]) -> None:
+        """Read how the requests of clusters ended; informational answers are no end and are left out."""
+        for point in points:
+            tags = {tag.key: tag.value.string_value for tag in point.attributes}
+            cluster, group = tags.get(CLUSTER, ""), _group(tags.get(CLUSTER, ""))
+            if group is None or self._full():
+                continue
+            if not point.HasField("as_int") or point.as_int < 0:
+                self.flaw = "a counter is not a whole number from 0"
+                continue
+            kind = {BY_CLASS: f"{tags.get(CODE_CLASS)}xx", BY_CODE: tags.get(CODE, "")}.get(name)
+            if kind is None:
+                self.done[cluster] = self.done.get(cluster, 0) + point.as_int
+            elif kind == "1xx":
+                self.done[cluster] = self.done.get(cluster, 0) - point.as_int
+            elif kind in CLUSTER_CLASSES:
+                self.outcomes[(*group, kind)] = point.as_int
 
     def _read_owners(self, points: Iterable[otlp_pb2.Number], key: str, found: dict[str, int]) -> None:
         for point in points:
@@ -230,3 +277,12 @@ class _Reader:
             for tag in point.attributes:
                 if tag.key == key and point.as_int >= 0:
                     found[tag.value.string_value] = point.as_int
+
+
+def _group(stat: str) -> Group | None:
+    """Return whose requests a cluster of an adopted listener takes, None for other clusters."""
+    whose = segment_cluster(cluster_of(stat))
+    if whose is None:
+        return None
+    service, version, segment = whose
+    return service, segment, f"{service}{VERSIONED}{version}"

@@ -181,11 +181,13 @@ class Site:
 
     # --- data plane ---
 
-    def bootstrap(self, node, fleet="edge"):
+    def bootstrap(self, node, fleet="edge", **more):
         flush = re.fullmatch(r"([0-9]+)(ms|s)", self.interval)
         seconds = int(flush[1]) / (1000 if flush[2] == "ms" else 1)
         addresses = [f"127.0.0.1:{self.xds}"]
-        return bootstrap(node, fleet, addresses, flush=timedelta(seconds=seconds), admin="127.0.0.1:0")
+        return bootstrap(
+            node, fleet, addresses, flush=timedelta(seconds=seconds), admin="127.0.0.1:0", **more
+        )
 
     async def start(self, **bootstraps):
         """Start an Envoy for each bootstrap, by node id with _ for -; return when they take requests."""

@@ -132,3 +132,54 @@ def test_a_service_may_be_at_a_name_and_is_told_which_settings_have_no_effect():
         f"shop.yaml:9:9: warning: limits: {alone}",
         f"shop.yaml:10:15: warning: upstream_tls: {alone}",
     }
+
+
+ADOPT = "kind: Fleet\nname: owned\nnodes: {cluster: owned}\nlisteners: [{name: public, kind: adopt}]\n"
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        (
+            {"shop": "user: {otherwise: generate}\n"},
+            "user.otherwise: not on adopt fleet 'owned': only a listener of ours gives users an identity",
+        ),
+        (
+            {"shop": "protocol: grpc\n"},
+            (
+                "protocol: not on adopt fleet 'owned': only a listener of ours counts gRPC failures, which"
+                " are 200 to HTTP"
+            ),
+        ),
+        (
+            {"segment": "kind: Segment\nname: beta\nmatch: {source: 10.0.0.0/8}\n"},
+            (
+                "policy: 'careful' does not fit 'shop' on adopt fleet 'owned': step 'beta' chooses by the"
+                " client's address; only a listener of ours tells routes the client's address"
+            ),
+        ),
+    ],
+)
+def test_what_an_owners_listener_cannot_do_is_refused(changed, problem):
+    shop = SERVICE.replace("mesh", "owned") + changed.pop("shop", "")
+
+    found = loaded(fleet=ADOPT, shop=shop, **changed)
+
+    assert [str(error).partition(": ")[2] for error in found.errors if str(error).endswith(problem)] == [
+        problem
+    ]
+
+
+def test_an_owner_may_have_several_listeners_but_no_other_kind_beside_them():
+    both = ADOPT.replace("]", ", {name: partners, kind: adopt}]")
+    mixed = ADOPT.replace("]", ", {name: http, address: '0.0.0.0:80'}]")
+
+    assert not loaded(fleet=both, shop=SERVICE.replace("mesh", "owned")).errors
+    assert "is adopt, and there are other listeners" in str(loaded(fleet=mixed).errors[0])
+
+
+@pytest.mark.parametrize("part", ["address: '0.0.0.0:80'", "tls: {certificate: /a, key: /b}"])
+def test_an_owners_listener_has_nothing_of_ours(part):
+    found = loaded(fleet=ADOPT.replace("kind: adopt", f"kind: adopt, {part}"))
+
+    assert "and kind adopt takes none: the listener is its owner's" in str(found.errors)

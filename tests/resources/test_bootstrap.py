@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from datetime import timedelta
 from pathlib import Path
@@ -11,16 +12,29 @@ import yaml
 
 import envoy
 from controlplane.policy.latency import EDGES_MS
-from controlplane.resources.bootstrap import REPORTED, Tls, bootstrap
+from controlplane.resources.bootstrap import ADOPTED, REPORTED, Tls, bootstrap
 
 BINARY = Path(envoy.__file__).parent / "_bin" / "envoy"
 
 
+TWO = ["cp-0.test:18000", "[::1]:18001"]
+
+
 @pytest.mark.envoy
-@pytest.mark.parametrize("variant", ["delta", "sotw"])
-@pytest.mark.parametrize("planes", [["127.0.0.1:18000"], ["cp-0.test:18000", "[::1]:18001"]])
-def test_envoy_accepts_it(tmp_path: Path, variant, planes):
-    config = bootstrap("edge-1", "edge", planes, variant=variant, flush=timedelta(milliseconds=500))
+@pytest.mark.parametrize(
+    ("planes", "options"),
+    [
+        (["127.0.0.1:18000"], {"flush": timedelta(milliseconds=500)}),
+        (TWO, {"variant": "sotw"}),
+        (TWO, {"admin": None, "fallback": ("0.0.0.0:8081", "shop.internal:8080")}),
+        (TWO, {"adopt": {"public": "0.0.0.0:8080", "partners": "[::]:8443"}}),
+        (TWO, {"tls": True}),
+    ],
+)
+def test_envoy_accepts_it(tmp_path: Path, planes, options):
+    if options.get("tls"):
+        options = options | {"tls": made(tmp_path)}
+    config = bootstrap("edge-1", "edge", planes, **options)
     file = tmp_path / "bootstrap.json"
     file.write_text(json.dumps(config))
 
@@ -30,6 +44,24 @@ def test_envoy_accepts_it(tmp_path: Path, variant, planes):
 
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr.lower()
+
+
+def made(folder: Path) -> Tls:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    files = ["-subj", "/CN=x", "-out", f"{folder}/tls.crt", "-keyout", f"{folder}/tls.key"]
+    subprocess.run([*command, *files], check=True, capture_output=True)
+    return Tls(f"{folder}/tls.crt", f"{folder}/tls.key", f"{folder}/tls.crt", "xds.test")
+
+
+def test_of_adopted_listeners_only_clusters_with_a_segment_are_reported():
+    config = bootstrap("a", "b", ["c:1"], adopt={"public": "127.0.0.1:8080"})
+
+    assert "lds_config" not in config["dynamic_resources"]
+    sent = [f"cluster.shop~1^0~beta.upstream_rq_{what}" for what in ("completed", "5xx", "429", "time")]
+    kept = ["cluster.shop~v1.upstream_rq_5xx", "cluster.mine.upstream_rq_time", "http.x.downstream_rq_total"]
+    assert [name for name in (*sent, *kept) if re.fullmatch(ADOPTED, name)] == sent
 
 
 def test_it_names_the_proxy_to_both_ends():

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from controlplane.policy.documents import Fleet, Match, Service
 from controlplane.release.traffic import ServiceTraffic, Split
 from controlplane.resources import readable as forms
+from controlplane.resources.adopting import render_adopted
 from controlplane.resources.grpc_rendering import render_calls
 from controlplane.resources.rendering import render
 from controlplane.xds.snapshot import Snapshot
@@ -28,7 +29,7 @@ CASES = sorted(path.name.removesuffix(".in.yaml") for path in FOLDER.glob("*.in.
 def rendered(case: str) -> Snapshot:
     given = yaml.safe_load((FOLDER / f"{case}.in.yaml").read_text())
     fleet = Fleet.model_validate(given["fleet"])
-    compiler = render_calls if fleet.grpc else render
+    compiler = render_calls if fleet.grpc else render_adopted if fleet.adopted else render
     return compiler(fleet, [_traffic(entry) for entry in given["traffic"]], 7).snapshot
 
 

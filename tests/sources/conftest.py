@@ -147,5 +147,11 @@ def otlp():
     from types import SimpleNamespace
 
     return SimpleNamespace(
-        START=START, SECOND=SECOND, buckets=buckets, message=message, request=request, traffic=traffic
+        tags=tags,
+        START=START,
+        SECOND=SECOND,
+        buckets=buckets,
+        message=message,
+        request=request,
+        traffic=traffic,
     )

@@ -99,6 +99,11 @@ class Fleet(Model):
         return "transparent" in self.kinds
 
     @property
+    def adopted(self) -> bool:
+        """True for proxies whose listeners are their owner's, and ask for our routes."""
+        return "adopt" in self.kinds
+
+    @property
     def grpc(self) -> bool:
         """True for gRPC clients, which have no proxy."""
         return "grpc" in self.kinds

@@ -1,0 +1,78 @@
+"""An Envoy with a listener and configuration of its owner's, which takes only its routes from us."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from controlplane.demo.envoys import free_ports
+
+pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(90)]
+
+FLEET = """\
+kind: Fleet
+name: owned
+nodes: {cluster: owned}
+listeners: [{name: public, kind: adopt}]
+"""
+FILTERS = "type.googleapis.com/envoy.extensions.filters"
+# What an owner has: a listener with a filter of theirs, a route of theirs to a cluster of theirs beside ours.
+LISTENER = """\
+name: mine
+address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+filter_chains:
+- filters:
+  - name: envoy.filters.network.http_connection_manager
+    typed_config:
+      "@type": {filters}.network.http_connection_manager.v3.HttpConnectionManager
+      stat_prefix: http
+      rds:
+        route_config_name: public
+        config_source: {{ads: {{}}, resource_api_version: V3}}
+      http_filters:
+      - name: envoy.filters.http.health_check
+        typed_config:
+          "@type": {filters}.http.health_check.v3.HealthCheck
+          pass_through_mode: false
+          headers: [{{name: ":path", string_match: {{exact: /healthz}}}}]
+      - name: envoy.filters.http.router
+        typed_config: {{"@type": {filters}.http.router.v3.Router}}
+"""
+REQUEST = b"GET / HTTP/1.1\r\nhost: shop.example.com:8080\r\nx-user-id: someone\r\n\r\n"
+DOTTED = ("v1:", "v1.0:"), ("v2:", "v2.0:"), ("initial: v1", "initial: v1.0")
+
+
+def renamed(document):
+    """Give the versions dots in their names, which Envoy's statistics cut names at."""
+    for before, after in (*DOTTED, ("from: v1", "from: v1.0"), ("to: v2", "to: v2.0")):
+        document = document.replace(before, after)
+    return document
+
+
+async def test_an_owners_listener_takes_routes_and_a_release_is_judged_and_rolled_back(site):
+    (port,) = free_ports(1)
+    _, service = site.world("owned")
+    hand_written = yaml.safe_load(LISTENER.format(port=port, filters=FILTERS))
+    bootstrap = site.bootstrap("owned-1", "owned", adopt={"public": "127.0.0.1:1"})
+    bootstrap["static_resources"]["listeners"] = [hand_written]
+    await site.serve()
+    await site.apply(FLEET, renamed(service))
+    await site.start(owned_1=bootstrap)
+    await site.come(300, port)
+    cookie = "name: beta, segment: {cookie: {name: beta, equals: '1'}}, share: 100%"
+
+    await site.apply(*map(renamed, site.order(cookie, "name: half, everyone: 50%", guard="1h")))
+
+    half = await site.released(within=40, step="half", stage="judge")
+    await site.act("rollback")
+    ended = await site.released(phase="rolled_back")
+    after = set(await site.ask(port, [REQUEST] * 50))
+    [proxy] = await site.get("/v1/proxies")
+    seen = await site.leave()
+
+    [share] = half["proxies"]
+    assert proxy["state"] == "synced"
+    assert 0.35 < share["observed"] < 0.65
+    assert ended["canary_requests"] > 0
+    assert after == {"v1"}
+    assert seen.unexplained == 0, seen.examples
