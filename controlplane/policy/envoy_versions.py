@@ -45,11 +45,16 @@ STATS_LOGGER: Final = Need(
 SCOPED_ROUTES: Final = Need(
     "scoped routes of a listener that is added later", (1, 38, 0), "release notes 1.38.0, scoped_rds"
 )
+INSPECTOR: Final = Need(
+    "connections told from HTTP that never send a line end",
+    (1, 39, 0),
+    "release notes 1.39.0, http_inspector",
+)
 
 NEEDS: Final[Mapping[Kind, tuple[Need, ...]]] = {
     "edge": (USER_HASH, EXPORT, STATS_LOGGER, SCOPED_ROUTES),
     "local": (USER_HASH, EXPORT, STATS_LOGGER, SCOPED_ROUTES),
-    "transparent": (USER_HASH, EXPORT, STATS_LOGGER, SCOPED_ROUTES),
+    "transparent": (USER_HASH, EXPORT, STATS_LOGGER, SCOPED_ROUTES, INSPECTOR),
     "adopt": (USER_HASH, EXPORT),
     "grpc": (),
 }

@@ -107,15 +107,49 @@ def test_a_bootstrap_is_yaml_for_one_proxy(turnout, more):
     )
 
 
+def test_a_bootstrap_has_listeners_that_need_no_control_plane(turnout):
+    adopted = ("--adopt", "public=0.0.0.0:80", "--adopt", "partners=[::]:81")
+
+    said = turnout(
+        "bootstrap",
+        "--node",
+        "a",
+        "--cluster",
+        "b",
+        "--admin",
+        "off",
+        *adopted,
+        "--fallback",
+        "0.0.0.0:82=x:80",
+    )
+
+    built = yaml.safe_load(said.out)
+    assert [each["name"] for each in built["static_resources"]["listeners"]] == [
+        "public",
+        "partners",
+        "turnout-fallback",
+    ]
+    assert "admin" not in built
+    assert "lds_config" not in built["dynamic_resources"]
+
+
 @pytest.mark.parametrize(
-    "arguments", [("--control-plane", "nonsense"), ("--flush", "soon"), ("--admin", "9901")]
+    "arguments",
+    [
+        ("--control-plane", "nonsense"),
+        ("--flush", "soon"),
+        ("--admin", "9901"),
+        ("--adopt", "public"),
+        ("--adopt", "public=elsewhere:80"),
+        ("--fallback", "0.0.0.0:80"),
+    ],
 )
 def test_a_bootstrap_that_cannot_work_is_refused(turnout, arguments):
     said = turnout("bootstrap", "--node", "edge-1", "--cluster", "edge", *arguments)
 
     assert said.status == 2
     assert len(said.lines) == 1
-    assert arguments[1] in said.err
+    assert arguments[1].rpartition("=")[2] in said.err
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\xff", None])
