@@ -130,7 +130,8 @@ class Publisher:
             parts.append(propagation(mine, _relevant(rendering, fleet, service), fleet.propagate))
             # It may go on serving what it once was given, so it is waited for like one that refuses.
             unserved = tuple((proxy, place.problem) for proxy, place in held if name in place.fleets)
-            parts.append(Propagation(nacked=unserved, at_least=fleet.propagate.at_least))
+            limits = fleet.propagate
+            parts.append(Propagation(nacked=unserved, at_least=limits.at_least, within=limits.within))
         return merge(parts)
 
     def endpoints(self, world: World, service: str) -> Endpoints:

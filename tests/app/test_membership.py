@@ -78,3 +78,12 @@ async def test_a_node_of_two_fleets_is_shown_and_holds_the_releases_of_both(site
     assert shown.problems[0].startswith("belongs to fleets 'edge' and 'west'")
     assert propagation.nacked == (("w-1", shown.problems[0]),)
     assert not propagation.complete
+
+
+async def test_a_fleet_without_refused_proxies_keeps_its_time_to_propagate(tmp_path, kit):
+    slow = kit.FLEET + "propagate: {within: 2m}\n"
+    site = await kit.start(tmp_path, fleet=slow)
+    world = await site.store.world()
+    site.publisher.publish(world)
+
+    assert site.publisher.propagation(world, "shop").within.total_seconds() == 120
