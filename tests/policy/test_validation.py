@@ -474,7 +474,7 @@ def test_services(lines, found):
         ),
         (
             fleet(listeners="[{name: a, address: '0.0.0.0:80', kind: gateway}]"),
-            "4:52: listeners[0].kind: 'gateway' is not allowed; allowed: edge, local, transparent, grpc",
+            "4:52: listeners[0].kind: 'gateway' is not allowed; allowed: edge, local, transparent, adopt, grpc",
         ),
         (
             fleet(listeners="[{name: a, address: '0.0.0.0:80', kind: grpc}]"),
