@@ -118,7 +118,7 @@ def _policy(state: ReleaseState, catalog: Catalog) -> PinnedPolicy:
 def pinned(catalog: Catalog, policy: str, service: str) -> PinnedPolicy:
     """Return a policy as a release of the service keeps it."""
     kinds = {kind for _, kind in _listening(catalog.service(service), catalog)}
-    return pin(catalog.policy(policy), catalog, kinds)
+    return pin(catalog.policy(policy), catalog, kinds, catalog.service(service))
 
 
 def _claims(service: Service) -> Iterable[tuple[str, str, str]]:

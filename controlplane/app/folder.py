@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from controlplane.policy.problems import Problem
+from controlplane.policy.userfiles import MAX_USERS_BYTES, SUFFIX
 from controlplane.policy.yaml_source import MAX_BYTES
 
 SUFFIXES = (".yaml", ".yml")
+LISTS = (SUFFIX,)  # of users, which documents name
 MAX_FILES = 2000
 
 
@@ -19,7 +21,7 @@ class FolderError(Exception):
 
 
 def read_folder(folder: Path) -> Mapping[str, bytes | Problem]:
-    """Return the content of every YAML file below a folder, by its path as operators write it.
+    """Return the content of every YAML file below a folder, and of lists of users, by its path.
 
     Regular files only: a pipe would block, a device would never end. For a file that cannot be read there is
     the reason. A file over the size limit is returned
@@ -30,10 +32,12 @@ def read_folder(folder: Path) -> Mapping[str, bytes | Problem]:
         FolderError: If it is not there or cannot be read; a folder that vanished deletes nothing.
     """
     try:
-        paths = sorted(p for p in _walk(folder) if p.suffix in SUFFIXES)
+        paths = sorted(p for p in _walk(folder) if p.suffix in SUFFIXES + LISTS)
         if len(paths) > MAX_FILES:
             raise FolderError(f"{folder}: has more than {MAX_FILES} files; split it")
         found = {str(path): _content(path) for path in paths}
+        if not any(path.suffix in SUFFIXES for path in paths):
+            return {}
         return {name: content for name, content in found.items() if content is not None}
     except OSError as error:
         raise FolderError(f"{folder}: cannot be read: {error.strerror}") from error
@@ -75,4 +79,4 @@ def _content(path: Path) -> bytes | Problem | None:
 
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)
+        return file.read((MAX_USERS_BYTES if path.suffix in LISTS else MAX_BYTES) + 1)

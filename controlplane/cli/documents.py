@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -143,6 +144,16 @@ def _mistakes(count: int) -> str:
     return f"{count} mistake{'s' if count > 1 else ''}"
 
 
+def _with_lists(path: Path, content: bytes) -> dict[str, bytes | Problem]:
+    """Return a file with the lists of users that it seems to name; whether it does is not decided here."""
+    from controlplane.app.folder import read_file
+
+    named = re.findall(rb"users_file[\"']?\s*:\s*[\"']?([A-Za-z0-9._/-]+[.]txt)", content)
+    found: dict[str, bytes | Problem] = {str(path): content}
+    lists = {path.parent / name.decode() for name in named}
+    return found | {str(each): read_file(each) for each in lists if each.is_file()}
+
+
 def read_files(paths: list[Path]) -> dict[str, bytes | Problem]:
     """Return what files, and the YAML files of folders, hold.
 
@@ -154,7 +165,7 @@ def read_files(paths: list[Path]) -> dict[str, bytes | Problem]:
     found: dict[str, bytes | Problem] = {}
     for path in paths:
         try:
-            found |= read_folder(path) if path.is_dir() else {str(path): read_file(path)}
+            found |= read_folder(path) if path.is_dir() else _with_lists(path, read_file(path))
         except FolderError as error:
             raise CommandError(str(error)) from None
     return found

@@ -34,6 +34,7 @@ class Feature(StrEnum):
     HOST = "`host`"
     USER_AGENT = "`user_agent`"
     SOURCE = "`source`"
+    USERS = "`users`, `users_file`"
     COHORT = "`cohort`"
     DNS = "versions by `dns`"
     WEIGHT = "`weight` of endpoints"
@@ -90,6 +91,7 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.HOST: _METADATA,
     Feature.USER_AGENT: _METADATA,
     Feature.SOURCE: _METADATA,
+    Feature.USERS: _METADATA,
     Feature.COHORT: _METADATA,
     Feature.WEIGHT: Limit("gRPC clients take endpoints in turn", ignored=True),
     Feature.LATENCY: Limit("gRPC clients report no latencies"),

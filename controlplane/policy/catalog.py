@@ -178,10 +178,14 @@ def references(document: Document) -> Iterator[Reference]:
         case Service():
             for index, name in enumerate(document.fleets):
                 yield Reference(("fleets", index), "Fleet", name)
+            if isinstance(document.hold_out, str):
+                yield Reference(("hold_out",), "Segment", document.hold_out)
         case Policy():
             for index, step in enumerate(document.steps):
                 if step.segment is not None and not isinstance(step.segment, Match):
                     yield Reference(("steps", index, "segment"), "Segment", step.segment)
+                for place, name in enumerate(step.exclude):
+                    yield Reference(("steps", index, "exclude", place), "Segment", name)
         case Release():
             yield Reference(("service",), "Service", document.service)
             yield Reference(("policy",), "Policy", document.policy)

@@ -26,7 +26,7 @@ from controlplane.policy.documents import (
     Step,
 )
 from controlplane.policy.problems import Finding, Path
-from controlplane.policy.segments import alternatives, cohorts
+from controlplane.policy.segments import alternatives
 from controlplane.policy.values import PPM, format_share
 from controlplane.policy.yaml_source import Value
 
@@ -120,12 +120,6 @@ def _endpoints(path: Path, version: Value) -> Iterator[Finding]:
 
 
 def _tree(path: Path, match: Match) -> Iterator[Finding]:
-    if match.cohort is None and cohorts(match):
-        text = (
-            "has a cohort inside all, any or not; a cohort stands alone: Envoy chooses users by buckets"
-            " after all other conditions"
-        )
-        yield Finding(path, text)
     if (count := alternatives(match)) > MAX_ALTERNATIVES:
         text = f"expands to {count} alternatives, each a route; at most {MAX_ALTERNATIVES} are allowed"
         yield Finding(path, text)
@@ -153,6 +147,7 @@ def _policy(raw: Raw) -> Iterator[Finding]:
     yield from _twice(((("steps", i, "name"), name) for i, name in _field(items, "name")), "step")
     yield from _shares(steps)
     yield from _segments(steps)
+    yield from _excluded(steps)
     if steps and steps[-1] and steps[-1].everyone != PPM:
         yield Finding(("steps", len(steps) - 1), "is the last step; it must be `everyone: 100%`")
     conditions = _read_all(Condition, raw.get("conditions"))
@@ -200,6 +195,25 @@ def _segments(steps: Sequence[Step | None]) -> Iterator[Finding]:
             if step.name in named:
                 text = f"{step.name!r} names this inline segment, and it is the segment of another step too"
                 yield Finding(("steps", index, "name"), text)
+
+
+def _excluded(steps: Sequence[Step | None]) -> Iterator[Finding]:
+    """What is excluded only gets less: who has the new version keeps it."""
+    for index, step in enumerate(steps):
+        if step is None:
+            continue
+        path: Path = ("steps", index, "exclude")
+        yield from _twice((((*path, i), name) for i, name in enumerate(step.exclude)), "segment")
+        before = steps[index - 1] if index else step
+        for place, name in enumerate(step.exclude):
+            if name == step.segment:
+                yield Finding((*path, place), f"{name!r} is the segment of this step; nobody would get it")
+            elif before is not None and name not in before.exclude:
+                text = f"step {step.name!r} excludes {name!r}, which step {before.name!r} does not; who has"
+                yield Finding((*path, place), f"{text} the new version would lose it")
+    if steps and steps[-1] and steps[-1].exclude:
+        text = "what the last step excludes stays on the baseline until the promotion"
+        yield Finding(("steps", len(steps) - 1, "exclude"), text, "warning")
 
 
 def _conditions(path: Path, conditions: Sequence[Condition | None]) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from controlplane.policy.fields import (
     METHOD_PATTERN,
     PATH_PATTERN,
     QUERY_PATTERN,
+    USERS_FILE_PATTERN,
 )
 from controlplane.policy.problems import Finding, Path, meant
 from controlplane.policy.values import NAME_PATTERN, shown
@@ -29,6 +30,7 @@ _PATTERNS = {
     NAME_PATTERN: "a name: lower-case letters, digits, '-', '_' and '.', a letter or digit first and last",
     PATH_PATTERN: "a path prefix: '/' first, without spaces, '?' and '#'",
     QUERY_PATTERN: "the name of a query parameter: letters, digits, '-', '_', '.' and '~'",
+    USERS_FILE_PATTERN: "a file of users: a path from the document's folder on, such as 'users/beta.txt'",
 }
 _EXPECTED = {
     "bool_type": "true or false",

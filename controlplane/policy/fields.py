@@ -15,6 +15,7 @@ from controlplane.policy.values import (
     NAME_PATTERN,
     PPM,
     SHARE_PATTERN,
+    check_identity,
     check_url_word,
     check_word,
     format_duration,
@@ -33,6 +34,7 @@ from controlplane.policy.values import (
 HEADER_PATTERN = r"^[a-z0-9-]+$"
 COOKIE_PATTERN = r"^[A-Za-z0-9_.-]+$"
 METHOD_PATTERN = r"^[A-Z]+(-[A-Z]+)*$"
+USERS_FILE_PATTERN = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*[.]txt$"
 QUERY_PATTERN = r"^[A-Za-z0-9_.~-]+$"
 PATH_PATTERN = r"^/[^\s?#]*$"
 FILE_PATTERN = r"^(/[^/\x00-\x1f]+)+$"
@@ -135,6 +137,8 @@ InnerPattern = Annotated[
     str, Field(json_schema_extra={"maxLength": MAX_PATTERN}), AfterValidator(check_inner_pattern)
 ]
 UrlWord = Annotated[str, Field(json_schema_extra={"maxLength": MAX_WORD}), AfterValidator(check_url_word)]
+Identity = Annotated[str, AfterValidator(check_identity)]
+UsersFile = Annotated[str, Field(pattern=USERS_FILE_PATTERN, max_length=256)]
 QueryName = Annotated[str, Field(pattern=QUERY_PATTERN, max_length=128)]
 Method = Annotated[str, Field(pattern=METHOD_PATTERN, max_length=32)]
 OneHost = Annotated[str, BeforeValidator(parse_one_host)]

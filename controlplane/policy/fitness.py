@@ -37,6 +37,7 @@ def unmatchable(match: Match, kind: Kind) -> str | None:
         (Feature.HOST, match.host, "the host"),
         (Feature.USER_AGENT, match.user_agent, "the browser"),
         (Feature.SOURCE, match.source, "the client's address"),
+        (Feature.USERS, match.users, "a list of users"),
         (Feature.HEADER, match.header, f"header {match.header.name!r}" if match.header else ""),
     )
     for feature, present, what in parts:
@@ -54,6 +55,12 @@ def unfit(policy: PinnedPolicy, kind: Kind) -> str | None:
     for step in policy.steps:
         if step.match is not None and (part := unmatchable(step.match, kind)):
             return f"step {step.name!r} chooses by {part}"
+        for kept in step.exclude:
+            if part := unmatchable(kept.match, kind):
+                return f"step {step.name!r} excludes {kept.name!r}, which chooses by {part}"
+    for kept in policy.hold_out:
+        if part := unmatchable(kept.match, kind):
+            return f"the service holds out {kept.name!r}, which chooses by {part}"
     for condition in (*policy.conditions, *(c for step in policy.steps for c in step.conditions)):
         feature = MEASURED.get(condition.field)
         if feature is not None and (reason := refusal(kind, feature)):
@@ -76,7 +83,7 @@ def findings(document: Document, find: Find) -> Iterator[Finding]:
             if isinstance(service, Service) and isinstance(policy, Policy):
                 try:
                     kinds = {kind for *_, kind in places(service, find)}
-                    pinned = pin(policy, _Segments(find), kinds)
+                    pinned = pin(policy, _Segments(find), kinds, service)
                 except KeyError:
                     return  # the policy names a segment that is not there, and is refused for that
                 for _, fleet, kind in places(service, find):

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from controlplane.policy import settings
+from controlplane.policy import choices, settings, userfiles
 from controlplane.policy.catalog import Catalog, Entry, references
 from controlplane.policy.documents import Document, Fleet, Key, Match, Policy, Release, Segment, Service
 from controlplane.policy.fitness import findings as misfits
@@ -59,8 +59,10 @@ def load(files: Files, last_good: Catalog | None = None, *, keep_absent: bool = 
     unsure: set[str] = set()  # files with a mistake: nothing that was read from them is removed
     documents: dict[Key, list[Checked]] = defaultdict(list)
     for file, content in sorted(files.items()):
+        if file.endswith(userfiles.SUFFIX):
+            continue
         sources, problems = read(file, content) if isinstance(content, bytes) else ((), (content,))
-        checked = [validate(source) for source in sources]
+        checked = [userfiles.filled(validate(source), files) for source in sources]
         intake.problems += problems
         if problems or not all(one.document for one in checked):
             unsure.add(file)
@@ -165,6 +167,7 @@ class _Intake:
                     text = f"{kind} {name!r} cannot be read; {current[named].file} has a mistake"
                 yield key, Finding(reference.path, text)
             yield from ((key, finding) for finding in _version_findings(entry.document, current))
+            yield from ((key, finding) for finding in choices.findings(entry.document, find))
             yield from ((key, finding) for finding in group_findings(entry.document, documents))
             yield from ((key, finding) for finding in misfits(entry.document, find))
 

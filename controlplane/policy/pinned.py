@@ -36,6 +36,13 @@ Ppm = Annotated[
 ]  # a share that code may also give as parts per million
 
 
+class PinnedSegment(Model):
+    """A segment that stays on the baseline, spelled out, with its name in statistics."""
+
+    name: Name
+    match: Match
+
+
 class PinnedStep(Model):
     """One step with its segment spelled out.
 
@@ -53,6 +60,7 @@ class PinnedStep(Model):
     approve: Approve | None = None
     on_failure: OnFailure | None = None
     conditions: tuple[Condition, ...] = ()
+    exclude: tuple[PinnedSegment, ...] = ()
 
 
 ERRORS = Condition(errors=AgainstBaseline())
@@ -62,7 +70,7 @@ class PinnedPolicy(Model):
     """A policy as a release runs it.
 
     ``conditions`` are all that hold at every step and in the guard: what is on by itself is spelled out, and
-    what was switched off is not there.
+    what was switched off is not there. ``hold_out`` is the service's, if any.
     """
 
     name: Name
@@ -78,6 +86,7 @@ class PinnedPolicy(Model):
     windows: tuple[Window, ...] = ()
     hooks: tuple[Hook, ...] = ()
     notify: tuple[Notify, ...] = ()
+    hold_out: tuple[PinnedSegment, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from typing import Protocol
 from controlplane.policy.capabilities import Feature, Kind, refusal
 from controlplane.policy.documents import (
     EVERYONE,
+    HOLD_OUT,
     AgainstBaseline,
     AgainstClientErrors,
     AgainstLatency,
@@ -15,9 +16,10 @@ from controlplane.policy.documents import (
     Match,
     Policy,
     Segment,
+    Service,
     Step,
 )
-from controlplane.policy.pinned import PinnedPolicy, PinnedStep
+from controlplane.policy.pinned import PinnedPolicy, PinnedSegment, PinnedStep
 
 # What is judged unless it is switched off, in the order in which verdicts are shown.
 BY_ITSELF = (
@@ -41,13 +43,16 @@ class Segments(Protocol):
 MEASURED = {"client_errors": Feature.CLIENT_ERRORS, "latency": Feature.LATENCY}
 
 
-def pin(policy: Policy, catalog: Segments, kinds: Iterable[Kind] = ()) -> PinnedPolicy:
+def pin(
+    policy: Policy, catalog: Segments, kinds: Iterable[Kind] = (), service: Service | None = None
+) -> PinnedPolicy:
     """Resolve the names in a policy; an inline segment is named after its step.
 
     Args:
         policy: The document.
         catalog: Where its segments are.
         kinds: Of the listeners that take part. What they do not report is not judged by itself.
+        service: Whose hold-out is taken; one in place is called ``hold-out``.
 
     Raises:
         KeyError: If a segment is not in the catalog; an accepted policy never does that.
@@ -73,7 +78,18 @@ def pin(policy: Policy, catalog: Segments, kinds: Iterable[Kind] = ()) -> Pinned
         windows=policy.windows,
         hooks=policy.hooks,
         notify=policy.notify,
+        hold_out=tuple(_held_out(service, catalog)),
     )
+
+
+def _held_out(service: Service | None, catalog: Segments) -> Iterator[PinnedSegment]:
+    match service.hold_out if service is not None else None:
+        case None:
+            return
+        case str(name):
+            yield PinnedSegment(name=name, match=catalog.segment(name).match)
+        case found:
+            yield PinnedSegment(name=HOLD_OUT, match=found)
 
 
 def _steps(steps: tuple[Step, ...], catalog: Segments) -> Iterator[PinnedStep]:
@@ -90,4 +106,6 @@ def _steps(steps: tuple[Step, ...], catalog: Segments) -> Iterator[PinnedStep]:
             "conditions": step.conditions,
         }
         gates["on_failure"] = step.on_failure
+        excluded = (PinnedSegment(name=name, match=catalog.segment(name).match) for name in step.exclude)
+        gates["exclude"] = tuple(excluded)
         yield PinnedStep.model_validate(own | gates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ class Request:
         headers: Lines as (lower-case name, value), repeated names as often as they came.
         path: With the query, as it was sent.
         source: The client's address as the proxy sees it; None if that is not known.
+        user: The values of the source that names the user; empty without identity.
         bucket: The user's bucket in 0..9999; None without identity.
     """
 
@@ -32,6 +34,7 @@ class Request:
     path: str = "/"
     headers: tuple[tuple[str, str], ...] = ()
     source: str | None = None
+    user: tuple[str, ...] = ()
     bucket: int | None = None
 
     def header(self, name: str) -> tuple[str, ...]:
@@ -82,7 +85,14 @@ def _leaf(match: Match, request: Request) -> bool:  # noqa: PLR0911 - one per ki
         return matches(AGENTS[match.user_agent], request)
     if match.source:
         return request.source is not None and _is_in(match.source, request.source)
+    if match.users:
+        return any(_listed(match.users, value) for value in request.user)
     return match.cohort is not None and _chosen(match.cohort, request.bucket)
+
+
+def _listed(users: tuple[str, ...], value: str) -> bool:
+    at = bisect_left(users, value)
+    return at < len(users) and users[at] == value
 
 
 def _is_host(wanted: str, host: str) -> bool:
@@ -109,29 +119,35 @@ def alternatives(match: Match, inverted: bool = False) -> int:
         return alternatives(AGENTS[match.user_agent], inverted)
     if inverted and match.header and match.header.regex and _compiled(match.header.regex).fullmatch(""):
         return 2  # without the header, and with another value: Envoy takes an absent header for an empty one
-    parts = [alternatives(part, inverted) for part in match.all or match.any or ()]
+    counts = [alternatives(part, inverted) for part in match.all or match.any or ()]
     if bool(match.any) is not inverted:
-        return sum(parts) or 1
+        return sum(counts) or 1
     product = 1
-    for count in parts:
+    for count in counts:
         product *= count
     return product
 
 
 def cohorts(match: Match) -> bool:
     """Return whether a cohort stands anywhere in the tree."""
-    return match.cohort is not None or any(cohorts(part) for part in _parts(match))
+    return match.cohort is not None or any(cohorts(part) for part in parts(match))
+
+
+def lists(match: Match) -> bool:
+    """Return whether a list of users stands anywhere in the tree."""
+    return match.users is not None or any(lists(part) for part in parts(match))
 
 
 def headers(match: Match) -> Iterator[str]:
     """Yield the names of the headers in the tree."""
     if match.header:
         yield match.header.name
-    for part in _parts(match):
+    for part in parts(match):
         yield from headers(part)
 
 
-def _parts(match: Match) -> tuple[Match, ...]:
+def parts(match: Match) -> tuple[Match, ...]:
+    """Return the conditions right inside of a condition."""
     return match.all or match.any or ((match.not_,) if match.not_ else ())
 
 

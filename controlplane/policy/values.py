@@ -19,6 +19,7 @@ DURATION_PATTERN = r"^([0-9]+(ms|s|m|h|d))+$"
 PPM = 1_000_000
 STEP_PPM = 100  # 0.01 %
 
+MAX_IDENTITY = 128
 MAX_WORD = 256  # of a value in a condition
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -152,6 +153,15 @@ def parse_limit(value: object) -> timedelta:
             f"{format_duration(limit)} is not an edge of the latency buckets; the edges are {edges}"
         )
     return limit
+
+
+def check_identity(value: str) -> str:
+    """Return ``value`` if a user may be called so in a header, a cookie or a query."""
+    if not 0 < len(value) <= MAX_IDENTITY:
+        raise ValueError(f"{shown(value)} has {len(value)} characters; a user has 1 to {MAX_IDENTITY}")
+    if value != value.strip() or not value.isprintable() or ";" in value:
+        raise ValueError(f"{shown(value)} has spaces at its ends, ';' or control characters")
+    return value
 
 
 def check_url_word(value: str) -> str:

@@ -1,7 +1,6 @@
 """What proxies should do with the requests of each service: the input of the resource compiler.
 
-Shares are turned into ranges of user buckets here. A user's bucket is
-``xxh64(salt + ":" + identity, seed 0) % BUCKETS``.
+Shares are ranges of user buckets; a user's bucket is ``xxh64(salt + ":" + identity, seed 0) % BUCKETS``.
 """
 
 from __future__ import annotations
@@ -10,34 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from controlplane.policy.documents import EVERYONE, Match, Service
-from controlplane.policy.pinned import PinnedPolicy
-from controlplane.policy.values import STEP_PPM
+from controlplane.policy.cohorts import BUCKETS, Span
+from controlplane.policy.documents import EVERYONE, Service
+from controlplane.release.splits import Split, splits
 from controlplane.release.state import Phase, ReleaseState
 
-BUCKETS = 10_000  # constant weight sum: one bucket is 0.01 %
-
-Span = tuple[int, int]  # buckets from, up to and not including
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """One group of requests of a service and the buckets in it that go to the canary.
-
-    Attributes:
-        segment: Its name in statistics.
-        match: Which requests; None for every request.
-        canary: Sorted, disjoint spans of buckets; ``((0, BUCKETS),)`` sends all, with or without identity.
-    """
-
-    segment: str
-    match: Match | None
-    canary: tuple[Span, ...]
-
-    @property
-    def buckets(self) -> int:
-        """How many of the BUCKETS go to the canary."""
-        return sum(end - start for start, end in self.canary)
+__all__ = [
+    "BUCKETS",
+    "Endpoints",
+    "Resolved",
+    "ServiceTraffic",
+    "Span",
+    "Split",
+    "endpoints",
+    "splits",
+    "traffic",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,40 +122,3 @@ def endpoints(service: Service, names: Mapping[str, Resolved] | None = None) -> 
             why = known.problem or "it was not looked up yet"
             missing[name] = f": {version.dns!r} is not resolved: {why}"
     return Endpoints(places, missing)
-
-
-def splits(policy: PinnedPolicy, step: int) -> tuple[Split, ...]:
-    """Return the splits in force at a step; -1 is before the first, the number of steps is the guard.
-
-    Rules stay once they were reached, so shares only grow. Each group gets its own share or the share of
-    everyone, whichever is larger; the last ``hold_back`` buckets stay with the baseline, except in a segment
-    that is wanted whole.
-    """
-    limit = BUCKETS - policy.guard.hold_back // STEP_PPM
-    common: list[Span] = []
-    segments: dict[str, tuple[Match, int]] = {}
-    for rule in policy.steps[: step + 1]:
-        buckets = rule.share // STEP_PPM
-        if rule.match is None:
-            common.append((0, min(buckets, limit)))
-        elif rule.match.cohort is not None:
-            start, end = rule.match.cohort.from_ // STEP_PPM, rule.match.cohort.to // STEP_PPM
-            common.append((start, min(start + (end - start) * buckets // BUCKETS, limit)))
-        else:
-            segments[rule.segment] = (rule.match, buckets)
-    groups = [
-        Split(name, match, _union([(0, BUCKETS if own == BUCKETS else min(own, limit)), *common]))
-        for name, (match, own) in segments.items()
-    ]
-    groups.sort(key=lambda split: (-split.buckets, split.segment))
-    return (*groups, Split(EVERYONE, None, _union(common)))
-
-
-def _union(spans: list[Span]) -> tuple[Span, ...]:
-    merged: list[Span] = []
-    for start, end in sorted(span for span in spans if span[0] < span[1]):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return tuple(merged)

@@ -41,10 +41,16 @@ def sources(traffic: ServiceTraffic) -> tuple[UserSource, ...]:
 
 def identity(traffic: ServiceTraffic, request: Request) -> str | None:
     """Return who the user is, or None; the last value that is not empty counts, as in Envoy."""
+    values = named(traffic, request)
+    return values[-1] if values else None
+
+
+def named(traffic: ServiceTraffic, request: Request) -> tuple[str, ...]:
+    """Return the values, not empty, of the first source that has any."""
     for source in sources(traffic):
-        if found := [value for value in _values(source, request) if value]:
-            return found[-1]
-    return None
+        if found := tuple(value for value in _values(source, request) if value):
+            return found
+    return ()
 
 
 def _values(source: UserSource, request: Request) -> tuple[str, ...]:
@@ -60,20 +66,23 @@ def pick(traffic: ServiceTraffic, request: Request) -> Pick:
     """
     user = identity(traffic, request)
     place = None if user is None else bucket(traffic.salt, user)
-    request = replace(request, bucket=place)
+    request = replace(request, user=named(traffic, request), bucket=place)
     split = next(split for split in traffic.splits if matches(split.match, request))
-    named = user is not None or traffic.anonymous == "generate"
-    return Pick(split.segment if named else ANONYMOUS, _version(traffic, split, place), place)
+    own = user is not None or traffic.anonymous == "generate"
+    return Pick(split.segment if own else ANONYMOUS, _version(traffic, split, place), place)
 
 
 def whole(split: Split) -> bool:
-    """Return whether all or none of the buckets go to the canary, so that nobody's bucket matters."""
+    """Return whether all or none of the buckets go to the canary, so that no user's bucket matters."""
     return split.buckets in (0, BUCKETS)
 
 
 def _version(traffic: ServiceTraffic, split: Split, place: int | None) -> str | None:
-    if whole(split):
-        return traffic.canary if split.buckets else traffic.stable
-    if place is None:
-        return traffic.stable if traffic.anonymous == "baseline" else None
-    return traffic.canary if any(start <= place < end for start, end in split.canary) else traffic.stable
+    if place is not None:
+        chosen = any(start <= place < end for start, end in split.canary)
+        return traffic.canary if chosen else traffic.stable
+    if traffic.anonymous == "generate":
+        return None if not whole(split) else traffic.canary if split.buckets else traffic.stable
+    if split.drawn == BUCKETS:
+        return traffic.canary
+    return None if split.drawn and traffic.anonymous == "random" else traffic.stable

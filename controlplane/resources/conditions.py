@@ -11,29 +11,36 @@ from controlplane._pb.route_pb2 import HeaderMatcher
 from controlplane._pb.type_pb2 import Int64Range
 from controlplane.policy.agents import AGENTS
 from controlplane.policy.documents import HeaderMatch, Match, UserSource
-from controlplane.resources import addresses, cookies, targets
+from controlplane.resources import addresses, cookies, targets, userlists
 from controlplane.resources.names import SOURCE_HEADER
 
-ALTERNATIVES_LIMIT = 128  # of one segment
+ALTERNATIVES_LIMIT = 1000  # of one segment
 
 Conjunction = tuple[HeaderMatcher, ...]
 _EVERY: tuple[Conjunction, ...] = ((),)
 _NONE: tuple[Conjunction, ...] = ()
 
 
-def alternatives(match: Match | None, negated: bool = False) -> tuple[Conjunction, ...]:
+def alternatives(
+    match: Match | None, negated: bool = False, source: UserSource | None = None
+) -> tuple[Conjunction, ...]:
     """Return conjunctions of which at least one holds exactly for the requests in the segment.
 
+    Args:
+        match: The segment, without cohorts.
+        negated: Whether its opposite is meant.
+        source: What names the user in these requests; None if nothing does, so that no list has them.
+
     Raises:
-        ValueError: If there are too many, or if a cohort is part of a larger tree.
+        ValueError: If there are too many.
     """
     if match is None:
         return _NONE if negated else _EVERY
     if match.not_ is not None:
-        return alternatives(match.not_, not negated)
+        return alternatives(match.not_, not negated, source)
     if match.all is None and match.any is None:
-        return _leaf(match, negated)
-    parts = [alternatives(part, negated) for part in match.all or match.any or ()]
+        return _leaf(match, negated, source)
+    parts = [alternatives(part, negated, source) for part in match.all or match.any or ()]
     return _any(parts) if (match.any is not None) is not negated else _all(parts)
 
 
@@ -59,7 +66,9 @@ def unidentified(source: UserSource) -> HeaderMatcher:
     return matcher
 
 
-def _leaf(match: Match, negated: bool) -> tuple[Conjunction, ...]:  # noqa: PLR0911 - one per kind
+def _leaf(  # noqa: PLR0911 - one per kind
+    match: Match, negated: bool, source: UserSource | None
+) -> tuple[Conjunction, ...]:
     if match.header is not None:
         return _header(match.header, negated)
     if match.cookie is not None:
@@ -79,7 +88,16 @@ def _leaf(match: Match, negated: bool) -> tuple[Conjunction, ...]:  # noqa: PLR0
         return alternatives(AGENTS[match.user_agent], negated)
     if match.source is not None:
         return _whole(SOURCE_HEADER, addresses.network(match.source), negated)
-    raise ValueError("a cohort inside of a condition cannot be rendered; give it a step of its own")
+    if match.users is not None:
+        return _users(match.users, negated, source)
+    raise ValueError("a cohort is no condition of a route; its buckets belong to the split")
+
+
+def _users(users: tuple[str, ...], negated: bool, source: UserSource | None) -> tuple[Conjunction, ...]:
+    if source is None:
+        return _EVERY if negated else _NONE
+    parts = [_whole(name, pattern, negated) for name, pattern in userlists.patterns(users, source)]
+    return _all(parts) if negated else _any(parts)
 
 
 def _any(parts: Sequence[tuple[Conjunction, ...]]) -> tuple[Conjunction, ...]:

@@ -11,14 +11,15 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from controlplane._pb.core_pb2 import HeaderValue, HeaderValueOption, Metadata
 from controlplane._pb.matcher_pb2 import RegexMatchAndSubstitute, RegexMatcher
-from controlplane._pb.route_pb2 import Route, RouteAction, RouteMatch, WeightedCluster
+from controlplane._pb.route_pb2 import HeaderMatcher, Route, RouteAction, RouteMatch, WeightedCluster
 from controlplane.policy.documents import ANONYMOUS, UserSource
+from controlplane.policy.segments import lists
 from controlplane.release.traffic import BUCKETS, ServiceTraffic, Span, Split
 from controlplane.resources.buckets import USER_COOKIE, sources, whole
 from controlplane.resources.conditions import Conjunction, alternatives, identified, identity, unidentified
 from controlplane.resources.names import ATTEMPTS, FRESH_USER_HEADER, METADATA, cluster_name
 
-ROUTES_LIMIT = 1000  # of one service and path: each costs time in every request that it does not match
+ROUTES_LIMIT = 2000  # of one service and path: each costs time in every request that it does not match
 
 _WHOLE = "^(.*)$"
 _COOKIE_LIFE = timedelta(days=365) // timedelta(seconds=1)
@@ -42,13 +43,11 @@ def service_routes(traffic: ServiceTraffic, path: str) -> tuple[Route, ...]:
     routes: list[Route] = []
     for split in traffic.splits:
         try:
-            found = alternatives(split.match)
+            routes += _split(traffic, split, path)
         except ValueError as error:
             raise ValueError(
                 f"service {traffic.service.name!r}, segment {split.segment!r}: {error}"
             ) from error
-        for condition in found:
-            routes += _alternative(traffic, split, path, condition)
     if len(routes) > ROUTES_LIMIT:
         raise ValueError(
             f"service {traffic.service.name!r}: its segments need {len(routes)} routes, at most "
@@ -57,44 +56,73 @@ def service_routes(traffic: ServiceTraffic, path: str) -> tuple[Route, ...]:
     return tuple(routes)
 
 
-def _alternative(traffic: ServiceTraffic, split: Split, path: str, condition: Conjunction) -> Iterator[Route]:
-    """Yield routes that take all requests of one alternative: users first, then who has no identity."""
+def _split(traffic: ServiceTraffic, split: Split, path: str) -> Iterator[Route]:
+    """Yield the routes of a split, whose requests all meet one of them."""
+    if split.match is None or not lists(split.match):
+        for condition in alternatives(split.match):
+            yield from _alternative(traffic, split, _below(path, condition))
+        return
+    # Who is listed depends on what names the user: the first source that does, and no other.
+    found = sources(traffic)
+    for place, source in enumerate(found):
+        guards = (*map(unidentified, found[:place]), identified(source))
+        for condition in alternatives(split.match, source=source):
+            yield _users(traffic, split, _below(path, (*condition, *guards)), source)
+    for condition in alternatives(split.match):
+        yield _others(traffic, split, _below(path, (*condition, *map(unidentified, found))))
+
+
+def _below(path: str, condition: Conjunction) -> RouteMatch:
     match = RouteMatch(headers=condition)
     if path.endswith("/"):
         match.prefix = path
     else:
         match.path_separated_prefix = path
-    draw = _clusters(traffic, split.canary)
-    user = route_metadata(traffic, split.segment)
-    anonymous = user if traffic.anonymous == "generate" else route_metadata(traffic, ANONYMOUS)
+    return match
+
+
+def _alternative(traffic: ServiceTraffic, split: Split, match: RouteMatch) -> Iterator[Route]:
+    """Yield routes that take all requests of one alternative: users first, then who has no identity."""
     found = sources(traffic)
-    if whole(split) and not affine(traffic):
-        if found and traffic.anonymous != "generate":
-            yield _route(match, anonymous, _action(traffic, draw), tuple(map(unidentified, found)))
-        named = user if found else anonymous
-        yield _route(match, named, _action(traffic, draw))
-        return
-    for source in found:
-        yield _route(
-            match, user, _action(traffic, draw, _hash_policy(source, traffic.salt)), (identified(source),)
-        )
-    match traffic.anonymous:
-        case "generate":
-            fresh = _route(
-                match, user, _action(traffic, draw, _salted(FRESH_USER_HEADER, _WHOLE, traffic.salt))
-            )
-            fresh.response_headers_to_add.append(_SET_COOKIE)
-            yield fresh
-        case "random":
-            yield _route(match, anonymous, _action(traffic, draw))
-        case _:
-            yield _route(match, anonymous, _action(traffic, draw if whole(split) else _clusters(traffic, ())))
+    if not whole(split) or affine(traffic):
+        for source in found:
+            yield _users(traffic, split, _guarded(match, identified(source)), source)
+        yield _others(traffic, split, match)
+    elif not found:
+        yield _others(traffic, split, match)
+    else:
+        if traffic.anonymous != "generate":
+            yield _others(traffic, split, _guarded(match, *map(unidentified, found)))
+        yield _users(traffic, split, match, None)
 
 
-def _route(match: RouteMatch, metadata: Metadata, action: RouteAction, guards: Conjunction = ()) -> Route:
-    route = Route(match=match, metadata=metadata, route=action)
-    route.match.headers.extend(guards)
-    return route
+def _guarded(match: RouteMatch, *guards: HeaderMatcher) -> RouteMatch:
+    found = RouteMatch()
+    found.CopyFrom(match)
+    found.headers.extend(guards)
+    return found
+
+
+def _users(traffic: ServiceTraffic, split: Split, match: RouteMatch, source: UserSource | None) -> Route:
+    """Return a route for users that the source names; it may be None if their bucket does not matter."""
+    policy = None if source is None else _salted(*identity(source), traffic.salt)
+    action = _action(traffic, _clusters(traffic, split.canary), policy)
+    return Route(match=match, metadata=route_metadata(traffic, split.segment), route=action)
+
+
+def _others(traffic: ServiceTraffic, split: Split, match: RouteMatch) -> Route:
+    """Return a route for requests without identity."""
+    if traffic.anonymous == "generate":
+        policy = _salted(FRESH_USER_HEADER, _WHOLE, traffic.salt)
+        action = _action(traffic, _clusters(traffic, split.canary), policy)
+        route = Route(match=match, metadata=route_metadata(traffic, split.segment), route=action)
+        if not whole(split) or affine(traffic):
+            route.response_headers_to_add.append(_SET_COOKIE)
+        return route
+    drawn = 0 if traffic.anonymous == "baseline" and split.drawn < BUCKETS else split.drawn
+    spans = split.canary if drawn == split.buckets else ((0, drawn),)
+    action = _action(traffic, _clusters(traffic, spans))
+    return Route(match=match, metadata=route_metadata(traffic, ANONYMOUS), route=action)
 
 
 def _clusters(traffic: ServiceTraffic, spans: tuple[Span, ...]) -> list[tuple[str, int]]:
@@ -134,11 +162,6 @@ def _action(
 def affine(traffic: ServiceTraffic) -> bool:
     """Return whether a user's bucket matters even where all go to one version: it chooses the endpoint."""
     return traffic.service.balance == "ring_hash"
-
-
-def _hash_policy(source: UserSource, salt: str) -> RouteAction.HashPolicy:
-    """Return a policy that hashes ``salt + ":" + identity``; only header policies can be salted."""
-    return _salted(*identity(source), salt)
 
 
 def _salted(header: str, pattern: str, salt: str) -> RouteAction.HashPolicy:

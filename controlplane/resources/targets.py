@@ -24,6 +24,11 @@ def query(match: QueryMatch) -> str:
     return _parameter(f"{name}(?:={value})?" if bare else f"{name}={value}")
 
 
+def holds(name: str, value: str) -> str:
+    """Return a pattern for targets in which a parameter has a value that ``value``, a pattern, matches."""
+    return _parameter(f"{escape(name)}={value}")
+
+
 def identity(name: str) -> str:
     """Return a pattern for targets with a parameter that is not empty; group 1 is the last such value."""
     return f"^[^?]*[?](?:.*&)?{escape(name)}=([^&]+)(?:&.*)?$"

@@ -275,8 +275,8 @@ async def test_a_clock_that_goes_back_only_delays(desk, kit):
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-def test_only_yaml_files_are_read_wherever_they_lie(tmp_path):
-    for name in ("a.yaml", "b.yml", "c.txt", ".d.yaml", "sub/e.yaml", ".git/f.yaml", "g.yaml~"):
+def test_yaml_files_and_lists_are_read_wherever_they_lie(tmp_path):
+    for name in ("a.yaml", "b.yml", "c.txt", "d.csv", ".d.yaml", "sub/e.yaml", ".git/f.yaml", "g.yaml~"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(name.encode())
@@ -286,6 +286,7 @@ def test_only_yaml_files_are_read_wherever_they_lie(tmp_path):
     assert sorted(Path(p).relative_to(tmp_path).as_posix() for p in found) == [
         "a.yaml",
         "b.yml",
+        "c.txt",
         "sub/e.yaml",
     ]
 

@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -506,6 +508,37 @@ async def test_what_a_request_asks_for_means_in_envoy_what_it_means_to_us(proxy,
             if version != pick(states[i], seen(request, i)).version:
                 wrong.append((tree, request, version))
     assert wrong == []
+
+
+async def test_a_list_of_ten_thousand_users_is_exact(proxy, ports):
+    draw = Random(1)
+    users = sorted(str(UUID(int=draw.getrandbits(128))) for _ in range(10_000))
+    listed, others = users[::2], users[1::2]
+    tree = match(all=[{"users": listed}, {"not": {"users": listed[:3]}}])
+    splits = (Split("listed", tree, ((0, 10_000),)), Split("everyone", None, ()))
+    wide = (Split("listed", match(users=users), ((0, 10_000),)), Split("everyone", None, ()))
+    cookie = {"user": {"from": [{"cookie": "uid"}]}}
+    states = [
+        ServiceTraffic(service(ports), "v1", "v2", "r1", "s", splits, "random"),
+        ServiceTraffic(
+            service(ports, "cookie", routes=[{"host": "cookie.test"}], **cookie),
+            "v1", "v2", "r1", "s", wide, "random",
+        ),
+    ]  # fmt: skip
+    running = await proxy(states)
+
+    for user in (*listed[:5], *listed[-1:], *draw.sample(listed, 20), *others[:3], *draw.sample(others, 20)):
+        for headers in (
+            (("x-user-id", user),),
+            (("cookie", f"a=b; uid={user}"),),
+            (("x-user-id", "x"), ("cookie", f"uid={user}")),
+            (("x-user-id", f"{user}x"),),
+        ):
+            version = (await running.client.get(headers=headers))[1]
+            assert version == pick(states[0], Request(headers=headers)).version, headers
+    for user in (users[0], users[-1], "x"):
+        _, version, _ = await running.client.get(host="cookie.test", headers=[("cookie", f"uid={user}")])
+        assert version == ("v1" if user == "x" else "v2")
 
 
 async def test_thousands_of_hosts_find_their_services(proxy, ports):

@@ -282,7 +282,7 @@ def test_conditions_and_guard(rest, found):
 @pytest.mark.parametrize(
     ("match", "found"),
     [
-        ("{}", "3:8: match: has none; exactly one of header, cookie, query, path, method, host, user_agent, source, cohort, all, any, not is needed"),
+        ("{}", "3:8: match: has none; exactly one of header, cookie, query, path, method, host, user_agent, source, users, users_file, cohort, all, any, not is needed"),
         ("{all: []}", "3:14: match.all: is empty; at least 1 is needed"),
         (
             "{cookie: {name: b}}",
@@ -348,16 +348,11 @@ def test_conditions_and_guard(rest, found):
             "{cohort: {from: 10%, to: 5%}}",
             "3:17: match.cohort: from 10% to 5% is empty; 'from' must be less than 'to'",
         ),
-        (
-            "{all: [{cohort: {to: 5%}}, {cookie: {name: b, present: true}}]}",
-            "3:8: match: has a cohort inside all, any or not; a cohort stands alone: Envoy chooses users by buckets"
-            " after all other conditions",
-        ),
         ("{path: /a}", "3:15: match.path: '/a' stands where a mapping belongs"),
         (
             "{pathes: /a}",
             "3:9: match.pathes: unknown field; known: header, cookie, query, path, method, host, user_agent, "
-            "source, cohort, all, any, not; did you mean 'path'?",
+            "source, users, users_file, cohort, all, any, not; did you mean 'path'?",
         ),
         (
             "{path: {prefix: '/a?b'}}",

@@ -4,7 +4,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.resources.addresses import network
@@ -23,9 +23,8 @@ def holds(found, address):
 @settings(max_examples=500, deadline=None)
 @given(SIXES, st.integers(0, 128), SIXES)
 def test_networks_of_ipv6_are_found_in_canonical_text(base, length, other):
-    found = ip_network((base, length), strict=False)
+    found = ip_network((base | 1 << 125, max(length, 3)), strict=False)
     first, last = int(found.network_address), int(found.broadcast_address)
-    assume(first >> 112)
 
     for number in (first, last, first | (other & (last - first)), other, first - 1, (last + 1) % 2**128):
         if number >> 112:  # what begins with zeros may be written with an IPv4 address in it

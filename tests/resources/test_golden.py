@@ -39,6 +39,7 @@ def _traffic(entry: dict[str, Any]) -> ServiceTraffic:
             split["segment"],
             Match.model_validate(split["match"]) if "match" in split else None,
             tuple((start, end) for start, end in split.get("canary", ())),
+            split.get("anonymous"),
         )
         for split in entry["splits"]
     )

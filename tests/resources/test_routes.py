@@ -79,11 +79,14 @@ PLAIN = st.one_of(
         lambda network: {"source": network}
     ),
 )
+LISTED = st.sampled_from(["1", "12", "beta", "eu-1", "a=b", "x=1", "-3"]).map(
+    lambda one: {"users": [one, "bob", *(f"user-{n}" for n in range(120))]}
+)
 LEAVES = st.one_of(
     [condition("header", name) for name in HEADERS]
     + [condition("cookie", name) for name in COOKIES]
     + [condition("query", name, URL_WORDS, URL_PATTERNS) for name in ("beta", "u.d")]
-    + [PLAIN]
+    + [PLAIN, LISTED]
 )
 TREES = st.recursive(
     LEAVES,
@@ -140,9 +143,10 @@ def traffics(draw: st.DrawFn) -> ServiceTraffic:
     spans = st.sampled_from(
         [(), ((0, 500),), ((0, 5000),), ((0, 200), (5000, 9000)), ((3, 9800),), ((0, BUCKETS),)]
     )
-    splits = [Split(f"s{i}", tree, draw(spans)) for i, tree in enumerate(trees)]
+    drawn = st.sampled_from([None, None, 0, 700, BUCKETS])
+    splits = [Split(f"s{i}", tree, draw(spans), draw(drawn)) for i, tree in enumerate(trees)]
     splits.sort(key=lambda split: -split.buckets)
-    splits.append(Split("everyone", None, draw(spans)))
+    splits.append(Split("everyone", None, draw(spans), draw(drawn)))
     user = draw(
         st.sampled_from(
             [

@@ -23,7 +23,14 @@ from controlplane.policy.documents.condition import (
 )
 from controlplane.policy.documents.fleet import Fleet, Listener, Locality, Nodes, Propagate, Tls
 from controlplane.policy.documents.hook import Hook, Point
-from controlplane.policy.documents.model import ANONYMOUS, EVERYONE, RESERVED_SEGMENTS, Model, OwnName
+from controlplane.policy.documents.model import (
+    ANONYMOUS,
+    EVERYONE,
+    HOLD_OUT,
+    RESERVED_SEGMENTS,
+    Model,
+    OwnName,
+)
 from controlplane.policy.documents.notify import Event, Notify
 from controlplane.policy.documents.policy import (
     Approve,
@@ -32,12 +39,13 @@ from controlplane.policy.documents.policy import (
     OnFailure,
     Policy,
     Retry,
-    SegmentChoice,
     Step,
     WhenUnsure,
 )
 from controlplane.policy.documents.release import After, Release
 from controlplane.policy.documents.segment import (
+    MAX_USERS,
+    TOO_MANY_USERS,
     Cohort,
     CookieMatch,
     HeaderMatch,
@@ -46,6 +54,7 @@ from controlplane.policy.documents.segment import (
     QueryMatch,
     Range,
     Segment,
+    SegmentChoice,
     ValueMatch,
 )
 from controlplane.policy.documents.service import (
@@ -83,10 +92,13 @@ KINDS: Mapping[str, type[Model]] = {
 __all__ = [
     "ANONYMOUS",
     "EVERYONE",
+    "HOLD_OUT",
     "KINDS",
+    "MAX_USERS",
     "REPEATED",
     "RESERVED_SEGMENTS",
     "STATUSES",
+    "TOO_MANY_USERS",
     "UNTOUCHED",
     "After",
     "AgainstBaseline",

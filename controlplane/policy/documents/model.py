@@ -17,7 +17,8 @@ from controlplane.policy.fields import (
 
 EVERYONE = "everyone"  # the segment of a percentage step, in output and in statistics
 ANONYMOUS = "anonymous"  # requests without identity: a group of their own everywhere
-RESERVED_SEGMENTS = frozenset({EVERYONE, ANONYMOUS})
+HOLD_OUT = "hold-out"  # the segment of a service's hold-out that has no name of its own
+RESERVED_SEGMENTS = frozenset({EVERYONE, ANONYMOUS, HOLD_OUT})
 
 
 def _not_reserved(name: str) -> str:

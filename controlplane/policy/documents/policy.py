@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
-    Discriminator,
     Field,
     StrictInt,
-    Tag,
     model_validator,
 )
 
@@ -18,7 +16,7 @@ from controlplane.policy.documents.condition import Condition
 from controlplane.policy.documents.hook import Hook
 from controlplane.policy.documents.model import Model, OwnName
 from controlplane.policy.documents.notify import Notify
-from controlplane.policy.documents.segment import Match
+from controlplane.policy.documents.segment import SegmentChoice
 from controlplane.policy.fields import (
     Duration,
     HoldBack,
@@ -28,15 +26,6 @@ from controlplane.policy.fields import (
 
 
 # In brackets, so that no field of a document is mistaken for the name of an alternative.
-def _segment_form(value: Any) -> str:
-    return "(name)" if isinstance(value, str) else "(match)"
-
-
-SegmentChoice = Annotated[
-    Annotated[Name, Tag("(name)")] | Annotated[Match, Tag("(match)")], Discriminator(_segment_form)
-]
-
-
 class Approve(Model):
     """A person's consent before a step begins; ``expires`` is how long it may take from when it is due."""
 
@@ -77,6 +66,7 @@ class Step(Model):
     approve: Approve | None = None
     conditions: tuple[Condition, ...] = ()
     on_failure: OnFailure | None = None
+    exclude: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
     def _has_time(self) -> Self:

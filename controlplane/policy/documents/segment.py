@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
+    Discriminator,
     Field,
     StrictBool,
     StrictInt,
+    Tag,
     model_validator,
 )
 
@@ -15,17 +18,26 @@ from controlplane.policy.documents.model import Model, OwnName, only
 from controlplane.policy.fields import (
     CookieName,
     HeaderName,
+    Identity,
     InnerPattern,
     Method,
+    Name,
     Network,
     OneHost,
     Pattern,
     QueryName,
     Share,
     UrlWord,
+    UsersFile,
     Word,
 )
 from controlplane.policy.values import format_share
+
+MAX_USERS = 10_000
+TOO_MANY_USERS = (
+    "has {count} users; at most 10000 are allowed: have the application mark them with a cookie, a header or"
+    " a claim of their token, and choose by that; or take a cohort"
+)
 
 
 class Range(Model):
@@ -118,6 +130,15 @@ class Cohort(Model):
         return self
 
 
+def _some_users(users: tuple[str, ...]) -> tuple[str, ...]:
+    if len(users) > MAX_USERS:
+        raise ValueError(TOO_MANY_USERS.format(count=len(users)))
+    return tuple(sorted(set(users)))
+
+
+Users = Annotated[tuple[Identity, ...], Field(min_length=1), AfterValidator(_some_users)]
+
+
 class Match(Model):
     """A tree of conditions on a request: exactly one field is set."""
 
@@ -131,6 +152,8 @@ class Match(Model):
         "host",
         "user_agent",
         "source",
+        "users",
+        "users_file",
         "cohort",
         "all",
         "any",
@@ -145,10 +168,22 @@ class Match(Model):
     host: OneHost | None = None
     user_agent: Literal["Chrome", "Edge", "Firefox", "Safari"] | None = None
     source: Network | None = None
+    users: Users | None = None
+    users_file: UsersFile | None = None
     cohort: Cohort | None = None
     all: Annotated[tuple[Match, ...], Field(min_length=1)] | None = None
     any: Annotated[tuple[Match, ...], Field(min_length=1)] | None = None
     not_: Match | None = Field(default=None, alias="not")
+
+
+# In brackets, so that no field of a document is mistaken for the name of an alternative.
+def _segment_form(value: Any) -> str:
+    return "(name)" if isinstance(value, str) else "(match)"
+
+
+SegmentChoice = Annotated[
+    Annotated[Name, Tag("(name)")] | Annotated[Match, Tag("(match)")], Discriminator(_segment_form)
+]
 
 
 class Segment(Model):

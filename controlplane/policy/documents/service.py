@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from controlplane.policy.documents.model import Model, only
+from controlplane.policy.documents.segment import SegmentChoice
 from controlplane.policy.documents.settings import (
     Balance,
     Health,
@@ -100,6 +101,7 @@ class Service(Model):
     fleets: Annotated[tuple[Name, ...], Field(min_length=1)]
     routes: Annotated[tuple[Claim, ...], Field(min_length=1)]
     user: User = User()
+    hold_out: SegmentChoice | None = None
     initial: Name
     versions: Annotated[Mapping[Name, ServiceVersion], Field(min_length=1)]
     protocol: Protocol = "http"
