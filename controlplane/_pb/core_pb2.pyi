@@ -159,10 +159,12 @@ class Http2ProtocolOptions(_message.Message):
     def __init__(self, max_concurrent_streams: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., initial_stream_window_size: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., initial_connection_window_size: _Optional[_Union[_wrappers_pb2.UInt32Value, _Mapping]] = ..., allow_connect: _Optional[bool] = ..., connection_keepalive: _Optional[_Union[KeepaliveSettings, _Mapping]] = ...) -> None: ...
 
 class DataSource(_message.Message):
-    __slots__ = ("filename",)
+    __slots__ = ("filename", "inline_string")
     FILENAME_FIELD_NUMBER: _ClassVar[int]
+    INLINE_STRING_FIELD_NUMBER: _ClassVar[int]
     filename: str
-    def __init__(self, filename: _Optional[str] = ...) -> None: ...
+    inline_string: str
+    def __init__(self, filename: _Optional[str] = ..., inline_string: _Optional[str] = ...) -> None: ...
 
 class TransportSocket(_message.Message):
     __slots__ = ("name", "typed_config")

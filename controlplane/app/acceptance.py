@@ -90,8 +90,8 @@ def fitting(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
         before = world.catalog.get("Service", state.service)
         had = _listening(before, world.catalog) if isinstance(before, Service) else set()
         policy = _policy(state, catalog)
-        for fleet, kind in sorted(_listening(service, catalog) - had):
-            if (why := unfit(policy, kind)) is None:
+        for fleet, kind, _ in sorted(_listening(service, catalog) - had):
+            if (why := unfit(policy, kind, catalog.fleet(fleet))) is None:
                 continue
             joins = not isinstance(before, Service) or fleet not in before.fleets
             key: Key = ("Service", service.name) if joins else ("Fleet", fleet)
@@ -102,9 +102,11 @@ def fitting(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
     return _restored(world.catalog, catalog, undone.keys()), tuple(undone.values())
 
 
-def _listening(service: Service, catalog: Catalog) -> set[tuple[str, Kind]]:
-    """Return the fleets of a service and the kinds of listeners that they have."""
-    return {(fleet.name, kind) for _, fleet, kind in places(service, catalog.get)}
+def _listening(service: Service, catalog: Catalog) -> set[tuple[str, Kind, tuple[str, ...]]]:
+    """Return the fleets of a service, the kinds of listeners that they have, and the claims they verify."""
+    return {
+        (fleet.name, kind, tuple(sorted(fleet.claims))) for _, fleet, kind in places(service, catalog.get)
+    }
 
 
 def _policy(state: ReleaseState, catalog: Catalog) -> PinnedPolicy:
@@ -117,7 +119,7 @@ def _policy(state: ReleaseState, catalog: Catalog) -> PinnedPolicy:
 
 def pinned(catalog: Catalog, policy: str, service: str) -> PinnedPolicy:
     """Return a policy as a release of the service keeps it."""
-    kinds = {kind for _, kind in _listening(catalog.service(service), catalog)}
+    kinds = {kind for _, kind, _ in _listening(catalog.service(service), catalog)}
     return pin(catalog.policy(policy), catalog, kinds, catalog.service(service))
 
 

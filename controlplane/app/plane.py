@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from controlplane.app.acceptance import accept, fitting, in_use, order, put_back
 from controlplane.app.actions import Moved, Standing, move
+from controlplane.app.asking import explain_request, show_cohort
 from controlplane.app.blackouts import declare, show_blackouts, withdraw
 from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
@@ -33,9 +34,13 @@ from controlplane.sources.collector import Collector
 from controlplane.web.port import (
     Act,
     Applied,
+    Asked,
     BlackoutShown,
+    CohortAsked,
+    CohortShown,
     Declare,
     Documents,
+    Explained,
     Order,
     ProxyShown,
     RefusedError,
@@ -159,6 +164,14 @@ class Plane:
         """Let everyone who follows go: the server stops."""
         self._leaving.set()
 
+    def explain(self, asked: Asked) -> Explained:
+        """Say what a proxy does with a request."""
+        return explain_request(self.world, asked)
+
+    def cohort(self, release: str, asked: CohortAsked) -> CohortShown:
+        """Say who is in a release's canary."""
+        return show_cohort(self._state(self.world, release), asked)
+
     async def order(self, wanted: Order) -> ReleaseShown:
         """Create a release."""
         async with self._loop.lock:
@@ -203,7 +216,7 @@ class Plane:
             revision = known_state.revision if known_state else 0
             state = order(world.catalog, document, self._clock(), revision=revision)
             for _, fleet, kind in places(service, world.catalog.get):
-                if why := unfit(state.policy, kind):
+                if why := unfit(state.policy, kind, fleet):
                     where = f"{kind} fleet {fleet.name!r}"
                     raise RefusedError(409, f"policy {wanted.policy!r} does not fit {where}: {why}")
             reason = wanted.reason or f"{stable} -> {wanted.to}, policy {wanted.policy}"

@@ -10,7 +10,6 @@ from controlplane.app.membership import Member, member
 from controlplane.app.propagation import Relevant, merge, propagation, refusals
 from controlplane.app.treatment import Treatment
 from controlplane.app.whereabouts import Whereabouts
-from controlplane.policy.capabilities import LIMITS
 from controlplane.policy.documents import Fleet, Service
 from controlplane.policy.fitness import unfit
 from controlplane.release.ports import Store, World
@@ -195,9 +194,9 @@ def _relevant(rendering: Rendering, fleet: Fleet, service: str) -> Relevant:
 def _unfit(world: World, wanted: Mapping[str, ServiceTraffic], fleet: Fleet) -> dict[str, str]:
     """Return services whose release moves shares by a policy that does not fit the fleet, and why not."""
     found = {}
-    for name, state in world.active.items() if any(LIMITS[kind] for kind in fleet.kinds) else ():
+    for name, state in world.active.items():
         if name in wanted and state.phase in (Phase.PROGRESSING, Phase.GUARDING):
             for kind in fleet.kinds:
-                if why := unfit(state.policy, kind):
+                if why := unfit(state.policy, kind, fleet):
                     found[name] = f"policy {state.policy.name!r} does not fit {kind} fleets: {why}"
     return found

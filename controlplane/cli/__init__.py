@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from controlplane.cli import calendar, demo, documents, events, operate, replay, serve, show, simulate, store
+from controlplane.cli import (
+    calendar,
+    cohort,
+    demo,
+    documents,
+    events,
+    operate,
+    replay,
+    serve,
+    show,
+    simulate,
+    store,
+)
 from controlplane.cli.client import CommandError, console
 
 app = typer.Typer(
@@ -16,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (serve, demo, documents, show, events, operate, calendar, store, simulate, replay):
+for module in (serve, demo, documents, show, cohort, events, operate, calendar, store, simulate, replay):
     module.register(app)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import TypeAdapter
@@ -13,9 +13,27 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from controlplane.cli.client import DEFAULT_SERVER, Output, Server, Watch, check_output, console, get
+from controlplane.cli.client import (
+    DEFAULT_SERVER,
+    CommandError,
+    Output,
+    Server,
+    Watch,
+    check_output,
+    console,
+    get,
+    post,
+)
 from controlplane.release.ports import Record
-from controlplane.web.port import ProxyShown, ReleaseShown, ServiceShown, StepShown, VerdictShown
+from controlplane.web.port import (
+    Asked,
+    Explained,
+    ProxyShown,
+    ReleaseShown,
+    ServiceShown,
+    StepShown,
+    VerdictShown,
+)
 
 T = TypeVar("T")
 LADDER = {"done": ("●", "green"), "current": ("◉", "bold cyan"), "todo": ("○", "dim")}
@@ -108,8 +126,25 @@ def problems(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Wa
     )
 
 
-def explain(name: str, server: Server = DEFAULT_SERVER, output: Output = "text") -> None:
-    """Say why a release is where it is: each condition with its numbers, and the last decisions."""
+def explain(
+    name: Annotated[str, typer.Argument(help="A release.")] = "",
+    request: Annotated[
+        str, typer.Option(help="A request instead: 'GET https://shop.example.com/a x-staff: true'.")
+    ] = "",
+    fleet: Annotated[str, typer.Option(help="Whose proxies get the request; else any that know it.")] = "",
+    source: Annotated[str, typer.Option(help="The address that the request comes from.")] = "",
+    claim: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of a verified token; again for more.")
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    output: Output = "text",
+) -> None:
+    """Say why a release is where it is, or which version a request gets and by which rule."""
+    if bool(name) is bool(request):
+        raise CommandError("explain takes either a release or --request", 2)
+    if request:
+        _explain_request(_asked(request, fleet, source, claim or []), server, check_output(output))
+        return
     shown = get(server, f"/v1/releases/{name}", ReleaseShown)
     records = get(server, "/v1/records", tuple[Record, ...], {"release": name, "limit": 20})
     if check_output(output):
@@ -125,6 +160,34 @@ def explain(name: str, server: Server = DEFAULT_SERVER, output: Output = "text")
         [(f"{r.at:%H:%M:%S}", r.actor, r.action, r.step, r.reason) for r in records],
     )
     _print(Group(release_view(shown), Text(), Text("decisions", "bold"), table))
+
+
+def _asked(request: str, fleet: str, source: str, claims: list[str]) -> Asked:
+    pairs = [claim.partition("=") for claim in claims]
+    if wrong := next(("".join(pair) for pair in pairs if not pair[1]), None):
+        raise CommandError(f"--claim: {wrong!r} is not NAME=VALUE", 2)
+    known = {name: value for name, _, value in pairs}
+    return Asked(request=request, fleet=fleet or None, source=source or None, claims=known)
+
+
+def _explain_request(asked: Asked, server: str, as_json: bool) -> None:
+    found = post(server, "/v1/explain", asked, Explained)
+    if as_json:
+        console.json(found.model_dump(mode="json"))
+        return
+    buckets = ", ".join(f"{start}-{end - 1}" for start, end in found.spans) or "none"
+    rows = (
+        ("version", found.version or "drawn for this request"),
+        ("why", found.because),
+        ("service", f"{found.service}, by its route {found.claim} on fleet {found.fleet}"),
+        ("release", found.release or "none"),
+        ("rule", f"{found.rule} of {found.rules}: segment {found.segment}, share {found.share}"),
+        ("user", f"{found.user} (from {found.source})" if found.user is not None else "none"),
+        ("bucket", "none" if found.bucket is None else f"{found.bucket}, salt {found.salt}"),
+        ("canary's", f"buckets {buckets}"),
+    )
+    for head, text in rows:
+        console.line(f"{head:<9} {text}")
 
 
 def release_view(shown: ReleaseShown) -> RenderableType:

@@ -34,6 +34,7 @@ class Feature(StrEnum):
     HOST = "`host`"
     USER_AGENT = "`user_agent`"
     SOURCE = "`source`"
+    CLAIM = "`claim`, `tokens`"
     USERS = "`users`, `users_file`"
     COHORT = "`cohort`"
     DNS = "versions by `dns`"
@@ -72,6 +73,7 @@ _ADOPT: Final[Mapping[Feature, Limit]] = {
     Feature.SHARED: Limit("listeners of ours and of an owner are fleets of their own"),
     Feature.GENERATE: Limit("only a listener of ours gives users an identity"),
     Feature.SOURCE: Limit("only a listener of ours tells routes the client's address"),
+    Feature.CLAIM: Limit("only a listener of ours verifies tokens"),
     Feature.RETRIES: Limit("only a listener of ours counts the attempts that a retry hides"),
     Feature.GRPC: Limit("only a listener of ours counts gRPC failures, which are 200 to HTTP"),
 }
@@ -91,6 +93,7 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.HOST: _METADATA,
     Feature.USER_AGENT: _METADATA,
     Feature.SOURCE: _METADATA,
+    Feature.CLAIM: Limit("gRPC clients verify no tokens"),
     Feature.USERS: _METADATA,
     Feature.COHORT: _METADATA,
     Feature.WEIGHT: Limit("gRPC clients take endpoints in turn", ignored=True),

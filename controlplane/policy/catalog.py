@@ -181,11 +181,7 @@ def references(document: Document) -> Iterator[Reference]:
             if isinstance(document.hold_out, str):
                 yield Reference(("hold_out",), "Segment", document.hold_out)
         case Policy():
-            for index, step in enumerate(document.steps):
-                if step.segment is not None and not isinstance(step.segment, Match):
-                    yield Reference(("steps", index, "segment"), "Segment", step.segment)
-                for place, name in enumerate(step.exclude):
-                    yield Reference(("steps", index, "exclude", place), "Segment", name)
+            yield from _segments(document)
         case Release():
             yield Reference(("service",), "Service", document.service)
             yield Reference(("policy",), "Policy", document.policy)
@@ -193,3 +189,11 @@ def references(document: Document) -> Iterator[Reference]:
                 yield Reference(("after", index, "release"), "Release", after.release)
         case Fleet() | Segment():
             return
+
+
+def _segments(policy: Policy) -> Iterator[Reference]:
+    for index, step in enumerate(policy.steps):
+        if step.segment is not None and not isinstance(step.segment, Match):
+            yield Reference(("steps", index, "segment"), "Segment", step.segment)
+        for place, name in enumerate(step.exclude):
+            yield Reference(("steps", index, "exclude", place), "Segment", name)

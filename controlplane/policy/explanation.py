@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from controlplane.policy.documents import Model
 from controlplane.policy.fields import (
+    CLAIM_PATTERN,
     COOKIE_PATTERN,
     FILE_PATTERN,
     HEADER_PATTERN,
@@ -23,6 +24,7 @@ from controlplane.policy.values import NAME_PATTERN, shown
 from controlplane.policy.yaml_source import Value
 
 _PATTERNS = {
+    CLAIM_PATTERN: "the name of a claim: letters, digits, '-' and '_', with '.' between nested ones",
     COOKIE_PATTERN: "a cookie name: letters, digits, '-', '_' and '.'",
     FILE_PATTERN: "a whole path of a file, such as '/etc/turnout/tls.crt'",
     HEADER_PATTERN: "a header name: lower-case letters, digits and '-'",

@@ -35,6 +35,7 @@ HEADER_PATTERN = r"^[a-z0-9-]+$"
 COOKIE_PATTERN = r"^[A-Za-z0-9_.-]+$"
 METHOD_PATTERN = r"^[A-Z]+(-[A-Z]+)*$"
 USERS_FILE_PATTERN = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*[.]txt$"
+CLAIM_PATTERN = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
 QUERY_PATTERN = r"^[A-Za-z0-9_.~-]+$"
 PATH_PATTERN = r"^/[^\s?#]*$"
 FILE_PATTERN = r"^(/[^/\x00-\x1f]+)+$"
@@ -137,6 +138,7 @@ InnerPattern = Annotated[
     str, Field(json_schema_extra={"maxLength": MAX_PATTERN}), AfterValidator(check_inner_pattern)
 ]
 UrlWord = Annotated[str, Field(json_schema_extra={"maxLength": MAX_WORD}), AfterValidator(check_url_word)]
+ClaimName = Annotated[str, Field(pattern=CLAIM_PATTERN, max_length=64)]
 Identity = Annotated[str, AfterValidator(check_identity)]
 UsersFile = Annotated[str, Field(pattern=USERS_FILE_PATTERN, max_length=256)]
 QueryName = Annotated[str, Field(pattern=QUERY_PATTERN, max_length=128)]

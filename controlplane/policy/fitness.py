@@ -9,7 +9,7 @@ from controlplane.policy.documents import Document, Fleet, Match, Policy, Releas
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.pinning import MEASURED, pin
 from controlplane.policy.problems import Finding, Path
-from controlplane.policy.segments import headers
+from controlplane.policy.segments import claims, headers
 
 # Of a service, how a proxy connects to its endpoints.
 SETTINGS = ("idle_timeout", "health", "outliers", "limits", "balance", "upstream_tls")
@@ -37,6 +37,7 @@ def unmatchable(match: Match, kind: Kind) -> str | None:
         (Feature.HOST, match.host, "the host"),
         (Feature.USER_AGENT, match.user_agent, "the browser"),
         (Feature.SOURCE, match.source, "the client's address"),
+        (Feature.CLAIM, match.claim, f"claim {match.claim.name!r}" if match.claim else ""),
         (Feature.USERS, match.users, "a list of users"),
         (Feature.HEADER, match.header, f"header {match.header.name!r}" if match.header else ""),
     )
@@ -50,8 +51,22 @@ def unmatchable(match: Match, kind: Kind) -> str | None:
     return next((found for part in inner if (found := unmatchable(part, kind))), None)
 
 
-def unfit(policy: PinnedPolicy, kind: Kind) -> str | None:
-    """Return why a policy cannot run where listeners of a kind take part, or None."""
+def unverified(policy: PinnedPolicy, fleet: Fleet) -> str | None:
+    """Return why a policy cannot run on a fleet: it asks for a claim that is not verified there; or None."""
+    matches = [s.match for s in policy.steps if s.match is not None]
+    matches += [kept.match for step in policy.steps for kept in step.exclude]
+    matches += [kept.match for kept in policy.hold_out]
+    asked = (claim for match in matches for claim in claims(match))
+    return next((_unread(fleet, claim) for claim in asked if claim not in fleet.claims), None)
+
+
+def _unread(fleet: Fleet, claim: str) -> str:
+    known = ", ".join(sorted(fleet.claims)) or "none"
+    return f"claim {claim!r} is not one of `tokens.claims` of fleet {fleet.name!r}; those are: {known}"
+
+
+def unfit(policy: PinnedPolicy, kind: Kind, fleet: Fleet) -> str | None:
+    """Return why a policy cannot run where listeners of this kind of a fleet take part, or None."""
     for step in policy.steps:
         if step.match is not None and (part := unmatchable(step.match, kind)):
             return f"step {step.name!r} chooses by {part}"
@@ -65,7 +80,7 @@ def unfit(policy: PinnedPolicy, kind: Kind) -> str | None:
         feature = MEASURED.get(condition.field)
         if feature is not None and (reason := refusal(kind, feature)):
             return f"it has a condition on {condition.title}; {reason}"
-    return None
+    return unverified(policy, fleet)
 
 
 def findings(document: Document, find: Find) -> Iterator[Finding]:
@@ -74,7 +89,7 @@ def findings(document: Document, find: Find) -> Iterator[Finding]:
         case Service():
             told: set[Path] = set()
             for _, fleet, kind in places(document, find):
-                for path, reason in _service(document, kind):
+                for path, reason in _service(document, kind, fleet):
                     if path not in told:
                         told.add(path)
                         yield Finding(path, f"not on {kind} fleet {fleet.name!r}: {reason}")
@@ -87,7 +102,7 @@ def findings(document: Document, find: Find) -> Iterator[Finding]:
                 except KeyError:
                     return  # the policy names a segment that is not there, and is refused for that
                 for _, fleet, kind in places(service, find):
-                    if why := unfit(pinned, kind):
+                    if why := unfit(pinned, kind, fleet):
                         where = f"{service.name!r} on {kind} fleet {fleet.name!r}"
                         yield Finding(("policy",), f"{policy.name!r} does not fit {where}: {why}")
                         return
@@ -113,7 +128,11 @@ def warnings(service: Service, find: Find) -> Iterator[Finding]:
                 yield Finding((setting,), f"has no effect on {where}: {without}", "warning")
 
 
-def _service(service: Service, kind: Kind) -> Iterator[tuple[Path, str]]:
+def _service(service: Service, kind: Kind, fleet: Fleet) -> Iterator[tuple[Path, str]]:
+    for index, source in enumerate(service.user.from_):
+        if source.claim is not None and source.claim not in fleet.claims:
+            unread = refusal(kind, Feature.CLAIM) or _unread(fleet, source.claim)
+            yield ("user", "from", index, "claim"), unread
     for name, version in service.versions.items():
         if version.dns is not None and (reason := refusal(kind, Feature.DNS)):
             yield ("versions", name, "dns"), reason

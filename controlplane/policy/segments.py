@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from controlplane.policy.agents import AGENTS
-from controlplane.policy.documents import Cohort, Match, PathMatch, ValueMatch
+from controlplane.policy.documents import (
+    ClaimMatch,
+    Cohort,
+    CookieMatch,
+    Match,
+    PathMatch,
+    QueryMatch,
+    ValueMatch,
+)
 from controlplane.policy.values import STEP_PPM
 
 _PORT = re.compile(r":[0-9]+\Z")
@@ -25,6 +33,7 @@ class Request:
         headers: Lines as (lower-case name, value), repeated names as often as they came.
         path: With the query, as it was sent.
         source: The client's address as the proxy sees it; None if that is not known.
+        claims: Of a verified token, as (name, value).
         user: The values of the source that names the user; empty without identity.
         bucket: The user's bucket in 0..9999; None without identity.
     """
@@ -34,12 +43,17 @@ class Request:
     path: str = "/"
     headers: tuple[tuple[str, str], ...] = ()
     source: str | None = None
+    claims: tuple[tuple[str, str], ...] = ()
     user: tuple[str, ...] = ()
     bucket: int | None = None
 
     def header(self, name: str) -> tuple[str, ...]:
         """Return the values of all lines of a header."""
         return tuple(value for key, value in self.headers if key == name)
+
+    def claim(self, name: str) -> tuple[str, ...]:
+        """Return the value of a claim, if there is one."""
+        return tuple(value for key, value in self.claims if key == name)
 
     def cookie(self, name: str) -> tuple[str, ...]:
         """Return the values of a cookie, from all ``cookie`` lines; quotes are part of a value."""
@@ -69,12 +83,8 @@ def matches(match: Match | None, request: Request) -> bool:
 
 
 def _leaf(match: Match, request: Request) -> bool:  # noqa: PLR0911 - one per kind of condition
-    if match.header:
-        return _any_matches(match.header, request.header(match.header.name))
-    if match.cookie:
-        return _any_matches(match.cookie, request.cookie(match.cookie.name))
-    if match.query:
-        return _any_matches(match.query, request.query(match.query.name))
+    if named := match.header or match.cookie or match.query or match.claim:
+        return _any_matches(named, _values(named, request))
     if match.path:
         return _holds(match.path, request.path.partition("?")[0])
     if match.method:
@@ -88,6 +98,18 @@ def _leaf(match: Match, request: Request) -> bool:  # noqa: PLR0911 - one per ki
     if match.users:
         return any(_listed(match.users, value) for value in request.user)
     return match.cohort is not None and _chosen(match.cohort, request.bucket)
+
+
+def _values(named: ValueMatch, request: Request) -> tuple[str, ...]:
+    match named:
+        case CookieMatch():
+            return request.cookie(named.name)
+        case QueryMatch():
+            return request.query(named.name)
+        case ClaimMatch():
+            return request.claim(named.name)
+        case _:
+            return request.header(named.name)
 
 
 def _listed(users: tuple[str, ...], value: str) -> bool:
@@ -117,7 +139,8 @@ def alternatives(match: Match, inverted: bool = False) -> int:
         return alternatives(match.not_, not inverted)
     if match.user_agent:
         return alternatives(AGENTS[match.user_agent], inverted)
-    if inverted and match.header and match.header.regex and _compiled(match.header.regex).fullmatch(""):
+    value = match.header or match.claim
+    if inverted and value and value.regex and _compiled(value.regex).fullmatch(""):
         return 2  # without the header, and with another value: Envoy takes an absent header for an empty one
     counts = [alternatives(part, inverted) for part in match.all or match.any or ()]
     if bool(match.any) is not inverted:
@@ -136,6 +159,14 @@ def cohorts(match: Match) -> bool:
 def lists(match: Match) -> bool:
     """Return whether a list of users stands anywhere in the tree."""
     return match.users is not None or any(lists(part) for part in parts(match))
+
+
+def claims(match: Match) -> Iterator[str]:
+    """Yield the names of the claims in the tree."""
+    if match.claim:
+        yield match.claim.name
+    for part in parts(match):
+        yield from claims(part)
 
 
 def headers(match: Match) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import xxhash
@@ -45,9 +46,11 @@ def identity(traffic: ServiceTraffic, request: Request) -> str | None:
     return values[-1] if values else None
 
 
-def named(traffic: ServiceTraffic, request: Request) -> tuple[str, ...]:
-    """Return the values, not empty, of the first source that has any."""
-    for source in sources(traffic):
+def named(
+    traffic: ServiceTraffic, request: Request, among: Sequence[UserSource] | None = None
+) -> tuple[str, ...]:
+    """Return the values, not empty, of the first source that has any; ``among`` are all, if not given."""
+    for source in sources(traffic) if among is None else among:
         if found := tuple(value for value in _values(source, request) if value):
             return found
     return ()
@@ -56,6 +59,8 @@ def named(traffic: ServiceTraffic, request: Request) -> tuple[str, ...]:
 def _values(source: UserSource, request: Request) -> tuple[str, ...]:
     if source.header:
         return request.header(source.header)
+    if source.claim:
+        return request.claim(source.claim)
     return request.query(source.query) if source.query else request.cookie(source.cookie or "")
 
 

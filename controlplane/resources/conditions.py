@@ -10,9 +10,9 @@ from controlplane._pb.matcher_pb2 import RegexMatcher, StringMatcher
 from controlplane._pb.route_pb2 import HeaderMatcher
 from controlplane._pb.type_pb2 import Int64Range
 from controlplane.policy.agents import AGENTS
-from controlplane.policy.documents import HeaderMatch, Match, UserSource
+from controlplane.policy.documents import Match, UserSource, ValueMatch
 from controlplane.resources import addresses, cookies, targets, userlists
-from controlplane.resources.names import SOURCE_HEADER
+from controlplane.resources.names import SOURCE_HEADER, claim_header, whole_header
 
 ALTERNATIVES_LIMIT = 1000  # of one segment
 
@@ -47,13 +47,13 @@ def alternatives(
 def identified(source: UserSource) -> HeaderMatcher:
     """Return a matcher for requests in which the source names a user."""
     header, pattern = identity(source)
-    return _regex(header, ".+" if source.header else pattern)
+    return _regex(header, ".+" if whole_header(source) else pattern)
 
 
 def identity(source: UserSource) -> tuple[str, str]:
     """Return the header that an identity is in, and a pattern for all of it; group 1 is the identity."""
-    if source.header:
-        return source.header, "^(.*)$"
+    if source.header or source.claim:
+        return whole_header(source) or "", "^(.*)$"
     if source.query:
         return ":path", targets.identity(source.query)
     return "cookie", cookies.identity(source.cookie or "")
@@ -66,30 +66,35 @@ def unidentified(source: UserSource) -> HeaderMatcher:
     return matcher
 
 
-def _leaf(  # noqa: PLR0911 - one per kind
-    match: Match, negated: bool, source: UserSource | None
-) -> tuple[Conjunction, ...]:
+def _leaf(match: Match, negated: bool, source: UserSource | None) -> tuple[Conjunction, ...]:
     if match.header is not None:
-        return _header(match.header, negated)
-    if match.cookie is not None:
-        absent = match.cookie.present is False
-        return _whole("cookie", cookies.pattern(match.cookie), negated is not absent)
-    if match.query is not None:
-        absent = match.query.present is False
-        return _whole(":path", targets.query(match.query), negated is not absent)
-    if match.path is not None:
-        return _whole(":path", targets.path(match.path), negated)
+        return _header(match.header.name, match.header, negated)
+    if match.claim is not None:
+        return _header(claim_header(match.claim.name), match.claim, negated)
     if match.method is not None:
         method = StringMatcher(exact=match.method)
         return ((HeaderMatcher(name=":method", string_match=method, invert_match=negated),),)
-    if match.host is not None:
-        return _whole(":authority", targets.host(match.host), negated)
     if match.user_agent is not None:
         return alternatives(AGENTS[match.user_agent], negated)
-    if match.source is not None:
-        return _whole(SOURCE_HEADER, addresses.network(match.source), negated)
     if match.users is not None:
         return _users(match.users, negated, source)
+    named = match.cookie or match.query
+    absent = named is not None and named.present is False
+    return _whole(*_pattern(match), negated is not absent)
+
+
+def _pattern(match: Match) -> tuple[str, str | None]:
+    """Return a header, and a pattern for the whole of it if the condition holds; None if it never does."""
+    if match.cookie is not None:
+        return "cookie", cookies.pattern(match.cookie)
+    if match.query is not None:
+        return ":path", targets.query(match.query)
+    if match.path is not None:
+        return ":path", targets.path(match.path)
+    if match.host is not None:
+        return ":authority", targets.host(match.host)
+    if match.source is not None:
+        return SOURCE_HEADER, addresses.network(match.source)
     raise ValueError("a cohort is no condition of a route; its buckets belong to the split")
 
 
@@ -120,10 +125,10 @@ def _limited(count: int) -> tuple[Conjunction, ...]:
     return _EVERY if count else _NONE
 
 
-def _header(match: HeaderMatch, negated: bool) -> tuple[Conjunction, ...]:
+def _header(name: str, match: ValueMatch, negated: bool) -> tuple[Conjunction, ...]:
     if match.present is not None:
-        return ((HeaderMatcher(name=match.name, present_match=match.present is not negated),),)
-    matcher = HeaderMatcher(name=match.name)
+        return ((HeaderMatcher(name=name, present_match=match.present is not negated),),)
+    matcher = HeaderMatcher(name=name)
     match match.condition:
         case "equals":
             matcher.string_match.exact = match.equals or ""
@@ -143,7 +148,7 @@ def _header(match: HeaderMatch, negated: bool) -> tuple[Conjunction, ...]:
     matcher.invert_match = True
     if match.regex is not None and re.compile(match.regex, re.ASCII).fullmatch(""):
         # Taken as empty, a missing header would meet the condition; it must not.
-        return ((HeaderMatcher(name=match.name, present_match=False),), (matcher,))
+        return ((HeaderMatcher(name=name, present_match=False),), (matcher,))
     matcher.treat_missing_header_as_empty = True
     return ((matcher,),)
 

@@ -34,11 +34,12 @@ from controlplane._pb.tls_pb2 import (
     Secret,
     TlsCertificate,
 )
-from controlplane.policy.documents import Listener, Service, Tls
+from controlplane.policy.documents import Listener, Service, Tls, Tokens
 from controlplane.resources.clusters import ADS, BUFFER_BYTES, socket
 from controlplane.resources.names import FRESH_USER_HEADER, OWN_HEADERS, SCOPE_HEADER, SOURCE_HEADER
 from controlplane.resources.readable import packed
 from controlplane.resources.statistics import attempt_logger, stats_logger
+from controlplane.resources.tokens import token_filter
 from controlplane.resources.transparent import take_over, untouched
 
 _BUILDER = ScopedRoutes.ScopeKeyBuilder
@@ -47,15 +48,17 @@ _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What the services of a fleet ask of its listeners.
+    """What a fleet and its services ask of its listeners.
 
     Attributes:
         attempts: Whether attempts are counted.
+        tokens: What is verified, and read of it.
         told: Headers in which endpoints are told the version; from outside nobody sends them.
     """
 
     attempts: bool = False
     told: frozenset[str] = frozenset()
+    tokens: Tokens | None = None
 
     @classmethod
     def of(cls, *services: Service) -> Self:
@@ -90,7 +93,10 @@ def _manager(document: Listener, scopes: Sequence[str], demands: Demands) -> Htt
     told = sorted(demands.told) if document.kind == "edge" else []
     return HttpConnectionManager(
         stat_prefix=document.name,
-        http_filters=[HttpFilter(name="envoy.filters.http.router", typed_config=packed(router))],
+        http_filters=[
+            *([token_filter(demands.tokens)] if demands.tokens is not None else []),
+            HttpFilter(name="envoy.filters.http.router", typed_config=packed(router)),
+        ],
         http2_protocol_options=Http2ProtocolOptions(
             max_concurrent_streams=UInt32Value(value=100),
             initial_stream_window_size=UInt32Value(value=1 << 16),

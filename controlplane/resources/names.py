@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from controlplane.policy.documents import UserSource
+
 METADATA = "turnout"  # key of the routes' metadata: service, release, segment
 ATTEMPTS = "attempts"  # set in it where a request may have several
 SCOPE_HEADER = "x-turnout-scope"
 FRESH_USER_HEADER = "x-turnout-fresh-user"  # an identity for a user who may turn out to have none
 SOURCE_HEADER = "x-turnout-source"  # the client's address
 VERSION_HEADER = "x-turnout-version"  # of responses, where a service explains itself
+CLAIM_HEADER = "x-turnout-claim-"  # and the name of a verified claim
 OWN_HEADERS = "x-turnout-"  # never taken from outside
 SCOPE_NONE = "-"  # the scope of hosts that nobody claims; no name can be this
 PASSTHROUGH = "passthrough"  # the cluster of what goes where it was meant to go; services have a ~ in theirs
 
 _SEPARATOR = "~"  # cannot occur in names
 _DOT = "^"  # nor can this
+
+
+def claim_header(claim: str) -> str:
+    """Return the header that a claim is written into: small letters and digits, the rest in hexadecimal."""
+    return CLAIM_HEADER + "".join(
+        c if c.isdigit() or c.islower() else f"-{ord(c):02x}" for c in claim
+    )  # claims are ASCII, so no two have one header
+
+
+def whole_header(source: UserSource) -> str | None:
+    """Return the header whose whole value is the identity, or None if it is a part of one."""
+    return claim_header(source.claim) if source.claim else source.header
 
 
 def cluster_name(service: str, version: str) -> str:

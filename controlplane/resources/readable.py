@@ -16,6 +16,7 @@ from controlplane._pb.cluster_pb2 import Cluster
 from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment
 from controlplane._pb.hcm_pb2 import HttpConnectionManager
 from controlplane._pb.httpinspector_pb2 import HttpInspector
+from controlplane._pb.jwtauthn_pb2 import JwtAuthentication
 from controlplane._pb.listener_pb2 import Listener
 from controlplane._pb.originaldst_pb2 import OriginalDst
 from controlplane._pb.previoushosts_pb2 import PreviousHostsPredicate
@@ -39,6 +40,7 @@ _KNOWN: Final[Mapping[str, type[Message]]] = {
         ExpressionFilter,
         HttpConnectionManager,
         HttpInspector,
+        JwtAuthentication,
         HttpProtocolOptions,
         Listener,
         OriginalDst,

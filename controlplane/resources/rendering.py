@@ -309,6 +309,7 @@ def _listeners(
     named = (*grouped, SCOPE_NONE) if fleet.transparent else tuple(grouped)
     needs = frozenset((type_url, name) for name in named for type_url in (SCOPED_ROUTE, ROUTE))
     demands = Demands.of(*(traffic.service for traffic in services.values()))
+    demands = replace(demands, tokens=fleet.tokens)
     return {
         SECRET: {
             document.name: make(SECRET, document.name, secret(document.name, document.tls))

@@ -11,6 +11,7 @@ from os.path import commonprefix
 
 from controlplane.policy.documents import UserSource
 from controlplane.resources import cookies, targets
+from controlplane.resources.names import whole_header
 from controlplane.resources.regexes import escape
 
 _INSTRUCTIONS = 880  # of the users in one expression
@@ -25,8 +26,8 @@ def patterns(users: Sequence[str], source: UserSource) -> Iterator[tuple[str, st
     """
     for chunk in _chunks(users):
         listed = f"(?:{'|'.join(map(escape, chunk))})"
-        if source.header:
-            yield source.header, listed
+        if header := whole_header(source):
+            yield header, listed
         elif source.query:
             yield ":path", targets.holds(source.query, listed)
         else:

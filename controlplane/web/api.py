@@ -15,7 +15,18 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from controlplane.release.recording import RECORDING
-from controlplane.web.port import Act, ControlPlane, Declare, Documents, Order, RefusedError, Switch, Who
+from controlplane.web.port import (
+    Act,
+    Asked,
+    CohortAsked,
+    ControlPlane,
+    Declare,
+    Documents,
+    Order,
+    RefusedError,
+    Switch,
+    Who,
+)
 
 MAX_BODY = 4 * 1024 * 1024
 Body = TypeVar("Body", bound=BaseModel)
@@ -37,6 +48,8 @@ class Api:
             Route("/v1/releases", self._order, methods=["POST"]),
             Route("/v1/releases/{name}", self._release),
             Route("/v1/releases/{name}/recording", self._recording, methods=["GET"]),
+            Route("/v1/releases/{name}/cohort", self._cohort, methods=["POST"]),
+            Route("/v1/explain", self._explain, methods=["POST"]),
             Route("/v1/releases/{name}/{action}", self._act, methods=["POST"]),
             Route("/v1/blackouts", self._blackouts, methods=["GET"]),
             Route("/v1/blackouts", self._declare, methods=["POST"]),
@@ -102,6 +115,13 @@ class Api:
             ServerSentEvent(each.model_dump_json(), id=str(each.number), event=each.kind)
             async for each in records
         )
+
+    async def _explain(self, request: Request) -> Response:
+        return _one(self._plane.explain(await _body(request, Asked)))
+
+    async def _cohort(self, request: Request) -> Response:
+        asked = await _body(request, CohortAsked)
+        return _one(self._plane.cohort(request.path_params["name"], asked))
 
     async def _order(self, request: Request) -> Response:
         return _one(await self._plane.order(await _body(request, Order)), 201)

@@ -189,6 +189,76 @@ class Switch(Who):
     version: str
 
 
+class Asked(BaseModel):
+    """A request to explain, in one line, with what only a proxy can know of it."""
+
+    model_config = ConfigDict(extra="forbid")
+    request: str
+    fleet: str | None = None
+    source: str | None = None
+    claims: Mapping[str, str] = Field(default_factory=dict)
+
+
+class Explained(Shown):
+    """What a proxy does with a request; ``share`` as operators write it, ``version`` '' if it is drawn."""
+
+    fleet: str
+    service: str
+    claim: str
+    release: str
+    rule: int
+    rules: int
+    segment: str
+    share: str
+    spans: tuple[tuple[int, int], ...]
+    user: str | None
+    source: str | None
+    salt: str
+    bucket: int | None
+    version: str
+    because: str
+
+
+class CohortAsked(BaseModel):
+    """Whose membership is asked for: of requests in a segment, at a step; by default everyone, now."""
+
+    model_config = ConfigDict(extra="forbid")
+    users: tuple[str, ...] = Field(default=(), max_length=100_000)
+    segment: str = "everyone"
+    step: str | None = None
+
+
+class GroupShown(Shown):
+    """One group of requests, and the buckets of its users who get the canary."""
+
+    segment: str
+    share: str
+    spans: tuple[tuple[int, int], ...]
+
+
+class MemberShown(Shown):
+    """One user."""
+
+    user: str
+    bucket: int
+    segment: str
+    canary: bool
+
+
+class CohortShown(Shown):
+    """All that is needed to work out who gets the canary, and who of those asked for does."""
+
+    release: str
+    service: str
+    step: str
+    stable: str
+    canary: str
+    salt: str
+    formula: str
+    groups: tuple[GroupShown, ...]
+    users: tuple[MemberShown, ...] = ()
+
+
 class Documents(BaseModel):
     """Files to take in at once, by name; the rest of what is in force stays."""
 
@@ -253,6 +323,14 @@ class ControlPlane(Protocol):
 
     def follow(self, release: str | None, after: int | None) -> AsyncIterator[Record]:
         """Yield each record after number ``after``, or each that is written from now on, until cancelled."""
+        ...
+
+    def explain(self, asked: Asked) -> Explained:
+        """Say what a proxy does with a request."""
+        ...
+
+    def cohort(self, release: str, asked: CohortAsked) -> CohortShown:
+        """Say who is in a release's canary."""
         ...
 
     async def order(self, order: Order) -> ReleaseShown:

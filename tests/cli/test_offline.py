@@ -20,6 +20,8 @@ POLICY = "kind: Policy\nname: q\nsteps:\n  - {name: all, everyone: 120%}\ncondit
         ("get", "proxies"),
         ("get", "problems"),
         ("explain", "r"),
+        ("explain", "--request", "GET http://shop.test/"),
+        ("cohort", "r"),
         ("release", "shop", "v2", "--policy", "p"),
         ("advance", "r"),
         ("pause", "r"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import re
 import socket
 import subprocess
+from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +24,9 @@ import pytest
 import envoy
 from controlplane.policy.documents import Fleet, Match, Service
 from controlplane.policy.latency import EDGES_MS
+from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.segments import Request
+from controlplane.release.splits import splits
 from controlplane.release.traffic import BUCKETS, ServiceTraffic, Split
 from controlplane.resources.bootstrap import bootstrap
 from controlplane.resources.buckets import pick
@@ -221,7 +225,7 @@ def source(folder: Path, file: str) -> dict[str, Any]:
 async def proxy(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     started: list[subprocess.Popen[bytes]] = []
 
-    async def start(services: Sequence[ServiceTraffic], kind: str = "edge") -> Proxy:
+    async def start(services: Sequence[ServiceTraffic], kind: str = "edge", **fields: Any) -> Proxy:
         port, admin = free_ports(2)
         fleet = Fleet.model_validate(
             {
@@ -229,6 +233,7 @@ async def proxy(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
                 "name": "edge",
                 "nodes": {"cluster": "edge"},
                 "listeners": [{"name": "http", "address": f"127.0.0.1:{port}", "kind": kind}],
+                **fields,
             }
         )
         config = bootstrap("n1", "edge", ["127.0.0.1:1"], admin=f"127.0.0.1:{admin}")
@@ -508,6 +513,141 @@ async def test_what_a_request_asks_for_means_in_envoy_what_it_means_to_us(proxy,
             if version != pick(states[i], seen(request, i)).version:
                 wrong.append((tree, request, version))
     assert wrong == []
+
+
+def encoded(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def token(key: bytes = b"secret" * 8, **claims: Any) -> str:
+    head = {"alg": "HS256", "typ": "JWT"}
+    body = {"iss": "https://id.test", "aud": "shop", "exp": 4_000_000_000, **claims}
+    signed = ".".join(encoded(json.dumps(part).encode()) for part in (head, body))
+    return f"{signed}.{encoded(hmac.digest(key, signed.encode(), 'sha256'))}"
+
+
+async def test_claims_of_verified_tokens_choose_and_nothing_else_does(proxy, ports, tmp_path):
+    keys = {"keys": [{"kty": "oct", "alg": "HS256", "k": encoded(b"secret" * 8)}]}
+    (tmp_path / "jwks.json").write_text(json.dumps(keys))
+    tokens = {
+        "issuer": "https://id.test",
+        "audiences": ["shop"],
+        "jwks_file": str(tmp_path / "jwks.json"),
+        "claims": ["sub", "plan", "org.unit_id", "staff"],
+    }
+    splits = (
+        Split("pro", match(claim={"name": "plan", "equals": "pro"}), ((0, BUCKETS),)),
+        Split("unit", match(claim={"name": "org.unit_id", "range": {"from": 1, "to": 10}}), ((0, BUCKETS),)),
+        Split("staff", match(claim={"name": "staff", "equals": "true"}), ((0, BUCKETS),)),
+        Split("none", match(**{"not": {"claim": {"name": "sub", "present": True}}}), ()),
+        Split("everyone", None, ((0, 5000),)),
+    )
+    document = service(ports, user={"from": [{"claim": "sub"}]})
+    state = ServiceTraffic(document, "v1", "v2", "r1", "s", splits, "baseline")
+    running = await proxy([state], tokens=tokens)
+
+    async def version(*headers: tuple[str, str]) -> str:
+        return (await running.client.get(headers=headers))[1]
+
+    def bearer(given: str) -> tuple[str, str]:
+        return "authorization", f"Bearer {given}"
+
+    assert await version(bearer(token(plan="pro"))) == "v2"
+    assert await version(bearer(token(org={"unit_id": 9}))) == "v2"
+    assert await version(bearer(token(org={"unit_id": 10}))) == "v1"
+    assert await version(bearer(token(staff=True))) == "v2"
+    for user in map(str, range(20)):
+        request = Request(claims=(("sub", user),))
+        assert await version(bearer(token(sub=user))) == pick(state, request).version
+    for wrong in (
+        (),
+        (bearer(token(b"other" * 8, plan="pro")),),
+        (bearer(token(plan="pro", iss="https://evil.test")),),
+        (bearer(token(plan="pro", aud="other")),),
+        (bearer(token(plan="pro", exp=1)),),
+        (bearer(token(plan=["pro"])),),
+        (("x-turnout-claim-plan", "pro"),),
+        (("x-turnout-claim-plan", "pro"), bearer(token(b"other" * 8, sub="a"))),
+        (("x-turnout-claim-plan", "pro"), bearer(token(plan="free"))),
+    ):
+        assert await version(*wrong) == "v1", wrong
+
+
+LEAVES = (
+    {"header": {"name": "x-a", "prefix": "eu"}},
+    {"header": {"name": "x-a", "regex": ".*"}},
+    {"cookie": {"name": "beta", "equals": "1"}},
+    {"query": {"name": "q", "present": True}},
+    {"method": "POST"},
+    {"host": "*.test"},
+    {"user_agent": "Safari"},
+    {"source": "127.0.0.0/8"},
+    {"users": [f"user-{number}" for number in range(0, 90, 4)]},
+    {"cohort": {"from": "20%", "to": "60%"}},
+    {"cohort": {"to": "35%"}},
+)
+
+
+def random_tree(draw: Random, depth: int = 2) -> dict[str, Any]:
+    kind = draw.choice(["leaf", "not", "all", "any"]) if depth else "leaf"
+    if kind == "leaf":
+        return draw.choice(LEAVES)
+    if kind == "not":
+        return {"not": random_tree(draw, depth - 1)}
+    return {kind: [random_tree(draw, depth - 1) for _ in range(2)]}
+
+
+def random_policy(draw: Random) -> PinnedPolicy:
+    trees = {f"s{number}": random_tree(draw) for number in range(3)}
+    steps = [
+        {
+            "name": f"n{name}",
+            "segment": name,
+            "match": tree,
+            "share": draw.choice([100, 2500, 5000, 10_000]) * 100,
+        }
+        for name, tree in trees.items()
+    ]
+    steps.append({"name": "all", "share": draw.choice([100, 3000]) * 100})
+    if draw.random() < 0.5:
+        kept = {"name": "kept", "match": random_tree(draw, 1)}
+        steps = [step | {"exclude": [kept]} for step in steps]
+    return PinnedPolicy.model_validate({"name": "p", "steps": steps, "guard": {"hold_back": "2%"}})
+
+
+def random_request(draw: Random, number: int) -> Request:
+    headers = [("x-user-id", f"user-{draw.randrange(90)}")] if draw.random() < 0.7 else []
+    cookies = [f"uid=user-{draw.randrange(90)}"] if draw.random() < 0.5 else []
+    cookies += ["beta=1"] if draw.random() < 0.5 else []
+    headers += [("cookie", "; ".join(cookies))] if cookies else []
+    headers += [("x-a", draw.choice(["eu-1", "us", ""]))] if draw.random() < 0.6 else []
+    headers += [("user-agent", draw.choice(BROWSERS))]
+    path = f"/s{number}{draw.choice(['', '?q', '?p=1'])}"
+    method = draw.choice(["GET", "POST"])
+    return Request(method, "shop.test", path, tuple(headers), source="127.0.0.1")
+
+
+async def test_random_trees_shares_and_exclusions_get_the_version_that_was_foretold(proxy, ports):
+    draw = Random(7)
+    states = []
+    for number in range(60):
+        policy = random_policy(draw)
+        document = service(ports, f"s{number}", routes=[{"host": "shop.test", "path": f"/s{number}"}])
+        found = splits(policy, draw.randrange(len(policy.steps)))
+        states.append(ServiceTraffic(document, "v1", "v2", "r1", f"salt-{number}", found, "baseline"))
+    running = await proxy(states)
+
+    wrong, versions = [], Counter()
+    for number, state in enumerate(states):
+        for request in [random_request(draw, number) for _ in range(40)]:
+            _, version, _ = await running.client.get(
+                request.path, request.headers, request.host, request.method
+            )
+            versions[version] += 1
+            if version != pick(state, request).version:
+                wrong.append((state.splits, request, version))
+    assert wrong == []
+    assert min(versions["v1"], versions["v2"]) > 500
 
 
 async def test_a_list_of_ten_thousand_users_is_exact(proxy, ports):

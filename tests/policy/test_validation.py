@@ -282,7 +282,7 @@ def test_conditions_and_guard(rest, found):
 @pytest.mark.parametrize(
     ("match", "found"),
     [
-        ("{}", "3:8: match: has none; exactly one of header, cookie, query, path, method, host, user_agent, source, users, users_file, cohort, all, any, not is needed"),
+        ("{}", "3:8: match: has none; exactly one of header, cookie, query, path, method, host, user_agent, source, claim, users, users_file, cohort, all, any, not is needed"),
         ("{all: []}", "3:14: match.all: is empty; at least 1 is needed"),
         (
             "{cookie: {name: b}}",
@@ -352,7 +352,7 @@ def test_conditions_and_guard(rest, found):
         (
             "{pathes: /a}",
             "3:9: match.pathes: unknown field; known: header, cookie, query, path, method, host, user_agent, "
-            "source, users, users_file, cohort, all, any, not; did you mean 'path'?",
+            "source, claim, users, users_file, cohort, all, any, not; did you mean 'path'?",
         ),
         (
             "{path: {prefix: '/a?b'}}",
@@ -440,7 +440,7 @@ def test_a_tree_that_becomes_too_many_routes_is_refused():
         ({"versions": "{v1: {dns: 'a:80', x: 1}}"}, "6:30: versions.v1.x: unknown field; known: endpoints, dns"),
         (
             {"user": "{from: [{header: x-u, cookie: u}]}"},
-            "7:15: user.from[0]: has header and cookie; exactly one of header, cookie, query is needed",
+            "7:15: user.from[0]: has header and cookie; exactly one of header, cookie, query, claim is needed",
         ),
         ({"colour": "red"}, f"7:1: colour: unknown field; known: {', '.join(fields(Service))}"),
     ],

@@ -15,6 +15,7 @@ from controlplane._pb.route_pb2 import HeaderMatcher, Route, RouteMatch
 from controlplane.policy.documents import Fleet, Service
 from controlplane.policy.segments import Request
 from controlplane.release.traffic import ServiceTraffic, Split
+from controlplane.resources.names import claim_header
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -97,6 +98,8 @@ class Proxy:
     def _lines(name: str, request: Request) -> tuple[str, ...]:
         """Return the values of a header as the router sees them, with what the listener adds."""
         own = {":path": request.path, ":method": request.method, ":authority": request.host}
+        if name.startswith("x-turnout-claim-"):
+            return tuple(value for claim, value in request.claims if claim_header(claim) == name)
         if name == "x-turnout-source":
             return () if request.source is None else (request.source,)
         return (own[name],) if name in own else request.header(name)

@@ -86,6 +86,7 @@ LEAVES = st.one_of(
     [condition("header", name) for name in HEADERS]
     + [condition("cookie", name) for name in COOKIES]
     + [condition("query", name, URL_WORDS, URL_PATTERNS) for name in ("beta", "u.d")]
+    + [condition("claim", name) for name in ("plan", "Org.unit_id")]
     + [PLAIN, LISTED]
 )
 TREES = st.recursive(
@@ -134,6 +135,7 @@ def requests(draw: st.DrawFn) -> Request:
         path=f"{path}?{'&'.join(query)}" if query else path,
         headers=tuple(headers),
         source=draw(st.sampled_from(SOURCES)),
+        claims=tuple((name, draw(VALUES)) for name in ("plan", "Org.unit_id", "sub") if draw(st.booleans())),
     )
 
 
@@ -154,6 +156,7 @@ def traffics(draw: st.DrawFn) -> ServiceTraffic:
                 [{"header": "x-user-id"}],
                 [{"cookie": "uid"}, {"header": "x-user-id"}],
                 [{"query": "user"}, {"cookie": "uid"}],
+                [{"claim": "sub"}, {"header": "x-user-id"}],
             ]
         )
     )

@@ -282,3 +282,68 @@ async def test_blackouts_are_added_listed_and_ended(api):
     ended = await api.post("/v1/blackouts/b1/end", json=ANN)
 
     assert (ended.status_code, ended.json()) == (200, [])
+
+
+async def test_a_request_is_explained_by_rule_share_bucket_and_version(api):
+    async def explained(text, **more):
+        answer = await api.post("/v1/explain", json={"request": text, **more})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    idle = await explained("GET http://shop.example.com/a?b=c cookie: u=7")
+    await api.post("/v1/releases", json=ORDER)
+    await api.post("/v1/releases/shop-v2/advance", json=ANN)
+    found = await explained("http://shop.example.com cookie: u=user-8; a=b")
+    nobody = await explained("POST shop.example.com/a/b accept: */*")
+
+    assert (idle["service"], idle["version"], idle["release"], idle["share"]) == ("shop", "v1", "", "0%")
+    assert idle["because"] == "no release is in progress, so v1 has every request"
+    assert (found["release"], found["segment"], found["rule"], found["rules"]) == (
+        "shop-v2",
+        "everyone",
+        1,
+        1,
+    )
+    assert (found["user"], found["source"], found["salt"]) == ("user-8", "cookie u", "shop-v2.1")
+    assert found["version"] == ("v2" if found["bucket"] < 1000 else "v1")
+    assert nobody["user"] is None
+    assert nobody["bucket"] is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "words"),
+    [
+        ("GET http://other.test/", 404, "no service claims other.test/"),
+        ("GET", 400, "has no URL"),
+        ("GET http://shop.example.com/a//b", 400, "is rewritten before it is routed"),
+        ("GET http://shop.example.com/a stray", 400, "headers are written 'name: value'"),
+        ("http://shop.example.com cookie: u=1 cookie: u=2", 400, "several lines"),
+    ],
+)
+async def test_a_request_that_cannot_be_explained_is_refused_in_words(api, request_, status, words):
+    await error(api.post("/v1/explain", json={"request": request_}), status, words)
+
+
+async def test_a_cohort_is_published_with_all_that_it_takes(api):
+    await api.post("/v1/releases", json=ORDER)
+    users = [f"user-{i}" for i in range(200)]
+
+    async def cohort(**asked):
+        answer = await api.post("/v1/releases/shop-v2/cohort", json=asked)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    none, ten, whole = (
+        await cohort(users=users),
+        await cohort(step="ten", users=users),
+        await cohort(step="all"),
+    )
+
+    assert not any(user["canary"] for user in none["users"])
+    assert ten["groups"] == [{"segment": "everyone", "share": "10%", "spans": [[0, 1000]]}]
+    assert [u["canary"] for u in ten["users"]] == [u["bucket"] < 1000 for u in ten["users"]]
+    assert whole["groups"][0]["spans"] == [[0, 9800]]
+    assert (ten["salt"], ten["canary"], ten["stable"]) == ("shop-v2.1", "v2", "v1")
+    await error(api.post("/v1/releases/shop-v2/cohort", json={"step": "x"}), 404, "known: ten, all")
+    await error(api.post("/v1/releases/shop-v2/cohort", json={"segment": "x"}), 404, "known: everyone")
+    await error(api.post("/v1/releases/x/cohort", json={}), 404, "no release is named 'x'")

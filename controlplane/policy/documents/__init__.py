@@ -46,6 +46,7 @@ from controlplane.policy.documents.release import After, Release
 from controlplane.policy.documents.segment import (
     MAX_USERS,
     TOO_MANY_USERS,
+    ClaimMatch,
     Cohort,
     CookieMatch,
     HeaderMatch,
@@ -77,6 +78,7 @@ from controlplane.policy.documents.settings import (
     Rewrite,
     UpstreamTls,
 )
+from controlplane.policy.documents.tokens import Tokens
 
 Document = Fleet | Service | Segment | Policy | Release
 Key = tuple[str, str]  # kind and name of a document
@@ -108,6 +110,7 @@ __all__ = [
     "Blackout",
     "Budget",
     "Claim",
+    "ClaimMatch",
     "Cohort",
     "Condition",
     "CookieMatch",
@@ -152,6 +155,7 @@ __all__ = [
     "Step",
     "SuccessRate",
     "Tls",
+    "Tokens",
     "UpstreamTls",
     "User",
     "UserSource",

@@ -13,6 +13,7 @@ from pydantic import (
 from controlplane.policy.capabilities import Feature, Kind, refusal
 from controlplane.policy.documents.calendar import Blackout
 from controlplane.policy.documents.model import Model
+from controlplane.policy.documents.tokens import Tokens
 from controlplane.policy.fields import (
     Duration,
     FilePath,
@@ -87,6 +88,19 @@ class Fleet(Model):
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1)]
     propagate: Propagate = Propagate()
     blackouts: tuple[Blackout, ...] = ()
+    tokens: Tokens | None = None
+
+    @model_validator(mode="after")
+    def _verifies_tokens(self) -> Self:
+        refused = ((kind, refusal(kind, Feature.CLAIM)) for kind in self.kinds)
+        if self.tokens is not None and (wrong := next((each for each in refused if each[1]), None)):
+            raise ValueError(f"has tokens, and kind {wrong[0]} takes none: {wrong[1]}")
+        return self
+
+    @property
+    def claims(self) -> frozenset[str]:
+        """The claims of tokens that its proxies verify."""
+        return frozenset(self.tokens.claims if self.tokens is not None else ())
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

@@ -16,6 +16,7 @@ from pydantic import (
 
 from controlplane.policy.documents.model import Model, OwnName, only
 from controlplane.policy.fields import (
+    ClaimName,
     CookieName,
     HeaderName,
     Identity,
@@ -98,6 +99,12 @@ class QueryMatch(ValueMatch):
     regex: InnerPattern | None = None
 
 
+class ClaimMatch(ValueMatch):
+    """A condition on a claim of a verified token; only text, numbers and booleans can be compared."""
+
+    name: ClaimName
+
+
 class PathMatch(Model):
     """A condition on the path without its query, as it is sent: percent-encoded."""
 
@@ -152,6 +159,7 @@ class Match(Model):
         "host",
         "user_agent",
         "source",
+        "claim",
         "users",
         "users_file",
         "cohort",
@@ -168,6 +176,7 @@ class Match(Model):
     host: OneHost | None = None
     user_agent: Literal["Chrome", "Edge", "Firefox", "Safari"] | None = None
     source: Network | None = None
+    claim: ClaimMatch | None = None
     users: Users | None = None
     users_file: UsersFile | None = None
     cohort: Cohort | None = None

@@ -27,6 +27,7 @@ from controlplane.policy.documents.settings import (
 )
 from controlplane.policy.fields import (
     Address,
+    ClaimName,
     CookieName,
     Duration,
     HeaderName,
@@ -52,11 +53,12 @@ class UserSource(Model):
     """One place where a user's identity may be; exactly one field is set."""
 
     model_config = only(1)
-    one_of = ("header", "cookie", "query")
+    one_of = ("header", "cookie", "query", "claim")
 
     header: HeaderName | None = None
     cookie: CookieName | None = None
     query: QueryName | None = None
+    claim: ClaimName | None = None
 
 
 class User(Model):
