@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(wildcard protos/*.proto)
 
-.PHONY: help demo runs test check format protos golden bench fuzz requirements clean
+.PHONY: help demo runs test check format protos golden bench bench-decisions fuzz requirements clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ golden: .venv/ready ## Rewrite the golden files after a wanted change of resourc
 
 bench: .venv/ready ## Measure the xDS server beside a bare grpc.aio echo, 3 minutes; options: make bench ARGS="--quick".
 	@$(BIN)/python -m bench.xds $(ARGS)
+
+bench-decisions: .venv/ready ## Measure the decision rule beside others; hours; options: make bench-decisions ARGS="--quick".
+	@$(BIN)/python -m bench.decisions $(ARGS)
 
 fuzz: .venv/ready ## Fuzz streams and decoders; options: make fuzz MINUTES=10.
 	@$(BIN)/python -m bench.fuzz --minutes $(or $(MINUTES),1) $(ARGS)

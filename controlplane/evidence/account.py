@@ -19,6 +19,7 @@ ENOUGH = log(1 / BETA)
 # Evidence of no harm is kept between these: a long good time must not outweigh a fault that begins later in
 # the step, and an outage of both versions must not be paid for long after it.
 LEAST, MOST = -2 * ENOUGH, ENOUGH + 2
+LEAST_PLAIN = -4 * ENOUGH  # the same, where every error of a burst counts
 RECENT_HALF_LIFE = 30.0  # seconds
 FULL_MARGIN = 1.0  # at least this margin for a segment that borrows its baseline: other users, other habits
 
@@ -106,6 +107,7 @@ class Account:
         step: Counts by segment that this step's promotion rests on.
         whole: Counts by segment since the release began.
         recent: The same with a half-life of half a minute.
+        plain: As ``promotion``, but a burst counts with all its events.
     """
 
     processes: Mapping[str, tuple[float, ...]]
@@ -113,10 +115,21 @@ class Account:
     step: Mapping[str, Counts]
     whole: Mapping[str, Counts]
     recent: Mapping[str, Counts]
+    plain: float = 0.0
 
-    def promoted(self, gain: float) -> Account:
-        """Return the account with more evidence of no harm, or less."""
-        return replace(self, promotion=max(LEAST, min(MOST, self.promotion + gain)))
+    def promoted(self, gain: float, plain: float | None = None) -> Account:
+        """Return the account with more evidence of no harm, or less.
+
+        Args:
+            gain: In which a burst counts about once.
+            plain: In which every event counts; by default the same.
+        """
+        whole = self.plain + (gain if plain is None else plain)
+        return replace(
+            self,
+            promotion=max(LEAST, min(MOST, self.promotion + gain)),
+            plain=max(LEAST_PLAIN, min(MOST, whole)),
+        )
 
     def process(self, label: str, width: int, minute: int) -> tuple[float, ...]:
         """Return a process as it stood; one that is new has all the mass of the minutes until then."""
@@ -138,12 +151,12 @@ class Account:
 
     def next_step(self) -> Account:
         """Return the account without what belongs to one step."""
-        return replace(self, promotion=0.0, step={})
+        return replace(self, promotion=0.0, plain=0.0, step={})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         tables = {"step": self.step, "whole": self.whole, "recent": self.recent, "processes": self.processes}
-        return {"promotion": self.promotion} | {
+        return {"promotion": self.promotion, "plain": self.plain} | {
             name: {key: list(table[key]) for key in sorted(table)} for name, table in tables.items()
         }
 
@@ -154,7 +167,7 @@ class Account:
             name: {key: tuple(row) for key, row in data[name].items()}
             for name in ("processes", "step", "whole", "recent")
         }
-        return cls(promotion=data["promotion"], **tables)
+        return cls(promotion=data["promotion"], plain=data.get("plain", data["promotion"]), **tables)
 
 
 EMPTY = Account({}, 0.0, {}, {}, {})

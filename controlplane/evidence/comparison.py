@@ -7,16 +7,18 @@ Source: docs/decision-rule.md, "Rollback evidence: errors" and "Promotion eviden
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import log
 
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
 from controlplane.evidence.blocks import Block
-from controlplane.evidence.learned import Learned
+from controlplane.evidence.learned import SIZES, Learned
 from controlplane.evidence.likelihood import (
     binomial,
     cautious,
     log_mean_exp,
     log_mixture,
     no_harm,
+    no_harm_plain,
     no_harm_rate,
 )
 from controlplane.evidence.reading import Reading, Words, borrowed, percent
@@ -37,8 +39,11 @@ LEAST_RISE = 0.001  # a rise by 0.1 percentage points is always tolerated
 QUASI_MOST = 1.0  # that one block may add to the process for small lasting faults: a burst is not lasting
 DENSE_RATE, DENSE_EVENTS = 0.05, 10  # above five times the usual rate; what an interval must have to be dense
 MOSTLY = 4.0  # canary requests per baseline request from which on the dense process counts
-MAIN, QUASI, DENSE, SEGMENT = "main", "quasi", "dense", "segment:"
-MAIN_WEIGHT, QUASI_WEIGHT, DENSE_WEIGHT, SEGMENT_WEIGHT = 0.45, 0.2, 0.15, 0.2
+SURGING = 0.2  # chance that a block shows a burst of a size, while a fault makes them
+RARE = 0.005  # chance of a burst in a block of a good canary from which on it says nothing
+SURGE_RISE = ALTERNATIVES.index(10.0)  # the fault by which a burst must also be explained
+MAIN, QUASI, DENSE, SURGE, SEGMENT = "main", "quasi", "dense", "surge", "segment:"
+MAIN_WEIGHT, QUASI_WEIGHT, DENSE_WEIGHT, SURGE_WEIGHT, SEGMENT_WEIGHT = 0.4, 0.2, 0.1, 0.2, 0.1
 ACQUAINTED = 50  # requests of the baseline before anything is compared with it
 
 
@@ -72,8 +77,8 @@ class Comparison:
         processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
         account = replace(account, processes=processes)
         if interval.counting:
-            added = sum(self._no_harm(block, interval) for block in blocks if block.canary[0])
-            account = account.promoted(added)
+            added = [self._no_harm(block, interval) for block in blocks if block.canary[0]]
+            account = account.promoted(sum(gain for gain, _ in added), sum(plain for _, plain in added))
         return account.counted(blocks, self.counter, interval.seconds, interval.counting)
 
     def _gains(self, account: Account, blocks: tuple[Block, ...], learned: Learned) -> dict[str, list[float]]:
@@ -84,12 +89,15 @@ class Comparison:
         swing = learned.swing(counter)
         gains = {label: [0.0] * width for label in (MAIN, QUASI, DENSE, *account.processes)}
         gains[DENSE] = self._dense(blocks, learned, grids[False])
+        gains[SURGE] = [0.0] * len(SIZES)
         for block in blocks:
             requests, events = (block.canary[0], block.baseline[0]), block.canary[counter]
             both = events + block.baseline[counter]
             if not all(requests):
                 continue
             segment = gains.setdefault(SEGMENT + block.segment, [0.0] * width)
+            if not block.borrowed:
+                _add(gains[SURGE], self._surge(block, learned, grids[False]), 1.0)
             if both:
                 plain, least = cautious(
                     events, requests, both, clusters * sum(requests), grids[block.borrowed]
@@ -99,6 +107,27 @@ class Comparison:
                 if not block.borrowed:
                     _add(gains[MAIN], least, spread)
                     _add(gains[QUASI], [min(value, QUASI_MOST * swing) for value in plain], swing)
+        return gains
+
+    def _surge(self, block: Block, learned: Learned, grid: tuple[float, ...]) -> list[float]:
+        """Return what a block adds for each size of burst.
+
+        A version gets bursts of a size in proportion to its requests; the past says how many. One that was
+        never seen on all of the baseline says much on the few requests of a canary, even if it had a single
+        cause. In an outage of both it says nothing: then the binomial evidence is the lesser.
+        """
+        spread = learned.spread(self.counter)
+        n_c, k_c, k_b = block.canary[0], block.canary[self.counter], block.baseline[self.counter]
+        plain = binomial(k_c, k_c + k_b, n_c / block.baseline[0], grid[0], grid[1 + SURGE_RISE])
+        gains = []
+        for size, least in enumerate(SIZES):
+            usual = n_c * learned.burst_rate(self.counter, size)
+            if usual >= RARE or n_c < least:
+                gains.append(0.0)
+            elif k_c >= least:
+                gains.append(min(log(SURGING / usual) / spread, plain))
+            else:
+                gains.append(log((1 - SURGING) / (1 - usual)))
         return gains
 
     def _dense(self, blocks: tuple[Block, ...], learned: Learned, grid: tuple[float, ...]) -> list[float]:
@@ -115,19 +144,26 @@ class Comparison:
             return [0.0] * len(ALTERNATIVES)
         return [binomial(k_c, k_c + k_b, n_c / n_b, grid[0], rho) for rho in grid[1:]]
 
-    def _no_harm(self, block: Block, interval: Interval) -> float:
+    def _no_harm(self, block: Block, interval: Interval) -> tuple[float, float]:
         rate = interval.learned.rate_now(self.counter, interval.blocks.baseline)
         tolerated = interval.stage.tolerated(interval.learned.rate(self.counter), self.margin)
         base = rate * (1 + max(self.margin, FULL_MARGIN)) if block.borrowed else rate
-        return no_harm(block.canary[self.counter], block.canary[0], base, tolerated)
+        k_c, n_c = block.canary[self.counter], block.canary[0]
+        return no_harm(k_c, n_c, base, tolerated), no_harm_plain(k_c, n_c, base, tolerated)
 
     def log_e(self, account: Account) -> float:
         """Return the logarithm of the evidence of a fault."""
         if MAIN not in account.processes:
             return 0.0
         loud = list(self._loudness(account).values())
-        weights = ((MAIN_WEIGHT, MAIN), (QUASI_WEIGHT, QUASI), (DENSE_WEIGHT, DENSE))
-        parts = [(weight, log_mean_exp(account.processes[label])) for weight, label in weights]
+        weights = (
+            (MAIN_WEIGHT, MAIN),
+            (QUASI_WEIGHT, QUASI),
+            (DENSE_WEIGHT, DENSE),
+            (SURGE_WEIGHT, SURGE),
+        )
+        known = account.processes
+        parts = [(weight, log_mean_exp(known[label]) if label in known else 0.0) for weight, label in weights]
         return log_mixture((*parts, (SEGMENT_WEIGHT, log_mean_exp(loud) if loud else parts[0][1])))
 
     def _loudness(self, account: Account) -> dict[str, float]:

@@ -27,6 +27,7 @@ PHI, WEIGHT = 3.0, 10.0  # dispersion that is assumed before any history, and ho
 ICC_WEIGHT, ICC_SAFETY = 20.0, 1.5
 OUTAGE_WEIGHT = 0.01  # of a window amid an outage: only what lasts for hours becomes normal
 RECENT_PRIOR = 5.0  # events at the long-run rate, added to those of the last half minute
+SIZES = (5, 8, 12, 20, 40, 80)  # of bursts: events of one cell within SHORT, that many or more
 FEWEST = 0.01  # a cell that decayed to fewer requests than this is forgotten
 
 _ZEROS: Floats = (0.0,) * COUNTERS
@@ -81,6 +82,11 @@ class Learned:
         size: Sums of requests per SHORT window and of windows.
         short: The window that is being filled.
         long: The window that is being filled.
+        bursts: By size: how many SHORT windows of a cell had that many events or more.
+        exposed: Requests of those windows, without the times of an outage.
+        last: What an only cell had in the interval before.
+        last_short: The same in the SHORT window before.
+        last_long: The same in the LONG window before.
     """
 
     total: Floats = _NO_ROW
@@ -92,6 +98,11 @@ class Learned:
     size: tuple[float, float] = (0.0, 0.0)
     short: Window = Window()
     long: Window = Window()
+    bursts: tuple[Floats, ...] = (_ZEROS,) * len(SIZES)
+    exposed: Floats = _ZEROS
+    last: Table = ()
+    last_short: Table = ()
+    last_long: Table = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; nothing is lost."""
@@ -103,6 +114,9 @@ class Learned:
             "size": list(self.size),
             "short": [self.short.seconds, _plain(self.short.rows)],
             "long": [self.long.seconds, _plain(self.long.rows)],
+            "bursts": [list(row) for row in self.bursts],
+            "exposed": list(self.exposed),
+            "last": [_plain(self.last), _plain(self.last_short), _plain(self.last_long)],
         }
 
     @classmethod
@@ -122,6 +136,7 @@ class Learned:
             (data["size"][0], data["size"][1]),
             short,
             long,
+            *_since_0_2(data),
         )
 
     def _fractions(self) -> tuple[tuple[str, Fraction], ...]:
@@ -156,6 +171,10 @@ class Learned:
         icc = ICC_SAFETY * self.clusters.shrunk(prior, ICC_WEIGHT, counter)
         return (1 / min(max(icc, 1e-6), 0.999) - 1) / window
 
+    def burst_rate(self, counter: int, size: int) -> float:
+        """Return bursts of the size at this position of SIZES per request, rather too many than too few."""
+        return (self.bursts[size][counter - 1] + 1) / (self.exposed[counter - 1] + 1)
+
     def unevenness(self, counter: int) -> float:
         """Return the variance of a version's own rate in a cell over LONG, relative to its square."""
         cells = max(1, len(self.cells))
@@ -175,14 +194,16 @@ def learn(learned: Learned, observation: Observation, stable: str) -> Learned:
         long=learned.long.plus(seconds, rows),
     )
     calm = ~np.array([learned.unusual(c) for c in range(1, WIDTH)])
-    seen = _Dispersion.of(rows.items(), learned, calm)
-    learned = replace(learned, brief=seen.added(learned.brief, seconds))
+    only, pairs = _beside(rows.items(), learned.last)
+    seen = _Dispersion.of(pairs, learned, calm)
+    learned = replace(learned, brief=seen.added(learned.brief, seconds), last=only)
     if learned.short.seconds >= SHORT:
         learned = _close_short(learned, calm)
     if learned.long.seconds >= LONG:
-        seen = _Dispersion.of(learned.long.rows, learned, calm)
+        only, pairs = _beside(learned.long.rows, learned.last_long)
+        seen = _Dispersion.of(pairs, learned, calm)
         lasting = seen.added(learned.lasting, learned.long.seconds)
-        learned = replace(learned, lasting=lasting, long=Window())
+        learned = replace(learned, lasting=lasting, long=Window(), last_long=only)
     return learned
 
 
@@ -197,7 +218,10 @@ def _close_short(learned: Learned, calm: NDArray[np.bool_]) -> Learned:
     cells = {key: _decayed(row, _NO_ROW, decay) for key, row in learned.cells}
     for key, row in window.rows:
         cells[key] = _decayed(cells.get(key, _NO_ROW), row, 1.0)
-    seen = _Dispersion.of(window.rows, learned, calm)
+    only, beside = _beside(window.rows, learned.last_short)
+    seen = _Dispersion.of(beside, learned, calm)
+    table = np.array([row for _, row in window.rows], dtype=float).reshape(-1, WIDTH)
+    large = [(table[:, 1:] >= size).sum(axis=0) for size in SIZES]
     pairs = np.maximum(seen.events - 1, 1)
     many = seen.events >= 2
     return replace(
@@ -211,6 +235,11 @@ def _close_short(learned: Learned, calm: NDArray[np.bool_]) -> Learned:
         ),
         size=(learned.size[0] * decay + summed[0], learned.size[1] * decay + bool(summed[0])),
         short=Window(),
+        bursts=tuple(
+            _decayed(old, new.tolist(), decay) for old, new in zip(learned.bursts, large, strict=True)
+        ),
+        exposed=_decayed(learned.exposed, (calm * summed[0]).tolist(), decay),
+        last_short=only,
     )
 
 
@@ -250,6 +279,29 @@ class _Dispersion:
         weight = np.minimum(self.expected, self.freedom)
         ratio = np.divide(self.squares, self.expected, out=np.zeros(COUNTERS), where=self.expected > 0)
         return past.plus(weight * ratio, weight, 0.5 ** (seconds / HALF_LIFE))
+
+
+def _beside(rows: Iterable[tuple[Key, Floats]], before: Table) -> tuple[Table, Table]:
+    """Return what to keep of a window, and the window's cells; an only one beside its own last window.
+
+    Alone it has nothing to be compared with in the same seconds. The seconds before are the next best: drift
+    between them counts as unevenness, which errs on the safe side.
+    """
+    table = tuple((key, tuple(map(float, row))) for key, row in rows if row[0])
+    if len(table) != 1:
+        return (), table
+    (key, row), now = table[0], table
+    if len(before) != 1 or before[0][0] != key:
+        return now, now
+    return now, ((key, row), before[0])
+
+
+def _since_0_2(data: Mapping[str, Any]) -> Iterable[Any]:
+    """Return the fields that earlier versions did not store."""
+    if "bursts" not in data:
+        return ()
+    bursts = tuple(tuple(row) for row in data["bursts"])
+    return (bursts, tuple(data["exposed"]), *(_table(rows) for rows in data["last"]))
 
 
 def _decayed(old: Floats, new: Iterable[float], decay: float) -> Floats:

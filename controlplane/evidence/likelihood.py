@@ -119,6 +119,12 @@ def no_harm(k: int, requests: int, rate: float, tolerated: float) -> float:
     return max(FLOOR, value) - log1p(exp(FLOOR) * deep)
 
 
+def no_harm_plain(k: int, requests: int, rate: float, tolerated: float) -> float:
+    """Return the evidence of :func:`no_harm` without its floor: every event of a burst counts."""
+    expected, excess = rate + TILT * tolerated, (1 - TILT) * tolerated
+    return excess * requests - k * log1p(excess / expected)
+
+
 def no_harm_rate(rate: float, seen: float, tolerated: float) -> float:
     """Return the evidence of :func:`no_harm` to be expected per request, at a true rate ``seen``."""
     excess = (1 - TILT) * tolerated

@@ -20,6 +20,7 @@ from controlplane.evidence.account import (
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
+UNDOUBTED = 0.0  # evidence of no harm that a PASS takes when every event of a burst counts
 DOUBT = 10.0  # an e-value from which on nothing passes any more
 
 Hold = tuple[bool, str]  # whether it applies, and why nothing passes while it does
@@ -100,6 +101,8 @@ class Reading:
             why = "no canary requests in this step"
         elif held is not None:
             why, more = held, None
+        elif self.account.promotion >= ENOUGH and self.account.plain < UNDOUBTED:
+            why, more = words.bursts, None
         elif self.account.promotion >= ENOUGH:
             outcome, why, more = Outcome.PASS, words.good, 0
         reason = f"{why}: {words.seen}" if self.counts[0] else why
@@ -115,6 +118,7 @@ class Words:
     good: str
     short: str
     seen: str
+    bursts: str = "too many at once to exclude harm"
 
 
 def total(table: Mapping[str, Counts]) -> Counts:

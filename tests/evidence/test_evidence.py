@@ -313,3 +313,34 @@ def test_more_failures_never_help(known, k, more):
     fewer, many = after(k), after(k + more)
 
     assert all(many[name].promotion <= fewer[name].promotion for name in many)
+
+
+def test_a_burst_that_was_never_seen_before_tells_at_once_that_everything_fails():
+    blank = [("p", "everyone", STABLE, 240, 1, None), ("q", "everyone", STABLE, 160, 1, None)]
+    calm = Learned()
+    for _ in range(300):
+        calm = learn(calm, replace(seen(*blank), end=START + timedelta(seconds=5)), STABLE)
+    broken = [("p", "everyone", CANARY, 12, 12, None), ("q", "everyone", CANARY, 9, 9, None)]
+    at = stage(limits=Limits())
+
+    alone = folded(calm, seen(*blank, *broken), 1, at)
+    outage = [(p, s, v, n, n, None) for p, s, v, n, _, _ in blank]
+    both = folded(calm, seen(*outage, *broken), 3, at)
+
+    assert outcomes(alone, calm, at)["errors"] is Outcome.FAIL
+    assert outcomes(both, calm, at)["errors"] is Outcome.NOT_YET
+
+
+def test_bursts_that_do_the_harm_to_exclude_do_not_pass_for_long(known):
+    good = seen(("p", "everyone", CANARY, 100, 0, None), ("p", "everyone", STABLE, 900, 2, None))
+    burst = seen(("p", "everyone", CANARY, 100, 20, None), ("p", "everyone", STABLE, 900, 2, None))
+    at = stage(limits=Limits(errors_margin=1.0), next_share=1.0)
+
+    evidence = folded(known, burst, 1, at)
+    for _ in range(12):
+        evidence = fold(evidence, known, good, at)
+
+    (account,) = evidence.accounts.values()
+    assert account.promotion >= 3
+    assert account.plain < 0
+    assert outcomes(evidence, known, at)["errors"] is Outcome.NOT_YET

@@ -93,3 +93,39 @@ def test_an_interval_without_requests_is_learned():
     learned = taught(seen(), 20, taught(seen(("p", "everyone", "v1", 1000, 2)), 10))
 
     assert learned.rate(ERRORS) == pytest.approx(0.002, rel=0.05)
+
+
+def test_an_only_cell_is_compared_with_its_own_last_window():
+    def learned(errors):
+        known = Learned()
+        for i in range(400):
+            known = learn(known, seen(("p", "everyone", "v1", 500, errors(i))), "v1")
+        return known
+
+    steady = learned(lambda i: 3)
+    bursts = learned(lambda i: 30 if i % 10 == 0 else 0)
+
+    assert steady.swing(1) < 1.5
+    assert bursts.swing(1) > steady.swing(1)
+    assert bursts.cluster_rate(1) < steady.cluster_rate(1)
+
+
+def test_bursts_of_the_past_say_how_likely_they_are():
+    known = Learned()
+    for i in range(100):
+        known = learn(known, seen(("p", "everyone", "v1", 1000, 9 if i == 50 else 1)), "v1")
+
+    five, eight, twelve = (known.burst_rate(1, size) for size in range(3))
+
+    assert five == eight
+    assert twelve < eight
+    assert 1e-6 < twelve < 1e-4
+    assert Learned().burst_rate(1, 0) == 1.0
+
+
+def test_what_an_earlier_version_stored_is_read():
+    data = Learned().to_json()
+    for new in ("bursts", "exposed", "last"):
+        del data[new]
+
+    assert Learned.from_json(data) == Learned()
