@@ -60,6 +60,7 @@ class Observation:
         silent: Proxies that are connected but whose statistics did not arrive.
         partial: Proxies whose counters do not add up (series beyond the cap, or a lost one), with the reason.
         issued: Calls of gRPC clients that found an endpoint and began, by cell; others are in no count.
+        unhealthy: Proxies and versions of which no endpoint is healthy there, as far as proxies check them.
     """
 
     service: str
@@ -70,3 +71,4 @@ class Observation:
     silent: tuple[str, ...] = ()
     partial: tuple[tuple[str, str], ...] = ()
     issued: tuple[tuple[Cell, int], ...] = ()
+    unhealthy: tuple[tuple[str, str], ...] = ()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from controlplane.evidence.learned import Learned
+from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
 from controlplane.release import hooks
@@ -76,6 +77,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
         verdicts = (*watching.verdicts(watch, learned, state), *hooks.verdicts(state))
         split = watching.split_seen(watch, state)
+    sick = _unhealthy(moment.observation, state)
     seen = Seen(
         elapsed=moment.elapsed,
         propagation=propagation,
@@ -84,8 +86,8 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         split_agrees=split.agrees,
         split_missing=split.missing,
         verdicts=verdicts,
-        endpoints=dict(moment.endpoints),
-        missing=moment.missing,
+        endpoints={name: found for name, found in moment.endpoints.items() if name not in sick},
+        missing={**moment.missing, **sick},
         suspicion=watching.suspicion(verdicts),
         busy=moment.busy,
         stable=moment.stable,
@@ -126,6 +128,23 @@ def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Tu
         records=(_record(state, decision, seen, now),) if noted else (),
         promoted=after.phase is Phase.PROMOTED and state.phase is not Phase.PROMOTED,
     )
+
+
+def _unhealthy(observation: Observation | None, state: ReleaseState) -> dict[str, str]:
+    """Return versions that may be given no requests because of their health, and why.
+
+    One proxy without a healthy endpoint of the canary keeps it from growing; back to the baseline it goes as
+    long as any proxy has a healthy one.
+    """
+    if observation is None:
+        return {}
+    found = {}
+    for version in (state.to_version, state.from_version):
+        proxies = [proxy for proxy, sick in observation.unhealthy if sick == version]
+        everywhere = bool(observation.fresh) and set(observation.fresh) <= set(proxies)
+        if proxies and (version == state.to_version or everywhere):
+            found[version] = f" that are healthy, says {', '.join(proxies)}"
+    return found
 
 
 def _stale(moment: Moment) -> str:

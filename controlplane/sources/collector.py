@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.sources.cursor import Cursor, delta
-from controlplane.sources.envoy import Export, MalformedError, parse_export
+from controlplane.sources.envoy import VERSIONED, Export, MalformedError, parse_export
 from controlplane.xds.view import Peer
 
 MAX_EXPORTERS = 10_000
@@ -49,6 +49,7 @@ class _Seen:
     fresh: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     partial: list[tuple[str, str]] = field(default_factory=list)
+    unhealthy: list[tuple[str, str]] = field(default_factory=list)
 
 
 _State = Literal["fresh", "silent", "late"] | tuple[str]  # a tuple holds the reason why it is partial
@@ -130,6 +131,8 @@ class Collector:
             for service in link.services & seen.keys():
                 past = cursor.bypassed(service) if cursor and state in ("fresh", "late") else None
                 _place(seen[service], proxy, (past,) if past else state)
+                if state != "silent":
+                    seen[service].unhealthy += self._unhealthy(proxy, link, service, services[service])
         for proxy, link in sorted(self._links.items()):
             if proxy not in connected:  # it has left: what it counted before that still counts
                 self._count(proxy, link, end, seen, services)
@@ -189,6 +192,15 @@ class Collector:
             return (doubt,)
         return "fresh" if added or heard.arrived >= end - self._flush else "late"
 
+    def _unhealthy(
+        self, proxy: str, link: Link, service: str, versions: AbstractSet[str]
+    ) -> Iterator[tuple[str, str]]:
+        heard = self._exporters.get((proxy, origin(link.peer)))
+        healthy = heard.export.healthy if heard else {}
+        for version in sorted(versions):
+            if healthy.get(f"{service}{VERSIONED}{version}") == 0:
+                yield proxy, version
+
     def _strangers(self, connected: Mapping[str, Link], end: datetime) -> Iterator[tuple[str, str]]:
         for (proxy, host), heard in self._exporters.items():
             link = connected.get(proxy)
@@ -240,6 +252,7 @@ def _observation(service: str, start: datetime, end: datetime, seen: _Seen) -> O
         tuple(seen.fresh),
         tuple(seen.silent),
         tuple(seen.partial),
+        unhealthy=tuple(seen.unhealthy),
     )
 
 

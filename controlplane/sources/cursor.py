@@ -196,7 +196,7 @@ def delta(export: Export, cursor: Cursor | None) -> Delta | None:
 
 def _counted(export: Export) -> Export:
     """Return what later exports are compared with."""
-    return replace(export, active=0, flaw=None, cut=False)
+    return replace(export, active=0, healthy={}, flaw=None, cut=False)
 
 
 def _increases(new: Mapping[_K, int], old: Mapping[_K, int]) -> dict[_K, int]:

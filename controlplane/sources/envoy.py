@@ -17,6 +17,7 @@ INSTANCE = "service.instance.id"
 OUTCOMES = "turnout.rq"
 LATENCIES = "turnout.t"
 FAILED = "turnout.failed"
+HEALTHY = "cluster.membership_healthy"
 STARTED = "http.downstream_rq_total"
 ACTIVE = "http.downstream_rq_active"
 LISTENER = "envoy.http_conn_manager_prefix"
@@ -61,6 +62,7 @@ class Export:
         reached: Requests that were passed on to each cluster of a service, whoever sent them there. Not those
             it completed: Envoy counts an early hint among them, as if it were an answer.
         failed: Attempts that failed, of services with retries, the last one of a request among them.
+        healthy: Endpoints of each cluster of a service that pass their checks and are no outliers.
         flaw: What could not be read of it, or None.
         cut: Whether series beyond MAX_SERIES were left out.
     """
@@ -74,6 +76,7 @@ class Export:
     active: int = 0
     reached: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[Group, int] = field(default_factory=dict)
+    healthy: Mapping[str, int] = field(default_factory=dict)
     flaw: str | None = None
     cut: bool = False
 
@@ -125,6 +128,7 @@ def parse_export(data: bytes, listens: Callable[[str], bool] = lambda prefix: Tr
         sum(count for name, count in reader.active.items() if listens(name)),
         {name: count for name, count in reader.reached.items() if name.count(VERSIONED) == 1},
         reader.failed,
+        {name: count for name, count in reader.healthy.items() if VERSIONED in name},
         reader.flaw,
         reader.cut,
     )
@@ -155,6 +159,7 @@ class _Reader:
         self.reached: dict[str, int] = {}
         self.failed: dict[Group, int] = {}
         self.done: dict[str, int] = {}
+        self.healthy: dict[str, int] = {}
         self.flaw: str | None = None
         self.cut = False
         self._points = 0
@@ -184,7 +189,13 @@ class _Reader:
         elif name == TOOK:
             self._cumulative(metric.histogram)
             self._read_times(metric.histogram.data_points)
-        elif not self.time and (kind := metric.WhichOneof("data")):
+        else:
+            if name == HEALTHY:
+                self._read_owners(metric.gauge.data_points, CLUSTER, self.healthy)
+            self._tell_time(metric)
+
+    def _tell_time(self, metric: otlp_pb2.Metric) -> None:
+        if not self.time and (kind := metric.WhichOneof("data")):
             # A proxy without any traffic has only other points to tell the time by.
             self.time = max((point.time_unix_nano for point in getattr(metric, kind).data_points), default=0)
 

@@ -24,9 +24,9 @@ def pack_observation(observation: Observation) -> str:
     ]
     issued = [[cell.proxy, cell.segment, cell.version, calls] for cell, calls in observation.issued]
     o = observation
+    told = (o.fresh, o.silent, o.partial, issued, o.unhealthy)
     return json.dumps(
-        [o.service, o.start.isoformat(), o.end.isoformat(), cells, o.fresh, o.silent, o.partial, issued],
-        separators=(",", ":"),
+        [o.service, o.start.isoformat(), o.end.isoformat(), cells, *told], separators=(",", ":")
     )
 
 
@@ -43,6 +43,7 @@ def unpack_observation(text: str) -> Observation:
         tuple((proxy, why) for proxy, why in partial),
         # Rows of before there were gRPC clients have none.
         tuple((Cell(p, s, v), n) for p, s, v, n in more[0]) if more else (),
+        tuple((proxy, version) for proxy, version in more[1]) if len(more) > 1 else (),
     )
 
 

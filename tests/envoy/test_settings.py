@@ -218,6 +218,29 @@ async def test_tls_to_endpoints_asks_for_the_name(site, certificates):
     assert {"shop.internal", "other.internal"} == set(asked)
 
 
+async def test_a_version_without_a_healthy_endpoint_gets_nobody(site, endpoints):
+    _, canary = endpoints
+    canary.healthy = False
+    await site.serve()
+    fleet, shop = site.world("edge")
+    v2 = shop.rindex("127.0.0.1:")
+    checked = shop[:v2] + f'127.0.0.1:{canary.port}"]}}\n' + "health: {path: /healthz, every: 100ms}\n"
+    await site.apply(fleet, checked)
+    await site.start(edge_1=site.bootstrap("edge-1"))
+
+    async def known():
+        return (await site.stats("edge-1", "^cluster.shop~v2.health_check.failure$")).popitem()[1] > 3
+
+    await site.until(known)
+    await site.apply(*site.order("name: half, everyone: 50%, for: 10m"))
+    waits = await site.released(hold="no-endpoints")
+    canary.healthy = True
+    await site.released(phase="progressing", step="half")
+
+    assert waits["phase"] == "waiting"
+    assert "v2 has no endpoints that are healthy, says edge-1" in waits["because"]
+
+
 async def test_a_canary_whose_failures_are_hidden_by_the_other_version_is_rolled_back(site):
     await site.serve()
     fleet, shop = site.world("edge")

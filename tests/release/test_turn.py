@@ -68,3 +68,66 @@ def test_clients_that_do_not_call_prove_nothing(make):
     state = make.state(stage=Stage.VERIFY, elapsed=TEN)
 
     assert intervals(make, ("a", "v1", 10), state=state, count=4).phase is Phase.PROGRESSING
+
+
+@pytest.mark.parametrize(
+    ("unhealthy", "hold", "because"),
+    [
+        ((), "verify", "too few requests"),
+        ((("b", "v2"),), "verify", "too few requests"),  # nothing grows in this stage
+    ],
+)
+def test_health_matters_where_something_is_to_grow(make, unhealthy, hold, because):
+    after = healthy(make, make.state(stage=Stage.VERIFY), unhealthy)
+
+    assert after.hold == hold
+    assert because in after.because
+
+
+@pytest.mark.parametrize(
+    ("unhealthy", "phase"),
+    [
+        ((), Phase.PROGRESSING),
+        ((("b", "v2"),), Phase.WAITING),  # one proxy would have nobody to send its requests to
+        ((("a", "v1"), ("b", "v1")), Phase.PROGRESSING),
+    ],
+)
+def test_nothing_starts_towards_a_version_without_a_healthy_endpoint(make, unhealthy, phase):
+    after = healthy(make, make.state(phase=Phase.WAITING), unhealthy)
+
+    assert after.phase is phase
+    assert (after.hold == "no-endpoints") is (phase is Phase.WAITING)
+    if phase is Phase.WAITING:
+        assert after.because == "v2 has no endpoints that are healthy, says b"
+
+
+@pytest.mark.parametrize(
+    ("unhealthy", "phase"),
+    [
+        ((("a", "v1"),), Phase.ROLLING_BACK),  # better than a broken canary everywhere
+        ((("a", "v1"), ("b", "v1")), Phase.PROGRESSING),
+    ],
+)
+def test_a_rollback_needs_a_healthy_endpoint_somewhere(make, unhealthy, phase):
+    state = make.state(stage=Stage.VERIFY, elapsed=TEN)
+    calls = (("a", "v1", 400), ("b", "v1", 100))
+
+    after = healthy(make, state, unhealthy, *calls)
+
+    assert after.phase is phase
+    if phase is Phase.PROGRESSING:
+        assert after.hold == "unsafe"
+        assert "v1 has no endpoints that are healthy, says a, b" in after.because
+
+
+def healthy(make, state, unhealthy, *cells):
+    """Return a release after an interval in which proxies had no healthy endpoint of some versions."""
+    tallies = tuple(sorted((Cell(p, "everyone", v), Tally(n)) for p, v, n in cells))
+    who = Propagation(live=("a", "b"), acked=("a", "b"))
+    issued = tuple((cell, tally.requests) for cell, tally in tallies)
+    span = (make.T0, make.T0 + TEN)
+    seen = Observation("shop", *span, tallies, ("a", "b"), issued=issued, unhealthy=unhealthy)
+    moment = Moment(
+        make.T0 + TEN, TEN, seen, settle=TEN, propagation=who, endpoints=make.ENDPOINTS, stable="v1"
+    )
+    return turn(Progress(state), Learned(), moment).after.state

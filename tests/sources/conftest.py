@@ -39,6 +39,7 @@ def message(
     temporality=2,
     reached=None,
     failed=(),
+    healthy=None,
 ):
     """Encode an export.
 
@@ -53,13 +54,21 @@ def message(
         listener: Its stat prefix.
         temporality: 2 is cumulative.
         reached: Requests that were passed on, by cluster.
+        healthy: Healthy endpoints, by cluster.
         failed: Rows of service, segment, cluster, failed attempts.
     """
     begin, now = start, start * 1000 + at * SECOND
     metrics = [
         otlp_pb2.Metric(
             name="cluster.membership_healthy",
-            gauge=otlp_pb2.Gauge(data_points=[otlp_pb2.Number(time_unix_nano=now, as_int=1)]),
+            gauge=otlp_pb2.Gauge(
+                data_points=[
+                    otlp_pb2.Number(
+                        time_unix_nano=now, attributes=tags(envoy__cluster_name=cluster), as_int=count
+                    )
+                    for cluster, count in (healthy or {"turnout": 1}).items()
+                ]
+            ),
         )
     ]
     if rq:

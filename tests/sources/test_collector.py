@@ -86,6 +86,18 @@ def test_growth_is_counted_once_and_the_proxy_is_fresh(counting, otlp):
     assert requests(second) == {}
 
 
+def test_versions_without_a_healthy_endpoint_are_told_while_the_proxy_exports(counting, otlp):
+    def healthy(v2):
+        return {"shop~v1": 1, "shop~v2": v2, "shop~v2~mirror": 0, "other~v2": 0}
+
+    counting.receive(otlp.traffic(200, at=counting.at + 3, healthy=healthy(0)))
+    sick = [counting.observe(), counting.observe()]
+    counting.receive(otlp.traffic(300, at=counting.at + 3, healthy=healthy(1)))
+
+    assert [seen.unhealthy for seen in sick] == [(("edge-1", "v2"),)] * 2
+    assert counting.observe().unhealthy == ()
+
+
 def test_a_bypass_makes_a_proxy_partial_for_the_bypassed_service_alone(counting, otlp):
     counting.connected = {"edge-1": Link(HERE, frozenset({"shop", "cart"}))}
     counting.receive(otlp.traffic(130, at=6, reached={"shop~v1": 30, "cart~v1": 99}))
