@@ -85,12 +85,14 @@ class RetryPolicy(_message.Message):
 class RouteAction(_message.Message):
     __slots__ = ("cluster", "weighted_clusters", "prefix_rewrite", "host_rewrite_literal", "timeout", "retry_policy", "hash_policy", "idle_timeout", "upgrade_configs", "request_mirror_policies", "regex_rewrite", "max_stream_duration", "append_x_forwarded_host")
     class RequestMirrorPolicy(_message.Message):
-        __slots__ = ("cluster", "runtime_fraction")
+        __slots__ = ("cluster", "runtime_fraction", "disable_shadow_host_suffix_append")
         CLUSTER_FIELD_NUMBER: _ClassVar[int]
         RUNTIME_FRACTION_FIELD_NUMBER: _ClassVar[int]
+        DISABLE_SHADOW_HOST_SUFFIX_APPEND_FIELD_NUMBER: _ClassVar[int]
         cluster: str
         runtime_fraction: _core_pb2.RuntimeFractionalPercent
-        def __init__(self, cluster: _Optional[str] = ..., runtime_fraction: _Optional[_Union[_core_pb2.RuntimeFractionalPercent, _Mapping]] = ...) -> None: ...
+        disable_shadow_host_suffix_append: bool
+        def __init__(self, cluster: _Optional[str] = ..., runtime_fraction: _Optional[_Union[_core_pb2.RuntimeFractionalPercent, _Mapping]] = ..., disable_shadow_host_suffix_append: _Optional[bool] = ...) -> None: ...
     class UpgradeConfig(_message.Message):
         __slots__ = ("upgrade_type", "enabled")
         UPGRADE_TYPE_FIELD_NUMBER: _ClassVar[int]

@@ -45,6 +45,7 @@ class Feature(StrEnum):
     LATENCY = "`latency` conditions"
     CLIENT_ERRORS = "`client_errors` conditions"
     SETTINGS = "health checks, limits, balance, TLS to endpoints"
+    MIRROR = "`mirror` of a step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.CLIENT_ERRORS: Limit("gRPC clients report calls as good or failed, not whose fault it was"),
     Feature.RETRIES: Limit("a gRPC client decides itself how it connects", ignored=True),
     Feature.SETTINGS: Limit("a gRPC client decides itself how it connects", ignored=True),
+    Feature.MIRROR: Limit("gRPC clients send no copies"),
 }
 LIMITS: Final[Mapping[Kind, Mapping[Feature, Limit]]] = {
     "edge": {},

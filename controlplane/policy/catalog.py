@@ -195,5 +195,7 @@ def _segments(policy: Policy) -> Iterator[Reference]:
     for index, step in enumerate(policy.steps):
         if step.segment is not None and not isinstance(step.segment, Match):
             yield Reference(("steps", index, "segment"), "Segment", step.segment)
+        if step.mirror is not None and isinstance(step.mirror.segment, str):
+            yield Reference(("steps", index, "mirror", "segment"), "Segment", step.mirror.segment)
         for place, name in enumerate(step.exclude):
             yield Reference(("steps", index, "exclude", place), "Segment", name)

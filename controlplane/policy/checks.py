@@ -190,6 +190,8 @@ def _shares(steps: Sequence[Step | None]) -> Iterator[Finding]:
 def _segments(steps: Sequence[Step | None]) -> Iterator[Finding]:
     named = {step.segment for step in steps if step and isinstance(step.segment, str)}
     for index, step in enumerate(steps):
+        if step and step.mirror and isinstance(step.mirror.segment, Match):
+            yield from _tree(("steps", index, "mirror", "segment"), step.mirror.segment)
         if step and isinstance(step.segment, Match):
             yield from _tree(("steps", index, "segment"), step.segment)
             if step.name in named:

@@ -12,7 +12,16 @@ from controlplane.policy.problems import Finding, Path
 from controlplane.policy.segments import claims, headers
 
 # Of a service, how a proxy connects to its endpoints.
-SETTINGS = ("idle_timeout", "health", "outliers", "limits", "balance", "upstream_tls")
+SETTINGS = (
+    "idle_timeout",
+    "health",
+    "outliers",
+    "limits",
+    "balance",
+    "upstream_tls",
+    "version_header",
+    "explain_header",
+)
 
 Find = Callable[[str, str], Document | None]  # by kind and name
 Place = tuple[int, Fleet, Kind]  # where a service names a fleet, and a kind of listener that it has
@@ -73,6 +82,8 @@ def unfit(policy: PinnedPolicy, kind: Kind, fleet: Fleet) -> str | None:
         for kept in step.exclude:
             if part := unmatchable(kept.match, kind):
                 return f"step {step.name!r} excludes {kept.name!r}, which chooses by {part}"
+        if step.mirror is not None and (reason := refusal(kind, Feature.MIRROR)):
+            return f"step {step.name!r} mirrors; {reason}"
     for kept in policy.hold_out:
         if part := unmatchable(kept.match, kind):
             return f"the service holds out {kept.name!r}, which chooses by {part}"

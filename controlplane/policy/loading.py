@@ -169,6 +169,7 @@ class _Intake:
             yield from ((key, finding) for finding in _version_findings(entry.document, current))
             yield from ((key, finding) for finding in choices.findings(entry.document, find))
             yield from ((key, finding) for finding in group_findings(entry.document, documents))
+            yield from ((key, finding) for finding in settings.mirror_findings(entry.document, find))
             yield from ((key, finding) for finding in misfits(entry.document, find))
 
     def _clashes(self) -> Iterator[tuple[Key, Finding]]:

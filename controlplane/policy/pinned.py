@@ -43,6 +43,13 @@ class PinnedSegment(Model):
     match: Match
 
 
+class PinnedMirror(Model):
+    """Which requests are copied to the canary, and their share in parts per million."""
+
+    match: Match | None = None
+    share: Ppm
+
+
 class PinnedStep(Model):
     """One step with its segment spelled out.
 
@@ -59,6 +66,7 @@ class PinnedStep(Model):
     within: Duration | None = None
     approve: Approve | None = None
     on_failure: OnFailure | None = None
+    mirror: PinnedMirror | None = None
     conditions: tuple[Condition, ...] = ()
     exclude: tuple[PinnedSegment, ...] = ()
 

@@ -19,7 +19,7 @@ from controlplane.policy.documents import (
     Service,
     Step,
 )
-from controlplane.policy.pinned import PinnedPolicy, PinnedSegment, PinnedStep
+from controlplane.policy.pinned import PinnedMirror, PinnedPolicy, PinnedSegment, PinnedStep
 
 # What is judged unless it is switched off, in the order in which verdicts are shown.
 BY_ITSELF = (
@@ -105,7 +105,15 @@ def _steps(steps: tuple[Step, ...], catalog: Segments) -> Iterator[PinnedStep]:
             "approve": step.approve,
             "conditions": step.conditions,
         }
-        gates["on_failure"] = step.on_failure
+        gates |= {"on_failure": step.on_failure, "mirror": _mirror(step, catalog)}
         excluded = (PinnedSegment(name=name, match=catalog.segment(name).match) for name in step.exclude)
         gates["exclude"] = tuple(excluded)
         yield PinnedStep.model_validate(own | gates)
+
+
+def _mirror(step: Step, catalog: Segments) -> PinnedMirror | None:
+    if step.mirror is None:
+        return None
+    chosen = step.mirror.segment
+    match = catalog.segment(chosen).match if isinstance(chosen, str) else chosen
+    return PinnedMirror(match=match, share=step.mirror.share)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from controlplane.policy.documents import REPEATED, STATUSES, UNTOUCHED, Service
+from controlplane.policy.documents import (
+    REPEATED,
+    STATUSES,
+    UNTOUCHED,
+    Document,
+    Match,
+    Policy,
+    Release,
+    Segment,
+    Service,
+)
 from controlplane.policy.problems import Finding
+from controlplane.policy.segments import cohorts, lists
 from controlplane.policy.yaml_source import Value
 
 Raw = dict[str, Value]
+Find = Callable[[str, str], Document | None]  # by kind and name
 
 
 def findings(raw: Raw) -> Iterator[Finding]:
@@ -56,3 +68,27 @@ def warnings(service: Service, anonymous: str) -> Iterator[Finding]:
     if service.balance == "ring_hash" and anonymous != "generate" and not service.user.from_:
         text = "is ring_hash, but nobody has an identity by which to keep an endpoint; give `user.from`"
         yield Finding(("balance",), text, "warning")
+
+
+def mirror_findings(document: Document, find: Find) -> Iterator[Finding]:
+    """Yield where a step cannot mirror: a cohort is chosen too late for it, and calls are not repeatable."""
+    match document:
+        case Policy():
+            for index, step in enumerate(document.steps):
+                if step.mirror is None or step.mirror.segment is None:
+                    continue
+                chosen = step.mirror.segment
+                named = find("Segment", chosen) if isinstance(chosen, str) else None
+                match = named.match if isinstance(named, Segment) else chosen
+                if isinstance(match, Match) and (cohorts(match) or lists(match)):
+                    text = "has a cohort or a list of users; requests are mirrored before users are drawn"
+                    yield Finding(("steps", index, "mirror", "segment"), text)
+        case Release():
+            service, policy = find("Service", document.service), find("Policy", document.policy)
+            steps = policy.steps if isinstance(policy, Policy) else ()
+            mirrors = next((step.name for step in steps if step.mirror), None)
+            if mirrors and isinstance(service, Service) and service.protocol == "grpc":
+                text = f"{document.policy!r} mirrors in step {mirrors!r}, but {service.name!r} speaks grpc"
+                yield Finding(("policy",), f"{text}: which calls change nothing is unknown")
+        case _:
+            return

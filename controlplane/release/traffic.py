@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from controlplane.policy.cohorts import BUCKETS, Span
-from controlplane.policy.documents import EVERYONE, Service
+from controlplane.policy.documents import EVERYONE, Match, Service
+from controlplane.policy.pinned import PinnedPolicy
 from controlplane.release.splits import Split, splits
 from controlplane.release.state import Phase, ReleaseState
 
@@ -28,6 +29,14 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
+class Copies:
+    """Requests of which the canary gets copies: those that match (None: all), in parts per million."""
+
+    match: Match | None
+    share: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceTraffic:
     """One service as proxies should treat it.
 
@@ -42,6 +51,7 @@ class ServiceTraffic:
         warm: Versions that keep a cluster without being stable or canary.
         resolved: Addresses of versions that are names, for clients that do not resolve them themselves; a
             version that is not there has none that are known.
+        copies: What is mirrored to the canary, or None.
     """
 
     service: Service
@@ -53,6 +63,7 @@ class ServiceTraffic:
     anonymous: Literal["generate", "random", "baseline"]
     warm: tuple[str, ...] = ()
     resolved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    copies: Copies | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,14 @@ def traffic(
         splits=splits(live.policy, step) if live else (Split(EVERYONE, None, ()),),
         anonymous=anonymous,
         warm=tuple(sorted(set(service.versions) - {stable, canary})),
+        copies=_copies(live.policy, step) if live else None,
     )
+
+
+def _copies(policy: PinnedPolicy, step: int) -> Copies | None:
+    """Return what is mirrored at a step, and at no other."""
+    mirror = policy.steps[step].mirror if 0 <= step < len(policy.steps) else None
+    return Copies(mirror.match, mirror.share) if mirror else None
 
 
 @dataclass(frozen=True, slots=True)

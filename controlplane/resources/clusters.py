@@ -19,7 +19,7 @@ from controlplane._pb.core_pb2 import (
 from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
 from controlplane.policy.documents import Endpoint as Member
 from controlplane.policy.documents import Service
-from controlplane.resources.names import cluster_name
+from controlplane.resources.names import cluster_name, mirror_cluster_name
 from controlplane.resources.upstreams import treat
 
 BUFFER_BYTES = 1 << 20  # per connection
@@ -28,7 +28,7 @@ _CONNECT_TIMEOUT = Duration(seconds=2)
 ADS = ConfigSource(ads=AggregatedConfigSource(), resource_api_version=V3)
 
 
-def cluster(service: Service, version: str) -> Cluster:
+def cluster(service: Service, version: str, *, copies: bool = False) -> Cluster:
     """Return the cluster of one version: endpoints over ADS, or a DNS name that Envoy resolves."""
     name, declared = cluster_name(service.name, version), service.versions[version]
     message = Cluster(
@@ -36,7 +36,7 @@ def cluster(service: Service, version: str) -> Cluster:
         connect_timeout=_CONNECT_TIMEOUT,
         per_connection_buffer_limit_bytes=UInt32Value(value=BUFFER_BYTES),
     )
-    treat(message, service, version)
+    treat(message, service, version, copies)
     if declared.dns is None:
         if any(member.zone for member in declared.endpoints or ()):
             message.common_lb_config.locality_weighted_lb_config.SetInParent()
@@ -47,6 +47,18 @@ def cluster(service: Service, version: str) -> Cluster:
     message.dns_lookup_family = Cluster.V4_PREFERRED
     message.respect_dns_ttl = True
     message.load_assignment.CopyFrom(assignment(name, [(declared.dns, 1)]))
+    return message
+
+
+def mirror_cluster(service: Service, version: str) -> Cluster:
+    """Return the cluster that gets copies of requests: as the version's own, without checks of its own."""
+    message, name = cluster(service, version, copies=True), mirror_cluster_name(service.name, version)
+    message.name = name
+    del message.health_checks[:]
+    message.ClearField("ignore_health_on_host_removal")
+    message.ClearField("outlier_detection")
+    if message.HasField("load_assignment"):
+        message.load_assignment.cluster_name = name
     return message
 
 

@@ -9,6 +9,7 @@ ATTEMPTS = "attempts"  # set in it where a request may have several
 SCOPE_HEADER = "x-turnout-scope"
 FRESH_USER_HEADER = "x-turnout-fresh-user"  # an identity for a user who may turn out to have none
 SOURCE_HEADER = "x-turnout-source"  # the client's address
+MIRROR_HEADER = "x-turnout-mirror"  # told to endpoints that get a copy of a request
 VERSION_HEADER = "x-turnout-version"  # of responses, where a service explains itself
 CLAIM_HEADER = "x-turnout-claim-"  # and the name of a verified claim
 OWN_HEADERS = "x-turnout-"  # never taken from outside
@@ -34,6 +35,11 @@ def whole_header(source: UserSource) -> str | None:
 def cluster_name(service: str, version: str) -> str:
     """Return the name of the cluster of one version of a service."""
     return f"{service}{_SEPARATOR}{version}"
+
+
+def mirror_cluster_name(service: str, version: str) -> str:
+    """Return the name of the cluster that gets copies: what is counted there is nobody's request."""
+    return _SEPARATOR.join((service, version, "mirror"))
 
 
 def segment_cluster_name(service: str, version: str, segment: str) -> str:

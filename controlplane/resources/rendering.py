@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from controlplane._pb.route_pb2 import RouteConfiguration, ScopedRouteConfiguration
 from controlplane.policy.documents import Claim, Fleet, Service
 from controlplane.release.traffic import ServiceTraffic
-from controlplane.resources.clusters import cluster, placed
+from controlplane.resources.clusters import cluster, mirror_cluster, placed
 from controlplane.resources.handling import handle
 from controlplane.resources.hosts import groups, scope_values
 from controlplane.resources.listeners import Demands, listener, secret
@@ -20,6 +20,7 @@ from controlplane.resources.names import (
     SCOPE_NONE,
     SOURCE_HEADER,
     cluster_name,
+    mirror_cluster_name,
 )
 from controlplane.resources.routes import service_routes
 from controlplane.resources.statistics import check_series, series
@@ -161,9 +162,14 @@ def _clusters(
             name = cluster_name(traffic.service.name, version)
             del clusters[name]
             endpoints.pop(name, None)
+        if traffic.copies is not None and traffic.canary is not None:
+            name = mirror_cluster_name(traffic.service.name, traffic.canary)
+            del clusters[name]
+            endpoints.pop(name, None)
     for service in changed:
         for version in _versions(services[service]):
             _cluster(make, services[service], version, clusters, endpoints)
+        _mirror(make, services[service], clusters, endpoints)
     found = {CLUSTER: clusters, ENDPOINT: endpoints}
     return {type_url: same(table, old, type_url) for type_url, table in found.items()}
 
@@ -184,6 +190,20 @@ def _cluster(
     name = cluster_name(service.name, version)
     clusters[name] = make(CLUSTER, name, cluster(service, version))
     if (members := declared.endpoints) is not None:
+        endpoints[name] = make(
+            ENDPOINT, name, placed(name, members), follows=(CLUSTER, name), hollow=not members
+        )
+
+
+def _mirror(
+    make: Maker, traffic: ServiceTraffic, clusters: dict[str, Resource], endpoints: dict[str, Resource]
+) -> None:
+    service, canary = traffic.service, traffic.canary
+    if traffic.copies is None or canary is None:
+        return
+    name = mirror_cluster_name(service.name, canary)
+    clusters[name] = make(CLUSTER, name, mirror_cluster(service, canary))
+    if (members := service.versions[canary].endpoints) is not None:
         endpoints[name] = make(
             ENDPOINT, name, placed(name, members), follows=(CLUSTER, name), hollow=not members
         )
@@ -281,6 +301,11 @@ def _needs(traffic: ServiceTraffic) -> Iterator[Ref]:
         name = cluster_name(traffic.service.name, version)
         yield CLUSTER, name
         if traffic.service.versions[version].endpoints is not None:
+            yield ENDPOINT, name
+    if traffic.copies is not None and traffic.canary is not None:
+        name = mirror_cluster_name(traffic.service.name, traffic.canary)
+        yield CLUSTER, name
+        if traffic.service.versions[traffic.canary].endpoints is not None:
             yield ENDPOINT, name
 
 

@@ -17,6 +17,7 @@ from controlplane.policy.segments import lists
 from controlplane.release.traffic import BUCKETS, ServiceTraffic, Span, Split
 from controlplane.resources.buckets import USER_COOKIE, sources, whole
 from controlplane.resources.conditions import Conjunction, alternatives, identified, identity, unidentified
+from controlplane.resources.mirroring import mirrored
 from controlplane.resources.names import ATTEMPTS, FRESH_USER_HEADER, METADATA, cluster_name
 
 ROUTES_LIMIT = 2000  # of one service and path: each costs time in every request that it does not match
@@ -43,7 +44,8 @@ def service_routes(traffic: ServiceTraffic, path: str) -> tuple[Route, ...]:
     routes: list[Route] = []
     for split in traffic.splits:
         try:
-            routes += _split(traffic, split, path)
+            for route in _split(traffic, split, path):
+                routes += (*mirrored(traffic, route), route)
         except ValueError as error:
             raise ValueError(
                 f"service {traffic.service.name!r}, segment {split.segment!r}: {error}"

@@ -31,7 +31,7 @@ from controlplane._pb.type_pb2 import HTTP1, HTTP2, Percent
 from controlplane._pb.upstream_pb2 import HttpProtocolOptions
 from controlplane._pb.upstreamcodec_pb2 import UpstreamCodec
 from controlplane.policy.documents import Health, Limits, Outliers, Service, UpstreamTls
-from controlplane.resources.names import VERSION_HEADER
+from controlplane.resources.names import MIRROR_HEADER, VERSION_HEADER
 from controlplane.resources.readable import packed
 
 _POLICIES: Final = {
@@ -48,11 +48,14 @@ _MOST_OUT_PERCENT = 50
 _RETRIES_PERCENT = 20.0  # of the requests in progress
 
 
-def treat(message: Cluster, service: Service, version: str) -> None:
-    """Write into a version's cluster how the service wants its endpoints to be treated."""
+def treat(message: Cluster, service: Service, version: str, copies: bool) -> None:
+    """Write into a version's cluster how the service wants its endpoints to be treated.
+
+    With ``copies`` the cluster gets copies of requests, and tells so.
+    """
     message.lb_policy = _POLICIES[service.balance]
-    if service.protocol != "http" or service.version_header or service.explain_header:
-        options = packed(_http_options(service, version))
+    if service.protocol != "http" or service.version_header or service.explain_header or copies:
+        options = packed(_http_options(service, version, copies))
         message.typed_extension_protocol_options[options.type_url.rpartition("/")[2]].CopyFrom(options)
     if service.health is not None:
         message.health_checks.append(_check(service, service.health))
@@ -74,7 +77,7 @@ def duration(value: timedelta) -> Duration:
     return message
 
 
-def _http_options(service: Service, version: str) -> HttpProtocolOptions:
+def _http_options(service: Service, version: str, copies: bool) -> HttpProtocolOptions:
     options = HttpProtocolOptions()
     if service.protocol == "http":
         options.explicit_http_config.http_protocol_options.SetInParent()
@@ -82,6 +85,8 @@ def _http_options(service: Service, version: str) -> HttpProtocolOptions:
         options.explicit_http_config.http2_protocol_options.CopyFrom(_http2(service))
     # In the cluster and not in a route: there every attempt is told the version that it goes to.
     mutations = Mutations()
+    if copies:
+        mutations.request_mutations.append(_overwrite(MIRROR_HEADER, "true"))
     if service.version_header:
         mutations.request_mutations.append(_overwrite(service.version_header, version))
     if service.explain_header:

@@ -23,7 +23,7 @@ ACTIVE = "http.downstream_rq_active"
 LISTENER = "envoy.http_conn_manager_prefix"
 REACHED = "cluster.upstream_rq_total"
 CLUSTER = "envoy.cluster_name"
-VERSIONED = "~"  # clusters of services are named service~version
+VERSIONED = "~"  # clusters of services are named service~version; what follows a second one is no request's
 CLASSES = frozenset({"ok", "c4", "limited", "bad", "abort"})
 
 # What Envoy counts of the clusters of adopted listeners, which have a segment in their names, and no logger.
@@ -128,7 +128,7 @@ def parse_export(data: bytes, listens: Callable[[str], bool] = lambda prefix: Tr
         sum(count for name, count in reader.active.items() if listens(name)),
         {name: count for name, count in reader.reached.items() if name.count(VERSIONED) == 1},
         reader.failed,
-        {name: count for name, count in reader.healthy.items() if VERSIONED in name},
+        {name: count for name, count in reader.healthy.items() if name.count(VERSIONED) == 1},
         reader.flaw,
         reader.cut,
     )

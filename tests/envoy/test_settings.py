@@ -35,6 +35,7 @@ class Endpoint:
         self.name = name
         self.healthy = True
         self.checked = 0
+        self.copies = 0
 
     async def start(self, context=None):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
@@ -52,6 +53,7 @@ class Endpoint:
                     writer.write(await reader.read(100))
                     continue
                 code = 200
+                self.copies += headers.get("x-turnout-mirror") == "true"
                 if path == "/healthz":
                     self.checked += 1
                     code = 200 if self.healthy else 503
@@ -239,6 +241,29 @@ async def test_a_version_without_a_healthy_endpoint_gets_nobody(site, endpoints)
 
     assert waits["phase"] == "waiting"
     assert "v2 has no endpoints that are healthy, says edge-1" in waits["because"]
+
+
+async def test_copies_are_counted_apart_and_marked(site, endpoints):
+    _, canary = endpoints
+    await site.serve()
+    fleet, shop = site.world("edge")
+    v2 = shop.rindex("127.0.0.1:")
+    await site.apply(fleet, shop[:v2] + f'127.0.0.1:{canary.port}"]}}\n')
+    await site.start(edge_1=site.bootstrap("edge-1"))
+    await site.come(200)
+    await site.apply(*site.order("name: few, everyone: 0.01%, mirror: {share: 50%}, for: 10m"))
+
+    async def copied():
+        found = await site.stats("edge-1", "^cluster.shop~v2~mirror.upstream_rq_completed$")
+        return sum(found.values()) > 100
+
+    await site.until(copied)
+    shown = await site.released(stage="verify", hold="verify")  # and not stale: copies are no bypass
+    seen = await site.leave()
+
+    assert canary.copies > 100
+    assert shown["canary_requests"] < 10
+    assert seen.unexplained == 0, seen.examples
 
 
 async def test_a_canary_whose_failures_are_hidden_by_the_other_version_is_rolled_back(site):

@@ -92,3 +92,58 @@ def test_settings_that_do_not_are_named(lines, found):
     [text] = problems(**lines)
 
     assert found in text
+
+
+POLICY = """\
+---
+kind: Policy
+name: p
+steps:
+  - {{name: a, everyone: 1%, mirror: {mirror}}}
+  - {{name: all, everyone: 100%}}
+conditions: []
+guard: {{hold_back: 1%}}
+---
+kind: Segment
+name: some
+match: {match}
+---
+kind: Release
+name: r
+service: s
+from: v1
+to: v2
+policy: p
+start: auto
+"""
+
+
+def mirrored(mirror, match="{header: {name: x-a, present: true}}", **lines):
+    versions = '{v1: {endpoints: ["10.0.0.1:80"]}, v2: {endpoints: ["10.0.0.2:80"]}}'
+    fields = FIELDS | {"versions": versions} | lines
+    text = FLEET + "".join(f"{key}: {value}\n" for key, value in fields.items())
+    text += POLICY.format(mirror=mirror, match=match)
+    return [str(p).partition(": ")[2] for p in load({"f": text.encode()}).errors]
+
+
+def test_a_step_may_mirror():
+    assert mirrored("{share: 10%}") == []
+    assert mirrored("{segment: some, share: 100%}") == []
+    assert mirrored("{segment: {method: GET}, share: 0.01%}") == []
+
+
+@pytest.mark.parametrize(
+    ("mirror", "more", "found"),
+    [
+        ("{share: 0%}", {}, "steps[0].mirror.share: 0% gives nobody"),
+        ("{segment: none, share: 1%}", {}, "steps[0].mirror.segment: no Segment is named 'none'"),
+        (
+            "{segment: some, share: 1%}",
+            {"match": "{cohort: {from: 0%, to: 1%}}"},
+            "steps[0].mirror.segment: has a cohort or a list of users; requests are mirrored before users are drawn",
+        ),
+        ("{share: 1%}", {"protocol": "grpc"}, "policy: 'p' mirrors in step 'a', but 's' speaks grpc"),
+    ],
+)
+def test_a_mirror_that_cannot_be_is_named(mirror, more, found):
+    assert any(found in text for text in mirrored(mirror, **more))

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.policy.documents import Match, Service
+from controlplane.policy.pinned import PinnedMirror
 from controlplane.policy.values import format_share
 from controlplane.release.state import Phase
-from controlplane.release.traffic import BUCKETS, endpoints, splits, traffic
+from controlplane.release.traffic import BUCKETS, Copies, endpoints, splits, traffic
 
 SEGMENTS = {name: Match.model_validate({"cookie": {"name": name, "present": True}}) for name in "abc"}
 COHORT = Match.model_validate({"cohort": {"from": "20%", "to": "40%"}})
@@ -175,3 +176,17 @@ def test_addresses_are_those_of_the_documents():
         "v2": ("10.0.0.2:80", "10.0.0.3:80"),
         "v3": ("v3.svc:80",),
     }
+
+
+def test_a_step_mirrors_only_while_it_lasts(make):
+    steps = [make.step(f"s{i}", share) for i, share in enumerate((10_000, 100_000, 1_000_000))]
+    steps[1] = steps[1].model_copy(update={"mirror": PinnedMirror(match=SEGMENTS["a"], share=50_000)})
+    state = make.state(policy=make.policy(steps=tuple(steps)))
+
+    found = [
+        traffic(SERVICE, "v1", state.model_copy(update={"step": step, "phase": phase}), "random").copies
+        for step, phase in ((0, Phase.PROGRESSING), (1, Phase.PROGRESSING), (2, Phase.PROGRESSING),
+                            (3, Phase.GUARDING), (1, Phase.ROLLING_BACK))
+    ]  # fmt: skip
+
+    assert found == [None, Copies(SEGMENTS["a"], 50_000), None, None, None]

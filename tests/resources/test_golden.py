@@ -15,7 +15,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from controlplane.policy.documents import Fleet, Match, Service
-from controlplane.release.traffic import ServiceTraffic, Split
+from controlplane.release.traffic import Copies, ServiceTraffic, Split
 from controlplane.resources import readable as forms
 from controlplane.resources.adopting import render_adopted
 from controlplane.resources.grpc_rendering import render_calls
@@ -52,7 +52,13 @@ def _traffic(entry: dict[str, Any]) -> ServiceTraffic:
         splits,
         entry["anonymous"],
         tuple(entry.get("warm", ())),
+        copies=_copies(entry.get("copies")),
     )
+
+
+def _copies(given: Any) -> Copies | None:
+    match = Match.model_validate(given["match"]) if given and "match" in given else None
+    return Copies(match, given["share"]) if given else None
 
 
 def shown(snapshot: Snapshot) -> str:

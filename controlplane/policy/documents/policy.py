@@ -54,6 +54,13 @@ class OnFailure(Model):
         return self
 
 
+class Mirror(Model):
+    """Copies of requests that the canary gets besides its own, and whose answers nobody waits for."""
+
+    segment: SegmentChoice | None = None
+    share: StepShare
+
+
 class Step(Model):
     """One step: a share of a segment, or of everyone."""
 
@@ -64,6 +71,7 @@ class Step(Model):
     for_: Duration = Field(default=timedelta(0), alias="for")
     within: Duration | None = None
     approve: Approve | None = None
+    mirror: Mirror | None = None
     conditions: tuple[Condition, ...] = ()
     on_failure: OnFailure | None = None
     exclude: tuple[Name, ...] = ()
