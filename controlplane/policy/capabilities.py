@@ -46,6 +46,7 @@ class Feature(StrEnum):
     CLIENT_ERRORS = "`client_errors` conditions"
     SETTINGS = "health checks, limits, balance, TLS to endpoints"
     MIRROR = "`mirror` of a step"
+    MANAGER = "raw fields of the connection manager"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ _ADOPT: Final[Mapping[Feature, Limit]] = {
     Feature.GENERATE: Limit("only a listener of ours gives users an identity"),
     Feature.SOURCE: Limit("only a listener of ours tells routes the client's address"),
     Feature.CLAIM: Limit("only a listener of ours verifies tokens"),
+    Feature.MANAGER: _OWNER,
     Feature.RETRIES: Limit("only a listener of ours counts the attempts that a retry hides"),
     Feature.GRPC: Limit("only a listener of ours counts gRPC failures, which are 200 to HTTP"),
 }
@@ -103,6 +105,7 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.RETRIES: Limit("a gRPC client decides itself how it connects", ignored=True),
     Feature.SETTINGS: Limit("a gRPC client decides itself how it connects", ignored=True),
     Feature.MIRROR: Limit("gRPC clients send no copies"),
+    Feature.MANAGER: Limit("gRPC clients listen nowhere"),
 }
 LIMITS: Final[Mapping[Kind, Mapping[Feature, Limit]]] = {
     "edge": {},

@@ -21,6 +21,7 @@ SETTINGS = (
     "upstream_tls",
     "version_header",
     "explain_header",
+    "envoy",
 )
 
 Find = Callable[[str, str], Document | None]  # by kind and name

@@ -243,6 +243,38 @@ async def test_a_version_without_a_healthy_endpoint_gets_nobody(site, endpoints)
     assert "v2 has no endpoints that are healthy, says edge-1" in waits["because"]
 
 
+async def test_raw_fields_are_merged_and_filters_come_before_the_router(site, endpoints):
+    mutation = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+    added = "{response_mutations: [{append: {header: {key: x-%s, value: '1'}}}]}"
+    raw = """
+      cluster: {max_requests_per_connection: 1}
+      virtual_host: {response_headers_to_add: [{header: {key: x-host, value: "1"}}]}
+      route: {response_headers_to_add: [{header: {key: x-route, value: "1"}}]}"""
+    filters = f'[{{name: own, typed_config: {{"@type": {mutation}, mutations: {added % "filter"}}}}}]'
+    await site.serve()
+    fleet, _ = site.world("edge")
+    manager = f"envoy: {{connection_manager: {{server_name: own, http_filters: {filters}}}}}"
+    fleet = fleet.replace("kind: edge}", f"kind: edge, {manager}}}")
+    await site.apply(fleet, service("raw", endpoints[0].port, envoy=raw))
+    await site.start(edge_1=site.bootstrap("edge-1"))
+    users = Users(site.ports["edge"])
+
+    async def served():
+        return (await users.get("raw")).status_code == 200
+
+    await site.until(served)
+    answer = await users.get("raw")
+    reused = await site.stats("edge-1", "^cluster.raw~v1.upstream_cx_max_requests$")
+
+    assert [answer.headers[name] for name in ("x-host", "x-route", "x-filter", "server")] == [
+        "1",
+        "1",
+        "1",
+        "own",
+    ]
+    assert sum(reused.values()) > 0
+
+
 async def test_copies_are_counted_apart_and_marked(site, endpoints):
     _, canary = endpoints
     await site.serve()

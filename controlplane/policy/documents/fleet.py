@@ -13,6 +13,7 @@ from pydantic import (
 from controlplane.policy.capabilities import Feature, Kind, refusal
 from controlplane.policy.documents.calendar import Blackout
 from controlplane.policy.documents.model import Model
+from controlplane.policy.documents.settings import ListenerOverrides
 from controlplane.policy.documents.tokens import Tokens
 from controlplane.policy.fields import (
     Duration,
@@ -60,10 +61,15 @@ class Listener(Model):
     address: IpAddress | None = None
     kind: Kind = "edge"
     tls: Tls | None = None
+    envoy: ListenerOverrides = ListenerOverrides()
 
     @model_validator(mode="after")
     def _is_able_to(self) -> Self:
-        given = {Feature.ADDRESS: ("an address", self.address), Feature.TLS: ("tls", self.tls)}
+        given = {
+            Feature.ADDRESS: ("an address", self.address),
+            Feature.TLS: ("tls", self.tls),
+            Feature.MANAGER: ("envoy.connection_manager", self.envoy.connection_manager),
+        }
         for feature, (what, value) in given.items():
             if value is not None and (reason := refusal(self.kind, feature)):
                 raise ValueError(f"has {what}, and kind {self.kind} takes none: {reason}")

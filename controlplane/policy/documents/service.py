@@ -20,6 +20,7 @@ from controlplane.policy.documents.settings import (
     Health,
     Limits,
     Outliers,
+    Overrides,
     Protocol,
     Retries,
     Rewrite,
@@ -117,6 +118,7 @@ class Service(Model):
     upstream_tls: UpstreamTls | None = None
     version_header: ToldHeader | None = None
     explain_header: HeaderName | None = None
+    envoy: Overrides = Overrides()
 
     def __hash__(self) -> int:
         return hash((self.name, self.fleets, self.routes, self.initial, tuple(sorted(self.versions))))

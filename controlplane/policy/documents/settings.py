@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictBool, StrictInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    StrictBool,
+    StrictInt,
+    model_validator,
+)
 
 from controlplane.policy.documents.model import Model
 from controlplane.policy.fields import Duration, FilePath, Host, PathPrefix
+from controlplane.policy.overrides import canonical
 
 Protocol = Literal["http", "http2", "grpc"]
 Balance = Literal["least_request", "round_robin", "ring_hash", "random"]
@@ -83,6 +93,32 @@ class UpstreamTls(Model):
 
     ca: FilePath
     name: ExactHost
+
+
+def _raw(part: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: canonical(part, value), json_schema_input_type=dict[str, Any])
+
+
+# A mapping in documents, kept as JSON.
+_PLAIN = PlainSerializer(json.loads, return_type=dict[str, Any])
+ClusterFields = Annotated[str, _raw("cluster"), _PLAIN]
+ManagerFields = Annotated[str, _raw("connection_manager"), _PLAIN]
+RouteFields = Annotated[str, _raw("route"), _PLAIN]
+VirtualHostFields = Annotated[str, _raw("virtual_host"), _PLAIN]
+
+
+class Overrides(Model):
+    """Raw Envoy fields, merged into what Turnout renders for a service."""
+
+    cluster: ClusterFields | None = None
+    virtual_host: VirtualHostFields | None = None
+    route: RouteFields | None = None
+
+
+class ListenerOverrides(Model):
+    """Raw Envoy fields, merged into a listener's connection manager; filters go before the router."""
+
+    connection_manager: ManagerFields | None = None
 
 
 class Rewrite(Model):
