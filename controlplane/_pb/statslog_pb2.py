@@ -26,7 +26,7 @@ from controlplane._pb import type_pb2 as controlplane_dot___pb_dot_type__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ontrolplane/_pb/statslog.proto\x12\x30turnout.envoy.extensions.access_loggers.stats.v3\x1a\x1b\x63ontrolplane/_pb/type.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\x90\x06\n\x06\x43onfig\x12V\n\nhistograms\x18\x03 \x03(\x0b\x32\x42.turnout.envoy.extensions.access_loggers.stats.v3.Config.Histogram\x12R\n\x08\x63ounters\x18\x04 \x03(\x0b\x32@.turnout.envoy.extensions.access_loggers.stats.v3.Config.Counter\x12\x31\n\x0bstats_scope\x18\x06 \x01(\x0b\x32\x1c.turnout.envoy.type.v3.Scope\x1a)\n\x03Tag\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cvalue_format\x18\x02 \x01(\t\x1a`\n\x04Stat\x12\x0c\n\x04name\x18\x01 \x01(\t\x12J\n\x04tags\x18\x02 \x03(\x0b\x32<.turnout.envoy.extensions.access_loggers.stats.v3.Config.Tag\x1a\x89\x01\n\x07\x43ounter\x12K\n\x04stat\x18\x01 \x01(\x0b\x32=.turnout.envoy.extensions.access_loggers.stats.v3.Config.Stat\x12\x31\n\x0bvalue_fixed\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt64Value\x1a\x8d\x02\n\tHistogram\x12K\n\x04stat\x18\x01 \x01(\x0b\x32=.turnout.envoy.extensions.access_loggers.stats.v3.Config.Stat\x12U\n\x04unit\x18\x02 \x01(\x0e\x32G.turnout.envoy.extensions.access_loggers.stats.v3.Config.Histogram.Unit\x12\x14\n\x0cvalue_format\x18\x03 \x01(\t\"F\n\x04Unit\x12\x0f\n\x0bUnspecified\x10\x00\x12\t\n\x05\x42ytes\x10\x01\x12\x10\n\x0cMicroseconds\x10\x02\x12\x10\n\x0cMilliseconds\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ontrolplane/_pb/statslog.proto\x12\x30turnout.envoy.extensions.access_loggers.stats.v3\x1a\x1b\x63ontrolplane/_pb/type.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xa6\x06\n\x06\x43onfig\x12V\n\nhistograms\x18\x03 \x03(\x0b\x32\x42.turnout.envoy.extensions.access_loggers.stats.v3.Config.Histogram\x12R\n\x08\x63ounters\x18\x04 \x03(\x0b\x32@.turnout.envoy.extensions.access_loggers.stats.v3.Config.Counter\x12\x31\n\x0bstats_scope\x18\x06 \x01(\x0b\x32\x1c.turnout.envoy.type.v3.Scope\x1a)\n\x03Tag\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cvalue_format\x18\x02 \x01(\t\x1a`\n\x04Stat\x12\x0c\n\x04name\x18\x01 \x01(\t\x12J\n\x04tags\x18\x02 \x03(\x0b\x32<.turnout.envoy.extensions.access_loggers.stats.v3.Config.Tag\x1a\x9f\x01\n\x07\x43ounter\x12K\n\x04stat\x18\x01 \x01(\x0b\x32=.turnout.envoy.extensions.access_loggers.stats.v3.Config.Stat\x12\x14\n\x0cvalue_format\x18\x02 \x01(\t\x12\x31\n\x0bvalue_fixed\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt64Value\x1a\x8d\x02\n\tHistogram\x12K\n\x04stat\x18\x01 \x01(\x0b\x32=.turnout.envoy.extensions.access_loggers.stats.v3.Config.Stat\x12U\n\x04unit\x18\x02 \x01(\x0e\x32G.turnout.envoy.extensions.access_loggers.stats.v3.Config.Histogram.Unit\x12\x14\n\x0cvalue_format\x18\x03 \x01(\t\"F\n\x04Unit\x12\x0f\n\x0bUnspecified\x10\x00\x12\t\n\x05\x42ytes\x10\x01\x12\x10\n\x0cMicroseconds\x10\x02\x12\x10\n\x0cMilliseconds\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'controlplane._pb.statslog_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONFIG']._serialized_start=147
-  _globals['_CONFIG']._serialized_end=931
+  _globals['_CONFIG']._serialized_end=953
   _globals['_CONFIG_TAG']._serialized_start=380
   _globals['_CONFIG_TAG']._serialized_end=421
   _globals['_CONFIG_STAT']._serialized_start=423
   _globals['_CONFIG_STAT']._serialized_end=519
   _globals['_CONFIG_COUNTER']._serialized_start=522
-  _globals['_CONFIG_COUNTER']._serialized_end=659
-  _globals['_CONFIG_HISTOGRAM']._serialized_start=662
-  _globals['_CONFIG_HISTOGRAM']._serialized_end=931
-  _globals['_CONFIG_HISTOGRAM_UNIT']._serialized_start=861
-  _globals['_CONFIG_HISTOGRAM_UNIT']._serialized_end=931
+  _globals['_CONFIG_COUNTER']._serialized_end=681
+  _globals['_CONFIG_HISTOGRAM']._serialized_start=684
+  _globals['_CONFIG_HISTOGRAM']._serialized_end=953
+  _globals['_CONFIG_HISTOGRAM_UNIT']._serialized_start=883
+  _globals['_CONFIG_HISTOGRAM_UNIT']._serialized_end=953
 # @@protoc_insertion_point(module_scope)

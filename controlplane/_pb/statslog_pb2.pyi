@@ -26,12 +26,14 @@ class Config(_message.Message):
         tags: _containers.RepeatedCompositeFieldContainer[Config.Tag]
         def __init__(self, name: _Optional[str] = ..., tags: _Optional[_Iterable[_Union[Config.Tag, _Mapping]]] = ...) -> None: ...
     class Counter(_message.Message):
-        __slots__ = ("stat", "value_fixed")
+        __slots__ = ("stat", "value_format", "value_fixed")
         STAT_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FORMAT_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIXED_FIELD_NUMBER: _ClassVar[int]
         stat: Config.Stat
+        value_format: str
         value_fixed: _wrappers_pb2.UInt64Value
-        def __init__(self, stat: _Optional[_Union[Config.Stat, _Mapping]] = ..., value_fixed: _Optional[_Union[_wrappers_pb2.UInt64Value, _Mapping]] = ...) -> None: ...
+        def __init__(self, stat: _Optional[_Union[Config.Stat, _Mapping]] = ..., value_format: _Optional[str] = ..., value_fixed: _Optional[_Union[_wrappers_pb2.UInt64Value, _Mapping]] = ...) -> None: ...
     class Histogram(_message.Message):
         __slots__ = ("stat", "unit", "value_format")
         class Unit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):

@@ -18,7 +18,7 @@ from controlplane.app.publish import Publisher
 from controlplane.app.showing import show_proxy, show_release, show_service
 from controlplane.app.tick import Loop, Reading
 from controlplane.policy.documents import Release, Service
-from controlplane.policy.fitness import places, unfit
+from controlplane.policy.fitness import places, unfit, unknown_metrics
 from controlplane.policy.loading import Files, load
 from controlplane.release import groups
 from controlplane.release import watch as watching
@@ -31,6 +31,7 @@ from controlplane.release.state import Action, Phase, ReleaseState
 from controlplane.release.watch import Watch
 from controlplane.server.streams import Counts
 from controlplane.sources.collector import Collector
+from controlplane.sources.pushed import Pushed, Values, cell
 from controlplane.web.port import (
     Act,
     Applied,
@@ -43,6 +44,8 @@ from controlplane.web.port import (
     Explained,
     Order,
     ProxyShown,
+    Push,
+    PushShown,
     RefusedError,
     ReleaseShown,
     ServiceShown,
@@ -62,6 +65,7 @@ class Plane:
         collector: Collector,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         outbox: Outbox | None = None,
+        pushed: Pushed | None = None,
     ) -> None:
         self._store = store
         self._loop = loop
@@ -69,6 +73,7 @@ class Plane:
         self._collector = collector
         self._clock = clock
         self._leaving = asyncio.Event()
+        self._pushed = pushed or Pushed()
         self._outbox = outbox or Outbox(store, clock)
         self.folder_problems: tuple[str, ...] = ()
 
@@ -213,6 +218,8 @@ class Plane:
             except ValidationError as error:
                 wrong = f"name: {name!r} is not one; up to 63 of a-z, 0-9, '.', '_' and '-'"
                 raise RefusedError(400, wrong) from error
+            if missing := unknown_metrics(world.catalog.policy(wanted.policy), service):
+                raise RefusedError(409, f"policy {wanted.policy!r} does not fit: {missing}")
             revision = known_state.revision if known_state else 0
             state = order(world.catalog, document, self._clock(), revision=revision)
             for _, fleet, kind in places(service, world.catalog.get):
@@ -239,6 +246,23 @@ class Plane:
             ]  # fmt: skip
             await self._write(moved, wanted.actor)
         return self.release(release)
+
+    def push(self, service: str, metric: str, push: Push) -> PushShown:
+        """Take in values of a metric that is pushed; they count in the next interval."""
+        document = _service(self.world, service)
+        known = document.metrics.get(metric)
+        if known is None or known.header is not None:
+            pushable = [name for name, m in document.metrics.items() if m.header is None]
+            allowed = ", ".join(pushable) or "none"
+            raise RefusedError(
+                404, f"service {service!r} has no metric {metric!r} that is pushed; those are {allowed}"
+            )
+        if push.version not in document.versions:
+            versions = ", ".join(sorted(document.versions))
+            raise RefusedError(400, f"version: {push.version!r} is not one of {versions}")
+        place = service, metric, cell(push.segment, push.version)
+        values = Values(push.n, push.sum, push.users)
+        return PushShown(counted=self._pushed.receive(place, values, push.key, summed=known.sum))
 
     async def switch(self, service: str, wanted: Switch) -> ServiceShown:
         """Make a version stable at once; a release in progress is promoted if it is its, else rolled back."""

@@ -34,6 +34,8 @@ from controlplane.server.tls import TlsError, TlsFiles, refuse_stranger
 from controlplane.sources.collector import Collector
 from controlplane.sources.dns import Resolver
 from controlplane.sources.lrs import LoadReports
+from controlplane.sources.prometheus import Prometheus
+from controlplane.sources.pushed import Pushed
 from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.api import Api
 
@@ -70,6 +72,7 @@ class Settings:
     insecure: bool = False
     require_identity: bool = False
     limits: Limits = field(default_factory=Limits)
+    prometheus: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +127,12 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         )
         collector = Collector(settings.interval, publisher.listens)
         reports = LoadReports(settings.interval)
-        statistics = StreamStatistics(publisher.server, collector, reports)
+        prometheus, pushed = Prometheus(settings.prometheus), Pushed()
+        statistics = StreamStatistics(publisher.server, collector, reports, prometheus, pushed)
         loop = Loop(store, statistics, publisher, settings.interval)
         collector.restore(await loop.restore())
         outbox = Outbox(store)
-        plane = Plane(store, loop, publisher, collector, outbox=outbox)
+        plane = Plane(store, loop, publisher, collector, outbox=outbox, pushed=pushed)
         registry = CollectorRegistry()
         registry.register(Metrics(plane))
 
@@ -157,6 +161,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             asyncio.create_task(publisher.resolve(), name="addresses"),
             asyncio.create_task(resolver.run(), name="names"),
             asyncio.create_task(loop.run(), name="tick"),
+            asyncio.create_task(prometheus.run(), name="prometheus"),
             asyncio.create_task(outbox.run(), name="outbox"),
             asyncio.create_task(Hooking(store, loop).run(), name="hooks"),
             asyncio.create_task(web.serve(sockets=[http]), name="http"),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from controlplane.evidence.observation import Observation
+from controlplane.policy.documents import EVERYONE, Service
+from controlplane.policy.stats import REPORTS, REPORTS_KEY
 from controlplane.release.ports import Json, World
+from controlplane.release.state import ReleaseState
+from controlplane.resources.statistics import HeaderMetric
 from controlplane.server.streams import XdsServer
 from controlplane.sources.collector import Collector, Link, origin
 from controlplane.sources.lrs import Client, LoadReports
+from controlplane.sources.prometheus import Prometheus, Query, filled
+from controlplane.sources.pushed import Pushed
 from controlplane.xds.type_urls import LISTENER
 from controlplane.xds.view import StreamView
 
@@ -17,10 +24,19 @@ from controlplane.xds.view import StreamView
 class StreamStatistics:
     """Observations of all clients with an ADS stream, each by the way of its kind."""
 
-    def __init__(self, server: XdsServer, collector: Collector, reports: LoadReports) -> None:
+    def __init__(
+        self,
+        server: XdsServer,
+        collector: Collector,
+        reports: LoadReports,
+        prometheus: Prometheus | None = None,
+        pushed: Pushed | None = None,
+    ) -> None:
         self._server = server
         self._collector = collector
         self._reports = reports
+        self._prometheus = prometheus or Prometheus(None)
+        self._pushed = pushed or Pushed()
 
     def observe(
         self, world: World, start: datetime, end: datetime
@@ -38,19 +54,57 @@ class StreamStatistics:
             if view.group in callers:
                 clients.append(view)
             else:
-                links[view.node.id] = Link(view.peer, by_fleet.get(view.group, frozenset()))
+                reports = view.node.metadata.get(REPORTS_KEY, 0) == REPORTS
+                links[view.node.id] = Link(view.peer, by_fleet.get(view.group, frozenset()), reports)
         versions = {service.name: set(service.versions) for service in services}
         observed, cursors = self._collector.observe(start, end, links, versions)
         reported = self._reports.observe(start, end, _by_node(clients, by_fleet), versions)
-        return {
-            name: merged(seen, reported[name]) if name in reported else seen
-            for name, seen in observed.items()
-        }, cursors
+        self._prometheus.want(
+            query for state in world.releases.values() if state.active for query in queries(state)
+        )
+        readings, pushed = self._prometheus.take(), self._pushed.take()
+        found = {}
+        for service in services:
+            seen = observed[service.name]
+            if service.name in reported:
+                seen = merged(seen, reported[service.name])
+            seen = named(seen, service)
+            measures = tuple(sorted((*seen.measures, *pushed.get(service.name, ()))))
+            found[service.name] = replace(seen, measures=measures, readings=readings.get(service.name, ()))
+        return found, cursors
 
     def commit(self) -> None:
         """Say that the last observation was stored."""
         self._collector.commit()
         self._reports.commit()
+        self._prometheus.commit()
+        self._pushed.commit()
+
+
+def queries(state: ReleaseState) -> Iterator[Query]:
+    """Yield what a release asks Prometheus at its present step."""
+    step = state.current
+    places = {
+        "service": state.service,
+        "baseline": state.from_version,
+        "segment": step.segment if step else EVERYONE,
+    }
+    for condition in (*state.policy.conditions, *(step.conditions if step else ())):
+        if (wanted := condition.prometheus) is not None:
+            canary = filled(wanted.query, places | {"version": state.to_version})
+            baseline = filled(wanted.query, places | {"version": state.from_version})
+            every = wanted.every.total_seconds()
+            yield Query(state.service, wanted.name, canary, baseline if wanted.against else "", every)
+
+
+def named(seen: Observation, service: Service) -> Observation:
+    """Return the observation with measures by the service's names of them, not by their headers."""
+    names: dict[str, list[str]] = {}
+    for name, metric in service.metrics.items():
+        if metric.header is not None:
+            names.setdefault(HeaderMetric(metric.header, metric.sum).series, []).append(name)
+    found = (replace(m, metric=name) for m in seen.measures for name in names.get(m.metric, ()))
+    return replace(seen, measures=tuple(sorted(found))) if seen.measures else seen
 
 
 def merged(one: Observation, other: Observation) -> Observation:
@@ -65,6 +119,9 @@ def merged(one: Observation, other: Observation) -> Observation:
         tuple(sorted((*one.partial, *other.partial))),
         tuple(sorted((*one.issued, *other.issued))),
         tuple(sorted((*one.unhealthy, *other.unhealthy))),
+        one.measures,
+        one.stats,
+        one.reporting,
     )
 
 

@@ -44,6 +44,9 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow plain text on --xds beyond loopback.")
     ] = False,
+    prometheus: Annotated[
+        str | None, typer.Option(help="Address of the Prometheus that policies query, http://host:9090.")
+    ] = None,
     streams_per_peer: Annotated[
         int, typer.Option(min=1, help="Streams that one certificate, or one host, may open.")
     ] = 10_000,
@@ -75,10 +78,12 @@ def serve(
         raise CommandError(f"--interval: {error}", 2) from None
     if every < timedelta(milliseconds=100):
         raise CommandError(f"--interval: {interval} is less than 100ms", 2)
+    if prometheus is not None and not prometheus.startswith(("http://", "https://")):
+        raise CommandError(f"--prometheus: {prometheus!r} is not an address; write http://host:9090", 2)
     tls = _tls(tls_cert, tls_key, client_ca, require_identity=require_identity)
     logs.configure(log_level, as_json=log_json)
     limits = Limits(streams_per_peer=streams_per_peer)
-    settings = Settings(data, policies, xds, http, every, tls, insecure, require_identity, limits)
+    settings = Settings(data, policies, xds, http, every, tls, insecure, require_identity, limits, prometheus)
 
     async def main() -> None:
         stop = asyncio.Event()

@@ -108,7 +108,7 @@ def pinned_policy(paths: Sequence[Path], name: str) -> PinnedPolicy:
         CommandError: If there is a mistake in the files, or no such policy.
     """
     from controlplane.policy.loading import load
-    from controlplane.policy.pinning import pin
+    from controlplane.policy.pinning import by_requests, pin
 
     loaded = load(read_files(list(paths)))
     if loaded.errors:
@@ -119,7 +119,10 @@ def pinned_policy(paths: Sequence[Path], name: str) -> PinnedPolicy:
         raise CommandError(f"--policy: say which policy; there are: {known}", 2)
     if name and name not in policies:
         raise CommandError(f"--policy: no policy is named {name!r}; known: {known}", 2)
-    return pin(policies[name or known], loaded.catalog)
+    policy, left_out = by_requests(policies[name or known])
+    if left_out:
+        typer.echo(f"not simulated, and taken as passed: {', '.join(left_out)}", err=True)
+    return pin(policy, loaded.catalog)
 
 
 def _segments(given: list[str]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from math import log
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from controlplane.evidence.blocks import Block, Blocks
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import FIRST_MASS, advance, restart_mass
+from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 
 ALPHA = 0.01  # chance of rolling back a good release
@@ -38,6 +39,8 @@ class Limits:
         error_rate: The greatest share of requests that are errors, in 0..1.
         requests: Canary requests that a step must have judged.
         grace: By metric: the first time of judging in a step, which does not count for it.
+        added: Conditions beside these, ready-made.
+        observed: What is shown and decides nothing.
         step: Name of the present step and what it alone is held to, or None.
         harm: Share of the service's requests that a step may spoil unseen; smaller is slower.
         warm_up: From the start of a release, while the canary may be up to three times as slow.
@@ -51,6 +54,8 @@ class Limits:
     error_rate: float | None = None
     requests: int | None = None
     grace: tuple[tuple[str, timedelta], ...] = ()
+    added: tuple[Metric, ...] = ()
+    observed: tuple[Metric, ...] = ()
     step: tuple[str, Limits] | None = None
     harm: float = 0.0025
     warm_up: timedelta = timedelta(seconds=60)
@@ -108,6 +113,7 @@ class Account:
         whole: Counts by segment since the release began.
         recent: The same with a half-life of half a minute.
         plain: As ``promotion``, but a burst counts with all its events.
+        state: By label: what a metric keeps besides.
     """
 
     processes: Mapping[str, tuple[float, ...]]
@@ -116,6 +122,7 @@ class Account:
     whole: Mapping[str, Counts]
     recent: Mapping[str, Counts]
     plain: float = 0.0
+    state: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def promoted(self, gain: float, plain: float | None = None) -> Account:
         """Return the account with more evidence of no harm, or less.
@@ -156,6 +163,8 @@ class Account:
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         tables = {"step": self.step, "whole": self.whole, "recent": self.recent, "processes": self.processes}
+        if self.state:
+            tables["state"] = self.state
         return {"promotion": self.promotion, "plain": self.plain} | {
             name: {key: list(table[key]) for key in sorted(table)} for name, table in tables.items()
         }
@@ -165,7 +174,8 @@ class Account:
         """Return the account of :meth:`to_json`."""
         tables = {
             name: {key: tuple(row) for key, row in data[name].items()}
-            for name in ("processes", "step", "whole", "recent")
+            for name in ("processes", "step", "whole", "recent", "state")
+            if name in data
         }
         return cls(promotion=data["promotion"], plain=data.get("plain", data["promotion"]), **tables)
 
@@ -183,6 +193,7 @@ class Interval:
     seconds: float
     minutes: tuple[int, int]  # of the release: at the last fold, and now
     counting: bool
+    observation: Observation
 
     def moved(self, account: Account, label: str, gain: list[float]) -> tuple[float, ...]:
         """Return one process of an account after this interval."""

@@ -80,7 +80,8 @@ METRICS: tuple[Callable[[Limits], tuple[Metric, ...]], ...] = (_comparisons, _la
 
 def metrics(limits: Limits) -> tuple[Metric, ...]:
     """Return what a release with these limits is judged by; the step's own metrics bear its name."""
-    found = tuple(metric for kind in METRICS for metric in kind(limits))
+    found = (*(metric for kind in METRICS for metric in kind(limits)), *limits.added)
+    found += tuple(replace(metric, name=f"{metric.name} (observed)") for metric in limits.observed)  # type: ignore[type-var]
     if limits.step is None:
         return found
     step, own = limits.step
@@ -136,6 +137,7 @@ def fold(evidence: Evidence, learned: Learned, observation: Observation, stage: 
         seconds=(observation.end - observation.start).total_seconds(),
         minutes=(evidence.minute, now),
         counting=stage.counting and not observation.silent and not observation.partial,
+        observation=observation,
     )
     accounts, grace = {}, graces(stage.limits)
     for metric in metrics(stage.limits):
@@ -161,5 +163,6 @@ def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdic
             reason = f"{metric.name}: in grace for another {left.total_seconds():.0f} s of judging"
             found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, reason))
         else:
-            found.append(timed(metric.verdict(account, learned, stage), account, stage.elapsed))
+            verdict = timed(metric.verdict(account, learned, stage), account, stage.elapsed)
+            found.append(replace(verdict, decisive=not metric.name.endswith(" (observed)")))
     return tuple(found)

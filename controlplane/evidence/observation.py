@@ -47,6 +47,39 @@ class Cell:
     version: str
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Measure:
+    """A business metric in one cell: ``total`` over ``n``, or over the cell's requests if ``n`` is None."""
+
+    cell: Cell
+    metric: str
+    total: float
+    n: int | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Stat:
+    """By how much a counter of a version's cluster grew on one proxy."""
+
+    proxy: str
+    version: str
+    name: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reading:
+    """One answer of another system about both versions.
+
+    ``canary`` and ``baseline`` are None where none was asked for, and where ``problem`` says why not.
+    """
+
+    name: str
+    canary: float | None
+    baseline: float | None = None
+    problem: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """All that was seen of one service in one interval.
@@ -61,6 +94,10 @@ class Observation:
         partial: Proxies whose counters do not add up (series beyond the cap, or a lost one), with the reason.
         issued: Calls of gRPC clients that found an endpoint and began, by cell; others are in no count.
         unhealthy: Proxies and versions of which no endpoint is healthy there, as far as proxies check them.
+        measures: Business metrics, sorted.
+        stats: Counters of clusters that grew, sorted.
+        reporting: Proxies that report those counters; of the others nothing is known.
+        readings: Of other systems, each once, in the interval in which it arrived.
     """
 
     service: str
@@ -72,3 +109,7 @@ class Observation:
     partial: tuple[tuple[str, str], ...] = ()
     issued: tuple[tuple[Cell, int], ...] = ()
     unhealthy: tuple[tuple[str, str], ...] = ()
+    measures: tuple[Measure, ...] = ()
+    stats: tuple[Stat, ...] = ()
+    reporting: tuple[str, ...] = ()
+    readings: tuple[Reading, ...] = ()

@@ -27,6 +27,7 @@ class Verdict:
             logarithms except for ``e_value`` and its ``threshold``.
         requests_needed: Canary requests that a PASS still needs if nothing changes; 0 with a PASS, None if
             more requests alone will not do.
+        decisive: Whether it counts: what a policy only observes is shown and decides nothing.
         seconds_needed: How long those take at the present traffic; None if that cannot be said.
     """
 
@@ -37,3 +38,4 @@ class Verdict:
     numbers: tuple[tuple[str, float], ...] = ()
     requests_needed: int | None = None
     seconds_needed: float | None = None
+    decisive: bool = True

@@ -47,6 +47,8 @@ class Feature(StrEnum):
     SETTINGS = "health checks, limits, balance, TLS to endpoints"
     MIRROR = "`mirror` of a step"
     MANAGER = "raw fields of the connection manager"
+    CLUSTER_STATS = "`retries`, `ejections` and `stat` conditions"
+    METRICS = "business metrics in headers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ _TRANSPARENT: Final[Mapping[Feature, Limit]] = {
 }
 _OWNER = Limit("the listener is its owner's")
 _ADOPT: Final[Mapping[Feature, Limit]] = {
+    Feature.METRICS: Limit("only a listener of ours counts headers"),
     Feature.ADDRESS: _OWNER,
     Feature.TLS: _OWNER,
     Feature.SHARED: Limit("listeners of ours and of an owner are fleets of their own"),
@@ -101,6 +104,8 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.COHORT: _METADATA,
     Feature.WEIGHT: Limit("gRPC clients take endpoints in turn", ignored=True),
     Feature.LATENCY: Limit("gRPC clients report no latencies"),
+    Feature.CLUSTER_STATS: Limit("gRPC clients report calls only"),
+    Feature.METRICS: Limit("gRPC clients report calls only"),
     Feature.CLIENT_ERRORS: Limit("gRPC clients report calls as good or failed, not whose fault it was"),
     Feature.RETRIES: Limit("a gRPC client decides itself how it connects", ignored=True),
     Feature.SETTINGS: Limit("a gRPC client decides itself how it connects", ignored=True),

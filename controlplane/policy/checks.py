@@ -100,12 +100,24 @@ def _service(raw: Raw) -> Iterator[Finding]:
     ]
     yield from _twice(claims, "claim")
     versions, initial = raw.get("versions"), raw.get("initial")
+    yield from _per(raw.get("metrics"))
     if not isinstance(versions, dict):
         return
     if isinstance(initial, str) and initial not in versions:
         yield Finding(("initial",), f"{initial!r} is not one of the versions: {', '.join(versions)}")
     for name, version in versions.items():
         yield from _endpoints(("versions", name, "endpoints"), version)
+
+
+def _per(metrics: Value) -> Iterator[Finding]:
+    """Report metrics that are divided by one that is not there."""
+    if not isinstance(metrics, dict):
+        return
+    for name, metric in metrics.items():
+        per = metric.get("per") if isinstance(metric, dict) else None
+        if isinstance(per, str) and (per not in metrics or per == name):
+            others = ", ".join(other for other in metrics if other != name) or "there is none"
+            yield Finding(("metrics", name, "per"), f"{per!r} is no other metric of the service; {others}")
 
 
 def _endpoints(path: Path, version: Value) -> Iterator[Finding]:
@@ -159,6 +171,7 @@ def _policy(raw: Raw) -> Iterator[Finding]:
             if condition is not None and condition.off:
                 text = "is off; a step adds conditions to the policy's and takes none away"
                 yield Finding(("steps", index, "conditions", at), text)
+    yield from _queries(items, conditions)
     yield from _hold_back(raw, conditions)
 
 
@@ -229,6 +242,20 @@ def _conditions(path: Path, conditions: Sequence[Condition | None]) -> Iterator[
             yield Finding(at, f"{condition.title} stands twice; first in conditions[{before}]")
         if condition.off and condition.grace:
             yield Finding((*at, "grace"), "says when to begin judging what is off")
+
+
+def _queries(steps: list[Value], conditions: Sequence[Condition | None]) -> Iterator[Finding]:
+    """Report queries of steps whose name the policy or another step has: readings are known by it."""
+    known = {c.prometheus.name for c in conditions if c and c.prometheus}
+    for index, item in enumerate(steps):
+        own = _read_all(Condition, item.get("conditions")) if isinstance(item, dict) else []
+        for at, condition in enumerate(own):
+            if condition is not None and condition.prometheus is not None:
+                name = condition.prometheus.name
+                if name in known:
+                    path = ("steps", index, "conditions", at, "prometheus", "name")
+                    yield Finding(path, f"{name!r} is the name of another query; each has its own")
+                known.add(name)
 
 
 def _hold_back(raw: Raw, conditions: Sequence[Condition | None]) -> Iterator[Finding]:

@@ -16,11 +16,13 @@ from controlplane.policy.values import (
     PPM,
     SHARE_PATTERN,
     check_identity,
+    check_stat,
     check_url_word,
     check_word,
     format_duration,
     format_share,
     parse_address,
+    parse_amount,
     parse_duration,
     parse_host,
     parse_ip_address,
@@ -120,6 +122,8 @@ Share = Annotated[
     PlainSerializer(format_share, return_type=str),
 ]
 Url = Annotated[str, BeforeValidator(parse_url)]
+Amount = Annotated[float, BeforeValidator(parse_amount, json_schema_input_type=float | _SHARE)]
+StatName = Annotated[str, AfterValidator(check_stat)]
 StepShare = Annotated[Share, AfterValidator(_above_zero)]
 SomeShare = Annotated[Share, AfterValidator(_some)]
 HoldBack = Annotated[Share, AfterValidator(_below_all)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from controlplane.policy.capabilities import Feature, Kind, ignored, refusal
 from controlplane.policy.documents import Document, Fleet, Match, Policy, Release, Segment, Service
 from controlplane.policy.pinned import PinnedPolicy
-from controlplane.policy.pinning import MEASURED, pin
+from controlplane.policy.pinning import MEASURED, metrics, pin
 from controlplane.policy.problems import Finding, Path
 from controlplane.policy.segments import claims, headers
 
@@ -88,11 +88,28 @@ def unfit(policy: PinnedPolicy, kind: Kind, fleet: Fleet) -> str | None:
     for kept in policy.hold_out:
         if part := unmatchable(kept.match, kind):
             return f"the service holds out {kept.name!r}, which chooses by {part}"
+    return unmeasured(policy, kind) or unverified(policy, fleet)
+
+
+def unmeasured(policy: PinnedPolicy, kind: Kind) -> str | None:
+    """Return which condition listeners of a kind report nothing for, or None."""
     for condition in (*policy.conditions, *(c for step in policy.steps for c in step.conditions)):
         feature = MEASURED.get(condition.field)
         if feature is not None and (reason := refusal(kind, feature)):
             return f"it has a condition on {condition.title}; {reason}"
-    return unverified(policy, fleet)
+    counted = next((metric.name for metric in policy.metrics if not metric.pushed), None)
+    if counted is not None and (reason := refusal(kind, Feature.METRICS)):
+        return f"it looks at metric {counted!r}, which stands in a header; {reason}"
+    return None
+
+
+def unknown_metrics(policy: Policy, service: Service) -> str | None:
+    """Return why a policy cannot run because of metrics that the service does not have, or None."""
+    missing = [name for name in metrics(policy) if name not in service.metrics]
+    if not missing:
+        return None
+    known = ", ".join(service.metrics) or "none"
+    return f"the service has no metric {', '.join(map(repr, missing))}; it has {known}"
 
 
 def findings(document: Document, find: Find) -> Iterator[Finding]:
@@ -108,17 +125,25 @@ def findings(document: Document, find: Find) -> Iterator[Finding]:
         case Release():
             service, policy = find("Service", document.service), find("Policy", document.policy)
             if isinstance(service, Service) and isinstance(policy, Policy):
-                try:
-                    kinds = {kind for *_, kind in places(service, find)}
-                    pinned = pin(policy, _Segments(find), kinds, service)
-                except KeyError:
-                    return  # the policy names a segment that is not there, and is refused for that
-                for _, fleet, kind in places(service, find):
-                    if why := unfit(pinned, kind, fleet):
-                        where = f"{service.name!r} on {kind} fleet {fleet.name!r}"
-                        yield Finding(("policy",), f"{policy.name!r} does not fit {where}: {why}")
-                        return
+                yield from _misfits(service, policy, find)
         case _:
+            return
+
+
+def _misfits(service: Service, policy: Policy, find: Find) -> Iterator[Finding]:
+    """Yield where and why a policy cannot run for a service, once."""
+    if missing := unknown_metrics(policy, service):
+        yield Finding(("policy",), f"{policy.name!r} does not fit {service.name!r}: {missing}")
+        return
+    kinds = {kind for *_, kind in places(service, find)}
+    try:
+        pinned = pin(policy, _Segments(find), kinds, service)
+    except KeyError:
+        return  # the policy names a segment that is not there, and is refused for that
+    for _, fleet, kind in places(service, find):
+        if why := unfit(pinned, kind, fleet):
+            where = f"{service.name!r} on {kind} fleet {fleet.name!r}"
+            yield Finding(("policy",), f"{policy.name!r} does not fit {where}: {why}")
             return
 
 

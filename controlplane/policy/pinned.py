@@ -71,6 +71,16 @@ class PinnedStep(Model):
     exclude: tuple[PinnedSegment, ...] = ()
 
 
+class PinnedMetric(Model):
+    """A business metric of the service, as it was when the release was ordered."""
+
+    name: Name
+    better: Literal["more", "less"]
+    sum: bool = False
+    pushed: bool = False
+    per: Name | None = None
+
+
 ERRORS = Condition(errors=AgainstBaseline())
 
 
@@ -78,13 +88,16 @@ class PinnedPolicy(Model):
     """A policy as a release runs it.
 
     ``conditions`` are all that hold at every step and in the guard: what is on by itself is spelled out, and
-    what was switched off is not there. ``hold_out`` is the service's, if any.
+    what was switched off is not there. ``metrics`` are the business metrics that they or ``observe`` name.
+    ``hold_out`` is the service's, if any.
     """
 
     name: Name
     steps: tuple[PinnedStep, ...] = Field(min_length=1)
     conditions: tuple[Condition, ...] = (ERRORS,)
     when_unsure: WhenUnsure = WhenUnsure()
+    metrics: tuple[PinnedMetric, ...] = ()
+    observe: tuple[Name, ...] = ()
     budget: Budget | None = None
     on_failure: OnFailure = OnFailure()
     guard: Guard = Guard()

@@ -12,6 +12,7 @@ from controlplane.policy.documents import (
     AgainstBaseline,
     AgainstClientErrors,
     AgainstLatency,
+    BusinessMetric,
     Condition,
     Match,
     Policy,
@@ -19,7 +20,7 @@ from controlplane.policy.documents import (
     Service,
     Step,
 )
-from controlplane.policy.pinned import PinnedMirror, PinnedPolicy, PinnedSegment, PinnedStep
+from controlplane.policy.pinned import PinnedMetric, PinnedMirror, PinnedPolicy, PinnedSegment, PinnedStep
 
 # What is judged unless it is switched off, in the order in which verdicts are shown.
 BY_ITSELF = (
@@ -40,7 +41,34 @@ class Segments(Protocol):
         """
 
 
-MEASURED = {"client_errors": Feature.CLIENT_ERRORS, "latency": Feature.LATENCY}
+MEASURED = {
+    "client_errors": Feature.CLIENT_ERRORS,
+    "ejections": Feature.CLUSTER_STATS,
+    "latency": Feature.LATENCY,
+    "retries": Feature.CLUSTER_STATS,
+    "stat": Feature.CLUSTER_STATS,
+}
+
+
+def metrics(policy: Policy) -> tuple[str, ...]:
+    """Return the names of the business metrics that a policy judges or shows."""
+    every = (*policy.conditions, *(c for step in policy.steps for c in step.conditions))
+    judged = (condition.metric.name for condition in every if condition.metric)
+    return tuple(dict.fromkeys((*judged, *policy.observe)))
+
+
+def by_requests(policy: Policy) -> tuple[Policy, tuple[str, ...]]:
+    """Return a policy without what traffic alone does not tell, and the titles of what was left out."""
+    outside = ("retries", "ejections", "stat", "metric", "prometheus")
+
+    def kept(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+        return tuple(c for c in conditions if c.field not in outside)
+
+    every = (*policy.conditions, *(c for step in policy.steps for c in step.conditions))
+    left_out = (*(c.title for c in every if c.field in outside), *policy.observe)
+    steps = tuple(step.model_copy(update={"conditions": kept(step.conditions)}) for step in policy.steps)
+    update = {"conditions": kept(policy.conditions), "steps": steps, "observe": ()}
+    return policy.model_copy(update=update), tuple(dict.fromkeys(left_out))
 
 
 def pin(
@@ -52,11 +80,12 @@ def pin(
         policy: The document.
         catalog: Where its segments are.
         kinds: Of the listeners that take part. What they do not report is not judged by itself.
-        service: Whose hold-out is taken; one in place is called ``hold-out``.
+        service: Whose hold-out and metrics are taken; one in place is called ``hold-out``.
 
     Raises:
-        KeyError: If a segment is not in the catalog; an accepted policy never does that.
+        KeyError: If a segment or a metric is not there; an accepted policy never does that.
     """
+    known = {} if service is None else service.metrics
     written = {condition.title: condition for condition in policy.conditions}
     missing = {field for field, feature in MEASURED.items() if any(refusal(kind, feature) for kind in kinds)}
     defaults = [
@@ -69,6 +98,8 @@ def pin(
         steps=tuple(_steps(policy.steps, catalog)),
         conditions=tuple(c for c in (*defaults, *written.values()) if not c.off),
         when_unsure=policy.when_unsure,
+        metrics=tuple(_metric(name, known[name]) for name in metrics(policy)),
+        observe=policy.observe,
         budget=policy.budget,
         on_failure=policy.on_failure,
         guard=policy.guard,
@@ -90,6 +121,12 @@ def _held_out(service: Service | None, catalog: Segments) -> Iterator[PinnedSegm
             yield PinnedSegment(name=name, match=catalog.segment(name).match)
         case found:
             yield PinnedSegment(name=HOLD_OUT, match=found)
+
+
+def _metric(name: str, metric: BusinessMetric) -> PinnedMetric:
+    return PinnedMetric(
+        name=name, better=metric.better, sum=metric.sum, pushed=metric.header is None, per=metric.per
+    )
 
 
 def _steps(steps: tuple[Step, ...], catalog: Segments) -> Iterator[PinnedStep]:

@@ -7,11 +7,13 @@ Parsers accept their own output, so documents survive a round trip through JSON.
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 from controlplane.policy.latency import EDGES_MS, edge_index
+from controlplane.policy.stats import CLUSTER_STATS
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 SHARE_PATTERN = r"^[0-9]+(\.[0-9]{1,2})?%$"
@@ -170,6 +172,23 @@ def check_url_word(value: str) -> str:
         raise ValueError(
             f"{shown(value)} has {wrong!r}; values are compared as they are sent: write it percent-encoded"
         )
+    return value
+
+
+def parse_amount(value: object) -> float:
+    """Return the number of ``12.5``, or 0.03 for ``'3%'``."""
+    if isinstance(value, str) and value.endswith("%"):
+        return parse_share(value) / PPM
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{shown(value)} is neither a number nor a percentage")
+    return float(value)
+
+
+def check_stat(value: str) -> str:
+    """Return ``value`` if proxies report a counter of that name."""
+    if value not in CLUSTER_STATS:
+        known = ", ".join(CLUSTER_STATS)
+        raise ValueError(f"{shown(value)} is no counter that proxies report; those of a cluster are {known}")
     return value
 
 

@@ -94,7 +94,7 @@ def _in_progress(state: ReleaseState, seen: Seen) -> Decision:
 
 
 def _failing(state: ReleaseState, seen: Seen) -> Decision | None:
-    failed = next((v for v in seen.verdicts if v.outcome is Outcome.FAIL), None)
+    failed = next((v for v in seen.verdicts if v.decisive and v.outcome is Outcome.FAIL), None)
     return failure.failed(state, seen, failed) if failed is not None and state.halt != "frozen" else None
 
 
@@ -200,7 +200,7 @@ def _judge(state: ReleaseState, seen: Seen) -> Decision:
             None, "dwell", f"judged for {_seconds(judged)} of at least {format_duration(least)}", counts=True
         )
     # The guard ends with a proof like any step: its end gives the hold-back to the canary.
-    unsure = [v for v in seen.verdicts if v.outcome is not Outcome.PASS]
+    unsure = [v for v in seen.verdicts if v.decisive and v.outcome is not Outcome.PASS]
     if unsure:
         return _unsure(state, seen, judged, "not-yet", "; ".join(v.reason for v in unsure))
     proof = "; ".join(v.reason for v in seen.verdicts) or "no conditions"

@@ -7,14 +7,19 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from controlplane.evidence import evidence as fold_of
-from controlplane.evidence.account import Limits
+from controlplane.evidence.account import ALPHA, Limits, Metric
 from controlplane.evidence.account import Stage as Setting
+from controlplane.evidence.cluster_stats import AtMost, Retries
+from controlplane.evidence.conversions import Conversions, LeastShare, MostShare
 from controlplane.evidence.evidence import Evidence
 from controlplane.evidence.learned import Learned
+from controlplane.evidence.measures import Measured
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reach import missed, reach
+from controlplane.evidence.scalars import ScalarLimit, Scalars
 from controlplane.evidence.split import LATE, Agreement, check_split
 from controlplane.evidence.spoiled import Spoiled
+from controlplane.evidence.sums import Sums
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import (
     ANONYMOUS,
@@ -24,9 +29,12 @@ from controlplane.policy.documents import (
     AgainstLatency,
     Condition,
     Latency,
+    MetricCondition,
+    PrometheusCondition,
 )
 from controlplane.policy.latency import edge_index
 from controlplane.policy.pinned import PinnedPolicy
+from controlplane.policy.stats import EJECTIONS
 from controlplane.policy.values import PPM
 from controlplane.release.state import Phase, ReleaseState, Stage
 from controlplane.release.traffic import BUCKETS, Split, splits
@@ -87,14 +95,16 @@ class Watch:
 
 def limits(policy: PinnedPolicy, step: int | None = None) -> Limits:
     """Return what the statistics need of a policy, at one of its steps or in the guard (None)."""
-    found = _limits(policy.conditions)
+    found = _limits(policy.conditions, policy)
+    observed = tuple(m for name in policy.observe for m in _business(MetricCondition(name=name), policy))
+    found = replace(found, observed=observed)
     if step is None or step >= len(policy.steps) or not policy.steps[step].conditions:
         return found
     own = policy.steps[step]
-    return replace(found, step=(own.name, _limits(own.conditions)))
+    return replace(found, step=(own.name, _limits(own.conditions, policy)))
 
 
-def _limits(conditions: tuple[Condition, ...]) -> Limits:
+def _limits(conditions: tuple[Condition, ...], policy: PinnedPolicy) -> Limits:
     by = {condition.field: condition for condition in conditions}
     against = [c.latency for c in conditions if isinstance(c.latency, AgainstLatency)]
     percentiles = sorted(c.latency.limit for c in conditions if isinstance(c.latency, Latency))
@@ -110,7 +120,8 @@ def _limits(conditions: tuple[Condition, ...]) -> Limits:
         success_rate=least.at_least / PPM if least else None,
         error_rate=most.at_most / PPM if most else None,
         requests=volume.at_least if volume else None,
-        grace=tuple((name, c.grace) for c in conditions if c.grace for name in _metrics(c)),
+        grace=tuple((name, c.grace) for c in conditions if c.grace for name in _metrics(c, policy)),
+        added=tuple(metric for c in conditions for metric in _added(c, policy)),
     )
 
 
@@ -118,9 +129,53 @@ def _margin(against: AgainstBaseline | AgainstClientErrors | AgainstLatency | st
     return None if against is None or isinstance(against, str) else against.margin / PPM
 
 
-def _metrics(condition: Condition) -> tuple[str, ...]:
+def _metrics(condition: Condition, policy: PinnedPolicy) -> tuple[str, ...]:
     """Return the metrics of a condition: slowness is looked for in the body and in the tail."""
-    return ("latency", "latency tail") if condition.title == "latency" else (condition.title,)
+    if condition.title == "latency":
+        return ("latency", "latency tail")
+    return tuple(metric.name for metric in _added(condition, policy)) or (condition.title,)
+
+
+def _added(condition: Condition, policy: PinnedPolicy) -> tuple[Metric, ...]:
+    """Return what a condition beside the default rule is judged by."""
+    title = condition.title
+    if condition.retries:
+        return (Retries(title, condition.retries.at_most / PPM),)
+    if condition.ejections:
+        return (AtMost(title, EJECTIONS, condition.ejections.at_most),)
+    if condition.stat:
+        return (AtMost(title, condition.stat.name, condition.stat.at_most),)
+    if condition.metric:
+        return _business(condition.metric, policy)
+    return _prometheus(title, condition.prometheus) if condition.prometheus else ()
+
+
+def _business(condition: MetricCondition, policy: PinnedPolicy) -> tuple[Metric, ...]:
+    found = next(metric for metric in policy.metrics if metric.name == condition.name)
+    title, more = f"metric {found.name}", found.better == "more"
+    measured = Measured(title, found.name, found.per or "", more, found.pushed)
+    margin = condition.margin / PPM if condition.compared else None
+    limit = condition.at_least if condition.at_most is None else condition.at_most
+    if found.sum:
+        means = () if margin is None else (Sums(title, measured, margin),)
+        least = replace(measured, more=condition.at_most is None)
+        return means if limit is None else (*means, Sums(f"{title} limit", least, None, limit))
+    compared = () if margin is None else (Conversions(title, measured, margin, 1 / ALPHA),)
+    if limit is None:
+        return compared
+    kind = LeastShare if condition.at_most is None else MostShare
+    return (*compared, kind(f"{title} limit", measured, limit))
+
+
+def _prometheus(title: str, wanted: PrometheusCondition) -> tuple[Metric, ...]:
+    every, found = wanted.every.total_seconds(), []
+    if wanted.against:
+        found.append(Scalars(title, wanted.name, wanted.margin / PPM, wanted.better == "more", every))
+    limit = wanted.at_least if wanted.at_most is None else wanted.at_most
+    if limit is None:
+        return tuple(found)
+    name = f"{title} limit" if wanted.against else title
+    return (*found, ScalarLimit(name, wanted.name, limit, wanted.at_most is not None, every))
 
 
 def exposure(policy: PinnedPolicy, step: int) -> float:
@@ -208,7 +263,7 @@ def suspicion(readings: tuple[Verdict, ...]) -> float:
     scaled = [1.0]
     for verdict in readings:
         numbers = dict(verdict.numbers)
-        if numbers.get("threshold"):
+        if verdict.decisive and numbers.get("threshold"):
             scaled.append(100 * numbers.get("e_value", 0.0) / numbers["threshold"])
     return max(scaled)
 

@@ -6,14 +6,17 @@ one proxy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal
 
 from controlplane.policy.latency import EDGES_MS
+from controlplane.policy.stats import CLUSTER_STATS, REPORTS, REPORTS_KEY
 from controlplane.resources.statistics import DURATION, PREFIX
 
+VERSIONED: Final = "~"  # clusters of services are named service~version
 CONTROL_PLANE: Final = "turnout"  # name of its cluster in the bootstrap
 FALLBACK: Final = "turnout-fallback"
 
@@ -22,6 +25,7 @@ REPORTED: Final = "|".join(
         rf"{PREFIX}\..*",
         r"http\..*\.downstream_rq_(active|completed|total)",
         r"cluster\..*\.(membership_healthy|upstream_rq_total)",
+        rf"cluster\..*{VERSIONED}.*\.({'|'.join(map(re.escape, CLUSTER_STATS))})",
         r"server\.(live|state|uptime|version)",
     )
 )
@@ -96,7 +100,7 @@ def bootstrap(  # noqa: PLR0913 - each is an option of the command
         listeners.append(_fallback(fallback[0]))
         clusters.append(_fallback_cluster(fallback[1]))
     return {
-        "node": {"id": node_id, "cluster": cluster},
+        "node": {"id": node_id, "cluster": cluster, "metadata": {REPORTS_KEY: REPORTS}},
         **({"admin": {"address": _socket(admin)}} if admin else {}),
         "dynamic_resources": {
             "ads_config": {

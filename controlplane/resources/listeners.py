@@ -39,7 +39,7 @@ from controlplane.policy.overrides import encoded
 from controlplane.resources.clusters import ADS, BUFFER_BYTES, socket
 from controlplane.resources.names import FRESH_USER_HEADER, OWN_HEADERS, SCOPE_HEADER, SOURCE_HEADER
 from controlplane.resources.readable import packed
-from controlplane.resources.statistics import attempt_logger, stats_logger
+from controlplane.resources.statistics import HeaderMetric, attempt_logger, header_metrics, stats_logger
 from controlplane.resources.tokens import token_filter
 from controlplane.resources.transparent import take_over, untouched
 
@@ -55,17 +55,20 @@ class Demands:
         attempts: Whether attempts are counted.
         tokens: What is verified, and read of it.
         told: Headers in which endpoints are told the version; from outside nobody sends them.
+        metrics: Response headers that are counted or summed.
     """
 
     attempts: bool = False
     told: frozenset[str] = frozenset()
     tokens: Tokens | None = None
+    metrics: tuple[HeaderMetric, ...] = ()
 
     @classmethod
     def of(cls, *services: Service) -> Self:
         """Return what these services ask for."""
         told = frozenset(service.version_header for service in services if service.version_header)
-        return cls(any(service.retries is not None for service in services), told)
+        retried = any(service.retries is not None for service in services)
+        return cls(retried, told, metrics=header_metrics(services))
 
 
 def listener(document: Listener, scopes: Sequence[str], demands: Demands = Demands()) -> ListenerMessage:
@@ -110,7 +113,9 @@ def _manager(document: Listener, scopes: Sequence[str], demands: Demands) -> Htt
             initial_connection_window_size=UInt32Value(value=1 << 20),
         ),
         drain_timeout=Duration(seconds=5),
-        access_log=[AccessLog(name="envoy.access_loggers.stats", typed_config=packed(stats_logger()))],
+        access_log=[
+            AccessLog(name="envoy.access_loggers.stats", typed_config=packed(stats_logger(demands.metrics)))
+        ],
         use_remote_address=BoolValue(value=document.kind == "edge"),
         generate_request_id=BoolValue(value=True),
         upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],

@@ -24,7 +24,7 @@ from controlplane.resources.names import (
     mirror_cluster_name,
 )
 from controlplane.resources.routes import service_routes
-from controlplane.resources.statistics import check_series, series
+from controlplane.resources.statistics import check_series, header_metrics, series
 from controlplane.resources.transparent import passthrough, passthrough_hosts, passthrough_route
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import (
@@ -85,7 +85,7 @@ def render(
         return replace(old, snapshot=Snapshot(revision, old.snapshot.resources, PUSH_ORDER))
     stale = [before[name] for name in (*changed, *gone) if name in before]
     count = (old.series if old else 0) - series(stale) + series(by_name[name] for name in changed)
-    check_series(count)
+    check_series(count, len(header_metrics(traffic.service for traffic in services)))
     moved = bool(gone) or any(
         name not in before or _asked(before[name].service) != _asked(by_name[name].service)
         for name in changed

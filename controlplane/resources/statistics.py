@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.wrappers_pb2 import UInt32Value, UInt64Value
@@ -11,7 +12,7 @@ from controlplane._pb.accesslog_pb2 import AccessLog, AccessLogFilter
 from controlplane._pb.celfilter_pb2 import ExpressionFilter
 from controlplane._pb.statslog_pb2 import Config
 from controlplane._pb.type_pb2 import Scope
-from controlplane.policy.documents import ANONYMOUS
+from controlplane.policy.documents import ANONYMOUS, Service
 from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.names import ATTEMPTS, METADATA
 from controlplane.resources.readable import packed
@@ -20,6 +21,8 @@ PREFIX: Final = "turnout"  # series are turnout.rq, turnout.t and turnout.failed
 REQUESTS: Final = "rq"
 DURATION: Final = "t"  # histogram, milliseconds
 FAILED: Final = "failed"  # attempts, where a request may have several
+COUNTED: Final = "n"  # turnout.n.HEADER: responses that have a header
+SUMMED: Final = "s"  # turnout.s.HEADER: sum of a header's values
 
 OK: Final = "ok"
 CLIENT_ERROR: Final = "c4"  # 4xx without 429, and the gRPC codes that blame the client
@@ -88,11 +91,45 @@ def series(services: Iterable[ServiceTraffic]) -> int:
     )
 
 
-def check_series(count: int) -> None:
-    """Raise ValueError if this is more counters than a fleet may have."""
+@dataclass(frozen=True, slots=True, order=True)
+class HeaderMetric:
+    """A response header that is counted (how often it is there) or summed."""
+
+    header: str
+    sum: bool
+
+    @property
+    def series(self) -> str:
+        """Name of its counter below PREFIX; the reader knows it by that."""
+        return f"{SUMMED if self.sum else COUNTED}.{self.header}"
+
+    @property
+    def value(self) -> str:
+        """What a response adds: a number in any case, since Envoy logs what is none."""
+        value, added = f"response.headers['{self.header}']", "'1'"
+        good = f"!({value} in ['', '0', 'no', 'false'])"
+        if self.sum:
+            # Whole numbers of a dozen digits cannot run a 64-bit counter over.
+            good, added = f"{value}.matches('^[0-9]{{1,12}}$')", value
+        return f"%CEL('{self.header}' in response.headers && {good} ? {added} : '0')%"
+
+
+def header_metrics(services: Iterable[Service]) -> tuple[HeaderMetric, ...]:
+    """Return what the proxies of some services count beside requests, sorted."""
+    found = (metric for service in services for metric in service.metrics.values())
+    return tuple(sorted({HeaderMetric(m.header, m.sum) for m in found if m.header is not None}))
+
+
+def check_series(count: int, metrics: int = 0) -> None:
+    """Raise ValueError if the services need more counters than a fleet may have.
+
+    ``count`` is their `series`, one per class; each of the ``metrics`` needs one more in each place.
+    """
+    count += count // len(CLASSES) * metrics
     if count > SERIES_LIMIT:
+        what = "classes" if not metrics else f"classes and {metrics} business metrics"
         raise ValueError(
-            f"the fleet's services need {count} counters (segments x versions x classes), at most "
+            f"the fleet's services need {count} counters (segments x versions x {what}), at most "
             f"{SERIES_LIMIT} are allowed; release fewer services at once, use fewer segments, or split it"
         )
 
@@ -128,15 +165,22 @@ def _scope() -> Scope:
     )
 
 
-def stats_logger() -> Config:
-    """Return the access logger that counts every request by service, segment, cluster and outcome class."""
+def stats_logger(metrics: Iterable[HeaderMetric] = ()) -> Config:
+    """Return the access logger that counts every request by service, segment, cluster and outcome class.
+
+    ``metrics`` are counted by service, segment and cluster.
+    """
     where = _where()
     outcome = Config.Tag(name="class", value_format=_CLASS)
     return Config(
         counters=[
             Config.Counter(
                 stat=Config.Stat(name=REQUESTS, tags=[*where, outcome]), value_fixed=UInt64Value(value=1)
-            )
+            ),
+            *(
+                Config.Counter(stat=Config.Stat(name=metric.series, tags=where), value_format=metric.value)
+                for metric in metrics
+            ),
         ],
         histograms=[
             Config.Histogram(

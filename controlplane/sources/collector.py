@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from controlplane.evidence.observation import Cell, Observation, Tally
-from controlplane.sources.cursor import Cursor, delta
+from controlplane.evidence.observation import Cell, Measure, Observation, Stat, Tally
+from controlplane.sources.cursor import Cursor, Delta, delta
 from controlplane.sources.envoy import VERSIONED, Export, MalformedError, parse_export
 from controlplane.xds.view import Peer
 
@@ -25,10 +25,12 @@ class Link:
     Attributes:
         peer: Where it comes from.
         services: Names of the services that the proxy is given.
+        reports: Whether its bootstrap makes it report counters of clusters.
     """
 
     peer: Peer
     services: frozenset[str]
+    reports: bool = False
 
 
 @dataclass(slots=True)
@@ -50,6 +52,9 @@ class _Seen:
     silent: list[str] = field(default_factory=list)
     partial: list[tuple[str, str]] = field(default_factory=list)
     unhealthy: list[tuple[str, str]] = field(default_factory=list)
+    measures: list[Measure] = field(default_factory=list)
+    stats: list[Stat] = field(default_factory=list)
+    reporting: list[str] = field(default_factory=list)
 
 
 _State = Literal["fresh", "silent", "late"] | tuple[str]  # a tuple holds the reason why it is partial
@@ -133,6 +138,8 @@ class Collector:
                 _place(seen[service], proxy, (past,) if past else state)
                 if state != "silent":
                     seen[service].unhealthy += self._unhealthy(proxy, link, service, services[service])
+                if link.reports:
+                    seen[service].reporting.append(proxy)
         for proxy, link in sorted(self._links.items()):
             if proxy not in connected:  # it has left: what it counted before that still counts
                 self._count(proxy, link, end, seen, services)
@@ -184,6 +191,7 @@ class Collector:
                 known = service in link.services and service in services
                 if known and cell.version in {*services[service], ""}:
                     seen[service].tallies[cell] = tally
+            _besides(proxy, added, link.services & services.keys(), seen)
         if heard.arrived < overdue:
             return "silent"
         if cursor is not None and heard.export.time < cursor.seen.time:
@@ -243,6 +251,18 @@ def _place(seen: _Seen, proxy: str, state: _State) -> None:
             seen.partial.append((proxy, reason))
 
 
+def _besides(proxy: str, added: Delta, services: AbstractSet[str], seen: Mapping[str, _Seen]) -> None:
+    """Take in what was counted besides requests."""
+    for (series, service, segment, cluster), total in added.measures.items():
+        owner, _, version = cluster.partition(VERSIONED)
+        if service in services and owner == service:  # a sum that stands still tells that it is counted
+            seen[service].measures.append(Measure(Cell(proxy, segment, version), series, total))
+    for (cluster, name), count in added.stats.items():
+        owner, version, *_ = *cluster.split(VERSIONED), ""
+        if count and owner in services:  # an adopted listener has several clusters of a version
+            seen[owner].stats.append(Stat(proxy, version, name, count))
+
+
 def _observation(service: str, start: datetime, end: datetime, seen: _Seen) -> Observation:
     return Observation(
         service,
@@ -253,6 +273,9 @@ def _observation(service: str, start: datetime, end: datetime, seen: _Seen) -> O
         tuple(seen.silent),
         tuple(seen.partial),
         unhealthy=tuple(seen.unhealthy),
+        measures=tuple(sorted(seen.measures)),
+        stats=tuple(sorted(seen.stats)),
+        reporting=tuple(seen.reporting),
     )
 
 

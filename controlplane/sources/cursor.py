@@ -20,6 +20,7 @@ from controlplane.sources.envoy import (
     VERSIONED,
     Export,
     Group,
+    Measured,
     Outcome,
 )
 
@@ -119,6 +120,8 @@ class Cursor:
             "ended": dict(sorted(seen.ended.items())),
             "reached": dict(sorted(seen.reached.items())),
             "failed": [[*key, count] for key, count in sorted(seen.failed.items())],
+            "measures": [[*key, count] for key, count in sorted(seen.measures.items())],
+            "stats": [[*key, count] for key, count in sorted(seen.stats.items())],
             "gap": _dump_gap(self.outcome),
             "gaps": [[*key, _dump_gap(gap)] for key, gap in sorted(self.latency.items())],
             "bypass": {cluster: _dump_gap(gap) for cluster, gap in sorted(self.bypass.items())},
@@ -136,6 +139,8 @@ class Cursor:
             dict(data["ended"]),
             reached=dict(data["reached"]),
             failed={(a, b, c): count for a, b, c, count in data.get("failed", ())},
+            measures={(a, b, c, d): count for a, b, c, d, count in data.get("measures", ())},
+            stats={(a, b): count for a, b, count in data.get("stats", ())},
         )
         latency = {(a, b, c): _load_gap(gap) for a, b, c, gap in data["gaps"]}
         bypass = {cluster: _load_gap(gap) for cluster, gap in data["bypass"].items()}
@@ -150,11 +155,15 @@ class Delta:
         tallies: Counts by service and cell; the version is empty where Envoy chose no cluster.
         cursor: The next cursor.
         doubt: Why the counts are partial, or None.
+        measures: By how much sums of headers grew.
+        stats: By how much counters of clusters grew.
     """
 
     tallies: Mapping[tuple[str, Cell], Tally]
     cursor: Cursor
     doubt: str | None = None
+    measures: Mapping[Measured, int] = field(default_factory=dict)
+    stats: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 def delta(export: Export, cursor: Cursor | None) -> Delta | None:
@@ -191,7 +200,9 @@ def delta(export: Export, cursor: Cursor | None) -> Delta | None:
         after.doubt,
     )
     tallies = _tallies(export.proxy, outcomes, latencies, failed)
-    return Delta(tallies, after, next((doubt for doubt in doubts if doubt), None))
+    doubt = next((doubt for doubt in doubts if doubt), None)
+    measures = _increases(export.measures, before.measures)
+    return Delta(tallies, after, doubt, measures, _increases(export.stats, before.stats))
 
 
 def _counted(export: Export) -> Export:
@@ -223,6 +234,8 @@ def _merged(export: Export, before: Export) -> Export:
         latencies=_kept(export.latencies, before.latencies),
         reached=_kept(export.reached, before.reached),
         failed=_kept(export.failed, before.failed),
+        measures=_kept(export.measures, before.measures),
+        stats=_kept(export.stats, before.stats),
     )
 
 

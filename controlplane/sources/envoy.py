@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from controlplane._pb import otlp_pb2
 from controlplane.policy.latency import EDGES_MS
+from controlplane.policy.stats import CLUSTER_STATS
 from controlplane.resources.names import cluster_of, segment_cluster
 
 MAX_SERIES = 20_000  # per proxy; as many are about 4 MiB, and take 60 ms to read
@@ -23,6 +24,8 @@ ACTIVE = "http.downstream_rq_active"
 LISTENER = "envoy.http_conn_manager_prefix"
 REACHED = "cluster.upstream_rq_total"
 CLUSTER = "envoy.cluster_name"
+MEASURES = tuple(f"turnout.{kind}." for kind in "ns")  # counted and summed headers
+STATS = {f"cluster.{name}": name for name in CLUSTER_STATS}
 VERSIONED = "~"  # clusters of services are named service~version; what follows a second one is no request's
 CLASSES = frozenset({"ok", "c4", "limited", "bad", "abort"})
 
@@ -37,6 +40,7 @@ LIMITED = "429"  # in the class 4xx too
 CLUSTER_CLASSES = frozenset({"2xx", "3xx", "4xx", "5xx", LIMITED})
 
 Group = tuple[str, str, str]  # service, segment, cluster; empty where a request had none
+Measured = tuple[str, str, str, str]  # the same and, first, the series
 Outcome = tuple[str, str, str, str]  # the same and the class
 
 _EDGES = [float(edge) for edge in EDGES_MS]
@@ -63,6 +67,8 @@ class Export:
             it completed: Envoy counts an early hint among them, as if it were an answer.
         failed: Attempts that failed, of services with retries, the last one of a request among them.
         healthy: Endpoints of each cluster of a service that pass their checks and are no outliers.
+        measures: Sums by series (``n.HEADER`` or ``s.HEADER``) and group.
+        stats: Counters of clusters of a service, by cluster and name.
         flaw: What could not be read of it, or None.
         cut: Whether series beyond MAX_SERIES were left out.
     """
@@ -77,6 +83,8 @@ class Export:
     reached: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[Group, int] = field(default_factory=dict)
     healthy: Mapping[str, int] = field(default_factory=dict)
+    measures: Mapping[Measured, int] = field(default_factory=dict)
+    stats: Mapping[tuple[str, str], int] = field(default_factory=dict)
     flaw: str | None = None
     cut: bool = False
 
@@ -129,6 +137,8 @@ def parse_export(data: bytes, listens: Callable[[str], bool] = lambda prefix: Tr
         {name: count for name, count in reader.reached.items() if name.count(VERSIONED) == 1},
         reader.failed,
         {name: count for name, count in reader.healthy.items() if name.count(VERSIONED) == 1},
+        reader.measures,
+        {key: count for key, count in reader.stats.items() if VERSIONED in key[0]},
         reader.flaw,
         reader.cut,
     )
@@ -160,6 +170,8 @@ class _Reader:
         self.failed: dict[Group, int] = {}
         self.done: dict[str, int] = {}
         self.healthy: dict[str, int] = {}
+        self.measures: dict[Measured, int] = {}
+        self.stats: dict[tuple[str, str], int] = {}
         self.flaw: str | None = None
         self.cut = False
         self._points = 0
@@ -172,9 +184,6 @@ class _Reader:
         elif name == LATENCIES:
             self._cumulative(metric.histogram)
             self._read_latencies(metric.histogram.data_points)
-        elif name == FAILED:
-            self._cumulative(metric.sum)
-            self._read_failed(metric.sum.data_points)
         elif name == STARTED:
             self._cumulative(metric.sum)
             self._read_owners(metric.sum.data_points, LISTENER, self.started)
@@ -189,6 +198,9 @@ class _Reader:
         elif name == TOOK:
             self._cumulative(metric.histogram)
             self._read_times(metric.histogram.data_points)
+        elif name == FAILED or name in STATS or name.startswith(MEASURES):
+            self._cumulative(metric.sum)
+            self._read_besides(name, metric.sum.data_points)
         else:
             if name == HEALTHY:
                 self._read_owners(metric.gauge.data_points, CLUSTER, self.healthy)
@@ -235,6 +247,28 @@ class _Reader:
             else:
                 key = (tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", ""))
                 self.failed[key] = self.failed.get(key, 0) + point.as_int
+
+    def _read_besides(self, name: str, points: Iterable[otlp_pb2.Number]) -> None:
+        """Read what is counted besides requests: attempts, counters of clusters, business metrics."""
+        if name == FAILED:
+            self._read_failed(points)
+        elif name in STATS:
+            grown: dict[str, int] = {}
+            self._read_owners(points, CLUSTER, grown)
+            self.stats |= {(cluster, STATS[name]): count for cluster, count in grown.items()}
+        else:
+            self._read_measures(name.partition(".")[2], points)
+
+    def _read_measures(self, series: str, points: Iterable[otlp_pb2.Number]) -> None:
+        for point in points:
+            if self._full():
+                return
+            tags = {tag.key: tag.value.string_value for tag in point.attributes}
+            if not point.HasField("as_int") or point.as_int < 0:
+                self.flaw = "a counter is not a whole number from 0"
+            else:
+                key = (series, tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", ""))
+                self.measures[key] = self.measures.get(key, 0) + point.as_int
 
     def _read_latencies(self, points: Iterable[otlp_pb2.Distribution]) -> None:
         for point in points:

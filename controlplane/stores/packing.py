@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from controlplane.evidence.observation import Cell, Observation, Tally
+from controlplane.evidence.observation import Cell, Measure, Observation, Reading, Stat, Tally
 from controlplane.release.seen import Moment
 
 _MOMENT: TypeAdapter[Moment] = TypeAdapter(Moment)
@@ -24,15 +24,25 @@ def pack_observation(observation: Observation) -> str:
     ]
     issued = [[cell.proxy, cell.segment, cell.version, calls] for cell, calls in observation.issued]
     o = observation
+    besides = {
+        "measures": [_measure(m) for m in o.measures],
+        "stats": [[s.proxy, s.version, s.name, s.count] for s in o.stats],
+        "reporting": o.reporting,
+        "readings": [[r.name, r.canary, r.baseline, r.problem] for r in o.readings],
+    }
     told = (o.fresh, o.silent, o.partial, issued, o.unhealthy)
-    return json.dumps(
-        [o.service, o.start.isoformat(), o.end.isoformat(), cells, *told], separators=(",", ":")
-    )
+    body = [o.service, o.start.isoformat(), o.end.isoformat(), cells, *told]
+    return json.dumps([*body, {name: rows for name, rows in besides.items() if rows}], separators=(",", ":"))
+
+
+def _measure(m: Measure) -> list[object]:
+    return [m.cell.proxy, m.cell.segment, m.cell.version, m.metric, m.total, m.n]
 
 
 def unpack_observation(text: str) -> Observation:
     """Return the observation that `pack_observation` packed."""
     service, start, end, cells, fresh, silent, partial, *more = json.loads(text)
+    besides = more[2] if len(more) > 2 else {}
     return Observation(
         service,
         datetime.fromisoformat(start),
@@ -44,6 +54,10 @@ def unpack_observation(text: str) -> Observation:
         # Rows of before there were gRPC clients have none.
         tuple((Cell(p, s, v), n) for p, s, v, n in more[0]) if more else (),
         tuple((proxy, version) for proxy, version in more[1]) if len(more) > 1 else (),
+        tuple(Measure(Cell(p, s, v), *rest) for p, s, v, *rest in besides.get("measures", ())),
+        tuple(Stat(*row) for row in besides.get("stats", ())),
+        tuple(besides.get("reporting", ())),
+        tuple(Reading(*row) for row in besides.get("readings", ())),
     )
 
 

@@ -23,6 +23,7 @@ from controlplane.web.port import (
     Declare,
     Documents,
     Order,
+    Push,
     RefusedError,
     Switch,
     Who,
@@ -44,6 +45,7 @@ class Api:
             Route("/metrics", self._metrics),
             Route("/v1/services", self._services),
             Route("/v1/services/{name}/switch", self._switch, methods=["POST"]),
+            Route("/v1/services/{name}/metrics/{metric}", self._push, methods=["POST"]),
             Route("/v1/releases", self._releases, methods=["GET"]),
             Route("/v1/releases", self._order, methods=["POST"]),
             Route("/v1/releases/{name}", self._release),
@@ -129,6 +131,10 @@ class Api:
     async def _act(self, request: Request) -> Response:
         name, action = request.path_params["name"], request.path_params["action"]
         return _one(await self._plane.act(name, action, await _body(request, Act)))
+
+    async def _push(self, request: Request) -> Response:
+        service, metric = request.path_params["name"], request.path_params["metric"]
+        return _one(self._plane.push(service, metric, await _body(request, Push)), 202)
 
     async def _switch(self, request: Request) -> Response:
         return _one(await self._plane.switch(request.path_params["name"], await _body(request, Switch)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from controlplane.release.ports import Record
 from controlplane.release.recording import Recording
@@ -277,6 +277,34 @@ class Applied(Shown):
     warnings: tuple[str, ...] = ()
 
 
+class Push(BaseModel):
+    """Values of one metric of one version: ``n`` and ``sum``, or the value of each user by its id.
+
+    ``sum`` is how many of the ``n`` have it, for a metric that is counted. ``key`` names the push: one that
+    is sent again counts once.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    version: str
+    segment: str = "everyone"
+    n: int = Field(default=0, ge=0, le=1_000_000_000)
+    sum: float = Field(default=0.0, ge=0, le=1e15)
+    users: Mapping[str, Annotated[float, Field(ge=0, le=1e12)]] = Field(default={}, max_length=10_000)
+    key: str = Field(default="", max_length=200)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if bool(self.users) == bool(self.n):
+            raise ValueError("either n with sum, or users, is needed")
+        return self
+
+
+class PushShown(Shown):
+    """Whether a push counts; it does not if one with its key did."""
+
+    counted: bool
+
+
 class RefusedError(Exception):
     """The control plane will not do that; ``status`` is the HTTP status, the message is for people."""
 
@@ -351,6 +379,10 @@ class ControlPlane(Protocol):
 
     async def withdraw(self, blackout: str, who: Who) -> tuple[BlackoutShown, ...]:
         """Remove a blackout that an operator added."""
+        ...
+
+    def push(self, service: str, metric: str, push: Push) -> PushShown:
+        """Take in values of a metric that is pushed."""
         ...
 
     async def switch(self, service: str, switch: Switch) -> ServiceShown:

@@ -103,7 +103,7 @@ def test_a_bootstrap_is_yaml_for_one_proxy(turnout, more):
 
     built = yaml.safe_load(said.out)
     assert said.status == 0
-    assert built["node"] == {"id": "edge-1", "cluster": "edge"}
+    assert built["node"] == {"id": "edge-1", "cluster": "edge", "metadata": {"turnout.reports": 2}}
     assert built["dynamic_resources"]["ads_config"]["api_type"] == (
         "GRPC" if "--sotw" in more else "DELTA_GRPC"
     )

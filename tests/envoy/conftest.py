@@ -47,6 +47,8 @@ steps:
 {steps}
 conditions:
   - errors: off
+  - client_errors: off
+  - latency: off
   - success_rate: {{at_least: 90%}}
 guard: {{for: {guard}, hold_back: {hold_back}}}
 """

@@ -14,9 +14,10 @@ import httpx
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from controlplane.evidence.observation import Cell, Tally
+from controlplane.evidence.observation import Cell, Stat, Tally
 from controlplane.policy.latency import EDGES_MS
-from controlplane.resources.statistics import stats_logger
+from controlplane.resources.bootstrap import REPORTED
+from controlplane.resources.statistics import HeaderMetric, stats_logger
 from controlplane.server.intake import Intake
 from controlplane.sources.collector import Collector, Link
 from controlplane.sources.envoy import parse_export
@@ -26,11 +27,12 @@ pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.t
 
 FLUSH = timedelta(seconds=0.2)
 EXTENSION = "type.googleapis.com/envoy.extensions."
+METRICS = (HeaderMetric("x-paid", sum=False), HeaderMetric("x-paid", sum=True))
 SERVICES = {"shop": {"v1", "v2", "dead"}}
 
 
 def logger(max_counters):
-    config = MessageToDict(stats_logger(), preserving_proto_field_name=True)
+    config = MessageToDict(stats_logger(METRICS), preserving_proto_field_name=True)
     config["stats_scope"]["max_counters"] = max_counters
     return {"@type": EXTENSION + "access_loggers.stats.v3.Config", **config}
 
@@ -107,9 +109,7 @@ def sink():
         "@type": EXTENSION + "stat_sinks.open_telemetry.v3.SinkConfig",
         "grpc_service": {"envoy_grpc": {"cluster_name": "turnout"}},
         "resource_detectors": [{"name": "static", "typed_config": identity}],
-        "custom_metric_conversions": only(
-            r"turnout\..*|http\.ingress\.downstream_rq_(total|active)|cluster\..*\.membership_healthy"
-        ),
+        "custom_metric_conversions": only(REPORTED),
     }
 
 
@@ -136,14 +136,17 @@ def bootstrap(intake, upstream, max_counters):
 
 
 async def answer(reader, writer):
-    """Answer ``/404`` with 404, and ``/wait/200`` with 200 after 200 ms."""
+    """Answer ``/404`` with 404, ``/wait/200`` with 200 after 200 ms, ``/paid/250`` with a header."""
     try:
         while True:
             path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode().strip("/")
             if path.startswith("wait/"):
                 await asyncio.sleep(int(path.removeprefix("wait/")) / 1000)
                 path = "200"
-            writer.write(f"HTTP/1.1 {path or 200} X\r\ncontent-length: 0\r\n\r\n".encode())
+            paid = ""
+            if path.startswith("paid/"):
+                path, paid = "200", f"x-paid: {path.removeprefix('paid/')}\r\n"
+            writer.write(f"HTTP/1.1 {path or 200} X\r\n{paid}content-length: 0\r\n\r\n".encode())
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 
@@ -181,7 +184,7 @@ class World:
 
     def observe(self):
         now = datetime.now(UTC)
-        links = {"edge-1": Link(Peer("127.0.0.1:1"), frozenset({"shop"}))}
+        links = {"edge-1": Link(Peer("127.0.0.1:1"), frozenset({"shop"}), reports=True)}
         seen, moved = self.collector.observe(now - FLUSH, now, links, SERVICES)
         self.cursors |= json.loads(json.dumps(moved))
         self.collector.commit()
@@ -319,3 +322,26 @@ async def test_series_that_envoy_does_not_count_are_partial(world, tmp_path):
 
     assert seen.partial == (("edge-1", "10 requests have no outcome"),)
     assert dict(seen.cells) == {Cell("edge-1", "everyone", "v1"): Tally(requests=1)}
+
+
+async def test_headers_are_counted_and_summed_and_counters_of_clusters_arrive(world, tmp_path):
+    async with running(tmp_path, config(world)) as port:
+        await world.until(lambda export: True)
+        world.observe()
+        paths = ["/paid/250", "/paid/1000", "/v2/paid/70", "/paid/0", "/paid/much", "/200", "/dead/"]
+        for path in paths:
+            await request(port, path)
+        await world.ended(len(paths))
+        seen = world.observe()
+
+    v1, v2 = Cell("edge-1", "everyone", "v1"), Cell("edge-1", "beta", "v2")
+    dead = Cell("edge-1", "everyone", "dead")
+    assert seen.partial == ()
+    assert {(m.cell, m.metric): m.total for m in seen.measures} == {
+        (v1, "n.x-paid"): 3, (v2, "n.x-paid"): 1, (v1, "s.x-paid"): 1250, (v2, "s.x-paid"): 70,
+        (dead, "n.x-paid"): 0, (dead, "s.x-paid"): 0,
+    }  # fmt: skip
+    assert seen.reporting == ("edge-1",)
+    assert Stat("edge-1", "dead", "upstream_cx_connect_fail", 1) in seen.stats
+    log = (tmp_path / "envoy.log").read_text()
+    assert "access log" not in log.lower()  # Envoy would complain of values that are no numbers

@@ -7,6 +7,7 @@ import pytest
 
 from controlplane.policy.documents import Condition, Policy, Service, Step
 from controlplane.policy.explanation import fields
+from controlplane.policy.stats import CLUSTER_STATS
 from controlplane.policy.validation import MAX_PROBLEMS, validate
 from controlplane.policy.yaml_source import read
 
@@ -253,6 +254,18 @@ def test_steps(steps, found):
             ],
         ),
         (
+            "conditions: [{stat: {name: upstream_rq_total, at_most: 0}}, {metric: {name: a, at_least: x}},"
+            " {metric: {name: b, at_least: 1, at_most: 2}}, {prometheus: {name: q, query: up, every: 100ms}}]\n"
+            "guard: {hold_back: 2%}",
+            [
+                "4:28: conditions[0].stat.name: 'upstream_rq_total' is no counter that proxies report; those of a"
+                f" cluster are {', '.join(CLUSTER_STATS)}",
+                "4:90: conditions[1].metric.at_least: 'x' is neither a number nor a percentage",
+                "4:104: conditions[2].metric: has at_least and at_most; one limit is allowed, the other is a condition too",
+                "4:154: conditions[3].prometheus: at_least, at_most or `against: baseline` is needed; one limit is allowed",
+            ],
+        ),
+        (
             "conditions: [{errors: of}]\nguard: {hold_back: 2%}",
             ["4:23: conditions[0].errors: 'of' is not allowed; allowed: off; did you mean 'off'?"],
         ),
@@ -263,8 +276,8 @@ def test_steps(steps, found):
             ],
         ),
         (
-            "conditions: [{metric: {name: conversions}}]\nguard: {hold_back: 2%}",
-            [f"4:15: conditions[0].metric: unknown field; known: {KINDS_OF_CONDITION}, grace"],
+            "conditions: [{xyz: {name: conversions}}]\nguard: {hold_back: 2%}",
+            [f"4:15: conditions[0].xyz: unknown field; known: {KINDS_OF_CONDITION}, grace"],
         ),
         (
             "conditions: []\nguard: {hold_back: 2%}\nwhen_unsure: {do: advnce}\ndedline: 1d",

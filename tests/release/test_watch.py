@@ -256,3 +256,36 @@ def test_many_errors_of_the_canary_alone_fail(make):
     watch = watched(make, state, *[[("a", "everyone", "v1", 900, 1), ("a", "everyone", "v2", 100, 30)]] * 10)
 
     assert Outcome.FAIL in {v.outcome for v in verdicts(watch, LEARNED, state)}
+
+
+def test_metrics_stats_and_queries_of_a_policy_become_metrics_and_what_is_observed_decides_nothing(make):
+    rules = make.policy(
+        metrics=(
+            {"name": "orders", "better": "more"},
+            {"name": "cents", "better": "more", "sum": True, "per": "orders"},
+            {"name": "refunds", "better": "less"},
+        ),
+        observe=("refunds",),
+        conditions=(
+            {"metric": {"name": "orders"}},
+            {"metric": {"name": "cents", "against": "baseline", "at_least": 100}, "grace": "5m"},
+            {"metric": {"name": "refunds", "at_most": "2%"}},
+            {"retries": {"at_most": "5%"}},
+            {"ejections": {"at_most": 0}},
+            {"stat": {"name": "upstream_rq_timeout", "at_most": 9}},
+            {"prometheus": {"name": "queue", "query": "q", "at_most": 10}},
+            {"prometheus": {"name": "lag", "query": "q{v='$version'}", "against": "baseline", "at_most": 3}},
+        ),
+    )
+    state = make.state(policy=rules)
+
+    found = verdicts(watched(make, state, GOOD), LEARNED, state)
+
+    assert [v.metric for v in found if v.decisive] == [
+        "metric orders", "metric cents", "metric cents limit", "metric refunds limit", "retries", "ejections",
+        "stat upstream_rq_timeout", "prometheus queue", "prometheus lag", "prometheus lag limit",
+    ]  # fmt: skip
+    assert [v.metric for v in found if not v.decisive] == ["metric refunds (observed)"]
+    assert Outcome.PASS not in {v.outcome for v in found}
+    in_grace = [v.metric for v in found if "in grace" in v.reason]
+    assert in_grace == ["metric cents", "metric cents limit"]

@@ -67,7 +67,7 @@ def test_of_adopted_listeners_only_clusters_with_a_segment_are_reported():
 def test_it_names_the_proxy_to_both_ends():
     config = bootstrap("edge-1", "edge", ["127.0.0.1:18000"])
 
-    assert config["node"] == {"id": "edge-1", "cluster": "edge"}
+    assert config["node"] == {"id": "edge-1", "cluster": "edge", "metadata": {"turnout.reports": 2}}
     [sink] = config["stats_sinks"]
     [detector] = sink["typed_config"]["resource_detectors"]
     assert detector["typed_config"]["attributes"]["service.instance.id"] == "edge-1"

@@ -15,9 +15,11 @@ from controlplane.app.plane import Plane
 from controlplane.app.publish import Publisher
 from controlplane.app.statistics import StreamStatistics
 from controlplane.app.tick import Loop
+from controlplane.evidence.observation import Cell, Measure
 from controlplane.release.ports import StoreError
 from controlplane.sources.collector import Collector
 from controlplane.sources.lrs import LoadReports
+from controlplane.sources.pushed import Pushed
 from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.api import MAX_BODY, Api
 
@@ -46,17 +48,18 @@ FILES = {"fleet.yaml": FLEET, "shop.yaml": SERVICE, "quick.yaml": POLICY}
 ORDER = {"service": "shop", "to": "v2", "policy": "quick", "actor": "ann"}
 ANN = {"actor": "ann"}
 INTERVAL = timedelta(seconds=5)
+T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
 async def plane(tmp_path):
     store = await SqliteStore(tmp_path).open()
     publisher, collector = Publisher(store), Collector(INTERVAL)
-    loop = Loop(
-        store, StreamStatistics(publisher.server, collector, LoadReports(INTERVAL)), publisher, INTERVAL
-    )
+    pushed = Pushed()
+    statistics = StreamStatistics(publisher.server, collector, LoadReports(INTERVAL), pushed=pushed)
+    loop = Loop(store, statistics, publisher, INTERVAL)
     collector.restore(await loop.restore())
-    made = Plane(store, loop, publisher, collector)
+    made = Plane(store, loop, publisher, collector, pushed=pushed)
     publisher.publish(await store.world())
     made.store, made.loop = store, loop
     yield made
@@ -347,3 +350,20 @@ async def test_a_cohort_is_published_with_all_that_it_takes(api):
     await error(api.post("/v1/releases/shop-v2/cohort", json={"step": "x"}), 404, "known: ten, all")
     await error(api.post("/v1/releases/shop-v2/cohort", json={"segment": "x"}), 404, "known: everyone")
     await error(api.post("/v1/releases/x/cohort", json={}), 404, "no release is named 'x'")
+
+
+async def test_values_of_a_metric_are_pushed_and_stored_with_the_next_interval(api, plane):
+    metrics = "metrics: {orders: {better: more}, clicks: {header: x-click, better: more}}\n"
+    await api.post("/v1/documents", json={"files": {"shop.yaml": SERVICE + metrics}, "actor": "ann"})
+    push = {"version": "v2", "n": 40, "sum": 3, "key": "batch-1"}
+
+    first = await api.post("/v1/services/shop/metrics/orders", json=push)
+    again = await api.post("/v1/services/shop/metrics/orders", json=push)
+
+    assert (first.status_code, first.json(), again.json()) == (202, {"counted": True}, {"counted": False})
+    url = "/v1/services/shop/metrics"
+    await error(api.post(f"{url}/clicks", json=push), 404, "no metric 'clicks' that is pushed", "orders")
+    await error(api.post(f"{url}/orders", json=push | {"version": "v9"}), 400, "'v9' is not one of v1, v2")
+    await error(api.post(f"{url}/orders", json={"version": "v2"}), 400, "either n with sum, or users")
+    seen, _ = plane.loop._statistics.observe(await plane.store.world(), T0, T0 + INTERVAL)
+    assert seen["shop"].measures == (Measure(Cell("pushed", "everyone", "v2"), "orders", 3.0, 40),)

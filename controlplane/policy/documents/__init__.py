@@ -18,6 +18,8 @@ from controlplane.policy.documents.condition import (
     ErrorRate,
     ErrorsChoice,
     Latency,
+    MetricCondition,
+    PrometheusCondition,
     Requests,
     SuccessRate,
 )
@@ -60,6 +62,7 @@ from controlplane.policy.documents.segment import (
     ValueMatch,
 )
 from controlplane.policy.documents.service import (
+    BusinessMetric,
     Claim,
     Endpoint,
     EndpointItem,
@@ -111,6 +114,7 @@ __all__ = [
     "Approve",
     "Blackout",
     "Budget",
+    "BusinessMetric",
     "Claim",
     "ClaimMatch",
     "Cohort",
@@ -133,6 +137,7 @@ __all__ = [
     "Listener",
     "Locality",
     "Match",
+    "MetricCondition",
     "Mirror",
     "Model",
     "Nodes",
@@ -144,6 +149,7 @@ __all__ = [
     "PathMatch",
     "Point",
     "Policy",
+    "PrometheusCondition",
     "Propagate",
     "QueryMatch",
     "Range",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, StrictInt, Tag
+from pydantic import ConfigDict, Discriminator, Field, StrictInt, Tag, model_validator
 
 from controlplane.policy.documents.model import Model, only
-from controlplane.policy.fields import Duration, Limit, Share, SomeShare
+from controlplane.policy.fields import Amount, Duration, Limit, Name, Share, SomeShare, StatName
 
 
 # In brackets, so that no field of a document is mistaken for the name of an alternative.
@@ -82,6 +82,73 @@ class Requests(Model):
     at_least: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
 
 
+class Retries(Model):
+    """At most this share of the canary's requests may be attempts beyond the first."""
+
+    at_most: SomeShare
+
+
+class Ejections(Model):
+    """So many hosts of the canary may be ejected by outlier detection during a release."""
+
+    at_most: Annotated[StrictInt, Field(ge=0, le=1_000_000_000)]
+
+
+class StatLimit(Model):
+    """A counter of the canary's cluster may grow by so much during a release, on all proxies together."""
+
+    name: StatName
+    at_most: Annotated[StrictInt, Field(ge=0, le=1_000_000_000_000)]
+
+
+class MetricCondition(Model):
+    """A business metric of the service: against the baseline, to a limit, or both."""
+
+    name: Name
+    against: Literal["baseline"] | None = None
+    margin: Share = 50_000
+    at_least: Amount | None = None
+    at_most: Amount | None = None
+
+    @model_validator(mode="after")
+    def _has_one_limit(self) -> Self:
+        if self.at_least is not None and self.at_most is not None:
+            raise ValueError("has at_least and at_most; one limit is allowed, the other is a condition too")
+        return self
+
+    @property
+    def compared(self) -> bool:
+        """Whether the baseline is looked at: that is what a condition without a limit means."""
+        return self.against is not None or (self.at_least is None and self.at_most is None)
+
+
+class PrometheusCondition(Model):
+    """What a query gives for the canary: to a limit, against what it gives for the baseline, or both.
+
+    ``$service``, ``$version``, ``$baseline`` and ``$segment`` in the query are filled in.
+    """
+
+    name: Name
+    query: Annotated[str, Field(min_length=1, max_length=4096)]
+    at_least: Amount | None = None
+    at_most: Amount | None = None
+    every: Duration = timedelta(seconds=15)
+    against: Literal["baseline"] | None = None
+    margin: Share = 100_000
+    better: Literal["more", "less"] = "less"
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Self:
+        given = (self.at_least is not None) + (self.at_most is not None)
+        if given > 1 or (not given and self.against is None):
+            raise ValueError("at_least, at_most or `against: baseline` is needed; one limit is allowed")
+        if self.against is not None and "$version" not in self.query:
+            raise ValueError("is compared with the baseline, but its query has no $version")
+        if not timedelta(seconds=1) <= self.every <= timedelta(hours=1):
+            raise ValueError("every is 1s to 1h")
+        return self
+
+
 Off = Annotated[Literal["off"], Tag("(off)")]
 ErrorsChoice = Annotated[Annotated[AgainstBaseline, Tag("(against)")] | Off, Discriminator(_off_form)]
 ClientErrorsChoice = Annotated[
@@ -97,7 +164,19 @@ class Condition(Model):
     """One condition; exactly one field is set, besides ``grace``."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 2})
-    one_of = ("errors", "client_errors", "latency", "success_rate", "error_rate", "requests")
+    one_of = (
+        "errors",
+        "client_errors",
+        "latency",
+        "success_rate",
+        "error_rate",
+        "requests",
+        "retries",
+        "ejections",
+        "stat",
+        "metric",
+        "prometheus",
+    )
 
     errors: ErrorsChoice | None = None
     client_errors: ClientErrorsChoice | None = None
@@ -105,6 +184,11 @@ class Condition(Model):
     success_rate: SuccessRate | None = None
     error_rate: ErrorRate | None = None
     requests: Requests | None = None
+    retries: Retries | None = None
+    ejections: Ejections | None = None
+    stat: StatLimit | None = None
+    metric: MetricCondition | None = None
+    prometheus: PrometheusCondition | None = None
     grace: Duration = timedelta(0)
 
     @property
@@ -122,9 +206,15 @@ class Condition(Model):
         """How verdicts call it; two entries of a list with one title contradict each other."""
         if isinstance(self.latency, Latency):
             return f"latency p{self.latency.limit[0]:g}"
-        return self.field.replace("_", " ")
+        named = self.stat or self.metric or self.prometheus
+        return self.field.replace("_", " ") + (f" {named.name}" if named else "")
 
     @property
     def absolute(self) -> bool:
         """Whether it judges without a baseline beside the canary."""
-        return isinstance(self.latency, Latency) or self.field in ("success_rate", "error_rate")
+        if isinstance(self.latency, Latency):
+            return True
+        limited = self.metric or self.prometheus
+        if limited is not None:
+            return limited.at_least is not None or limited.at_most is not None
+        return self.field in ("success_rate", "error_rate", "retries", "ejections", "stat")

@@ -121,6 +121,7 @@ class Policy(Model):
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
     conditions: tuple[Condition, ...]
     when_unsure: WhenUnsure = WhenUnsure()
+    observe: tuple[Name, ...] = ()
     budget: Budget | None = None
     on_failure: OnFailure = OnFailure()
     guard: Guard = Guard()

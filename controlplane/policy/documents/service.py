@@ -96,6 +96,20 @@ class ServiceVersion(Model):
     dns: Address | None = None
 
 
+class BusinessMetric(Model):
+    """What a service is for, counted per version and segment.
+
+    With a ``header`` Envoy counts the responses that have it, with a value that is not empty, ``0``, ``no``
+    or ``false``; with ``sum``, it adds its values up, whole numbers of up to 12 digits. Without a header the
+    metric is pushed to the HTTP API.
+    """
+
+    header: HeaderName | None = None
+    better: Literal["more", "less"]
+    sum: bool = False
+    per: Name | None = None
+
+
 class Service(Model):
     """What is released: claims, identity of its users, and its versions."""
 
@@ -107,6 +121,7 @@ class Service(Model):
     hold_out: SegmentChoice | None = None
     initial: Name
     versions: Annotated[Mapping[Name, ServiceVersion], Field(min_length=1)]
+    metrics: Mapping[Name, BusinessMetric] = {}
     protocol: Protocol = "http"
     timeout: Duration = timedelta(seconds=15)
     idle_timeout: Duration | None = None

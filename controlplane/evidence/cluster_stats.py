@@ -1,0 +1,116 @@
+"""Counters of the canary's cluster, as Envoy counts them: a number that may not be exceeded, and retries.
+
+Source: docs/decision-rule.md, "Counters of Envoy".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from controlplane.evidence.account import ALPHA, Account, Interval, Stage
+from controlplane.evidence.blocks import ERRORS, NOTHING, Block, Blocks, Row
+from controlplane.evidence.ceiling import Ceiling
+from controlplane.evidence.learned import Learned
+from controlplane.evidence.observation import Observation
+from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.policy.documents import EVERYONE
+from controlplane.policy.stats import RETRIES
+
+COUNT, SEEN, UNKNOWN = "count", "seen", "unknown:"
+
+
+def grown(observation: Observation, version: str, stat: str) -> int:
+    """Return by how much a counter of a version grew on all proxies."""
+    return sum(s.count for s in observation.stats if s.version == version and s.name == stat)
+
+
+def unknown(observation: Observation) -> tuple[str, ...]:
+    """Return the proxies that count requests but do not report counters of clusters, sorted."""
+    proxies = {*observation.fresh, *observation.silent, *(cell.proxy for cell, _ in observation.cells)}
+    return tuple(
+        sorted(proxies - set(observation.reporting) - {cell.proxy for cell, _ in observation.issued})
+    )
+
+
+def _noted(account: Account, observation: Observation, *counts: tuple[str, float]) -> Account:
+    """Return the account with the proxies that are unknown now and with counts added."""
+    kept = {key: value for key, value in account.state.items() if not key.startswith(UNKNOWN)}
+    for key, count in counts:
+        kept[key] = (kept.get(key, (0.0,))[0] + count,)
+    return replace(account, state=kept | {UNKNOWN + proxy: (1.0,) for proxy in unknown(observation)})
+
+
+def _blind(metric: str, account: Account) -> Verdict | None:
+    """Return NOT_YET, naming them, if there are proxies of which nothing is known."""
+    names = sorted(key.removeprefix(UNKNOWN) for key in account.state if key.startswith(UNKNOWN))
+    if not names:
+        return None
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    reason = (
+        f"{metric}: not reported by {', '.join(names[:3])}{more}, whose bootstrap is older;"
+        " `turnout bootstrap` writes one that does"
+    )
+    return Verdict(metric, EVERYONE, Outcome.NOT_YET, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """A counter of the canary's cluster may grow by ``most`` in a release, on all proxies together.
+
+    It is a number, not a test: it fails with the first one beyond.
+    """
+
+    name: str
+    stat: str
+    most: int
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        observation = interval.observation
+        count = grown(observation, interval.stage.canary, self.stat)
+        account = _noted(account, observation, (COUNT, count), (SEEN, float(interval.counting)))
+        return account.counted(interval.blocks.blocks, ERRORS, interval.seconds, interval.counting)
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        count = int(account.state.get(COUNT, (0.0,))[0])
+        numbers = (("count", float(count)), ("at_most", float(self.most)))
+        reason = f"{self.name}: {count} on the canary since the release began, at most {self.most} allowed"
+        if count > self.most:
+            return Verdict(self.name, EVERYONE, Outcome.FAIL, reason, numbers)
+        if blind := _blind(self.name, account):
+            return blind
+        if not sum(counts[0] for counts in account.step.values()):
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, "no canary requests in this step", numbers)
+        return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """Attempts beyond the first, as a share of the canary's requests: a limit, and a test like the others."""
+
+    name: str
+    allowed: float
+
+    @property
+    def _ceiling(self) -> Ceiling:
+        return Ceiling(self.name, ERRORS, self.allowed, 1 / ALPHA, "were tried again")
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        seen, stage = interval.observation, interval.stage
+        canary = _row(interval.blocks.canary[0], grown(seen, stage.canary, RETRIES))
+        baseline = _row(interval.blocks.baseline[0], grown(seen, stage.stable, RETRIES))
+        pooled = Blocks((Block(EVERYONE, canary, baseline),), canary, baseline)
+        account = self._ceiling.fold(account, replace(interval, blocks=pooled, learned=Learned()))
+        return _noted(account, seen)
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        found = self._ceiling.verdict(account, Learned(), stage)
+        return found if found.outcome is Outcome.FAIL else _blind(self.name, account) or found
+
+
+def _row(requests: int, events: int) -> Row:
+    """Return a row with one counter, which never exceeds the requests."""
+    return (requests, min(events, requests), *NOTHING[2:])

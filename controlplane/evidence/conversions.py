@@ -1,0 +1,209 @@
+"""Events that are wanted, or not, per request or user: how often on the canary, beside the baseline.
+
+Source: docs/decision-rule.md, "Business metrics: counts".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import log
+
+from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Interval, Stage
+from controlplane.evidence.blocks import ERRORS, NOTHING, Block, Blocks, Row, add
+from controlplane.evidence.ceiling import Ceiling
+from controlplane.evidence.learned import PHI, WEIGHT, Learned
+from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
+from controlplane.evidence.measures import Measured, Window, counted, gathered
+from controlplane.evidence.reading import Reading, Words, borrowed, percent, total
+from controlplane.evidence.verdict import Verdict
+from controlplane.policy.documents import EVERYONE
+
+FAULTS = (0.95, 0.9, 0.8, 0.5, 0.2)  # of the rate that is tolerated; where fewer is better, one over these
+MOST = 2.0  # that one window may say: a burst of one user is not a fault
+EXCLUDED_MARGINS, EXCLUDED_MOST = 3.0, 0.5  # what promotion excludes: three times the margin, at most a half
+PROCESS, SPREAD, USUAL = "main", "spread", "usual"
+HISTORY = 0.98  # weight that the past keeps with each window
+
+
+@dataclass(frozen=True, slots=True)
+class Conversions:
+    """The share of events, compared with the baseline's.
+
+    Attributes:
+        name: The metric's name.
+        measured: What is counted.
+        margin: Tolerated loss, as a part of the baseline's rate.
+        threshold: e-value at which it fails.
+    """
+
+    name: str
+    measured: Measured
+    margin: float
+    threshold: float
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        account, window = gathered(account, interval, self.measured)
+        if window is None:
+            return account
+        phi = self._phi(account)
+        gain, harmless = [0.0] * len(FAULTS), 0.0
+        for segment, (n_c, k_c, n_b, k_b) in window.counts.items():
+            if not n_c or not n_b:
+                continue
+            lent = segment in interval.stage.full_segments
+            null, both, ratio = self._null(lent), k_c + k_b, n_c / n_b
+            for i, fault in enumerate(FAULTS):
+                rho = null * (fault if self.measured.more else 1 / fault)
+                gain[i] += binomial(int(k_c), int(both), ratio, null, rho) / phi
+            harm, good = self._excluded(lent)
+            harmless += binomial(int(k_c), int(both), ratio, harm, good) / phi
+        gain = [min(value, MOST) for value in gain]
+        account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
+        if interval.counting:
+            account = account.promoted(max(-MOST, min(MOST, harmless)))
+        return replace(account, state=dict(account.state) | self._learned(account, window))
+
+    def _null(self, lent: bool) -> float:
+        """Return the ratio of rates that is just tolerated."""
+        part = 1 - min(self.margin, 0.99)
+        least = min(part, 1 / (1 + FULL_MARGIN)) if lent else part
+        return least if self.measured.more else 1 / least
+
+    def _excluded(self, lent: bool) -> tuple[float, float]:
+        """Return the ratio that promotion excludes, and the one that it takes for good."""
+        loss = min(EXCLUDED_MOST, max(EXCLUDED_MARGINS * self.margin, 0.01))
+        wide = self._null(True) if lent else 1.0
+        sign = -1 if self.measured.more else 1
+        return wide * (1 + sign * loss), wide * (1 + sign * TILT * loss)
+
+    def _learned(self, account: Account, window: Window) -> dict[str, tuple[float, ...]]:
+        """Return how unevenly the baseline's events fall on windows, and how many are usual."""
+        n_b = sum(row[2] for s, row in window.counts.items())
+        k_b = sum(row[3] for s, row in window.counts.items())
+        n, k = account.state.get(USUAL, (0.0, 0.0))
+        squares, expected = account.state.get(SPREAD, (0.0, 0.0))
+        if n and n_b and k:
+            mean = n_b * k / n
+            squares = squares * HISTORY + min((k_b - mean) ** 2 / mean, 25.0)
+            expected = expected * HISTORY + 1
+        return {USUAL: (n * HISTORY + n_b, k * HISTORY + k_b), SPREAD: (squares, expected)}
+
+    def _phi(self, account: Account) -> float:
+        squares, expected = account.state.get(SPREAD, (0.0, 0.0))
+        return max(1.0, (squares + PHI * WEIGHT) / (expected + WEIGHT))
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        process = account.processes.get(PROCESS)
+        excess = {s: abs(c[1] - c[0] * c[3] / c[2]) for s, c in account.recent.items() if c[2]}
+        reading = Reading(account, log_mean_exp(process) if process else 0.0, self.threshold, excess)
+        n_c, k_c, n_b, k_b = reading.counts
+        worse = "fewer" if self.measured.more else "more"
+        words = Words(
+            fault=f"{worse} {self.name} on the canary",
+            doubt=f"{worse} {self.name} on the canary, not beyond doubt",
+            good=f"{self.name} does not suffer",
+            short=f"{self.name}: too few to be sure",
+            seen=f"canary {k_c:.0f} of {n_c:.0f} ({percent(k_c, n_c)}), baseline {k_b:.0f} of {n_b:.0f} "
+            f"({percent(k_b, n_b)}){borrowed(reading.table, stage, self.margin)}",
+        )
+        holds = ((not k_b, f"{self.name}: none on the baseline, so there is nothing to compare with"),)
+        needed = self._needed(account, k_b / n_b if n_b else 0.0)
+        return reading.answer(self.name, words, holds, needed, "total")
+
+    def _needed(self, account: Account, rate: float) -> float | None:
+        harm, good = self._excluded(lent=False)
+        speed = rate * (log(good / harm) - (good - harm)) / self._phi(account)
+        return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class MostShare:
+    """The greatest share of events that is allowed on the canary: a test on counts like other limits."""
+
+    name: str
+    measured: Measured
+    limit: float
+
+    @property
+    def _ceiling(self) -> Ceiling:
+        return Ceiling(self.name, ERRORS, max(self.limit, 1e-6), 1 / ALPHA, "have it")
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        blocks = []
+        for segment, (n_c, k_c, n_b, k_b) in self.measured.counts(interval).items():
+            canary, baseline = (self._row(n, k) for n, k in ((n_c, k_c), (n_b, k_b)))
+            blocks.append(Block(segment, canary, baseline, segment in interval.stage.full_segments))
+        pooled = Blocks(
+            tuple(blocks), add(b.canary for b in blocks), add(b.baseline for b in blocks if not b.borrowed)
+        )
+        return self._ceiling.fold(account, replace(interval, blocks=pooled, learned=Learned()))
+
+    def _row(self, n: float, k: float) -> Row:
+        return (int(n), int(min(k, n)), *NOTHING[2:])
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        return self._ceiling.verdict(account, Learned(), stage)
+
+
+ALIKE = 0.8  # ratio of rates down to which both versions count as breaking a limit alike
+SHORT_BY = 0.25  # part of the limit by which promotion excludes that it is missed
+
+
+@dataclass(frozen=True, slots=True)
+class LeastShare:
+    """The least share of events that the canary must have.
+
+    It fails when the canary stays below it and below the baseline: each interval counts for the lesser of
+    the two. Evidence is divided by the dispersion that is taken without history.
+    """
+
+    name: str
+    measured: Measured
+    limit: float
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        fresh = self.measured.counts(interval)
+        n_c, k_c, _, _ = total(fresh)
+        own = total({s: row for s, row in fresh.items() if s not in interval.stage.full_segments})
+        gain = []
+        for fault in FAULTS:
+            below = k_c * log(fault) + (1 - fault) * self.limit * n_c
+            if EVERYONE not in interval.stage.full_segments:
+                both, ratio = int(own[1] + own[3]), own[0] / own[2] if own[2] else 0.0
+                worse = binomial(int(own[1]), both, ratio, ALIKE, ALIKE * fault) if ratio else 0.0
+                below = min(below, worse)
+            gain.append(below / PHI)
+        account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
+        if interval.counting and n_c:
+            enough = -k_c * log(1 - SHORT_BY) - SHORT_BY * self.limit * n_c
+            account = account.promoted(max(-MOST, min(MOST, enough / PHI)))
+        return counted(account, fresh, interval)
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        process = account.processes.get(PROCESS)
+        missing = {s: self.limit * c[0] - c[1] for s, c in account.recent.items()}
+        reading = Reading(account, log_mean_exp(process) if process else 0.0, 1 / ALPHA, missing)
+        n_c, k_c, *_ = reading.counts
+        _, _, n_b, k_b = total(account.recent)
+        below = "the canary is below the limit, not beyond doubt"
+        words = Words(
+            fault=f"the limit is missed in segment {reading.segment}",
+            doubt=below,
+            good="the limit is kept",
+            short="too few to be sure that the limit is kept",
+            seen=f"{percent(k_c, n_c)} of {n_c:.0f} on the canary, at least {percent(self.limit, 1)} wanted"
+            f"{borrowed(reading.table, stage)}",
+        )
+        holds = (
+            (bool(n_b) and k_b < 0.9 * self.limit * n_b, "the baseline misses the limit itself"),
+            (k_c < self.limit * n_c, below),
+        )
+        speed = (k_c / n_c * -log(1 - SHORT_BY) - SHORT_BY * self.limit) / PHI if n_c else 0.0
+        needed = max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
+        return reading.answer(self.name, words, holds, needed, "total")

@@ -1,0 +1,111 @@
+"""Business metrics of one interval, by segment, and the windows that they are gathered in.
+
+Source: docs/decision-rule.md, "Business metrics".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from controlplane.evidence.account import NO_COUNTS, RECENT_HALF_LIFE, Account, Counts, Interval, plus
+from controlplane.evidence.observation import Cell, Observation
+from controlplane.policy.documents import ANONYMOUS
+
+WINDOW = 30.0  # seconds: users act within them, so counts of several are nearly independent
+CLOCK, PENDING = "clock", "pending:"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One metric as it is counted.
+
+    Attributes:
+        name: The metric's name, as a verdict calls it.
+        metric: Its name in observations.
+        per: Name of the metric that it is divided by; '' for requests, or what was pushed with it.
+        more: Whether more is better.
+        pushed: Whether it comes with numbers of its own: Envoy does not count it.
+    """
+
+    name: str
+    metric: str
+    per: str = ""
+    more: bool = True
+    pushed: bool = False
+
+    def counts(self, interval: Interval) -> dict[str, Counts]:
+        """Return (n, total) of both versions by segment; a whole segment borrows the rest's baseline."""
+        seen, stage = interval.observation, interval.stage
+        partial = {proxy for proxy, _ in seen.partial}
+        columns = {stage.canary: 0, stage.stable: 2}
+        found: dict[str, list[float]] = {}
+        for cell, column, value in (*self._totals(seen), *self._base(seen)):
+            known = cell.segment != ANONYMOUS and cell.proxy not in partial and cell.version in columns
+            if known and value:
+                row = found.setdefault(cell.segment, [0.0, 0.0, 0.0, 0.0])
+                row[columns[cell.version] + column] += value
+        return _lent({s: (c[0], c[1], c[2], c[3]) for s, c in found.items()}, stage.full_segments)
+
+    def _totals(self, seen: Observation) -> Iterator[tuple[Cell, int, float]]:
+        return ((m.cell, 1, m.total) for m in seen.measures if m.metric == self.metric)
+
+    def _base(self, seen: Observation) -> Iterator[tuple[Cell, int, float]]:
+        """Return what the totals are divided by."""
+        if self.per:
+            return ((m.cell, 0, m.total) for m in seen.measures if m.metric == self.per)
+        if self.pushed:
+            return ((m.cell, 0, m.n or 0) for m in seen.measures if m.metric == self.metric)
+        # Where nothing is counted, as by a proxy that has an older listener, no request may count either.
+        known = {m.cell for m in seen.measures if m.metric == self.metric}
+        return ((cell, 0, tally.requests) for cell, tally in seen.cells if cell in known)
+
+
+def _lent(counts: Mapping[str, Counts], whole: frozenset[str]) -> dict[str, Counts]:
+    rest = NO_COUNTS
+    for row in counts.values():
+        rest = plus(rest, (0.0, 0.0, row[2], row[3]))
+    return {
+        segment: (row[0], row[1], rest[2], rest[3]) if segment in whole else row
+        for segment, row in sorted(counts.items())
+        if row[0] or row[2]
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window that has just been filled: counts by segment, and how long it took."""
+
+    seconds: float
+    counts: Mapping[str, Counts]
+
+
+def gathered(
+    account: Account, interval: Interval, measured: Measured, least: float = WINDOW
+) -> tuple[Account, Window | None]:
+    """Return the account with the interval in its window, and the window if that filled it."""
+    fresh = measured.counts(interval)
+    account = counted(account, fresh, interval)
+    state = dict(account.state)
+    (seconds,) = state.pop(CLOCK, (0.0,))
+    pending = {k.removeprefix(PENDING): state.pop(k) for k in list(state) if k.startswith(PENDING)}
+    for segment, row in fresh.items():
+        before = pending.get(segment, NO_COUNTS)
+        pending[segment] = plus(row, (before[0], before[1], before[2], before[3]))
+    seconds += interval.seconds
+    if seconds < least:
+        kept = {PENDING + segment: row for segment, row in pending.items()}
+        return replace(account, state=state | {CLOCK: (seconds,)} | kept), None
+    full = {segment: (row[0], row[1], row[2], row[3]) for segment, row in sorted(pending.items())}
+    return replace(account, state=state), Window(seconds, full)
+
+
+def counted(account: Account, fresh: Mapping[str, Counts], interval: Interval) -> Account:
+    """Return the account with an interval's counts by segment."""
+    decay = 0.5 ** (interval.seconds / RECENT_HALF_LIFE)
+    recent = {segment: plus(NO_COUNTS, row, decay) for segment, row in account.recent.items()}
+    whole, step = dict(account.whole), dict(account.step)
+    for table in (whole, recent, *((step,) if interval.counting else ())):
+        for segment, row in fresh.items():
+            table[segment] = plus(row, table.get(segment, NO_COUNTS))
+    return replace(account, whole=whole, recent=recent, step=step)

@@ -1,0 +1,166 @@
+"""Readings of other systems, which come without counts.
+
+Source: docs/decision-rule.md, "Readings of Prometheus".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import exp, log, log1p
+
+from controlplane.evidence.account import ALPHA, ENOUGH, Account, Interval, Stage
+from controlplane.evidence.learned import Learned
+from controlplane.evidence.likelihood import log_mean_exp
+from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.policy.documents import EVERYONE
+
+PROCESS = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Scalars:
+    """Readings of both versions that come without counts, compared.
+
+    Each reading is one bet of half of what one has on the canary being worse, won or lost as a whole; at
+    least a dozen in a row are needed to fail.
+    """
+
+    name: str
+    reading: str
+    margin: float
+    more: bool
+    every: float
+    threshold: float = 1 / ALPHA
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        account, fresh = noted(account, interval, self.reading)
+        for canary, baseline in fresh:
+            if baseline is None:
+                continue
+            sign = 1 if self.more else -1
+            worse = sign * (baseline * (1 - sign * self.margin) - canary)
+            gain = [log1p(0.5 * ((worse > 0) - (worse < 0)))]
+            account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
+            if interval.counting:
+                account = account.promoted(log1p(-0.5) if worse > 0 else log1p(0.5))
+        return account
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        log_e = log_mean_exp(account.processes[PROCESS]) if PROCESS in account.processes else 0.0
+        numbers = (("e_value", exp(min(log_e, 690.0))), ("threshold", self.threshold))
+        if log_e >= log(self.threshold):
+            reason = f"{self.name}: the canary is worse: {shown(account)}"
+            return Verdict(self.name, EVERYONE, Outcome.FAIL, reason, numbers)
+        if problem := lacking(self.name, account, self.every):
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, problem, numbers)
+        if account.promotion >= ENOUGH:
+            reason = f"{self.name}: the canary is no worse: {shown(account)}"
+            return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
+        more = max(1, round((ENOUGH - account.promotion) / log1p(0.5) + 0.5))
+        reason = f"{self.name}: {more} more readings, {more * self.every:.0f} s, if they are good"
+        reason += f": {shown(account)}"
+        return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, None, more * self.every)
+
+
+BREACHES = 3  # readings in a row beyond a limit that fail
+ENOUGH_READINGS = 2  # of a step, within a limit, that pass
+AGE, LATEST, STREAK, GOOD, PROBLEM = "age", "latest", "streak", "good", "problem:"
+
+
+Pair = tuple[float, float | None]  # canary, baseline
+
+
+def noted(account: Account, interval: Interval, name: str) -> tuple[Account, tuple[Pair, ...]]:
+    """Return the account with the readings of an interval, and those that are whole."""
+    state = dict(account.state)
+    state[AGE] = (state.get(AGE, (0.0,))[0] + interval.seconds,)
+    fresh: list[Pair] = []
+    for reading in interval.observation.readings:
+        if reading.name != name:
+            continue
+        for key in [key for key in state if key.startswith(PROBLEM)]:
+            del state[key]
+        if reading.problem or reading.canary is None:
+            state[PROBLEM + (reading.problem or "no value")] = (1.0,)
+            continue
+        both = (reading.canary,) if reading.baseline is None else (reading.canary, reading.baseline)
+        state[AGE], state[LATEST] = (0.0,), both
+        fresh.append((reading.canary, reading.baseline))
+    return replace(account, state=state), tuple(fresh)
+
+
+def lacking(name: str, account: Account, every: float) -> str:
+    """Return why the last readings say nothing, or ''."""
+    problem = next((key.removeprefix(PROBLEM) for key in account.state if key.startswith(PROBLEM)), "")
+    if problem:
+        return f"{name}: {problem}"
+    if LATEST not in account.state:
+        return f"{name}: no reading yet"
+    (age,) = account.state.get(AGE, (0.0,))
+    return f"{name}: the last reading is {age:.0f} s old" if age > 3 * every else ""
+
+
+def shown(account: Account) -> str:
+    """Return the last reading in words."""
+    canary, *baseline = account.state[LATEST]
+    return f"canary {canary:.6g}" + "".join(f", baseline {value:.6g}" for value in baseline)
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarLimit:
+    """A limit on readings of the canary: three in a row beyond it fail, two of a step within it pass.
+
+    A rule, not a test: what a reading is worth, only who wrote the query knows. With a baseline, a reading
+    counts as beyond only while the baseline's keeps the limit or the canary's is worse by a tenth.
+    """
+
+    name: str
+    reading: str
+    limit: float
+    most: bool
+    every: float
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        account, fresh = noted(account, interval, self.reading)
+        streak, good = account.state.get(STREAK, (0.0,))[0], account.step.get(GOOD, (0.0, 0.0, 0.0, 0.0))[0]
+        for canary, baseline in fresh:
+            streak = streak + 1 if self._beyond(canary, baseline) else 0.0
+            good = good + 1 if interval.counting and not self._breaks(canary) else 0.0
+        return replace(
+            account,
+            state=dict(account.state) | {STREAK: (streak,)},
+            step={GOOD: (good, 0.0, 0.0, 0.0)} if good else {},
+        )
+
+    def _breaks(self, value: float) -> bool:
+        return value > self.limit if self.most else value < self.limit
+
+    def _beyond(self, canary: float, baseline: float | None) -> bool:
+        if not self._breaks(canary):
+            return False
+        if baseline is None or not self._breaks(baseline):
+            return True
+        return abs(canary) > 1.1 * abs(baseline) if self.most else abs(canary) < 0.9 * abs(baseline)
+
+    def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
+        """Return what the account says."""
+        streak = account.state.get(STREAK, (0.0,))[0]
+        bound = f"{'at most' if self.most else 'at least'} {self.limit:g}"
+        numbers: tuple[tuple[str, float], ...] = (("limit", self.limit), ("beyond", streak))
+        if LATEST in account.state:
+            numbers = (("canary", account.state[LATEST][0]), *numbers)
+        if streak >= BREACHES:
+            reason = f"{self.name}: {streak:.0f} readings in a row beyond {bound}: {shown(account)}"
+            return Verdict(self.name, EVERYONE, Outcome.FAIL, reason, numbers)
+        if problem := lacking(self.name, account, self.every):
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, problem, numbers)
+        good = account.step.get(GOOD, (0.0, 0.0, 0.0, 0.0))[0]
+        reason = f"{self.name}: {shown(account)}, {bound}"
+        if good >= ENOUGH_READINGS:
+            return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
+        more = ENOUGH_READINGS - good
+        reason += f"; {more:.0f} more readings within it are needed"
+        return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, None, more * self.every)

@@ -1,0 +1,174 @@
+"""Queries to a Prometheus server, asked at their own intervals, their answers kept until they are stored."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from controlplane.evidence.observation import Reading
+
+TIMEOUT = 5.0  # seconds, of one query
+AT_ONCE = 8  # queries
+MAX_KEPT = 1000  # answers that wait to be stored
+_PLACE = re.compile(r"\$(service|version|baseline|segment)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query of a release; ``baseline`` is '' where only the canary is asked about."""
+
+    service: str
+    name: str
+    canary: str
+    baseline: str
+    every: float
+
+
+def filled(query: str, places: Mapping[str, str]) -> str:
+    """Return a query with its ``$service``, ``$version``, ``$baseline`` and ``$segment`` filled in."""
+    return _PLACE.sub(lambda found: places[found[1]], query)
+
+
+class UnansweredError(Exception):
+    """A query without a usable answer; the message says why, for people."""
+
+
+def value(body: Any) -> float:
+    """Return the one number of an answer to an instant query.
+
+    Raises:
+        UnansweredError: If it has none, several, or one that is not finite.
+
+    Source: Prometheus documentation, "HTTP API", instant queries.
+    """
+    try:
+        if body["status"] != "success":
+            raise UnansweredError(f"Prometheus says {str(body.get('error', 'error'))[:200]}")
+        kind, result = body["data"]["resultType"], body["data"]["result"]
+        if kind == "vector":
+            if len(result) != 1:
+                raise UnansweredError(f"the query gives {len(result) or 'no'} series; one is needed")
+            result = result[0]["value"]
+        elif kind != "scalar":
+            raise UnansweredError(f"the query gives a {kind}; one number is needed")
+        number = float(result[1])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UnansweredError("the answer is not one of Prometheus") from error
+    if not math.isfinite(number):
+        raise UnansweredError(f"the query gives {result[1]}")
+    return number
+
+
+@dataclass(slots=True)
+class _Asked:
+    """When a query was last asked, by the monotonic clock."""
+
+    query: Query
+    at: float
+
+
+@dataclass(slots=True)
+class Prometheus:
+    """Asks what is wanted and keeps the answers.
+
+    They leave by ``commit``, once an observation with them was stored; until then ``take`` gives the same
+    again. One event loop calls it.
+    """
+
+    url: str | None
+    _wanted: Mapping[tuple[str, str], Query] = field(default_factory=dict)
+    _asked: dict[tuple[str, str], _Asked] = field(default_factory=dict)
+    _kept: list[tuple[str, Reading]] = field(default_factory=list)
+    _taken: int = 0
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def want(self, queries: Iterable[Query]) -> None:
+        """Say what is to be asked from now on."""
+        wanted = {(query.service, query.name): query for query in queries}
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._asked = {k: a for k, a in self._asked.items() if k in wanted and a.query == wanted[k]}
+            self._kept = [(s, r) for s, r in self._kept if (s, r.name) in wanted]
+            self._taken = 0
+            self._changed.set()
+
+    def take(self) -> dict[str, tuple[Reading, ...]]:
+        """Return what was answered since the last ``commit``, by service."""
+        self._taken = len(self._kept)
+        found: dict[str, list[Reading]] = {}
+        for service, reading in self._kept:
+            found.setdefault(service, []).append(reading)
+        return {service: tuple(readings) for service, readings in found.items()}
+
+    def commit(self) -> None:
+        """Say that what was taken is stored."""
+        del self._kept[: self._taken]
+        self._taken = 0
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
+            while True:
+                await self.ask(client, time.monotonic())
+                self._changed.clear()
+                due = [a.at + a.query.every for a in self._asked.values()]
+                pause = min(due, default=math.inf) - time.monotonic()
+                try:
+                    async with asyncio.timeout(None if math.isinf(pause) else max(0.05, pause)):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+
+    async def ask(self, client: httpx.AsyncClient, now: float) -> None:
+        """Ask what is due."""
+        due = [
+            query
+            for key, query in self._wanted.items()
+            if key not in self._asked or now >= self._asked[key].at + query.every
+        ]
+        for query in due:
+            self._asked[query.service, query.name] = _Asked(query, now)
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def answered(query: Query) -> None:
+            async with slots:
+                reading = await self._read(client, query)
+            if self._wanted.get((query.service, query.name)) == query and len(self._kept) < MAX_KEPT:
+                self._kept.append((query.service, reading))
+
+        await asyncio.gather(*map(answered, due))
+
+    async def _read(self, client: httpx.AsyncClient, query: Query) -> Reading:
+        try:
+            canary = await self._value(client, query.canary)
+        except UnansweredError as error:
+            return Reading(query.name, None, None, str(error))
+        if not query.baseline:
+            return Reading(query.name, canary)
+        try:
+            return Reading(query.name, canary, await self._value(client, query.baseline))
+        except UnansweredError as error:
+            return Reading(query.name, None, None, f"for the baseline, {error}")
+
+    async def _value(self, client: httpx.AsyncClient, text: str) -> float:
+        if self.url is None:
+            raise UnansweredError("no server is known; `turnout serve --prometheus URL`")
+        try:
+            answer = await client.post(
+                f"{self.url.rstrip('/')}/api/v1/query", data={"query": text, "timeout": f"{TIMEOUT:g}s"}
+            )
+            body = answer.json()
+        except httpx.TimeoutException as error:
+            raise UnansweredError(f"Prometheus did not answer within {TIMEOUT:g} s") from error
+        except httpx.HTTPError as error:
+            raise UnansweredError(f"Prometheus cannot be reached: {error}") from error
+        except ValueError as error:
+            raise UnansweredError(f"Prometheus answered {answer.status_code} and no JSON") from error
+        return value(body)

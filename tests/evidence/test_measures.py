@@ -1,0 +1,273 @@
+"""Business metrics, counters of clusters, and readings of other systems."""
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from world import CANARY, STABLE, START
+
+from controlplane.evidence import (
+    Cell,
+    Evidence,
+    Learned,
+    Limits,
+    Observation,
+    Outcome,
+    Stage,
+    Tally,
+    fold,
+    next_step,
+    verdicts,
+)
+from controlplane.evidence.cluster_stats import AtMost, Retries
+from controlplane.evidence.conversions import Conversions, LeastShare, MostShare
+from controlplane.evidence.measures import Measured
+from controlplane.evidence.observation import Measure, Reading, Stat
+from controlplane.evidence.scalars import ScalarLimit, Scalars
+from controlplane.evidence.sums import Sums
+
+SOLD = Measured("metric sold", "sold")
+MONEY = Measured("metric money", "money")
+TEN = timedelta(seconds=10)
+
+
+def limits(*metrics):
+    return Limits(errors_margin=None, added=metrics)
+
+
+def interval(canary=(0, 0, 0), baseline=(0, 0, 0), segment="everyone", **more):
+    """Ten seconds; a row is requests, sold, money."""
+    cells, measures = [], []
+    for version, (n, sold, money) in ((CANARY, canary), (STABLE, baseline)):
+        cell = Cell("p", segment, version)
+        cells.append((cell, Tally(n)))
+        measures += [Measure(cell, "sold", sold), Measure(cell, "money", money)]
+    return Observation(
+        "shop", START, START + TEN, tuple(cells), fresh=("p",), measures=tuple(measures), **more
+    )
+
+
+def judged(metric, intervals, **more):
+    evidence = Evidence()
+    for number, observation in enumerate(intervals):
+        at = Stage(CANARY, STABLE, limits(metric), number * TEN, 0.25, **more)
+        evidence = fold(evidence, Learned(), observation, at)
+        [verdict] = verdicts(evidence, Learned(), at)
+        if verdict.outcome is not Outcome.NOT_YET:
+            break
+    return number * 10, verdict
+
+
+def shop(rng, canary=0.05, baseline=0.05, price=1000.0, canary_price=1000.0, n=400):
+    """A release with half of the users; prices are skewed."""
+    while True:
+        drift = float(np.exp(rng.normal(0, 0.2)))
+        rows = []
+        for rate, mean in ((canary, canary_price), (baseline, price)):
+            sold = int(rng.binomial(n, min(0.9, rate * drift)))
+            rows.append((n, sold, int(rng.lognormal(np.log(mean) - 0.5, 1.0, sold).sum())))
+        yield interval(rows[0], rows[1])
+
+
+def run(metric, seed, longest=360, **faults):
+    source = shop(np.random.default_rng(seed), **faults)
+    return judged(metric, [next(source) for _ in range(longest)])
+
+
+def test_conversions_that_are_lost_fail_and_those_that_are_not_pass():
+    metric = Conversions("metric sold", SOLD, 0.05, 100)
+
+    good = [run(metric, seed)[1].outcome for seed in range(12)]
+    bad = [run(metric, 100 + seed, canary=0.03) for seed in range(12)]
+
+    assert good.count(Outcome.FAIL) == 0
+    assert good.count(Outcome.PASS) >= 10
+    assert {verdict.outcome for _, verdict in bad} == {Outcome.FAIL}
+    assert max(seconds for seconds, _ in bad) <= 1200
+
+
+def test_fewer_is_better_where_the_service_says_so():
+    refunds = Conversions("metric refunds", Measured("metric refunds", "sold", more=False), 0.05, 100)
+
+    assert run(refunds, 1, canary=0.1)[1].outcome is Outcome.FAIL
+    assert run(refunds, 1, canary=0.03)[1].outcome is Outcome.PASS
+
+
+def test_sums_are_judged_by_their_mean():
+    metric = Sums("metric money", MONEY, 0.05)
+
+    good = [run(metric, seed)[1].outcome for seed in range(12)]
+    bad = [run(metric, 200 + seed, canary=0.015, longest=720)[1].outcome for seed in range(6)]
+
+    assert good.count(Outcome.FAIL) == 0
+    assert bad == [Outcome.FAIL] * 6
+
+
+def test_limits_of_metrics_hold_while_both_break_them_and_fail_when_the_canary_does():
+    share = LeastShare("metric sold limit", SOLD, 0.04)
+    mean = Sums("metric money limit", MONEY, None, 40.0)
+
+    for metric in (share, mean):
+        assert run(metric, 3, canary=0.01, longest=500)[1].outcome is Outcome.FAIL
+        assert run(metric, 3, canary=0.01, baseline=0.01, longest=200)[1].outcome is Outcome.NOT_YET
+    assert run(share, 3)[1].outcome is Outcome.PASS
+
+
+def test_the_most_of_what_is_not_wanted_is_a_limit_too():
+    refunds = MostShare("metric refunds limit", SOLD, 0.08)
+
+    assert run(refunds, 5, canary=0.2)[1].outcome is Outcome.FAIL
+    assert run(refunds, 5, canary=0.04)[1].outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("metric", [Conversions("m", SOLD, 0.05, 100), Sums("m", MONEY, 0.05)])
+def test_a_metric_without_data_never_passes(metric):
+    silent = [interval(baseline=(400, 20, 20_000))] * 60
+
+    _, verdict = judged(metric, silent)
+
+    assert verdict.outcome is Outcome.NOT_YET
+
+
+def test_a_metric_is_divided_by_another_or_by_what_was_pushed():
+    per = Measured("basket", "money", per="sold")
+    pushed = Measured("survey", "stars", pushed=True)
+    seen = interval((400, 20, 30_000), (400, 25, 25_000))
+    survey = Observation(
+        "shop", START, START + TEN, seen.cells,
+        measures=(Measure(Cell("pushed", "everyone", CANARY), "stars", 40, 10),),
+    )  # fmt: skip
+
+    found = []
+    for measured, observation in ((per, seen), (pushed, survey)):
+        evidence = fold(Evidence(), Learned(), observation,
+                        Stage(CANARY, STABLE, limits(Sums("m", measured, 0.05)), TEN, 0.5))  # fmt: skip
+        found.append(evidence.accounts["m"].whole)
+
+    assert found == [{"everyone": (20, 30_000, 25, 25_000)}, {"everyone": (10, 40, 0, 0)}]
+
+
+def test_a_whole_segment_borrows_the_baseline_of_the_rest():
+    staff = Measure(Cell("p", "staff", CANARY), "sold", 3)
+    seen = interval((0, 0, 0), (400, 20, 0))
+    observation = Observation(
+        "shop", START, START + TEN, (*seen.cells, (Cell("p", "staff", CANARY), Tally(50))),
+        measures=(*seen.measures, staff),
+    )  # fmt: skip
+    at = Stage(
+        CANARY, STABLE, limits(Conversions("m", SOLD, 0.05, 100)), TEN, 0.5,
+        full_segments=frozenset({"staff"}),
+    )  # fmt: skip
+
+    evidence = fold(Evidence(), Learned(), observation, at)
+    [verdict] = verdicts(evidence, Learned(), at)
+
+    assert evidence.accounts["m"].whole["staff"] == (50, 3, 400, 20)
+    assert "segment staff has no baseline of its own" in verdict.reason
+
+
+# --- counters of clusters ---------------------------------------------------------------------------------
+
+
+def counted(*stats, reporting=("p",), n=100):
+    seen = interval((n, 0, 0), (900, 0, 0))
+    return Observation(
+        "shop", START, START + TEN, seen.cells, fresh=("p",), stats=tuple(stats), reporting=reporting
+    )
+
+
+def overflow(version, count):
+    return Stat("p", version, "upstream_rq_pending_overflow", count)
+
+
+def test_a_counter_fails_beyond_its_number_of_the_canary_alone():
+    metric = AtMost("stat x", "upstream_rq_pending_overflow", 2)
+
+    _, passed = judged(metric, [counted(overflow(CANARY, 2), overflow(STABLE, 50))])
+    _, failed = judged(metric, [counted(), counted(overflow(CANARY, 3))][1:])
+
+    assert (passed.outcome, failed.outcome) == (Outcome.PASS, Outcome.FAIL)
+    assert failed.reason == "stat x: 3 on the canary since the release began, at most 2 allowed"
+
+
+def test_a_proxy_that_does_not_report_is_missing_data_and_named():
+    for metric in (
+        AtMost("ejections", "outlier_detection.ejections_enforced_total", 0),
+        Retries("retries", 0.1),
+    ):
+        _, verdict = judged(metric, [counted(reporting=())] * 50)
+
+        assert verdict.outcome is Outcome.NOT_YET
+        assert "not reported by p, whose bootstrap is older" in verdict.reason
+
+
+def test_retries_are_a_share_of_the_canarys_requests():
+    metric = Retries("retries", 0.02)
+
+    _, good = judged(metric, [counted(Stat("p", CANARY, "upstream_rq_retry", 1))] * 60)
+    _, bad = judged(metric, [counted(Stat("p", CANARY, "upstream_rq_retry", 12))] * 60)
+
+    assert (good.outcome, bad.outcome) == (Outcome.PASS, Outcome.FAIL)
+
+
+# --- readings ---------------------------------------------------------------------------------------------
+
+
+def read(canary, baseline=None, problem=""):
+    return interval((10, 0, 0), (90, 0, 0), readings=(Reading("queue", canary, baseline, problem),))
+
+
+QUIET = interval((10, 0, 0), (90, 0, 0))
+LIMIT = ScalarLimit("prometheus queue", "queue", 1000.0, most=True, every=10.0)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "outcome", "words"),
+    [
+        ([read(10)] * 2, Outcome.PASS, "canary 10, at most 1000"),
+        ([read(10)], Outcome.NOT_YET, "1 more readings within it are needed"),
+        ([read(2000)] * 3, Outcome.FAIL, "3 readings in a row beyond at most 1000: canary 2000"),
+        ([read(2000)] * 2, Outcome.NOT_YET, "canary 2000"),
+        ([read(2000, 2100)] * 9, Outcome.NOT_YET, "canary 2000, baseline 2100"),
+        ([read(2000, 900)] * 3, Outcome.FAIL, "canary 2000, baseline 900"),
+        ([read(10), read(None, None, "503 from the server")], Outcome.NOT_YET, "503 from the server"),
+        ([QUIET] * 9, Outcome.NOT_YET, "no reading yet"),
+        ([read(10), *[QUIET] * 9], Outcome.NOT_YET, "the last reading is 90 s old"),
+    ],
+)  # fmt: skip
+def test_a_limit_on_readings(intervals, outcome, words):
+    _, verdict = judged(LIMIT, intervals)
+
+    assert (verdict.outcome, words in verdict.reason) == (outcome, True), verdict.reason
+
+
+def test_readings_of_both_versions_need_a_dozen_losses_in_a_row():
+    metric = Scalars("prometheus queue", "queue", 0.1, more=False, every=10.0)
+
+    lost, bad = judged(metric, [read(200, 100)] * 40)
+    _, good = judged(metric, [read(100, 100)] * 40)
+
+    assert (bad.outcome, good.outcome) == (Outcome.FAIL, Outcome.PASS)
+    assert lost >= 110
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), min_size=2, max_size=12), st.integers(1, 11)
+)
+@settings(max_examples=30, deadline=None)
+def test_folding_in_two_halves_is_folding_once(rows, cut):
+    every = limits(
+        Conversions("a", SOLD, 0.05, 100), Sums("b", MONEY, 0.05), LeastShare("c", SOLD, 0.04),
+        AtMost("d", "upstream_rq_pending_overflow", 2), Retries("e", 0.1), LIMIT,
+    )  # fmt: skip
+    at = Stage(CANARY, STABLE, every, TEN, 0.25)
+    whole = half = Evidence()
+    for number, (sold, money) in enumerate(rows):
+        observation = interval((200, sold, money), (200, money, sold), readings=(Reading("queue", sold),))
+        whole = fold(whole, Learned(), observation, at)
+        half = fold(Evidence.from_json(half.to_json()) if number == cut else half, Learned(), observation, at)
+
+    assert half == whole
+    assert next_step(half) == next_step(Evidence.from_json(whole.to_json()))

@@ -1,0 +1,184 @@
+"""Queries over a real HTTP server that speaks Prometheus' API, and over Prometheus where it is installed."""
+
+import asyncio
+import json
+import shutil
+from datetime import timedelta
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+
+from controlplane.evidence.observation import Reading
+from controlplane.sources.prometheus import Prometheus, Query, UnansweredError, filled, value
+
+
+def vector(*numbers):
+    result = [{"metric": {}, "value": [1.0, number]} for number in numbers]
+    return {"status": "success", "data": {"resultType": "vector", "result": result}}
+
+
+ANSWERS = {  # by query
+    "queue": (200, vector("12.5")),
+    "queue_v1": (200, vector("7")),
+    "scalar": (200, {"status": "success", "data": {"resultType": "scalar", "result": [1.0, "3"]}}),
+    "none": (200, vector()),
+    "two": (200, vector("1", "2")),
+    "nan": (200, vector("NaN")),
+    "matrix": (200, {"status": "success", "data": {"resultType": "matrix", "result": []}}),
+    "bad": (400, {"status": "error", "errorType": "bad_data", "error": "parse error"}),
+    "html": (502, "<html>"),
+    "odd": (200, {"status": "success"}),
+}
+
+
+@pytest.fixture
+async def server():
+    """Serve ANSWERS; yields the address and the queries that came."""
+    came = []
+
+    async def handle(reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        lines = head.lower().split("\r\n")
+        length = next(int(x.split(":")[1]) for x in lines if x.startswith("content-length"))
+        query = parse_qs((await reader.readexactly(length)).decode())["query"][0]
+        came.append((head.split(" ")[1], query))
+        if query == "slow":
+            await asyncio.sleep(30)
+        status, body = ANSWERS[query]
+        text = body if isinstance(body, str) else json.dumps(body)
+        writer.write(
+            f"HTTP/1.1 {status} X\r\ncontent-length: {len(text)}\r\nconnection: close\r\n\r\n{text}".encode()
+        )
+        await writer.drain()
+        writer.close()
+
+    running = await asyncio.start_server(handle, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}", came
+    running.close()
+
+
+async def asked(url, *queries, within=5.0, now=0.0, prometheus=None):
+    prometheus = prometheus or Prometheus(url)
+    prometheus.want(queries)
+    async with httpx.AsyncClient(timeout=within, trust_env=False) as client:
+        await prometheus.ask(client, now)
+    return prometheus
+
+
+def query(text, baseline="", every=10.0):
+    return Query("shop", "q", text, baseline, every)
+
+
+@pytest.mark.parametrize(
+    ("text", "reading"),
+    [
+        ("queue", Reading("q", 12.5)),
+        ("scalar", Reading("q", 3.0)),
+        ("none", Reading("q", None, None, "the query gives no series; one is needed")),
+        ("two", Reading("q", None, None, "the query gives 2 series; one is needed")),
+        ("nan", Reading("q", None, None, "the query gives NaN")),
+        ("matrix", Reading("q", None, None, "the query gives a matrix; one number is needed")),
+        ("bad", Reading("q", None, None, "Prometheus says parse error")),
+        ("html", Reading("q", None, None, "Prometheus answered 502 and no JSON")),
+        ("odd", Reading("q", None, None, "the answer is not one of Prometheus")),
+    ],
+)
+async def test_one_number_is_a_reading_and_all_else_says_why_not(server, text, reading):
+    url, came = server
+
+    prometheus = await asked(url, query(text))
+
+    assert prometheus.take() == {"shop": (reading,)}
+    assert came == [("/api/v1/query", text)]
+
+
+async def test_the_baseline_is_asked_about_too_where_it_is_compared(server):
+    url, _ = server
+
+    both = await asked(url, query("queue", "queue_v1"))
+    half = await asked(url, query("queue", "none"))
+
+    assert both.take()["shop"] == (Reading("q", 12.5, 7.0),)
+    assert half.take()["shop"][0].problem == "for the baseline, the query gives no series; one is needed"
+
+
+async def test_a_server_that_hangs_or_is_not_there_is_said_so(server):
+    url, _ = server
+
+    slow = await asked(url, query("slow"), within=0.2)
+    gone = await asked("http://127.0.0.1:9", query("queue"))
+    unset = await asked(None, query("queue"))
+
+    assert "did not answer" in slow.take()["shop"][0].problem
+    assert "cannot be reached" in gone.take()["shop"][0].problem
+    assert "turnout serve --prometheus" in unset.take()["shop"][0].problem
+
+
+async def test_each_query_is_asked_at_its_own_interval_and_each_answer_is_stored_once(server):
+    url, came = server
+    prometheus = await asked(url, query("queue", every=10))
+    for now in (1.0, 9.0, 10.0):
+        await asked(url, query("queue", every=10), now=now, prometheus=prometheus)
+
+    assert len(came) == 2
+    assert len(prometheus.take()["shop"]) == 2
+    await asked(url, query("queue", every=10), now=25.0, prometheus=prometheus)
+    prometheus.commit()  # what arrived after it was taken stays
+    assert len(prometheus.take()["shop"]) == 1
+    prometheus.want(())
+    assert prometheus.take() == {}
+
+
+async def test_it_asks_by_itself_until_it_is_stopped(server):
+    url, came = server
+    prometheus = Prometheus(url)
+    task = asyncio.create_task(prometheus.run())
+    prometheus.want([query("queue", every=1.0)])
+
+    async with asyncio.timeout(10):
+        while len(prometheus.take().get("shop", ())) < 2:  # noqa: ASYNC110 - they come over the network
+            await asyncio.sleep(0.02)
+    task.cancel()
+
+    assert came[0] == ("/api/v1/query", "queue")
+
+
+def test_places_are_filled_in_and_other_dollars_stay():
+    places = {"service": "shop", "version": "v2", "baseline": "v1", "segment": "everyone"}
+
+    assert filled('a{s="$service",v="$version",b=~"$baseline$",g="$segment"}[$__range]', places) == (
+        'a{s="shop",v="v2",b=~"v1$",g="everyone"}[$__range]'
+    )
+
+
+def test_an_answer_that_is_no_mapping_is_refused():
+    for body in (None, [], "x", {"status": "success", "data": {"resultType": "vector", "result": [{}]}}):
+        with pytest.raises(UnansweredError):
+            value(body)
+
+
+async def test_a_real_prometheus_is_understood(tmp_path):
+    binary = shutil.which("prometheus")
+    if binary is None:
+        pytest.skip("no prometheus on this machine")
+    (tmp_path / "p.yml").write_text("global: {scrape_interval: 1s}\n")
+    process = await asyncio.create_subprocess_exec(
+        binary, f"--config.file={tmp_path}/p.yml", f"--storage.tsdb.path={tmp_path}/data",
+        "--web.listen-address=127.0.0.1:19091",
+    )  # fmt: skip
+    try:
+        prometheus = Prometheus("http://127.0.0.1:19091")
+        deadline = asyncio.get_running_loop().time() + timedelta(seconds=20).total_seconds()
+        while True:
+            await asked(None, query("vector(42)"), prometheus=prometheus, now=deadline)
+            reading = prometheus.take()["shop"][-1]
+            if reading.canary is not None or asyncio.get_running_loop().time() > deadline:
+                break
+            prometheus.want(())
+            await asyncio.sleep(0.2)  # it starts
+    finally:
+        process.terminate()
+        await process.wait()
+
+    assert reading == Reading("q", 42.0)
