@@ -178,7 +178,7 @@ def misses(found: Found) -> Iterator[Answer]:
 def small(found: Found) -> Iterator[Answer]:
     """G6: a small fault that lasts."""
     for rule in (OURS, ADVANCE):
-        s = found(Cell("errors=+0.5%", rule=rule))
+        s = found(Cell("errors=0.5%", rule=rule))
         text = f"{100 * s.promoted.share:.1f} %, undecided {100 * s.undecided.share:.0f} %"
         text += f", {s.failed:.0f} harmed"
         yield f"+0.5 points, {rule}: <= 7 % promoted", text, s.promoted.share <= 0.07

@@ -38,7 +38,7 @@ _AMOUNT = {
     "errors": "either", "both": "share", "latency": "factor", "tail": "factor", "leak": "share",
     "coldstart": "factor", "outage": "share", "lost": "share", "resets": "share",
 }  # fmt: skip
-_SHARE = re.compile(r"\+?([0-9]{1,3}(?:\.[0-9]{1,2})?)%")
+_SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%")
 _FACTOR = re.compile(r"x([0-9]{1,4}(?:\.[0-9]{1,2})?)")
 _ALWAYS = 1e12
 LEAK_GROWS, LEAK_BEGINS = 600.0, 300.0  # seconds
