@@ -42,6 +42,10 @@ class Gate:
         present = conversation.held.get(resource.name) or conversation.latest(resource.name)
         applied = conversation.maybe.get(resource.name)
         known = (present.needs if present else frozenset()) | (applied.needs if applied else frozenset())
+        for flight in conversation.flights:
+            # On its way the client may leave a cluster that it uses now: to return is a change to it.
+            coming = flight.updates.get(resource.name)
+            known = known if coming is None else known & coming.needs
         new = resource.needs - known
         if not new:
             return None

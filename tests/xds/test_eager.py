@@ -145,3 +145,25 @@ def test_clusters_stay_while_any_response_under_way_needs_them(talk, model):
     assert back == [["r"]]
     assert talk.ask(ROUTE, ["r"] if full else (), nonce=first) == []
     assert talk.ack(ROUTE, ["r"] if full else ()) == ([["a"]] if full else [["-b"]])
+
+
+def test_return_to_a_cluster_that_was_emptied_meanwhile_waits(talk, model):
+    """What the client uses now does not count if a response under way leads it away."""
+    full = talk.variant == "sotw"
+    cluster, filled = model.resource("a"), model.resource("a", "+", follows=(CLUSTER, "a"))
+    emptied = model.resource("a", "-", follows=(CLUSTER, "a"), hollow=True)
+    on_it = model.resource("r", "on", needs=[(CLUSTER, "a"), (ENDPOINT, "a")])
+    talk.publish(1, (CLUSTER, cluster), (ENDPOINT, filled), (ROUTE, on_it))
+    for url, names in ((CLUSTER, ()), (ENDPOINT, ["a"]), (ROUTE, ["r"])):
+        talk.ask(url, names)
+        talk.ack(url, names if full else ())
+    talk.publish(2, (CLUSTER, cluster), (ENDPOINT, emptied), (ROUTE, on_it))
+    talk.ack(ENDPOINT, ["a"] if full else ())
+
+    away = talk.publish(3, (CLUSTER, cluster), (ENDPOINT, emptied), (ROUTE, model.resource("r", "off")))
+    back = talk.publish(4, (CLUSTER, cluster), (ENDPOINT, emptied), (ROUTE, on_it))
+
+    assert (away, back) == ([["r"]], [])
+    assert talk.ack(ROUTE, ["r"] if full else ()) == []
+    assert talk.publish(5, (CLUSTER, cluster), (ENDPOINT, filled), (ROUTE, on_it)) == [["a"]]
+    assert talk.ack(ENDPOINT, ["a"] if full else ()) == [["r"]]
