@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(wildcard protos/*.proto)
 
-.PHONY: help demo runs test check format protos golden bench bench-decisions fuzz requirements clean
+.PHONY: help demo runs test check format protos golden bench bench-decisions bench-tick fuzz requirements clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench: .venv/ready ## Measure the xDS server beside a bare grpc.aio echo, 3 minu
 
 bench-decisions: .venv/ready ## Measure the decision rule beside others; hours; options: make bench-decisions ARGS="--quick".
 	@$(BIN)/python -m bench.decisions $(ARGS)
+
+bench-tick: .venv/ready ## Measure what a tick and the intake of statistics cost; ARGS="--releases 20 --proxies 16".
+	@$(BIN)/python -m bench.tick $(ARGS)
 
 fuzz: .venv/ready ## Fuzz streams and decoders; options: make fuzz MINUTES=10.
 	@$(BIN)/python -m bench.fuzz --minutes $(or $(MINUTES),1) $(ARGS)

@@ -9,19 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import log
 
+import numpy as np
+from numpy.typing import NDArray
+
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
 from controlplane.evidence.blocks import Block
 from controlplane.evidence.learned import SIZES, Learned
 from controlplane.evidence.likelihood import (
     binomial,
-    cautious,
     log_mean_exp,
     log_mixture,
-    no_harm,
-    no_harm_plain,
     no_harm_rate,
 )
 from controlplane.evidence.reading import Reading, Words, borrowed, percent
+from controlplane.evidence.rows import cautious, no_harm, no_harm_plain
 from controlplane.evidence.verdict import Verdict
 
 ALTERNATIVES = (
@@ -77,8 +78,7 @@ class Comparison:
         processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
         account = replace(account, processes=processes)
         if interval.counting:
-            added = [self._no_harm(block, interval) for block in blocks if block.canary[0]]
-            account = account.promoted(sum(gain for gain, _ in added), sum(plain for _, plain in added))
+            account = account.promoted(*self._no_harm(interval))
         return account.counted(blocks, self.counter, interval.seconds, interval.counting)
 
     def _gains(self, account: Account, blocks: tuple[Block, ...], learned: Learned) -> dict[str, list[float]]:
@@ -89,46 +89,51 @@ class Comparison:
         swing = learned.swing(counter)
         gains = {label: [0.0] * width for label in (MAIN, QUASI, DENSE, *account.processes)}
         gains[DENSE] = self._dense(blocks, learned, grids[False])
-        gains[SURGE] = [0.0] * len(SIZES)
-        for block in blocks:
-            requests, events = (block.canary[0], block.baseline[0]), block.canary[counter]
-            both = events + block.baseline[counter]
-            if not all(requests):
+        pairs = [block for block in blocks if block.canary[0] and block.baseline[0]]
+        for block in pairs:
+            gains.setdefault(SEGMENT + block.segment, [0.0] * width)
+        gains[SURGE] = self._surge([b for b in pairs if not b.borrowed], learned, grids[False])
+        for lent in (False, True):
+            some = [b for b in pairs if b.borrowed is lent and b.canary[counter] + b.baseline[counter]]
+            if not some:
                 continue
-            segment = gains.setdefault(SEGMENT + block.segment, [0.0] * width)
-            if not block.borrowed:
-                _add(gains[SURGE], self._surge(block, learned, grids[False]), 1.0)
-            if both:
-                plain, least = cautious(
-                    events, requests, both, clusters * sum(requests), grids[block.borrowed]
-                )
-                _add(segment, least, spread)
-                # A borrowed baseline is in a block of its own already: one process must not count it twice.
-                if not block.borrowed:
-                    _add(gains[MAIN], least, spread)
-                    _add(gains[QUASI], [min(value, QUASI_MOST * swing) for value in plain], swing)
+            n_c, k_c, n_b, k_b = np.array(
+                [(b.canary[0], b.canary[counter], b.baseline[0], b.baseline[counter]) for b in some],
+                dtype=float,
+            ).T
+            plain, least = cautious(k_c, (n_c, n_b), k_c + k_b, clusters * (n_c + n_b), grids[lent])
+            names = np.array([block.segment for block in some])
+            for segment in sorted({block.segment for block in some}):
+                _add(gains[SEGMENT + segment], least[names == segment], spread)
+            # A borrowed baseline is in a block of its own already: one process must not count it twice.
+            if not lent:
+                _add(gains[MAIN], least, spread)
+                _add(gains[QUASI], np.minimum(plain, QUASI_MOST * swing), swing)
         return gains
 
-    def _surge(self, block: Block, learned: Learned, grid: tuple[float, ...]) -> list[float]:
-        """Return what a block adds for each size of burst.
+    def _surge(self, pairs: list[Block], learned: Learned, grid: tuple[float, ...]) -> list[float]:
+        """Return what blocks add for each size of burst.
 
         A version gets bursts of a size in proportion to its requests; the past says how many. One that was
         never seen on all of the baseline says much on the few requests of a canary, even if it had a single
         cause. In an outage of both it says nothing: then the binomial evidence is the lesser.
         """
-        spread = learned.spread(self.counter)
-        n_c, k_c, k_b = block.canary[0], block.canary[self.counter], block.baseline[self.counter]
-        plain = binomial(k_c, k_c + k_b, n_c / block.baseline[0], grid[0], grid[1 + SURGE_RISE])
-        gains = []
-        for size, least in enumerate(SIZES):
-            usual = n_c * learned.burst_rate(self.counter, size)
-            if usual >= RARE or n_c < least:
-                gains.append(0.0)
-            elif k_c >= least:
-                gains.append(min(log(SURGING / usual) / spread, plain))
-            else:
-                gains.append(log((1 - SURGING) / (1 - usual)))
-        return gains
+        if not pairs:
+            return [0.0] * len(SIZES)
+        counts = [
+            (b.canary[0], b.canary[self.counter], b.baseline[0], b.baseline[self.counter]) for b in pairs
+        ]
+        n_c, k_c, n_b, k_b = (column[:, None] for column in np.array(counts, dtype=float).T)
+        null, rho, ratio = grid[0], grid[1 + SURGE_RISE], n_c / n_b
+        common = np.log1p(null * ratio) - np.log1p(rho * ratio)
+        plain = k_c * log(rho / null) + (k_c + k_b) * common
+        sizes = np.array(SIZES, dtype=float)
+        rates = np.array([learned.burst_rate(self.counter, size) for size in range(len(SIZES))])
+        usual = np.minimum(n_c * rates, RARE)
+        burst = np.minimum(np.log(SURGING / usual) / learned.spread(self.counter), plain)
+        said = np.where(k_c >= sizes, burst, np.log((1 - SURGING) / (1 - usual)))
+        silent = (n_c * rates >= RARE) | (n_c < sizes)
+        return [float(value) for value in np.where(silent, 0.0, said).sum(axis=0)]
 
     def _dense(self, blocks: tuple[Block, ...], learned: Learned, grid: tuple[float, ...]) -> list[float]:
         """Return what the interval adds when much fails and only a hold-back is left on the baseline.
@@ -144,12 +149,18 @@ class Comparison:
             return [0.0] * len(ALTERNATIVES)
         return [binomial(k_c, k_c + k_b, n_c / n_b, grid[0], rho) for rho in grid[1:]]
 
-    def _no_harm(self, block: Block, interval: Interval) -> tuple[float, float]:
+    def _no_harm(self, interval: Interval) -> tuple[float, float]:
+        served = [block for block in interval.blocks.blocks if block.canary[0]]
+        if not served:
+            return 0.0, 0.0
         rate = interval.learned.rate_now(self.counter, interval.blocks.baseline)
-        tolerated = interval.stage.tolerated(interval.learned.rate(self.counter), self.margin)
-        base = rate * (1 + max(self.margin, FULL_MARGIN)) if block.borrowed else rate
-        k_c, n_c = block.canary[self.counter], block.canary[0]
-        return no_harm(k_c, n_c, base, tolerated), no_harm_plain(k_c, n_c, base, tolerated)
+        risen = interval.stage.tolerated(interval.learned.rate(self.counter), self.margin)
+        wider = 1 + max(self.margin, FULL_MARGIN)
+        base = np.array([rate * wider if block.borrowed else rate for block in served])
+        n, k = np.array([(b.canary[0], b.canary[self.counter]) for b in served], dtype=float).T
+        tolerated = np.full(len(served), risen)
+        plain = no_harm_plain(k, n, base, tolerated)
+        return float(no_harm(k, n, base, tolerated).sum()), float(plain.sum())
 
     def log_e(self, account: Account) -> float:
         """Return the logarithm of the evidence of a fault."""
@@ -201,6 +212,6 @@ class Comparison:
         return max(0.0, ENOUGH - account.promotion) / speed
 
 
-def _add(gains: list[float], more: list[float], divisor: float) -> None:
-    for i, value in enumerate(more):
+def _add(gains: list[float], more: NDArray[np.float64], divisor: float) -> None:
+    for i, value in enumerate(more.sum(axis=0).tolist()):
         gains[i] += value / divisor

@@ -62,10 +62,9 @@ class Window:
 
     def plus(self, seconds: float, rows: Mapping[Key, Row]) -> Window:
         """Return the window with one more interval in it."""
-        merged: dict[Key, Floats] = dict(self.rows)
-        for key, counts in rows.items():
-            merged[key] = tuple(map(sum, zip(merged.get(key, _NO_ROW), counts, strict=True)))
-        return Window(self.seconds + seconds, tuple(sorted(merged.items())))
+        if not self.rows:
+            return Window(self.seconds + seconds, tuple(sorted(rows.items())))
+        return Window(self.seconds + seconds, _summed(self.rows, tuple(rows.items()), 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +214,7 @@ def _close_short(learned: Learned, calm: NDArray[np.bool_]) -> Learned:
     usual = [learned.rate(c) * summed[0] for c in range(1, WIDTH)]
     capped = (summed[0], *(min(k, 4 * e + 20) for k, e in zip(summed[1:], usual, strict=True)))
     weight = 1.0 if calm[0] else OUTAGE_WEIGHT
-    cells = {key: _decayed(row, _NO_ROW, decay) for key, row in learned.cells}
-    for key, row in window.rows:
-        cells[key] = _decayed(cells.get(key, _NO_ROW), row, 1.0)
+    cells = _summed(learned.cells, window.rows, decay)
     only, beside = _beside(window.rows, learned.last_short)
     seen = _Dispersion.of(beside, learned, calm)
     table = np.array([row for _, row in window.rows], dtype=float).reshape(-1, WIDTH)
@@ -227,7 +224,7 @@ def _close_short(learned: Learned, calm: NDArray[np.bool_]) -> Learned:
     return replace(
         learned,
         total=_decayed(learned.total, (weight * count for count in capped), decay),
-        cells=tuple(sorted((key, row) for key, row in cells.items() if row[0] >= FEWEST)),
+        cells=tuple((key, row) for key, row in cells if row[0] >= FEWEST),
         clusters=learned.clusters.plus(
             np.where(many, (seen.squares - seen.expected) / pairs**2, 0.0),
             np.where(many, seen.expected / pairs, 0.0),
@@ -302,6 +299,18 @@ def _since_0_2(data: Mapping[str, Any]) -> Iterable[Any]:
         return ()
     bursts = tuple(tuple(row) for row in data["bursts"])
     return (bursts, tuple(data["exposed"]), *(_table(rows) for rows in data["last"]))
+
+
+def _summed(old: Table, new: Table, decay: float) -> Table:
+    """Return the sums of two tables, the first decayed."""
+    keys = sorted({key for key, _ in (*old, *new)})
+    place = {key: line for line, key in enumerate(keys)}
+    table = np.zeros((len(keys), WIDTH))
+    if old:
+        table[[place[key] for key, _ in old]] = np.array([row for _, row in old]) * decay
+    if new:
+        table[[place[key] for key, _ in new]] += np.array([row for _, row in new], dtype=float)
+    return tuple(zip(keys, map(tuple, table.tolist()), strict=True))
 
 
 def _decayed(old: Floats, new: Iterable[float], decay: float) -> Floats:

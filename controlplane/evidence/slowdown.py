@@ -7,15 +7,20 @@ Source: docs/decision-rule.md, "Rollback evidence: latency" and "Promotion evide
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import exp, log
 
+import numpy as np
+from numpy.typing import NDArray
+
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
-from controlplane.evidence.blocks import SLOWER, Row
+from controlplane.evidence.blocks import SLOWER, WIDTH, Block, Row
 from controlplane.evidence.comparison import ACQUAINTED
 from controlplane.evidence.learned import LONG, Learned
-from controlplane.evidence.likelihood import log_mean_exp, no_harm, no_harm_rate
+from controlplane.evidence.likelihood import log_mean_exp, no_harm_rate
 from controlplane.evidence.reading import Reading, Words, borrowed, percent
+from controlplane.evidence.rows import no_harm
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.latency import EDGES_MS
 
@@ -51,10 +56,11 @@ class Slowdown:
         beyond = Beyond.of(interval.learned, interval.blocks.baseline)
         warm = interval.stage.elapsed < interval.stage.limits.warm_up
         margin = max(self.margin, WARM) if warm else self.margin
+        pairs = _Pairs.of(interval.blocks.blocks)
         gains = {label: [0.0] * len(ALTERNATIVES) for label in account.processes}
         for edge, share in enumerate(beyond.shares):
             if self.part[0] <= share <= self.part[1]:
-                gains[str(EDGES_MS[edge])] = self._gain(interval, edge, share, beyond.ratio(edge, 1 + margin))
+                gains[str(EDGES_MS[edge])] = pairs.gain(interval, edge, share, beyond.ratio(edge, 1 + margin))
         processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
         account = replace(account, processes=processes)
         edge = beyond.nearest(self.typical)
@@ -62,33 +68,16 @@ class Slowdown:
             account = account.promoted(self._no_harm(interval, beyond, edge))
         return account.counted(interval.blocks.blocks, SLOWER + edge, interval.seconds, interval.counting)
 
-    def _gain(self, interval: Interval, edge: int, share: float, null: float) -> list[float]:
-        counter, gain = SLOWER + edge, [0.0] * len(ALTERNATIVES)
-        uneven = interval.learned.unevenness(counter)
-        rhos = [max(null, min(null * alternative, 0.95 / share)) for alternative in ALTERNATIVES]
-        logs = [log(rho / null) for rho in rhos]
-        for block in interval.blocks.blocks:
-            both = block.canary[counter] + block.baseline[counter]
-            # A segment without a baseline of its own may well be of slower users: limits alone judge it.
-            if not block.canary[0] or not block.baseline[0] or not both or block.borrowed:
-                continue
-            ratio = block.canary[0] / block.baseline[0]
-            expected = share * block.canary[0] * LONG / interval.seconds
-            phi = 1 + uneven * expected * (1 + ratio)
-            for i, rho in enumerate(rhos):  # binomial(), with what is common to all blocks taken out
-                common = log((1 + null * ratio) / (1 + rho * ratio))
-                gain[i] += (block.canary[counter] * logs[i] + both * common) / phi
-        return gain
-
     def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> float:
-        counter, share, gain = SLOWER + edge, max(beyond.shares[edge], RAREST), 0.0
-        uneven = interval.learned.unevenness(counter)
+        served = [block for block in interval.blocks.blocks if block.canary[0]]
+        if not served:
+            return 0.0
+        counter, share = SLOWER + edge, max(beyond.shares[edge], RAREST)
         excess = {b: (self._excluded(interval.stage, beyond, edge, b) - 1) * share for b in (False, True)}
-        for block in interval.blocks.blocks:
-            if block.canary[0]:
-                phi = 1 + uneven * share * block.canary[0] * LONG / interval.seconds
-                gain += no_harm(block.canary[counter], block.canary[0], share, excess[block.borrowed]) / phi
-        return gain
+        n, k = np.array([(b.canary[0], b.canary[counter]) for b in served], dtype=float).T
+        tolerated = np.array([excess[block.borrowed] for block in served])
+        phi = 1 + interval.learned.unevenness(counter) * share * n * LONG / interval.seconds
+        return float((no_harm(k, n, np.full(len(served), share), tolerated) / phi).sum())
 
     def _excluded(self, stage: Stage, beyond: Beyond, edge: int, lent: bool) -> float:
         """Return the ratio of counts that promotion must exclude."""
@@ -122,6 +111,39 @@ class Slowdown:
         share = max(beyond.shares[edge], RAREST)
         excess = (self._excluded(stage, beyond, edge, lent=False) - 1) * share
         return max(0.0, ENOUGH - account.promotion) / no_harm_rate(share, share, excess)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Rows of the blocks that both versions have, one block per line.
+
+    A segment without a baseline of its own may well be of slower users: limits alone judge it.
+    """
+
+    canary: NDArray[np.float64]
+    baseline: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, blocks: Iterable[Block]) -> _Pairs:
+        """Return the rows of an interval."""
+        both = [b for b in blocks if b.canary[0] and b.baseline[0] and not b.borrowed]
+        canary, baseline = [b.canary for b in both], [b.baseline for b in both]
+        return cls(
+            np.array(canary, dtype=float).reshape(-1, WIDTH),
+            np.array(baseline, dtype=float).reshape(-1, WIDTH),
+        )
+
+    def gain(self, interval: Interval, edge: int, share: float, null: float) -> list[float]:
+        """Return what an interval adds for each alternative: binomial() of each block over its dispersion."""
+        counter = SLOWER + edge
+        slow, both = self.canary[:, counter], self.canary[:, counter] + self.baseline[:, counter]
+        ratio = self.canary[:, 0] / self.baseline[:, 0]
+        expected = share * self.canary[:, 0] * LONG / interval.seconds
+        phi = 1 + interval.learned.unevenness(counter) * expected * (1 + ratio)
+        rhos = np.array([max(null, min(null * alternative, 0.95 / share)) for alternative in ALTERNATIVES])
+        common = np.log((1 + null * ratio)[:, None] / (1 + ratio[:, None] * rhos))
+        terms = (slow[:, None] * np.log(rhos / null) + both[:, None] * common) / phi[:, None]
+        return [float(value) for value in terms.sum(axis=0)]
 
 
 @dataclass(frozen=True, slots=True)

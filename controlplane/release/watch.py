@@ -228,7 +228,8 @@ def fold(
             whole[place[0]] = _plus(whole.get(place[0], (0, 0, 0, 0)), counts)
     at = setting(state, counting=counting)
     evidence = fold_of.fold(watch.evidence, learned, observation, at)
-    return Watch(evidence, step, whole, watch.missed, watch.spoiled.plus(learned, observation, at))
+    spoiled = watch.spoiled.plus(learned, observation, at) if state.policy.budget else watch.spoiled
+    return Watch(evidence, step, whole, watch.missed, spoiled)
 
 
 def follow(watch: Watch, observation: Observation, state: ReleaseState, acked: AbstractSet[str]) -> Watch:
