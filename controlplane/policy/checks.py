@@ -99,6 +99,8 @@ def _service(raw: Raw) -> Iterator[Finding]:
         if isinstance(route, dict)
     ]
     yield from _twice(claims, "claim")
+    if isinstance(raw.get("hold_out"), dict) and (held := _read(Match, raw["hold_out"])):
+        yield from _tree(("hold_out",), held)
     versions, initial = raw.get("versions"), raw.get("initial")
     yield from _per(raw.get("metrics"))
     if not isinstance(versions, dict):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from controlplane.policy.cohorts import Span
 from controlplane.policy.documents import ANONYMOUS, Claim, UserSource
 from controlplane.policy.segments import Request, matches
+from controlplane.policy.values import STEP_PPM, format_share
 from controlplane.release.traffic import BUCKETS, ServiceTraffic
 from controlplane.resources.buckets import bucket, identity, named, pick, sources
 
@@ -125,7 +126,7 @@ def described(source: UserSource) -> str:
 def _because(
     traffic: ServiceTraffic, segment: str, share: int, place: int | None, version: str | None
 ) -> str:
-    whole = f"{share / BUCKETS:.2%} of segment {segment!r} get {traffic.canary}"
+    whole = f"{format_share(share * STEP_PPM)} of segment {segment!r} get {traffic.canary}"
     if traffic.canary is None:
         return f"no release is in progress, so {traffic.stable} has every request"
     if place is not None:

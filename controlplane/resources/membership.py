@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controlplane.policy.cohorts import Span
+from controlplane.policy.documents import EVERYONE
 from controlplane.policy.segments import Request, matches
 from controlplane.release.splits import Split
 from controlplane.resources.buckets import bucket
@@ -37,6 +38,8 @@ def members(splits: Iterable[Split], salt: str, users: Iterable[str], segment: s
     """
     known = {split.segment: split for split in splits}
     chosen = known[segment]
+    if chosen.match is not None and chosen.match.users:
+        chosen = known[EVERYONE]  # who is not listed is not in it
     for user in users:
         place = bucket(salt, user)
         request = Request(user=(user,), bucket=place)

@@ -133,6 +133,19 @@ def test_a_walk_through_the_commands(kit, turnout, tmp_path, documents):
         assert "bob" in why
         assert [r["actor"] for r in shown("explain", "shop-v2")["records"]][:1] == ["ann"]
 
+        host = shown("get", "services")[0]["hosts"][0].replace("*", "a")
+        told = ok("explain", "--request", f"GET http://{host}/ x-a: b")
+        assert told.startswith("version ")
+        assert "segment everyone" in told or "segment anonymous" in told
+        assert turnout("explain", server=up.server).status == 2
+        users = tmp_path / "users"
+        users.write_text("ann\nbob\n")
+        rows = ok("cohort", "shop-v2", "--users", users, "-o", "csv").splitlines()
+        assert rows[0] == "user,bucket,segment,canary"
+        assert [row.split(",")[0] for row in rows[1:]] == ["ann", "bob"]
+        assert shown("cohort", "shop-v2")["salt"] == "shop-v2.1"
+        assert "known: " in no("cohort", "shop-v2", "--step", "nowhere")
+
         assert "rolling_back, rollback by " in ok("rollback", "shop-v2")
         assert "cannot advance" in no("advance", "shop-v2")
         assert ok("switch", "shop", "v2") == "service shop: stable is v2\n"
