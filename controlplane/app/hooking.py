@@ -12,6 +12,7 @@ import structlog
 
 from controlplane.app.posting import Poster
 from controlplane.app.tick import Loop
+from controlplane.failpoints import failpoint
 from controlplane.release import hooks
 from controlplane.release.hooks import Answered
 from controlplane.release.notices import with_notices
@@ -64,6 +65,7 @@ class Hooking:
     async def _make(self, poster: Poster, state: ReleaseState, call: Call) -> None:
         body = hooks.body(state, call, self._clock())
         answered = await poster.post(call.url, body, call.key, call.timeout.total_seconds())
+        failpoint("hook")
         try:
             await self._write(state, call, answered)
         except StoreError as error:

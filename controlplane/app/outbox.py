@@ -12,6 +12,7 @@ import httpx
 import structlog
 
 from controlplane.app.posting import Poster
+from controlplane.failpoints import failpoint
 from controlplane.release.ports import Store, StoreError, Waiting
 from controlplane.release.state import Answer
 
@@ -71,6 +72,7 @@ class Outbox:
     async def _try(self, poster: Poster, message: Waiting, now: datetime) -> None:
         body = {**message.body, "id": message.id} if "specversion" in message.body else message.body
         answered = await poster.post(message.url, body, message.id, TIMEOUT)
+        failpoint("notification")
         error = "" if answered.answer is Answer.YES else answered.error or f"answered {answered.status}"
         if not error:
             self.failures.pop(message.id, None)

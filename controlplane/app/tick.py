@@ -14,6 +14,7 @@ import structlog
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
+from controlplane.failpoints import failpoint
 from controlplane.release import groups
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Json, Record, Store, StoreConflictError, StoreError, World
@@ -144,6 +145,7 @@ class Loop:
             StoreError: If the change could not be stored; then nothing of it counts.
         """
         async with self.lock:
+            failpoint("before-read")
             world = await self._store.world()
             # By the monotonic clock: a wall clock that jumps must not make an interval long or negative.
             since = None if self._ticked_at is None else timedelta(seconds=monotonic - self._ticked_at)
@@ -164,6 +166,8 @@ class Loop:
                 origins={s.state.name: s.origin for s in steps if s.origin},
                 turns=tuple((s.state.name, s.recorded) for s in steps if s.recorded),
             )  # fmt: skip
+            if change.records:
+                failpoint("after-evaluate")
             self.world = after = await self._commit(with_notices(change, world))
             self._ticked_at, self._observed_at = monotonic, now
             self._statistics.commit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,6 +83,7 @@ def serve(
         raise CommandError(f"--prometheus: {prometheus!r} is not an address; write http://host:9090", 2)
     tls = _tls(tls_cert, tls_key, client_ca, require_identity=require_identity)
     logs.configure(log_level, as_json=log_json)
+    _arm(os.environ)
     limits = Limits(streams_per_peer=streams_per_peer)
     settings = Settings(data, policies, xds, http, every, tls, insecure, require_identity, limits, prometheus)
 
@@ -101,6 +103,15 @@ def serve(
         asyncio.run(main())
     except (ServeError, StoreError) as error:
         raise CommandError(str(error)) from None
+
+
+def _arm(environment: Mapping[str, str]) -> None:
+    from controlplane import failpoints
+
+    try:
+        failpoints.arm(environment.get(failpoints.VARIABLE, ""))
+    except ValueError as error:
+        raise CommandError(f"{failpoints.VARIABLE}: {error}", 2) from None
 
 
 def _tls(

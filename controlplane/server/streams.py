@@ -12,6 +12,7 @@ from functools import partial
 
 import structlog
 
+from controlplane.failpoints import failpoint
 from controlplane.server.admission import Admission, Quota
 from controlplane.server.transport import Transport
 from controlplane.server.turns import Turns
@@ -356,6 +357,7 @@ class XdsServer:
         if error is not None:
             session.fail(error)
         else:
+            failpoint("after-push")
             self._advance(session)
 
     def _read_all(self, session: Session, reader: asyncio.Task[None]) -> None:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from controlplane.failpoints import failpoint
 from controlplane.policy.catalog import Catalog
 from controlplane.release.ports import (
     Change,
@@ -294,7 +295,11 @@ class SqliteStore:
             self._write_memory(db, change)
             if any(state.ended for state in change.releases) or change.catalog is not None:
                 self._prune(db)
+            if change.records:
+                failpoint("before-commit")
             db.execute("COMMIT")
+            if change.records:
+                failpoint("after-commit")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")

@@ -1,0 +1,170 @@
+"""The process is killed at every point of a decision, again and again: outside, nobody can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+
+import httpx
+import pytest
+
+from controlplane.failpoints import POINTS
+from tests.app.receiver import Receiver
+from tests.chaos.ledger import Weights, count, told
+from tests.chaos.lives import Mortal
+
+KILLS = int(os.environ.get("TURNOUT_CHAOS", "10"))  # of each point; `make chaos N=30`
+SEED = 7
+STEPS = {"third": 3000, "most": 6000, "all": 9500}
+DWELL = 0.5  # seconds
+DEEP = {"before-read": 4, "after-evaluate": 3, "before-commit": 3, "after-commit": 3}
+EVENTS = "[ordered, started, asking, advanced, held, guarding, promoted, rolling_back, rolled_back, frozen]"
+POLICY = """\
+kind: Policy
+name: chaos
+steps:
+  - {{name: third, everyone: 30%, for: {dwell}}}
+  - {{name: most, everyone: 60%, for: {dwell}}}
+  - {{name: all, everyone: 100%, for: {dwell}}}
+conditions:
+  - errors: off
+  - client_errors: off
+  - latency: off
+  - success_rate: {{at_least: 90%}}
+hooks:
+  - {{at: before_step, url: "{url}"}}
+  - {{at: judging, url: "{url}"}}
+notify:
+  - {{webhook: "{url}", on: {events}}}
+guard: {{for: {dwell}, hold_back: 5%}}
+"""
+
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.chaos,
+    pytest.mark.xdist_group("chaos"),
+    pytest.mark.timeout(120 + 30 * KILLS),
+]
+
+
+@pytest.fixture
+def receiver():
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def lives(kills):
+    """Return (point, passing) of each life; a hook is killed twice in a row, for it is asked again."""
+    chosen = random.Random(SEED)
+    bursts = [(point,) * size for point in POINTS for size in _sizes(kills, 2 if point == "hook" else 1)]
+    chosen.shuffle(bursts)
+    return [(point, chosen.randint(1, DEEP.get(point, 1))) for burst in bursts for point in burst]
+
+
+def _sizes(total, most):
+    return [min(most, total - start) for start in range(0, total, most)]
+
+
+class Operator:
+    """Orders a release as soon as the one before it is promoted, to and fro, until told to stop."""
+
+    def __init__(self, site, receiver):
+        self.releases = []
+        self._site, self._receiver = site, receiver
+        self._last = asyncio.Event()
+        self._task = asyncio.create_task(self._order())
+
+    async def finish(self):
+        """Order no more, and wait for the last one."""
+        self._last.set()
+        await self._task
+
+    async def _order(self):
+        while not self._last.is_set():
+            name = f"r{len(self.releases) + 1}"
+            self.releases.append(name)
+            order = {"service": "shop", "to": "v2" if len(self.releases) % 2 else "v1", "policy": "chaos"}
+            order |= {"name": name, "actor": "tester"}
+            await self._site.until(lambda order=order: self._accepted(order), 60)
+            await self._site.until(lambda name=name: self._promoted(name), 60 + 10 * KILLS)
+
+    async def _accepted(self, order):
+        try:
+            answer = await self._site.client.post("/v1/releases", json=order)
+        except httpx.TransportError:
+            return False  # killed meanwhile: it may be ordered, and it may be not
+        known = answer.status_code == 409 and "let it end" in answer.text
+        assert answer.is_success or known or answer.status_code == 503, answer.text
+        return answer.is_success or known
+
+    async def _promoted(self, name):
+        events, _ = told(list(self._receiver.got))
+        ends = ("turnout.release.promoted", f"/turnout/releases/{name}")
+        return any((event["type"], event["source"]) == ends for event in events.values())
+
+
+def ladder(releases):
+    """Return the weights of v2 that an Envoy has, one after the other."""
+    up = [*STEPS.values(), 10_000]
+    down = [10_000 - weight for weight in up]
+    return [0, *(w for number in range(len(releases)) for w in (down if number % 2 else up))]
+
+
+async def test_a_process_killed_anywhere_loses_repeats_and_skips_nothing(tmp_path, receiver):
+    async with Mortal(tmp_path, "100ms") as site:
+        await site.live()
+        await site.until(lambda: _up(site))
+        policy = POLICY.format(dwell=f"{DWELL * 1000:g}ms", url=receiver.url, events=EVENTS)
+        await site.apply(*site.world("edge"), policy)
+        await site.start(edge_1=site.eager("edge-1"))
+        await site.come(400)
+        weights, operator = Weights(site.envoys["edge-1"]), Operator(site, receiver)
+        site._life.kill()
+        await site.death(5)
+
+        began, took = time.monotonic(), {}
+        for point, passing in lives(KILLS):
+            born = time.monotonic()
+            await site.live(f"{point}:{passing}")
+            await site.death(60)
+            took.setdefault(point, []).append(time.monotonic() - born)
+        spent = time.monotonic() - began
+        await site.live()
+        await asyncio.wait_for(operator.finish(), 60)
+
+        # What has not come by now will not: it is counted below.
+        await within(20, lambda: not count(list(receiver.got), list(STEPS), operator.releases).lost)
+        await within(10, lambda: weights.sequence == ladder(operator.releases))
+        seen = await site.leave()
+        await weights.stop()
+
+    counted = count(receiver.got, list(STEPS), operator.releases)
+    slow = {point: round(sum(times), 1) for point, times in took.items()}
+    print(
+        f"{sum(map(len, took.values()))} kills in {spent:.0f} s {slow}, {len(operator.releases)} releases,"
+        f" {counted.decisions} messages of decisions, {counted.deliveries} deliveries,"
+        f" {seen.requests} requests; lost, repeated, skipped, uncommitted: {counted.faults or 0}"
+    )
+    assert {point: len(times) for point, times in took.items()} == dict.fromkeys(POINTS, KILLS)
+    assert not counted.faults
+    assert weights.sequence == ladder(operator.releases)
+    assert min(weights.dwelt()) >= DWELL
+    assert seen.unexplained == 0, seen.examples
+
+
+async def _up(site):
+    try:
+        return (await site.client.get("/readyz")).is_success
+    except httpx.TransportError:
+        return False
+
+
+async def within(seconds, condition):
+    """Return when something is so, or when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread and an Envoy tell
+        await asyncio.sleep(0.05)
