@@ -133,7 +133,7 @@ async def test_an_unknown_answer_is_no_yes_and_is_asked_again_with_the_same_key(
 async def test_a_process_that_dies_in_a_call_makes_it_again_with_the_same_key(kit, desk, receiver):
     site = await desk("start")
     await kit.tick(site)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient() as client, site.loop.lock:  # held: the answer cannot be stored
         (task,) = site.hooking.begin(Poster(client, {}))
         assert await asyncio.to_thread(receiver.wait, 1)
         task.cancel()
