@@ -13,7 +13,7 @@ import structlog
 from controlplane.app.folder import FolderError, read_folder
 from controlplane.policy.loading import Files, load
 from controlplane.policy.problems import Problem
-from controlplane.policy.settling import Settling
+from controlplane.policy.settling import Settling, whole
 from controlplane.web.port import RefusedError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Importer:
         self._plane = plane
         self._every = every
         self._settling = Settling()
-        self._files: Files | None = None
+        self._taken: Files | None = None  # as they were when they were last whole
         self._differs_at = 0  # generation from which the folder differs without anybody having said why
 
     async def run(self) -> None:
@@ -76,11 +76,16 @@ class Importer:
 
     async def _take(self, files: Files) -> None:
         world = self._plane.world
-        first, self._files = self._files is None, files
-        if first and world.generation > 0:
+        if self._taken is None and world.generation > 0:
+            self._taken = files
             self._compare(files)
             return
+        before = self._taken or {}
+        files = whole(files, before)
         applied = await self._plane.take(files, ACTOR, hold_orders=world.generation == 0)
+        self._taken = {
+            name: before.get(name, c) if isinstance(c, Problem) else c for name, c in files.items()
+        }
         self._differs_at = 0
         self._say(applied.problems)
         if applied.accepted:

@@ -99,13 +99,41 @@ async def test_a_half_written_file_that_is_left_behind_moves_nothing(tmp_path, k
         world = await desk.rest()
         assert world.releases == before.releases
         assert world.stable == before.stable
-        assert world.catalog.services()
+        assert world.catalog.digests() == before.catalog.digests(), end
     (desk.folder / file).write_bytes(data)
     world = await desk.rest()
 
     assert not desk.problems
     assert world.catalog.digests() == before.catalog.digests()
     await site.store.close()
+
+
+async def test_a_file_that_was_cut_is_reported_until_it_is_whole_or_changed(desk, kit):
+    before = await desk.site.store.world()
+    desk.write(quick=kit.POLICY.partition("guard")[0])
+    assert await desk.rest() == before
+    assert [p.partition(": ")[0] for p in desk.problems] == [f"{desk.folder}/quick.yaml:8:1"]
+    assert "as if half-written" in desk.problems[0]
+
+    desk.write(quick=kit.POLICY, order=kit.RELEASE)
+    world = await desk.rest()
+    assert (desk.problems, "shop-2" in world.releases) == ((), True)
+
+    desk.write(quick=kit.POLICY.partition("guard")[0] + "# no guard any more\n")
+    world = await desk.rest()
+    assert not desk.problems
+    assert world.catalog.digests() != before.catalog.digests()
+
+
+async def test_a_file_that_was_cut_stays_so_while_others_change(desk, kit):
+    desk.write(quick=kit.POLICY.partition("guard")[0])
+    before = await desk.rest()
+    desk.write(more=kit.POLICY.replace("name: quick", "name: other"))
+
+    world = await desk.rest()
+
+    assert world.catalog.policy("quick") == before.catalog.policy("quick")
+    assert world.catalog.policy("other")
 
 
 async def test_a_folder_that_vanishes_deletes_nothing_and_is_reported(desk):
