@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +23,8 @@ HEALTHY = "cluster.membership_healthy"
 STARTED = "http.downstream_rq_total"
 ACTIVE = "http.downstream_rq_active"
 LISTENER = "envoy.http_conn_manager_prefix"
-REACHED = "cluster.upstream_rq_total"
+# Envoy takes a cluster's name to end at its first dot, and leaves the rest in the name of the counter.
+REACHED = re.compile(r"cluster\.(?:(?P<rest>.+)\.)?upstream_rq_total")
 CLUSTER = "envoy.cluster_name"
 MEASURES = tuple(f"turnout.{kind}." for kind in "ns")  # counted and summed headers
 STATS = {f"cluster.{name}": name for name in CLUSTER_STATS}
@@ -189,9 +191,10 @@ class _Reader:
             self._read_owners(metric.sum.data_points, LISTENER, self.started)
         elif name == ACTIVE:
             self._read_owners(metric.gauge.data_points, LISTENER, self.active)
-        elif name == REACHED:
+        elif found := REACHED.fullmatch(name):
             self._cumulative(metric.sum)
-            self._read_owners(metric.sum.data_points, CLUSTER, self.reached)
+            rest = f".{found['rest']}" if found["rest"] else ""
+            self._read_owners(metric.sum.data_points, CLUSTER, self.reached, rest)
         elif name in {DONE, BY_CLASS, BY_CODE}:
             self._cumulative(metric.sum)
             self._read_codes(name, metric.sum.data_points)
@@ -314,14 +317,16 @@ class _Reader:
             elif kind in CLUSTER_CLASSES:
                 self.outcomes[(*group, kind)] = point.as_int
 
-    def _read_owners(self, points: Iterable[otlp_pb2.Number], key: str, found: dict[str, int]) -> None:
+    def _read_owners(
+        self, points: Iterable[otlp_pb2.Number], key: str, found: dict[str, int], rest: str = ""
+    ) -> None:
         for point in points:
             if len(found) >= MAX_SERIES:
                 self.cut = True
                 return
             for tag in point.attributes:
                 if tag.key == key and point.as_int >= 0:
-                    found[tag.value.string_value] = point.as_int
+                    found[tag.value.string_value + rest] = point.as_int
 
 
 def _group(stat: str) -> Group | None:

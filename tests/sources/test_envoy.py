@@ -57,6 +57,14 @@ def test_requests_that_reached_the_clusters_of_services_are_read(otlp):
     assert parse_export(otlp.message(reached=reached)).reached == {"shop~v1": 5, "shop~v2": 2}
 
 
+def test_a_version_with_a_dot_is_read_whole_though_envoy_cuts_its_name(otlp):
+    message = otlp_pb2.ExportRequest.FromString(otlp.message(reached={"shop~2": 5}))
+    for metric in message.resource_metrics[0].scope_metrics[0].metrics:
+        metric.name = metric.name.replace("cluster.upstream_rq_total", "cluster.4.0.upstream_rq_total")
+
+    assert parse_export(message.SerializeToString()).reached == {"shop~2.4.0": 5}
+
+
 def test_only_requests_in_flight_on_our_listeners_are_active(otlp):
     data = otlp.traffic(2, active=7)
 
