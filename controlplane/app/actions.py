@@ -10,7 +10,7 @@ from controlplane.release import gates, groups
 from controlplane.release.moves import NEW_STEP, act, dated, next_action
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation, Seen
-from controlplane.release.state import Action, Approval, NotAllowedError, ReleaseState, transition
+from controlplane.release.state import Action, Approval, NotAllowedError, Phase, ReleaseState, transition
 from controlplane.release.traffic import Endpoints
 from controlplane.web.port import Act, RefusedError
 
@@ -61,6 +61,8 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     if meant is Action.ROLL_BACK and not state.doomed and (first := _seen(at, state).links.first):
         meant, action = Action.DOOM, "doom"
         reason += f"; goes back after {first}, of its group"
+    if meant in (Action.ROLL_BACK, Action.DOOM) and not wanted.past_point_of_no_return:
+        check_way_back(state)
     _check_target(at.endpoints, state, meant)
     _check_gates(at, state, meant)
     if meant is Action.APPROVE:
@@ -94,6 +96,37 @@ def _approved(state: ReleaseState, wanted: Act, now: datetime) -> ReleaseState:
         raise RefusedError(409, f"release {state.name!r} is at {state.at}: {what}{known}")
     given = Approval(step=step, actor=wanted.actor, reason=wanted.reason, at=now)
     return state.model_copy(update={"approvals": (*state.approvals, given)})
+
+
+def last_promoted(world: World, name: str) -> ReleaseState:
+    """Return the release by which a service got what is stable, by the name of either.
+
+    Raises:
+        RefusedError: If there is none, or it cannot be undone.
+    """
+    known = world.releases.get(name)
+    if known is None and world.catalog.get("Service", name) is None:
+        raise RefusedError(404, f"no service and no release is named {name!r}")
+    service = known.service if known else name
+    if (busy := world.of_service(service)) is not None:
+        how = "let it end" if busy.phase is Phase.ROLLING_BACK else "roll that back"
+        raise RefusedError(409, f"release {busy.name!r} of {service!r} is {busy.phase}: {how}")
+    ended = [r for r in world.releases.values() if r.service == service and r.phase is Phase.PROMOTED]
+    last = max(ended, key=lambda r: (r.ended_at is not None, r.ended_at), default=None)
+    stable = world.stable.get(service)
+    if last is None or last.to_version != stable or (known is not None and known.name != last.name):
+        raise RefusedError(409, f"{stable!r} of {service!r} is not stable by {name!r}: nothing to undo")
+    return last
+
+
+def check_way_back(state: ReleaseState) -> None:
+    """Refuse to go back past the point of no return; whoever means it says so."""
+    if state.past:
+        raise RefusedError(
+            409,
+            f"release {state.name!r} is past its point of no return ({state.past});"
+            " --past-point-of-no-return goes back all the same",
+        )
 
 
 def _check_possible(state: ReleaseState, meant: Action) -> None:

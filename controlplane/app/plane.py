@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from controlplane.app.acceptance import accept, fitting, in_use, order, put_back
-from controlplane.app.actions import Moved, Standing, move
+from controlplane.app.actions import Moved, Standing, check_way_back, last_promoted, move
 from controlplane.app.asking import explain_request, show_cohort
 from controlplane.app.blackouts import declare, show_blackouts, withdraw
 from controlplane.app.outbox import Outbox
@@ -285,6 +285,8 @@ class Plane:
             state = world.of_service(service)
             if state is not None and state.phase is not Phase.ROLLING_BACK:
                 meant = Action.PROMOTE if wanted.version == state.to_version else Action.ROLL_BACK
+                if meant is Action.ROLL_BACK and not wanted.past_point_of_no_return:
+                    check_way_back(state)
                 releases = (dated(act(state, meant, reason), meant, self._clock()),)
             record = Record(
                 at=self._clock(),
@@ -298,6 +300,15 @@ class Plane:
             stable = {service: wanted.version}
             await self._commit(Change(releases=releases, stable=stable, records=(record,)))
         return show_service(document, self.world)
+
+    async def undo(self, name: str, wanted: Act) -> ServiceShown:
+        """Make stable what was so before the last promotion; by service or release."""
+        last = last_promoted(self.world, name)
+        if not wanted.past_point_of_no_return:
+            check_way_back(last)
+        reason = f"undo of {last.name}" + (f": {wanted.reason}" if wanted.reason else "")
+        back = Switch(version=last.from_version, actor=wanted.actor, reason=reason)
+        return await self.switch(last.service, back)
 
     def blackouts(self) -> tuple[BlackoutShown, ...]:
         """Return the blackouts of all fleets, those of documents first."""

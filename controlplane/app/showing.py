@@ -11,6 +11,7 @@ from controlplane.app.tick import Reading
 from controlplane.policy.documents import Service
 from controlplane.policy.values import format_share
 from controlplane.release import watch as watching
+from controlplane.release.failure import too_few
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase, ReleaseState
@@ -83,11 +84,21 @@ def show_release(state: ReleaseState, reading: Reading, world: World, publisher:
         if state.started_at
         else (),
         return_point=return_point(state, world, publisher),
+        point_of_no_return=point_of_no_return(state),
+        retired=_retired(state, world, publisher),
         salt=state.salt,
         created_at=state.created_at,
         started_at=state.started_at,
         ended_at=state.ended_at,
     )
+
+
+def _retired(state: ReleaseState, world: World, publisher: Publisher) -> bool:
+    """Return whether every proxy has the promotion, so that the old version may be taken down."""
+    if state.phase is not Phase.PROMOTED or world.stable.get(state.service) != state.to_version:
+        return False
+    seen = publisher.propagation(world, state.service)
+    return bool(seen.live) and len(seen.acked) == len(seen.live) and not seen.nacked
 
 
 def return_point(state: ReleaseState, world: World, publisher: Publisher) -> str:
@@ -101,7 +112,25 @@ def return_point(state: ReleaseState, world: World, publisher: Publisher) -> str
     there = len(endpoints.places.get(state.from_version, ()))
     if not there:
         return f"UNSAFE: {state.from_version} {endpoints.lack(state.from_version)}"
+    if state.past:
+        return f"NO WAY BACK, {state.past}: a failure freezes, and a person decides"
+    if too_few(state, there):
+        return f"UNSAFE: {state.from_version} has {there} of {state.way_back} endpoints (keep_endpoints)"
     return f"one route change, to {there} endpoint{'s' if there > 1 else ''} of {state.from_version}"
+
+
+def point_of_no_return(state: ReleaseState) -> str:
+    """Say how far away the point of no return is."""
+    if state.past:
+        return f"passed at {state.past}"
+    if state.phase in (Phase.PROMOTED, Phase.ROLLED_BACK):
+        return "none was passed"
+    begun = -1 if state.phase in (Phase.WAITING, Phase.RETRYING) else state.step
+    for number, step in enumerate(state.policy.steps):
+        if step.irreversible is not None and number > begun:
+            away = f"{number - begun} step{'s' if number - begun > 1 else ''}"
+            return f"{away} away: {step.name!r}, {step.irreversible.because}"
+    return "none: until the promotion a rollback is one route change"
 
 
 def _step(state: ReleaseState, number: int) -> StepShown:

@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from controlplane.cli.client import DEFAULT_SERVER, Actor, Reason, Server, console, me, post
+from controlplane.cli.client import (
+    DEFAULT_SERVER,
+    Actor,
+    CommandError,
+    Reason,
+    Server,
+    console,
+    get,
+    me,
+    post,
+)
+from controlplane.policy.values import parse_duration
 from controlplane.web.port import Act, Order, ReleaseShown, ServiceShown, Switch
 
+Past = Annotated[bool, typer.Option(help="Go back although a step was declared irreversible.")]
+
+
+class Goal(StrEnum):
+    """What one can wait for."""
+
+    PROGRESSING = "progressing"
+    GUARDING = "guarding"
+    PROMOTED = "promoted"
+    RETIRED = "retired"
+    ROLLED_BACK = "rolled_back"
+    ENDED = "ended"
+
+
+REACHED: Mapping[Goal, frozenset[str]] = {
+    Goal.PROGRESSING: frozenset({"progressing", "guarding", "promoted"}),
+    Goal.GUARDING: frozenset({"guarding", "promoted"}),
+    Goal.PROMOTED: frozenset({"promoted"}),
+    Goal.RETIRED: frozenset({"promoted"}),
+    Goal.ROLLED_BACK: frozenset({"rolled_back"}),
+    Goal.ENDED: frozenset({"promoted", "rolled_back"}),
+}
 ACTIONS = {
     "advance": "Go one step on, without waiting for evidence; from the guard: promote.",
     "pause": "Stop a release where it is; a failing canary is still rolled back.",
     "promote": "Go all the way now: the new version becomes stable.",
     "resume": "Let a paused or frozen release go on.",
     "retry": "Run a rolled back order again: a new attempt, with other users and new evidence.",
-    "rollback": "Take every request back to the stable version, now.",
 }
 
 
@@ -26,6 +60,9 @@ def register(app: typer.Typer) -> None:
     for action, text in ACTIONS.items():
         app.command(name=action, help=text)(_command(action))
     app.command()(approve)
+    app.command()(rollback)
+    app.command()(undo)
+    app.command()(wait)
     app.command()(switch)
 
 
@@ -57,11 +94,69 @@ def approve(
     _say(server, name, "approve", Act(actor=actor or me(), reason=reason, step=step))
 
 
+def rollback(
+    name: str,
+    past_point_of_no_return: Past = False,
+    reason: Reason = "",
+    actor: Actor = "",
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Take every request back to the stable version, now."""
+    act = Act(actor=actor or me(), reason=reason, past_point_of_no_return=past_point_of_no_return)
+    _say(server, name, "rollback", act)
+
+
+def undo(
+    name: str,
+    past_point_of_no_return: Past = False,
+    reason: Reason = "",
+    actor: Actor = "",
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Go back to what was stable before the last promotion; NAME is the service or the release."""
+    act = Act(actor=actor or me(), reason=reason, past_point_of_no_return=past_point_of_no_return)
+    shown = post(server, f"/v1/undo/{name}", act, ServiceShown)
+    console.line(f"service {shown.name}: stable is {shown.stable}")
+
+
+def wait(
+    name: str,
+    for_: Annotated[Goal, typer.Option("--for", help="What to wait for.")] = Goal.PROMOTED,
+    timeout: Annotated[str, typer.Option(help="How long at most, such as 30m.")] = "1h",
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Wait until a release has come so far: status 0; 1 if it never will; 3 when the time is over."""
+    try:
+        until = time.monotonic() + parse_duration(timeout).total_seconds()
+    except ValueError as error:
+        raise CommandError(f"--timeout: {error}", 2) from None
+    while True:
+        shown = get(server, f"/v1/releases/{name}", ReleaseShown)
+        if shown.phase in REACHED[for_] and (for_ is not Goal.RETIRED or shown.retired):
+            console.line(f"release {name}: {for_}")
+            return
+        if shown.ended_at is not None and shown.phase not in REACHED[for_]:
+            raise CommandError(f"release {name!r} is {shown.phase}: it will not be {for_}; {shown.because}")
+        if time.monotonic() >= until:
+            raise CommandError(f"release {name!r} is {shown.step} after {timeout}: {shown.because}", 3)
+        time.sleep(0.5)
+
+
 def switch(
-    service: str, version: str, reason: Reason = "", actor: Actor = "", server: Server = DEFAULT_SERVER
+    service: str,
+    version: str,
+    past_point_of_no_return: Past = False,
+    reason: Reason = "",
+    actor: Actor = "",
+    server: Server = DEFAULT_SERVER,
 ) -> None:
     """Make VERSION of SERVICE stable at once; a release of it is promoted, any other rolled back."""
-    act = Switch(version=version, actor=actor or me(), reason=reason)
+    act = Switch(
+        version=version,
+        actor=actor or me(),
+        reason=reason,
+        past_point_of_no_return=past_point_of_no_return,
+    )
     shown = post(server, f"/v1/services/{service}/switch", act, ServiceShown)
     console.line(f"service {shown.name}: stable is {shown.stable}")
 

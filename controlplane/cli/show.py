@@ -203,7 +203,9 @@ def release_view(shown: ReleaseShown) -> RenderableType:
         for step in shown.steps
     )
     because = Text.assemble(("why      ", "dim"), shown.because or "-")
-    back = Text.assemble(("rollback ", "dim"), shown.return_point)
+    back = Text.assemble(
+        ("rollback ", "dim"), shown.return_point, ("\nno return", "dim"), f" {shown.point_of_no_return}"
+    )
     share = _table(
         ("proxy", "asked", "acknowledged", "observed", "canary", "errors", "baseline", "errors"),
         [

@@ -174,7 +174,7 @@ def _policy(raw: Raw) -> Iterator[Finding]:
                 text = "is off; a step adds conditions to the policy's and takes none away"
                 yield Finding(("steps", index, "conditions", at), text)
     yield from _queries(items, conditions)
-    yield from _hold_back(raw, conditions)
+    yield from _hold_back(raw, conditions, steps)
 
 
 def _read_all(model: type[M], value: Value) -> list[M | None]:
@@ -260,9 +260,16 @@ def _queries(steps: list[Value], conditions: Sequence[Condition | None]) -> Iter
                 known.add(name)
 
 
-def _hold_back(raw: Raw, conditions: Sequence[Condition | None]) -> Iterator[Finding]:
+def _hold_back(
+    raw: Raw, conditions: Sequence[Condition | None], steps: Sequence[Step | None]
+) -> Iterator[Finding]:
     guard = _read(Guard, raw.get("guard", {}))
-    if guard is None or guard.hold_back:
+    if guard is None:
+        return
+    if guard.hold_back:
+        if (final := next((step.name for step in steps if step and step.irreversible), None)) is not None:
+            text = f"step {final!r} is irreversible; it must be 0%, for nobody can stay behind"
+            yield Finding(("guard", "hold_back"), text)
         return
     absolute = any(c and c.absolute for c in conditions)
     text = "hold-back is 0%: the last step and the guard are judged by absolute limits alone"

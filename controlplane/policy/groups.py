@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from controlplane.policy.documents import Document, Key, Policy, Release, Segment, Service, Step
+from controlplane.policy.documents import Document, Key, Match, Policy, Release, Segment, Service, Step
 from controlplane.policy.problems import Finding
 
 Find = Callable[[str, str], Document | None]
@@ -85,6 +85,10 @@ def _unlike(release: Release, other: Release, find: Find) -> Iterator[tuple[str,
 
 def _shares(step: Step, find: Find) -> tuple[object, ...]:
     """Return what decides which users a step moves."""
-    segment = find("Segment", step.segment) if isinstance(step.segment, str) else None
-    match = segment.match if isinstance(segment, Segment) else step.segment
-    return match, step.share, step.everyone
+    excluded = frozenset(_match(name, find) for name in step.exclude)
+    return _match(step.segment, find), step.share, step.everyone, excluded
+
+
+def _match(segment: str | Match | None, find: Find) -> object:
+    document = find("Segment", segment) if isinstance(segment, str) else None
+    return document.match if isinstance(document, Segment) else segment

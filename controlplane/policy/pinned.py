@@ -18,6 +18,7 @@ from controlplane.policy.documents import (
     Condition,
     Guard,
     Hook,
+    Irreversible,
     Match,
     Model,
     Notify,
@@ -67,6 +68,7 @@ class PinnedStep(Model):
     approve: Approve | None = None
     on_failure: OnFailure | None = None
     mirror: PinnedMirror | None = None
+    irreversible: Irreversible | None = None
     conditions: tuple[Condition, ...] = ()
     exclude: tuple[PinnedSegment, ...] = ()
 

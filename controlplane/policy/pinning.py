@@ -142,7 +142,8 @@ def _steps(steps: tuple[Step, ...], catalog: Segments) -> Iterator[PinnedStep]:
             "approve": step.approve,
             "conditions": step.conditions,
         }
-        gates |= {"on_failure": step.on_failure, "mirror": _mirror(step, catalog)}
+        gates |= {"on_failure": step.on_failure, "irreversible": step.irreversible}
+        gates["mirror"] = _mirror(step, catalog)
         excluded = (PinnedSegment(name=name, match=catalog.segment(name).match) for name in step.exclude)
         gates["exclude"] = tuple(excluded)
         yield PinnedStep.model_validate(own | gates)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from controlplane.evidence.verdict import Verdict
-from controlplane.policy.values import format_duration
+from controlplane.policy.values import PPM, format_duration
 from controlplane.release.seen import Decision, Seen
 from controlplane.release.state import Action, Phase, ReleaseState
 
@@ -15,6 +15,8 @@ def failed(state: ReleaseState, seen: Seen, verdict: Verdict) -> Decision:
     rule = (state.current.on_failure if state.current else None) or state.policy.on_failure
     rest = rule.retry.after if rule.retry and state.tries < rule.retry.times else None
     code = f"{verdict.metric}/{verdict.segment}"
+    if state.past:
+        return no_way_back(state, code, verdict.reason)
     match rule.do:
         case "hold":
             return Decision(None, "failed", f"failed, on_failure: hold: {verdict.reason}")
@@ -49,12 +51,27 @@ def roll_back(
     state: ReleaseState, seen: Seen, code: str, reason: str, rest: timedelta | None = None
 ) -> Decision:
     """Return the rollback, or an alarm if the old version has nowhere to take the requests."""
+    if state.past:
+        return no_way_back(state, code, reason)
     if state.phase is not Phase.WAITING and not seen.endpoints.get(state.from_version):
         return _unsafe(state, seen, reason)
     if seen.links.first and not state.doomed:
         return Decision(Action.DOOM, code, f"{reason}; goes back after {seen.links.first}, of its group")
     text = reason if rest is None else f"{reason}; starts again after {format_duration(rest)}"
     return Decision(Action.ROLL_BACK, code, text, rest=rest)
+
+
+def no_way_back(state: ReleaseState, code: str, reason: str) -> Decision:
+    """Return what a failure past the point of no return leads to: a person decides."""
+    if state.halt == "frozen":
+        return Decision(None, "frozen", state.because)
+    return Decision(Action.FREEZE, code, f"{reason}; past the point of no return ({state.past})")
+
+
+def too_few(state: ReleaseState, there: int) -> bool:
+    """Return whether the old version has fewer endpoints left than the policy wants to keep."""
+    keep = state.policy.guard.keep_endpoints
+    return keep is not None and state.active and there * PPM < state.way_back * keep
 
 
 def _unsafe(state: ReleaseState, seen: Seen, reason: str) -> Decision:

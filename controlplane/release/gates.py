@@ -13,7 +13,7 @@ from controlplane.policy.calendar import blacked_out, outside
 from controlplane.policy.documents import Approve
 from controlplane.policy.values import format_duration
 from controlplane.release import hooks
-from controlplane.release.failure import roll_back
+from controlplane.release.failure import roll_back, too_few
 from controlplane.release.seen import Decision, Seen
 from controlplane.release.state import Action, Phase, ReleaseState
 
@@ -26,6 +26,7 @@ SHUT = ASKING | {
     "dependency",
     "blackout",
     "window",
+    "no-way-back",
     "resting",
     "stepped-back",
     hooks.ASKED,
@@ -80,6 +81,15 @@ def rest(state: ReleaseState, seen: Seen) -> Decision | None:
     if state.rest is None or state.rest <= timedelta(0):
         return None
     return _closed("resting", f"went a step back; goes on in {_rough(state.rest)}")
+
+
+def way_back(state: ReleaseState, seen: Seen) -> Decision | None:
+    """No share grows while the old version could not take it back."""
+    there = len(seen.endpoints.get(state.from_version, ()))
+    if state.phase is not Phase.PROGRESSING or state.past or not too_few(state, there):
+        return None
+    left = f"{state.from_version} has {there} of {state.way_back} endpoints"
+    return _closed("no-way-back", f"ALARM: a rollback would be unsafe, {left} (keep_endpoints)")
 
 
 def dependency(state: ReleaseState, seen: Seen) -> Decision | None:
@@ -139,7 +149,7 @@ def window(state: ReleaseState, seen: Seen) -> Decision | None:
 
 TO_START: tuple[Gate, ...] = (manual, origin, target)
 # In this order: consent may be given ahead, so that a window finds it there.
-TO_GO_ON: tuple[Gate, ...] = (dependency, group, approval, blackout, window)
+TO_GO_ON: tuple[Gate, ...] = (way_back, dependency, group, approval, blackout, window)
 # Another release comes last: whoever takes its place is ready but for that.
 AT_LAST: tuple[Gate, ...] = (succession, busy)
 

@@ -79,6 +79,8 @@ def act(
             update |= _moved_step(state, action)
             if endpoints is not None:
                 update["canary_endpoints"] = endpoints.get(state.to_version, ())
+                if action is Action.START:
+                    update["way_back"] = len(endpoints.get(state.from_version, ()))
         case Action.PROCEED:
             after = {Stage.PROPAGATE: Stage.VERIFY, Stage.VERIFY: Stage.JUDGE, Stage.JUDGE: Stage.JUDGE}
             update |= {"stage": after[state.stage], "elapsed": NOTHING}

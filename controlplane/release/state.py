@@ -182,6 +182,7 @@ class ReleaseState(Model):
         supersedes: A release of the service that goes back for this one.
         doomed: Why it goes back as soon as those of its group that depend on it have; '' if it does not.
         dooming: Time for which it has waited for them, by the monotonic clock.
+        way_back: How many endpoints the old version had at the start.
         gate: Proxies that must acknowledge the present step, each with the seconds that it has been away.
         canary_endpoints: Addresses of the canary when the step began.
         revision: How often it was written; a writer must have read the newest.
@@ -216,6 +217,7 @@ class ReleaseState(Model):
     supersedes: str = ""
     doomed: str = ""
     dooming: timedelta = timedelta(0)
+    way_back: int = 0
     gate: tuple[tuple[str, float], ...] = ()
     canary_endpoints: tuple[str, ...] = ()
     created_at: datetime
@@ -253,6 +255,14 @@ class ReleaseState(Model):
     def ended(self) -> bool:
         """True if nothing can happen to it any more."""
         return self.phase in ENDED
+
+    @property
+    def past(self) -> str:
+        """Why there is no way back: the first irreversible step that has begun; '' if none has."""
+        if self.phase not in (Phase.PROGRESSING, Phase.GUARDING, Phase.PROMOTED):
+            return ""
+        begun = self.policy.steps[: self.step + 1]
+        return next((f"step {s.name!r}: {s.irreversible.because}" for s in begun if s.irreversible), "")
 
     @property
     def steps(self) -> int:

@@ -46,6 +46,7 @@ class Api:
             Route("/v1/services", self._services),
             Route("/v1/services/{name}/switch", self._switch, methods=["POST"]),
             Route("/v1/services/{name}/metrics/{metric}", self._push, methods=["POST"]),
+            Route("/v1/undo/{name}", self._undo, methods=["POST"]),
             Route("/v1/releases", self._releases, methods=["GET"]),
             Route("/v1/releases", self._order, methods=["POST"]),
             Route("/v1/releases/{name}", self._release),
@@ -138,6 +139,9 @@ class Api:
 
     async def _switch(self, request: Request) -> Response:
         return _one(await self._plane.switch(request.path_params["name"], await _body(request, Switch)))
+
+    async def _undo(self, request: Request) -> Response:
+        return _one(await self._plane.undo(request.path_params["name"], await _body(request, Act)))
 
     async def _blackouts(self, _: Request) -> Response:
         return _listed(self._plane.blackouts())

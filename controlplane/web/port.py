@@ -92,6 +92,10 @@ class ReleaseShown(Shown):
     verdicts: tuple[VerdictShown, ...] = ()
     proxies: tuple[ProxyShare, ...] = ()
     return_point: str = Field(description="what a rollback would do now")
+    point_of_no_return: str = Field(default="", description="how far away it is, or that it is passed")
+    retired: bool = Field(
+        default=False, description="promoted, and no proxy routes to the old version any more"
+    )
     salt: str
     created_at: datetime
     started_at: datetime | None
@@ -170,6 +174,7 @@ class Act(Who):
     """What an operator does to a release; ``step`` is what to approve, by default the next that needs it."""
 
     step: str = ""
+    past_point_of_no_return: bool = Field(default=False, description="to roll back all the same")
 
 
 class Declare(Who):
@@ -187,6 +192,7 @@ class Switch(Who):
     """Make a version stable at once."""
 
     version: str
+    past_point_of_no_return: bool = False
 
 
 class Asked(BaseModel):
@@ -387,6 +393,10 @@ class ControlPlane(Protocol):
 
     async def switch(self, service: str, switch: Switch) -> ServiceShown:
         """Make a version stable at once."""
+        ...
+
+    async def undo(self, name: str, act: Act) -> ServiceShown:
+        """Make stable what was so before the last promotion; by service or release."""
         ...
 
     async def apply(self, documents: Documents) -> Applied:

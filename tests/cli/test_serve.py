@@ -104,6 +104,7 @@ def test_a_walk_through_the_commands(kit, turnout, tmp_path, documents):
         assert "bad.yaml:1:1: " in said.out
         assert "last good documents stay" in said.err
 
+        assert "nothing to undo" in no("undo", "shop")
         assert "known: shop" in no("release", "shap", "v2", "-p", "quick")
         assert "known: none" in no("advance", "shop-v2")
         order = ok("release", "shop", "v2", "-p", "quick", "--actor", "ann", "-r", "new look")
@@ -146,6 +147,10 @@ def test_a_walk_through_the_commands(kit, turnout, tmp_path, documents):
         assert shown("cohort", "shop-v2")["salt"] == "shop-v2.1"
         assert "known: " in no("cohort", "shop-v2", "--step", "nowhere")
 
+        assert (
+            turnout("wait", "shop-v2", "--for", "guarding", "--timeout", "1s", server=up.server).status == 3
+        )
+        assert ok("wait", "shop-v2", "--for", "progressing") == "release shop-v2: progressing\n"
         assert "rolling_back, rollback by " in ok("rollback", "shop-v2")
         assert "cannot advance" in no("advance", "shop-v2")
         assert ok("switch", "shop", "v2") == "service shop: stable is v2\n"

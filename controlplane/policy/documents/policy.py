@@ -61,6 +61,12 @@ class Mirror(Model):
     share: StepShare
 
 
+class Irreversible(Model):
+    """Why there is no way back once a step has begun."""
+
+    because: Annotated[str, Field(min_length=1, max_length=256)]
+
+
 class Step(Model):
     """One step: a share of a segment, or of everyone."""
 
@@ -75,6 +81,13 @@ class Step(Model):
     conditions: tuple[Condition, ...] = ()
     on_failure: OnFailure | None = None
     exclude: tuple[Name, ...] = ()
+    irreversible: Irreversible | None = None
+
+    @model_validator(mode="after")
+    def _has_consent(self) -> Self:
+        if self.irreversible is not None and self.approve is None:
+            raise ValueError("is irreversible, so a person must consent: it needs 'approve'")
+        return self
 
     @model_validator(mode="after")
     def _has_time(self) -> Self:
@@ -111,6 +124,7 @@ class Guard(Model):
 
     for_: Duration = Field(default=timedelta(minutes=30), alias="for")
     hold_back: HoldBack = 0
+    keep_endpoints: StepShare | None = None
 
 
 class Policy(Model):

@@ -1,0 +1,114 @@
+"""The way back as operators see and take it: irreversible steps, endpoints that go away, undo."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane.release.state import Phase
+from controlplane.web.port import Act, Documents, Order, RefusedError, Switch
+
+ANN = Act(actor="ann")
+SURE = Act(actor="ann", past_point_of_no_return=True)
+TO_V2 = Order(service="shop", to="v2", policy="quick", actor="ann")
+MIGRATION = "everyone: 10%, approve: {}, irreversible: {because: drops a column},"
+
+
+def irreversible(kit):
+    return kit.POLICY.replace("everyone: 10%,", MIGRATION).replace("hold_back: 2%", "hold_back: 0%")
+
+
+async def test_how_far_away_the_point_of_no_return_is_and_what_it_takes_to_go_back_past_it(tmp_path, kit):
+    site = await kit.start(tmp_path, quick=irreversible(kit))
+    await site.plane.order(TO_V2)
+    assert site.plane.release("shop-v2").point_of_no_return == "2 steps away: 'ten', drops a column"
+    await kit.until(site, lambda w: w.releases["shop-v2"].hold == "approval")
+    assert site.plane.release("shop-v2").point_of_no_return == "1 step away: 'ten', drops a column"
+    assert site.plane.release("shop-v2").return_point == "one route change, to 1 endpoint of v1"
+
+    await site.plane.act("shop-v2", "approve", ANN)
+    await kit.until(site, lambda w: w.releases["shop-v2"].at == "ten")
+    shown = site.plane.release("shop-v2")
+    assert shown.point_of_no_return == "passed at step 'ten': drops a column"
+    assert "NO WAY BACK" in shown.return_point
+    site.traffic.mode = "bad"
+    world = await kit.until(site, lambda w: w.releases["shop-v2"].halt == "frozen")
+    assert world.releases["shop-v2"].phase is Phase.PROGRESSING
+    for asked in (
+        site.plane.act("shop-v2", "rollback", ANN),
+        site.plane.switch("shop", Switch(actor="ann", version="v1")),
+    ):
+        with pytest.raises(RefusedError, match="--past-point-of-no-return"):
+            await asked
+
+    assert (await site.plane.act("shop-v2", "rollback", SURE)).phase == "rolling_back"
+    await site.store.close()
+
+
+async def test_endpoints_of_the_old_version_that_go_away_are_shown_and_stop_the_growth(tmp_path, kit):
+    four = kit.SERVICE.replace('"10.0.0.1:80"', ", ".join(f'"10.0.0.{n}:81"' for n in range(1, 5)))
+    keeping = kit.POLICY.replace("hold_back: 2%", "hold_back: 2%, keep_endpoints: 75%")
+    site = await kit.start(tmp_path, shop=four, quick=keeping)
+    await site.plane.order(TO_V2)
+    await kit.until(site, lambda w: w.releases["shop-v2"].at == "ten")
+    two = four.replace(', "10.0.0.3:81", "10.0.0.4:81"', "")
+
+    await site.plane.apply(Documents(files={"shop.yaml": two}, actor="ann"))
+    world = await kit.tick(site, 20)
+
+    assert (world.releases["shop-v2"].at, world.releases["shop-v2"].hold) == ("ten", "no-way-back")
+    assert "UNSAFE: v1 has 2 of 4 endpoints" in site.plane.release("shop-v2").return_point
+    await site.plane.apply(Documents(files={"shop.yaml": four}, actor="ann"))
+    world = await kit.until(site, lambda w: w.releases["shop-v2"].phase is Phase.GUARDING)
+    await site.store.close()
+
+
+async def test_a_promotion_can_be_undone_while_the_old_version_is_declared(site, kit):
+    with pytest.raises(RefusedError, match="nothing to undo"):
+        await site.plane.undo("shop", ANN)
+    with pytest.raises(RefusedError, match="no service and no release is named 'shap'"):
+        await site.plane.undo("shap", ANN)
+    await site.plane.order(TO_V2)
+    await kit.until(site, lambda w: w.releases["shop-v2"].active)
+    with pytest.raises(RefusedError, match="is progressing: roll that back"):
+        await site.plane.undo("shop", ANN)
+    await kit.until(site, lambda w: w.releases["shop-v2"].ended)
+
+    shown = await site.plane.undo("shop-v2", Act(actor="ann", reason="prices"))
+
+    assert shown.stable == "v1"
+    assert (await site.store.records())[-1].reason == "switch to v1 by ann: undo of shop-v2: prices"
+    with pytest.raises(RefusedError, match="nothing to undo"):
+        await site.plane.undo("shop-v2", ANN)
+
+
+async def test_what_is_past_the_point_of_no_return_is_undone_only_by_who_says_so(tmp_path, kit):
+    site = await kit.start(tmp_path, quick=irreversible(kit) + "when_unsure: {after: 5s, do: advance}\n")
+    await site.plane.order(TO_V2)
+    await site.plane.act("shop-v2", "approve", ANN)
+    await kit.until(site, lambda w: w.releases["shop-v2"].at == "ten")
+    await site.plane.act("shop-v2", "promote", ANN)
+    with pytest.raises(RefusedError, match="--past-point-of-no-return"):
+        await site.plane.undo("shop", ANN)
+
+    assert (await site.plane.undo("shop", SURE)).stable == "v1"
+    await site.store.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (
+            "approve: {}, irreversible: {because: x},",
+            "guard.hold_back: step 'ten' is irreversible; it must be 0%",
+        ),
+        ("irreversible: {because: x},", "it needs 'approve'"),
+        ("approve: {}, irreversible: {},", "because: missing"),
+    ],
+)
+def test_an_irreversible_step_needs_consent_a_reason_and_nobody_left_behind(kit, policy, words):
+    text = kit.POLICY.replace("everyone: 10%,", f"everyone: 10%, {policy}")
+
+    found = [str(problem) for problem in kit.load(kit.files(quick=text)).errors]
+
+    assert len(found) == 1
+    assert words in found[0]
