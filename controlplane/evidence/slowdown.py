@@ -28,6 +28,9 @@ ALTERNATIVES = (1.15, 1.3, 1.6, 2.0, 3.0, 6.0)
 WARM = 2.0  # margin while the canary warms up
 RAREST = 0.0015  # share of requests past an edge below which the edge says nothing
 # What promotion must exclude: (up to this share in the next step, times as slow, times as many in the tail).
+# A policy that tolerates more against the baseline asks for less proof: in excess of 1, so many margins of
+# slowness, and so many times that in the tail, as in the table.
+MARGINS, TAILS = 2.5, 4.0
 EXCLUDED = ((0.05, 3.0, 10.0), (0.10, 2.0, 6.0), (0.25, 1.5, 4.0), (0.50, 1.35, 2.5), (1.0, 1.25, 2.0))
 
 
@@ -82,6 +85,8 @@ class Slowdown:
     def _excluded(self, stage: Stage, beyond: Beyond, edge: int, lent: bool) -> float:
         """Return the ratio of counts that promotion must exclude."""
         _, slower, more = next(row for row in EXCLUDED if stage.next_share <= row[0] + 1e-9 or row[0] == 1.0)
+        asked = MARGINS * self.margin
+        slower, more = max(slower, 1 + asked), max(more, 1 + TAILS * asked)
         if self.tail:
             return more * (1 + FULL_MARGIN) if lent else more
         return max(1.1, beyond.ratio(edge, slower + FULL_MARGIN if lent else slower))
