@@ -36,6 +36,7 @@ class Conversation:
         explicit: The client has named something, so an empty list no longer means everything.
         names: What it asks for by name.
         listed: A list of names that was found to ask for this.
+        lost: Names that a stale list left out: if they are asked for again, they must be sent again.
         claims: Versions that the client brought from an earlier stream, until they were compared with ours.
         held: What the client accepted. One that it brought and that is not ours has an empty body.
         foreign: Names in ``held`` that are not ours: their needs are unknown.
@@ -65,6 +66,7 @@ class Conversation:
     explicit: bool = False
     names: set[str] = field(default_factory=set)
     listed: frozenset[str] | None = None
+    lost: set[str] = field(default_factory=set)
     claims: dict[str, str] | None = None
     held: dict[str, Resource] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
@@ -188,6 +190,8 @@ class Conversation:
 
     def lists(self, names: frozenset[str]) -> bool:
         """Return whether this whole list of a state-of-the-world client is what it asks for already."""
+        if self.lost:
+            return False
         if self.listed is names:
             return True
         if not self.explicit:
@@ -198,6 +202,11 @@ class Conversation:
             self.listed = names
         return same
 
+    def omit(self, names: Iterable[str]) -> None:
+        """Note what a stale list of names leaves out; the client dropped that, whatever it asks for next."""
+        if self.explicit:
+            self.lost.update(self.names.difference(names))
+
     def replace(self, names: Iterable[str]) -> None:
         """Take the whole list of names, as state-of-the-world clients send it with each request.
 
@@ -205,6 +214,10 @@ class Conversation:
         """
         self.listed = None
         wanted = set(names)
+        for name in self.lost & wanted & self.names:
+            self.again.add(name)
+            self.dirty[name] = None
+        self.lost.clear()
         if not wanted and not self.explicit:
             self.wildcard = True
             return

@@ -52,7 +52,8 @@ class Gate:
         subscribed = [self.conversations.get(type_url) for type_url in {ref[0] for ref in resource.needs}]
         if not any(other is not None and other.wildcard for other in subscribed):
             return None
-        lenient = present is None or resource.name in conversation.foreign
+        foreign = resource.name in conversation.foreign and not conversation.coming(resource.name)
+        lenient = present is None or foreign
         for ref in new:
             if not self._met(ref, lenient=lenient):
                 return ref

@@ -33,7 +33,9 @@ class SotwStream(Stream):
         else:
             acked = self._answer(conversation, request, now)
             if request.response_nonce != conversation.nonce:
-                return acked  # stale: the client repeats its names in the answer to our newest response
+                # Stale: the client repeats its names in the answer to our newest response.
+                conversation.omit(request.resource_names)
+                return acked
         conversation.replace(request.resource_names)
         return acked
 

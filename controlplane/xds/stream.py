@@ -221,6 +221,8 @@ class Stream(ABC):
         gate = None
         for conversation in self._waiting(snapshot):
             if not conversation.due:
+                if conversation.quiet:
+                    del self._pending[conversation.type_url]
                 continue
             self._view = conversation.seen = None
             plan = self._single(conversation, snapshot) if conversation.steady else None

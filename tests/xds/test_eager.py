@@ -167,3 +167,42 @@ def test_return_to_a_cluster_that_was_emptied_meanwhile_waits(talk, model):
     assert talk.ack(ROUTE, ["r"] if full else ()) == []
     assert talk.publish(5, (CLUSTER, cluster), (ENDPOINT, filled), (ROUTE, on_it)) == [["a"]]
     assert talk.ack(ENDPOINT, ["a"] if full else ()) == [["r"]]
+
+
+def test_returning_client_that_is_led_away_from_a_cluster_goes_back_only_once_it_is_filled(sotw, model):
+    cluster, emptied = model.resource("a"), model.resource("a", "-", follows=(CLUSTER, "a"), hollow=True)
+    filled = model.resource("a", "+", follows=(CLUSTER, "a"))
+    on_it = model.resource("r", "on", needs=[(CLUSTER, "a"), (ENDPOINT, "a")])
+    other = model.resource("s", "on", needs=[(CLUSTER, "a"), (ENDPOINT, "a")])
+
+    def publish(revision, endpoints, route):
+        return sotw.publish(revision, (CLUSTER, cluster), (ENDPOINT, endpoints), (ROUTE, route, other))
+
+    publish(5, emptied, model.resource("r", "off"))
+    sotw.ask(CLUSTER)
+    sotw.ask(ENDPOINT, ["a"])
+    sotw.ack(ENDPOINT, ["a"])
+    sotw.ack(CLUSTER)
+    away = sotw.ask(ROUTE, ["r"], version_info="4.abc")
+
+    back = publish(6, emptied, on_it)
+
+    assert (away, back, sotw.ack(ROUTE, ["r"])) == ([["r"]], [], [])
+    assert publish(7, filled, on_it) == [["a"]]
+    assert sotw.ack(ENDPOINT, ["a"]) == [["r"]]
+
+
+def test_name_that_a_stale_list_left_out_is_sent_again_when_it_is_asked_for_again(sotw, model):
+    """The client dropped it in between, though no answer to our newest response ever said so."""
+    sotw.publish(1, world(model))
+    sotw.ask(ROUTE, ["r", "s"])
+    sotw.ack(ROUTE, ["r", "s"])
+    sotw.publish(2, world(model, s="2"))
+    first = nonces(sotw)
+    sotw.publish(3, world(model, s="3"))
+
+    dropped = sotw.ask(ROUTE, ["s"], nonce=first)
+    back = sotw.ack(ROUTE, ["r", "s"])
+
+    assert (dropped, back) == ([], [["r"]])
+    assert sotw.ack(ROUTE, ["r", "s"]) == []

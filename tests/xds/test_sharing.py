@@ -121,3 +121,12 @@ def test_relations_of_tables_that_stay_are_those_of_a_fresh_snapshot():
     assert after.followers == before.followers
     assert after.following == {(ENDPOINT, CLUSTER)}
     assert after.needing == frozenset()
+
+
+def test_stream_that_was_answered_has_nothing_pending(streams):
+    stream = streams[0]
+    publish([stream], resource("r", b"1"), revision=1)
+    ack(stream, stream.next_response(NOW))
+    assert stream.next_response(NOW) is None
+
+    assert not stream.publish(Snapshot(2, stream.snapshot.resources, PUSH_ORDER))
