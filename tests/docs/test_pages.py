@@ -90,6 +90,15 @@ def test_every_link_of_a_page_leads_to_a_file(page):
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+def test_every_decision_has_a_number_of_its_own_and_is_listed():
+    folder = ROOT / "docs" / "adr"
+    names = sorted(path.name for path in folder.glob("[0-9]*.md"))
+
+    assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
+    assert LINK.findall((folder / "README.md").read_text()) == names
+    assert all((folder / name).read_text().startswith(f"# {name[:4]} ") for name in names)
+
+
 def test_every_make_target_of_the_readme_exists():
     targets = set(TARGET.findall((ROOT / "Makefile").read_text()))
 
