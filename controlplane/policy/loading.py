@@ -185,6 +185,9 @@ class _Intake:
                 if other and key in self.fresh:
                     whose = f"{other[0]} {other[1]!r} too, at {current[other].place}"
                     yield key, Finding(path, f"{_claim_text(claim)} {whose}")
+        for key, finding in settings.raw_clashes({key: entry.document for key, entry in current.items()}):
+            if key in self.fresh:
+                yield key, finding
         yield from self._overlaps(current)
 
     def _overlaps(self, current: Mapping[Key, Entry]) -> Iterator[tuple[Key, Finding]]:

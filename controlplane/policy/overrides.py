@@ -69,6 +69,10 @@ OWNED: Final[Mapping[str, Mapping[str, str]]] = {
         "strip_any_host_port": "",
         "strip_matching_host_port": "",
         "use_remote_address": "kind",
+        "normalize_path": "",
+        "merge_slashes": "",
+        "path_with_escaped_slashes_action": "",
+        "path_normalization_options": "",
         "upgrade_configs": "websockets",
     },
     "route": {
@@ -100,6 +104,7 @@ OWNED: Final[Mapping[str, Mapping[str, str]]] = {
         "route.host_rewrite_header": "rewrite",
         "route.host_rewrite_path_regex": "rewrite",
         "route.host_rewrite": "rewrite",
+        "route.append_x_forwarded_host": "rewrite",
         "route.internal_redirect_policy": "",
     },
     "virtual_host": {
@@ -113,13 +118,18 @@ OWNED: Final[Mapping[str, Mapping[str, str]]] = {
         "request_mirror_policies": "mirror of a step",
     },
 }
+# Wherever they stand, since they may be nested in filters that we do not know.
+CRASHING: Final[Mapping[str, str]] = {
+    "envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier": "Envoy 1.40.0",
+}
 
 
 def canonical(part: str, value: object) -> str:
     """Return raw fields as JSON with sorted keys.
 
     Raises:
-        ValueError: If Envoy has no such fields, or Turnout owns one of them; all of these are named.
+        ValueError: If Envoy has no such fields, Turnout owns one of them, or Envoy would crash; all of these
+            are named.
     """
     if not isinstance(value, dict):
         raise ValueError("is not a mapping of Envoy's fields")
@@ -130,6 +140,8 @@ def canonical(part: str, value: object) -> str:
     if len(text) > MAX_SIZE:
         raise ValueError(f"has {len(text)} characters as JSON; at most {MAX_SIZE} are allowed")
     message = _parsed(part, text)
+    if found := [f"{name} crashes {where}" for name, where in CRASHING.items() if name in text]:
+        raise ValueError("; ".join(found))
     if found := [*_owned(part, message)]:
         raise ValueError(f"{'; '.join(found)}. Turnout's own are: {', '.join(OWNED[part])}")
     return text

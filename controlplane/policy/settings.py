@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 
 from controlplane.policy.documents import (
     REPEATED,
     STATUSES,
     UNTOUCHED,
     Document,
+    Key,
     Match,
     Policy,
     Release,
@@ -92,3 +94,18 @@ def mirror_findings(document: Document, find: Find) -> Iterator[Finding]:
                 yield Finding(("policy",), f"{text}: which calls change nothing is unknown")
         case _:
             return
+
+
+def raw_clashes(documents: Mapping[Key, Document]) -> Iterator[tuple[Key, Finding]]:
+    """Yield services that share a host, each with other raw fields for its virtual host."""
+    given: dict[tuple[str, str], dict[Key, str]] = defaultdict(dict)
+    for key, document in documents.items():
+        if isinstance(document, Service) and (raw := document.envoy.virtual_host):
+            for fleet in document.fleets:
+                for claim in document.routes:
+                    given[fleet, claim.host][key] = raw
+    for (fleet, host), raws in given.items():
+        for key, raw in raws.items():
+            if other := next((other for other, theirs in raws.items() if theirs != raw), None):
+                text = f"host {host} on fleet {fleet!r} has other raw fields by Service {other[1]!r}"
+                yield key, Finding(("envoy", "virtual_host"), f"{text}; one of both may have them")

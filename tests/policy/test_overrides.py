@@ -14,6 +14,10 @@ from controlplane.policy.overrides import OWNED, PARTS, canonical, encoded
 
 ROOT = Path(__file__).parents[2]
 UPSTREAM = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+CONFIGURATION = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+SPECIFIER = (
+    "type.googleapis.com/envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier"
+)
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 
 
@@ -49,6 +53,9 @@ def test_fields_become_what_the_complete_api_reads(part, fields):
         ("route", {"route": {"cluster": "x", "timeout": "1s"}}, "route.cluster is Turnout's own; route.timeout is Turnout's own; `timeout`"),
         ("virtual_host", {"domains": ["*"]}, "domains is Turnout's own; `routes` says it"),
         ("connection_manager", {"http_filters": [{"typed_config": {"@type": ROUTER}}]}, "http_filters has a router"),
+        ("route", {"typed_per_filter_config": {"f": {"@type": SPECIFIER}}}, "MatcherClusterSpecifier crashes Envoy 1.40.0"),
+        ("connection_manager", {"http_filters": [{"name": "f", "typed_config": {"@type": CONFIGURATION, "cluster_specifier_plugins": [{"extension": {"name": "x", "typed_config": {"@type": SPECIFIER}}}]}}]}, "MatcherClusterSpecifier crashes Envoy 1.40.0"),
+        ("connection_manager", {"normalize_path": False}, "normalize_path is Turnout's own"),
         ("cluster", {"metadata": {"filter_metadata": {"x": {"y": "z" * 40_000}}}}, "at most 32768 are allowed"),
     ],
 )  # fmt: skip

@@ -147,3 +147,28 @@ def test_a_step_may_mirror():
 )
 def test_a_mirror_that_cannot_be_is_named(mirror, more, found):
     assert any(found in text for text in mirrored(mirror, **more))
+
+
+def test_services_that_share_a_host_agree_on_its_raw_fields():
+    def service(name, raw):
+        fields = FIELDS | {"name": name, "routes": f"[{{host: a.example.com, path: /{name}}}]", "envoy": raw}
+        return "".join(f"{key}: {value}\n" for key, value in fields.items())
+
+    some, others = (
+        f"{{virtual_host: {{include_request_attempt_count: {value}}}}}" for value in ("true", "false")
+    )
+    same = load(
+        {"f": "---\n".join([FLEET[:-4], service("s", some), service("t", some), service("u", "{}")]).encode()}
+    )
+    last = load({"f": (FLEET + service("s", some)).encode()})
+    both = load({"f": "---\n".join([FLEET[:-4], service("s", some), service("t", others)]).encode()})
+    late = load({"g": service("t", others).encode()}, last.catalog, keep_absent=True)
+
+    text = "envoy.virtual_host: host a.example.com on fleet 'edge' has other raw fields by Service"
+    assert same.problems == last.problems == ()
+    assert [str(p).partition(": ")[2].partition(";")[0] for p in both.problems] == [
+        f"{text} 't'",
+        f"{text} 's'",
+    ]
+    assert late.refused == (("Service", "t"),)
+    assert [str(p).partition(": ")[2] for p in late.problems] == [f"{text} 's'; one of both may have them"]
