@@ -9,6 +9,9 @@ import ssl
 import subprocess
 from collections import Counter
 
+import h2.config
+import h2.connection
+import h2.events
 import httpx
 import pytest
 
@@ -63,6 +66,39 @@ class Endpoint:
                 await writer.drain()
 
     def close(self):
+        self._server.close()
+
+
+class Http2Endpoint:
+    """A server that speaks HTTP/2 only and says which it is; `/held` is answered once it is let go."""
+
+    def __init__(self, name):
+        self.name = name
+        self.code = 200
+        self.held = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def start(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def _serve(self, reader, writer):
+        talk = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        talk.initiate_connection()
+        while data := await reader.read(65536):
+            for event in talk.receive_data(data):
+                if isinstance(event, h2.events.RequestReceived):
+                    if (b":path", b"/held") in event.headers:
+                        self.held.set()
+                        await self.go.wait()
+                    talk.send_headers(event.stream_id, [(":status", str(self.code))])
+                    talk.send_data(event.stream_id, self.name.encode(), end_stream=True)
+            writer.write(talk.data_to_send())
+        writer.close()
+
+    def close(self):
+        self.go.set()
         self._server.close()
 
 
@@ -181,6 +217,48 @@ async def test_what_a_service_asks_for_is_what_its_requests_get(site, endpoints)
 
     assert await upgraded(site, "sockets") == (b"HTTP/1.1 101 Switching Protocols", b"hello")
     assert (await upgraded(site, "closed"))[0] == b"HTTP/1.1 403 Forbidden"
+
+
+async def test_http2_endpoints_in_zones_within_limits_and_without_those_that_fail(site):
+    a, b = [await Http2Endpoint(name).start() for name in ("a", "b")]
+    zones = (
+        f'[{{address: "127.0.0.1:{a.port}", zone: x}}, {{address: "127.0.0.1:{b.port}", zone: y, weight: 2}}]'
+    )
+    settings = {"protocol": "http2", "balance": "random", "outliers": "{consecutive_5xx: 3}"}
+    both = service("both", **settings, limits="{connections: 4, pending: 4, requests: 4}")
+    users = await running(
+        site,
+        both.replace("endpoints: []", f"endpoints: {zones}"),
+        service("one", a.port, protocol="http2", limits="{requests: 1}"),
+    )
+    [proxy] = await site.get("/v1/proxies")
+    seen = Counter([(await users.get("both")).text for _ in range(150)])
+
+    # beyond the limit a request fails at once, and what is under way goes on
+    held = asyncio.create_task(users.get("one", "/held"))
+    await asyncio.wait_for(a.held.wait(), 10)
+    beyond = await users.get("one")
+    a.go.set()
+    within = await held
+
+    # an endpoint that fails often enough gets nothing more
+    b.code = 500
+
+    async def ejected():
+        await users.get("both")
+        found = await site.stats("edge-1", "^cluster.both~v1.outlier_detection.ejections_active$")
+        return sum(found.values()) == 1
+
+    await site.until(ejected)
+    after = Counter([(await users.get("both")).text for _ in range(20)])
+    a.close()
+    b.close()
+
+    assert (proxy["state"], proxy["problems"]) == ("synced", [])
+    assert set(seen) == {"a", "b"}
+    assert seen["b"] > seen["a"]
+    assert (beyond.status_code, within.status_code) == (503, 200)
+    assert after == {"a": 20}
 
 
 async def upgraded(site, host):
