@@ -11,6 +11,7 @@ from controlplane.app.propagation import Relevant, merge, propagation, refusals
 from controlplane.app.treatment import Treatment
 from controlplane.app.whereabouts import Whereabouts
 from controlplane.policy.documents import Fleet, Service
+from controlplane.policy.envoy_versions import lacks
 from controlplane.policy.fitness import unfit
 from controlplane.release.ports import Store, World
 from controlplane.release.seen import Propagation
@@ -144,6 +145,13 @@ class Publisher:
     def refused(self, view: StreamView) -> tuple[str, ...]:
         """Return all that a proxy refuses now, with its words."""
         return tuple(refusals(view))
+
+    def lacks(self, view: StreamView) -> tuple[str, ...]:
+        """Return what services ask of a proxy that its Envoy is too old for, and is served without."""
+        if self._world is None or view.node is None or view.group is None:
+            return ()
+        services = (each for each in self._world.catalog.services() if view.group in each.fleets)
+        return lacks(services, view.node.version) if not self._world.catalog.fleet(view.group).grpc else ()
 
     def _rendered(self, world: World, fleet: Fleet) -> tuple[Rendering | None, dict[str, str]]:
         wanted = self._treatment.of(world, fleet)

@@ -192,7 +192,7 @@ def show_proxy(
         state = "nacked"
     elif waiting or not view.types:
         state = "waiting"
-    problems = refused if view.group else (place.problem,)
+    problems = (*refused, *publisher.lacks(view)) if view.group else (place.problem,)
     return ProxyShown(
         id=node.id,
         fleet=view.group or "-",

@@ -2,16 +2,18 @@
 
 Envoy ignores fields that it does not know in what comes by xDS. So a proxy below the least version is refused
 as a whole: no part of a segment is ever left out for one, which would make the segment wider. A proxy that
-does not say its version is taken to be too old.
+does not say its version is taken to be too old. A setting of a service that an old proxy may ignore without
+harm does not count for that: the proxy is served, and shown with what it lacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from controlplane.policy.capabilities import KINDS, Kind
+from controlplane.policy.documents import Service
 
 Version = tuple[int, int, int]
 
@@ -50,6 +52,9 @@ INSPECTOR: Final = Need(
     (1, 39, 0),
     "release notes 1.39.0, http_inspector",
 )
+OTHER_VERSION: Final = Need(
+    "retries on the other version (`refresh_cluster_on_retry`)", (1, 39, 0), "release notes 1.39.0, router"
+)
 
 NEEDS: Final[Mapping[Kind, tuple[Need, ...]]] = {
     "edge": (USER_HASH, EXPORT, STATS_LOGGER, SCOPED_ROUTES),
@@ -72,6 +77,18 @@ def too_old(kind: Kind, version: Version | None) -> str | None:
     return f"Envoy {shown(version)} is too old for a listener of kind {kind}, which needs {least}: {listed}"
 
 
+def lacks(services: Iterable[Service], version: Version | None) -> tuple[str, ...]:
+    """Return which settings of services have no effect on a proxy of this version, with the reason."""
+    if version is None or version >= OTHER_VERSION.since:
+        return ()
+    text = f"has no effect on Envoy {shown(version)}, only since {shown(OTHER_VERSION.since)}"
+    return tuple(
+        f"retries.other_version of service {service.name!r} {text}: retries stay within the version"
+        for service in services
+        if service.retries is not None and service.retries.other_version
+    )
+
+
 def shown(version: Version) -> str:
     """Return ``1.38.0``."""
     return ".".join(map(str, version))
@@ -86,3 +103,5 @@ def _rows() -> Iterator[str]:
     for need in dict.fromkeys(need for kind in KINDS for need in NEEDS[kind]):
         kinds = ", ".join(f"`{kind}`" for kind in KINDS if need in NEEDS[kind])
         yield f"| {need.what} | {shown(need.since)} | {kinds} | {need.source} |"
+    need = OTHER_VERSION
+    yield f"| {need.what} | {shown(need.since)} | `retries.other_version` | {need.source} |"

@@ -80,6 +80,21 @@ async def test_a_node_of_two_fleets_is_shown_and_holds_the_releases_of_both(site
     assert not propagation.complete
 
 
+async def test_a_proxy_that_is_too_old_for_a_setting_is_served_and_shown_with_it(tmp_path, kit):
+    site = await kit.start(tmp_path, shop=kit.SERVICE + "retries: {other_version: true}\n")
+    site.publisher.publish(await site.store.world())
+
+    def shown(*version):
+        node = Node("edge-1", "edge", version=version)
+        view = StreamView(Peer("10.0.0.1:1"), "delta", NOW, node, "edge", None, False, ())
+        return show_proxy(view, site.publisher, {}, NOW).problems
+
+    said = "retries.other_version of service 'shop' has no effect on Envoy 1.38.2, only since 1.39.0"
+    assert shown(1, 39, 0) == ()
+    assert shown(1, 38, 2) == (f"{said}: retries stay within the version",)
+    await site.store.close()
+
+
 async def test_a_fleet_without_refused_proxies_keeps_its_time_to_propagate(tmp_path, kit):
     slow = kit.FLEET + "propagate: {within: 2m}\n"
     site = await kit.start(tmp_path, fleet=slow)
