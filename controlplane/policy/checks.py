@@ -85,6 +85,10 @@ def _fleet(raw: Raw) -> Iterator[Finding]:
         if alone and not (alone == "adopt" and set(kinds) == {"adopt"}):
             text = f"is {alone}, and there are other listeners; {refusal(alone, Feature.SHARED)}"
             yield Finding(("listeners", index, "kind"), text)
+    if "tokens" in raw and (
+        unable := next((k for k in KINDS if k in kinds and refusal(k, Feature.CLAIM)), None)
+    ):
+        yield Finding(("tokens",), f"kind {unable} takes none: {refusal(unable, Feature.CLAIM)}")
 
 
 def _service(raw: Raw) -> Iterator[Finding]:

@@ -96,13 +96,6 @@ class Fleet(Model):
     blackouts: tuple[Blackout, ...] = ()
     tokens: Tokens | None = None
 
-    @model_validator(mode="after")
-    def _verifies_tokens(self) -> Self:
-        refused = ((kind, refusal(kind, Feature.CLAIM)) for kind in self.kinds)
-        if self.tokens is not None and (wrong := next((each for each in refused if each[1]), None)):
-            raise ValueError(f"has tokens, and kind {wrong[0]} takes none: {wrong[1]}")
-        return self
-
     @property
     def claims(self) -> frozenset[str]:
         """The claims of tokens that its proxies verify."""
