@@ -261,6 +261,26 @@ async def test_http2_endpoints_in_zones_within_limits_and_without_those_that_fai
     assert after == {"a": 20}
 
 
+async def test_a_name_is_resolved_by_the_proxy_and_followed_to_another_port(site, endpoints):
+    a, b = endpoints
+
+    def at(port):
+        return (
+            service("named").replace("endpoints: []", f'dns: "localhost:{port}"') + "retries: {attempts: 2}\n"
+        )
+
+    users = await running(site, at(a.port))
+    first = {(await users.get("named")).text[0] for _ in range(10)}
+    await site.apply(at(b.port))
+
+    async def moved():
+        return (await users.get("named")).text[0] == "b"
+
+    await site.until(moved)
+
+    assert first == {"a"}
+
+
 async def upgraded(site, host):
     """Open a websocket; return the status line, and what comes back of what is sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", site.ports["edge"])
