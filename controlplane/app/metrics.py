@@ -56,7 +56,12 @@ class Metrics:
             waiting.add_metric([fleet], age)
         problems = GaugeMetricFamily("turnout_problems", "Things that are wrong now; `turnout get problems`.")
         problems.add_metric([], len(self._plane.problems()))
-        yield from (suspicion, phase, proxies, waiting, problems, *self._streams())
+        failing = GaugeMetricFamily(
+            "turnout_decisions_failing",
+            "1 while nothing is decided, because the store cannot be written or the tick fails.",
+        )
+        failing.add_metric([], self._plane.failing)
+        yield from (suspicion, phase, proxies, waiting, problems, failing, *self._streams())
 
     def _streams(self) -> Iterator[Metric]:
         counts = self._plane.counts

@@ -118,6 +118,11 @@ class Plane:
         """What happened on the streams since the start."""
         return self._publisher.server.counts
 
+    @property
+    def failing(self) -> bool:
+        """True while intervals come to no decision: the store fails, or the tick does."""
+        return bool(self._loop.failure)
+
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong now: documents, fleets that cannot be rendered, the store, notifications."""
         fleets = (f"service {name}: {why}" for name, why in sorted(self._publisher.problems.items()))

@@ -1,12 +1,13 @@
 """Room kept for bad times: a full disk must not keep a rollback from being recorded.
 
 Not even a DELETE works in SQLite on a full disk. So a file of zeros lies beside the store, and is given up
-when a change that takes traffic away finds no room.
+when a change that takes traffic away finds no room. Until it can be made again, nothing else is written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
 SIZE = 8 * 1024 * 1024
@@ -27,17 +28,20 @@ class Ballast:
         except OSError:
             return False
 
-    def keep(self) -> None:
-        """Make the file unless it is there; a disk that has no room for it has none, and `whole` says so."""
+    def keep(self) -> bool:
+        """Make the file unless it is there; returns whether the room is kept."""
         if self.whole:
-            return
+            return True
         try:
+            if shutil.disk_usage(self._path.parent).free < self._size:
+                return False
             # Really written: a sparse file keeps no room.
             with self._path.open("wb") as file:
                 for start in range(0, self._size, len(_BLOCK)):
                     file.write(_BLOCK[: self._size - start])
         except OSError:
             self.give_up()
+        return self.whole
 
     def give_up(self) -> bool:
         """Free the room; returns whether there was any."""

@@ -36,12 +36,15 @@ from controlplane.release.state import ReleaseState
 from controlplane.stores.ballast import SIZE, Ballast
 from controlplane.stores.chain import START, link
 from controlplane.stores.packing import pack_moment, unpack_moment
+from controlplane.stores.presence import Presence
 from controlplane.stores.schema import OUTBOX, SCHEMA, TABLES, TURNS, migrate
 from controlplane.stores.upkeep import FILE
 
 KEEP_TURNS = timedelta(days=30)  # of releases that have ended
 KEEP_GENERATIONS = 100  # of documents
 T = TypeVar("T")
+
+_ADVICE = "free some room: nothing but a rollback is recorded until then"
 
 _RECORDS = "SELECT number, body FROM records WHERE (? IS NULL OR release = ?) AND number > ? "
 _NEWEST = _RECORDS + "ORDER BY number DESC LIMIT ?"
@@ -70,6 +73,7 @@ class SqliteStore:
     def __init__(self, folder: Path, ballast: int = SIZE) -> None:
         self.path = folder / FILE
         self._ballast = Ballast(folder / "ballast", ballast)
+        self._presence = Presence(self.path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._connection: sqlite3.Connection | None = None
         self._lock: BinaryIO | None = None
@@ -156,10 +160,7 @@ class SqliteStore:
             try:
                 return work()
             except sqlite3.Error as error:
-                advice = (
-                    "; free some room: nothing but a rollback is recorded until then" if _full(error) else ""
-                )
-                raise StoreError(f"{self.path}: {error}{advice}") from error
+                raise StoreError(f"{self.path}: {error}{_advice(error)}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
@@ -177,6 +178,7 @@ class SqliteStore:
         try:
             world = self._checked()
             self._ballast.keep()
+            self._presence.check()
             return world
         except (KeyError, TypeError, ValueError) as error:
             what = str(error).partition("\n")[0]
@@ -260,6 +262,10 @@ class SqliteStore:
     def _commit(self, change: Change) -> tuple[World, bool]:
         before = self._world
         assert before is not None
+        if (wrong := self._presence.check()) is not None:
+            raise StoreError(f"{wrong}; stop the server and restore a copy")
+        if not (change.retreats or self._ballast.keep()):
+            raise StoreError(f"{self.path}: the disk is almost full; {_ADVICE}")
         visible = change.visible_after(before)
         releases = tuple(s.model_copy(update={"revision": s.revision + 1}) for s in change.releases)
         after = replace(
@@ -282,6 +288,7 @@ class SqliteStore:
             if not (_full(error) and change.retreats and self._ballast.give_up()):
                 raise
             self._write(before, after, change)
+        self._presence.check()
         self._world = after
         self._last += len(change.records)
         return after, visible
@@ -307,7 +314,10 @@ class SqliteStore:
 
     @staticmethod
     def _check(db: sqlite3.Connection, world: World, change: Change) -> None:
-        stored = int(db.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()[0])
+        meta = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('revision', 'schema')").fetchall())
+        if int(meta["schema"]) != SCHEMA:
+            raise StoreError(f"schema {meta['schema']} was put in place of {SCHEMA} while in use; restart")
+        stored = int(meta["revision"])
         if stored != world.revision:
             raise StoreConflictError(
                 f"store is at revision {stored}, not {world.revision}: another process writes to it"
@@ -440,6 +450,13 @@ def _read_blackouts(db: sqlite3.Connection) -> dict[str, Declared]:
     row = db.execute("SELECT value FROM meta WHERE key = 'blackouts'").fetchone()
     found = (Declared.model_validate(body) for body in (json.loads(row[0]) if row else ()))
     return {declared.id: declared for declared in found}
+
+
+def _advice(error: sqlite3.Error) -> str:
+    if _full(error):
+        return f"; {_ADVICE}"
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return "; restore a copy" if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else ""
 
 
 def _full(error: sqlite3.Error) -> bool:

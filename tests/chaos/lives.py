@@ -59,6 +59,10 @@ class Mortal(Site):
         service["envoy_grpc"]["retry_policy"]["retry_back_off"] = pause
         return made
 
+    def end(self):
+        """Kill the control plane now, wherever it is."""
+        self._life.kill()
+
     async def death(self, within):
         """Wait until the process was killed at its failpoint."""
         await asyncio.to_thread(self._life.join, within)

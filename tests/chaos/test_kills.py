@@ -123,7 +123,7 @@ async def test_a_process_killed_anywhere_loses_repeats_and_skips_nothing(tmp_pat
         await site.start(edge_1=site.eager("edge-1"))
         await site.come(400)
         weights, operator = Weights(site.envoys["edge-1"]), Operator(site, receiver)
-        site._life.kill()
+        site.end()
         await site.death(5)
 
         began, took = time.monotonic(), {}

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 
 import pytest
 
@@ -370,6 +371,7 @@ async def test_a_full_disk_stops_steps_but_not_a_rollback(small_disk, make):
             await store.commit(Change(records=(make.record(reason="x" * 20_000),)))
 
     store = await SqliteStore(small_disk, ballast=1024 * 1024).open()
+    (small_disk / "other").write_bytes(bytes(1200 * 1024))
     try:
         await store.commit(Change(releases=(make.release(phase="progressing"),)))
         with pytest.raises(StoreError, match="full; free some room: nothing but a rollback"):
@@ -383,6 +385,43 @@ async def test_a_full_disk_stops_steps_but_not_a_rollback(small_disk, make):
         world = await store.commit(Change(releases=(back,), records=(reason,)))
 
         assert world.releases["r"].phase is Phase.ROLLING_BACK
+        with pytest.raises(StoreError, match="almost full; free some room"):
+            await store.commit(Change(records=(reason,)))  # it would take the room of the next rollback
+        (small_disk / "other").unlink()
+        await store.commit(Change(records=(reason,)))
+        assert (small_disk / "ballast").stat().st_size == 1024 * 1024
         assert verify(store.path).problems == ()
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("file", ["turnout.db", "turnout.db-wal"])
+@pytest.mark.parametrize("how", ["gone", "cut", "empty", "replaced"])
+async def test_a_file_that_is_lost_while_in_use_takes_no_more_decisions(tmp_path, make, file, how):
+    store = await SqliteStore(tmp_path).open()
+    await store.commit(Change(releases=(make.release(),), records=(make.record(),)))
+    path = tmp_path / file
+    if how in ("gone", "replaced"):
+        content = path.read_bytes()
+        path.rename(tmp_path / "elsewhere")
+        if how == "replaced":
+            path.write_bytes(content)
+    else:
+        os.truncate(path, 2048 if how == "cut" else 0)
+    before = await store.world()
+
+    with pytest.raises(StoreError, match=r"while in use.*restore a copy"):
+        await store.commit(Change(records=(make.record(),)))
+
+    assert await store.world() == before
+    await store.close()
+
+
+async def test_a_newer_schema_that_comes_while_in_use_takes_no_more_decisions(tmp_path, make):
+    store = await SqliteStore(tmp_path).open()
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+
+    with pytest.raises(StoreError, match="schema 99"):
+        await store.commit(Change(records=(make.record(),)))
+    await store.close()
