@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,8 @@ class Importer:
         """Scan until cancelled."""
         while True:
             try:
-                await self.scan(datetime.now(UTC))
+                # Not the time of day: a clock that jumps must not make a folder look at rest.
+                await self.scan(datetime.fromtimestamp(time.monotonic(), UTC))
             except Exception:
                 # Whatever lies in the folder, the process goes on with what it has.
                 log.exception("policy folder could not be taken")

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 TIMEOUT = 10.0  # seconds for one attempt
 SOONEST, LATEST = timedelta(seconds=1), timedelta(minutes=10)  # between attempts: doubled each time
-GIVE_UP = timedelta(days=3)
+TRIES = 440  # with these pauses three days; not by the clock, which may jump
 LOOK = 1.0  # seconds between looks at the store; a message is no part of a decision and may be that late
 TOGETHER = 8
 
@@ -63,7 +63,8 @@ class Outbox:
         now = self._clock()
         waiting = await self._store.waiting()
         self.failures = {m.id: f"{m.url}: {m.error}" for m in waiting if m.error}
-        due = [message for message in waiting if message.due <= now]
+        # No pause is longer than LATEST: then the clock went back.
+        due = [message for message in waiting if message.due <= now or message.due - now > LATEST]
         for start in range(0, len(due), TOGETHER):
             await asyncio.gather(
                 *(self._try(poster, message, now) for message in due[start : start + TOGETHER])
@@ -80,12 +81,17 @@ class Outbox:
             log.info("notification taken", id=message.id, to=message.url)
             return
         self.failures[message.id] = f"{message.url}: {error}"
-        if now - message.since > GIVE_UP:
+        if message.tries >= TRIES:
             log.error("notification given up", id=message.id, to=message.url, error=error)
             self.failures.pop(message.id, None)
             await self._store.taken(message.id)
             return
         if not message.tries:
             log.warning("notification not taken", id=message.id, to=message.url, error=error)
-        pause = min(LATEST, SOONEST * 2 ** min(message.tries, 20))
-        await self._store.postponed(replace(message, due=now + pause, tries=message.tries + 1, error=error))
+        due = now + pause(message.tries)
+        await self._store.postponed(replace(message, due=due, tries=message.tries + 1, error=error))
+
+
+def pause(tries: int) -> timedelta:
+    """Return how long a message waits after so many attempts before."""
+    return min(LATEST, SOONEST * (1 << min(tries, 20)))

@@ -136,7 +136,12 @@ def due(state: ReleaseState, now: datetime) -> tuple[Call, ...]:
     """Return the calls that are to be made now: nobody is asked for a release that stands still."""
     if not state.may_go_on or state.halt:
         return ()
-    return tuple(call for call in state.calls if _open(call) and (call.due is None or call.due <= now))
+    return tuple(call for call in state.calls if _open(call) and _reached(call.due, now))
+
+
+def _reached(due: datetime | None, now: datetime) -> bool:
+    # No pause is that long: the clock went back.
+    return due is None or due <= now or due - now > LATEST
 
 
 def _open(call: Call) -> bool:

@@ -128,6 +128,8 @@ class Collector:
             One observation per service, and the cursors to store with them: the moved ones, None to delete.
         """
         self._pending, self._next_links = {}, dict(connected)
+        for heard in self._exporters.values():
+            heard.arrived = min(heard.arrived, end)  # if the clock went back: it may fall silent all the same
         self._since = {proxy: self._since.get(proxy, end) for proxy in connected}
         seen = {service: _Seen() for service in services}
         for proxy, link in sorted(connected.items()):

@@ -99,6 +99,18 @@ async def test_no_traffic_moves_before_the_first_yes(kit, desk, receiver):
     await site.store.close()
 
 
+async def test_a_clock_that_goes_back_does_not_hold_a_question_back(kit, desk, receiver):
+    receiver.answers = [500]
+    site = await desk("before_step")
+    await kit.tick(site)
+    await call(site)
+    site.clock.now -= timedelta(hours=2)
+    await call(site)
+
+    assert len(receiver.got) == 2
+    await site.store.close()
+
+
 async def test_a_judge_that_says_no_fails_the_step(kit, desk, receiver):
     receiver.answers = [412]
     site = await desk("judging", "failure", "end")

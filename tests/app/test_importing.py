@@ -1,8 +1,10 @@
 """The policy folder: only whole changes that were seen to happen, whatever lies in it."""
 
+import asyncio
+import itertools
 import os
 import shutil
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,24 @@ async def test_a_change_is_taken_when_it_has_come_to_rest(desk, kit):
 
     assert (await desk.site.store.world()).releases["shop-2"].phase is Phase.WAITING
     assert (await desk.site.store.records())[0].actor == "policy folder"
+
+
+async def test_a_wall_clock_that_jumps_does_not_make_a_folder_settle(desk, kit, monkeypatch):
+    """The importer's own loop: an hour passes on the wall, and no time at all."""
+
+    class Wall(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.fromtimestamp(3600 * next(hours), tz)
+
+    hours = itertools.count()
+    monkeypatch.setattr("controlplane.app.importing.datetime", Wall)
+    desk.write(order=kit.RELEASE)
+    scanning = asyncio.create_task(Importer(desk.folder, desk.site.plane, every=0.05).run())
+    await asyncio.sleep(0.6)
+    scanning.cancel()
+
+    assert not desk.problems  # a folder that differs is reported when it was seen at rest
 
 
 async def test_a_file_that_is_still_being_written_is_not_taken(desk, kit):

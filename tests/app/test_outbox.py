@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
-from controlplane.app.outbox import Outbox
+from controlplane.app.outbox import TRIES, Outbox, pause
 from controlplane.app.posting import Poster
 from controlplane.release.ports import Change, Message, Record
 from controlplane.stores.sqlite import SqliteStore
@@ -113,8 +114,23 @@ async def test_an_address_that_does_not_work_is_named_and_kept(desk, url, error)
 
 
 async def test_what_nobody_takes_for_days_is_given_up(desk, receiver):
-    receiver.answers = [500]
+    receiver.answers = [500, 500, 500]
     await desk.write(Message(0, receiver.url, EVENT))
-    desk.now += timedelta(days=3, seconds=1)
+    (message,) = await desk.send()
+    for tries, left in ((TRIES - 1, 1), (TRIES, 0)):
+        await desk.store.postponed(replace(message, tries=tries, due=desk.now))
+        assert len(await desk.send()) == left
 
+    assert timedelta(days=2.9) < sum(map(pause, range(TRIES)), timedelta(0)) < timedelta(days=3.1)
+
+
+async def test_a_clock_that_jumps_neither_gives_a_message_up_nor_holds_it_back(desk, receiver):
+    receiver.answers = [500] * 3
+    await desk.write(Message(0, receiver.url, EVENT))
+    for jump in (timedelta(days=3650), timedelta(days=-3650), -timedelta(hours=2)):
+        desk.now += jump
+        assert len(await desk.send()) == 1
+
+    desk.now += timedelta(days=-1)
     assert await desk.send() == ()
+    assert len(receiver.got) == 4

@@ -18,7 +18,7 @@ from tests.chaos.ledger import Weights
 from tests.chaos.lives import Mortal
 
 ALL = "TURNOUT_CHAOS" in os.environ  # each fault, not two of them
-DWELL = 1.5  # seconds
+DWELL = 2  # seconds
 ROLLBACK = ["-c", "from controlplane.cli import main; main()", "rollback", "shop-v2", "--reason", "full disk"]
 
 pytestmark = [

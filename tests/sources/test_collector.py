@@ -144,6 +144,12 @@ def test_a_proxy_is_silent_after_three_flush_intervals_until_it_exports_again(co
     assert (requests(seen), seen.fresh) == ({V1: 50}, ("edge-1",))
 
 
+def test_a_clock_that_went_back_does_not_hide_that_a_proxy_is_silent(counting):
+    counting.now -= timedelta(hours=2)
+
+    assert [counting.observe().silent for _ in range(6)][-1] == ("edge-1",)
+
+
 def test_a_proxy_that_never_exports_becomes_silent(world):
     assert [world.observe().silent for _ in range(5)] == [(), (), (), ("edge-1",), ("edge-1",)]
 

@@ -1,0 +1,100 @@
+"""The wall clock jumps in the middle of steps: no step is shorter, nothing stops, nothing ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.app.receiver import Receiver
+from tests.chaos.ledger import Weights
+from tests.chaos.lives import Mortal
+
+LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+DWELL = 1  # seconds
+JUMPS = {"third": "+1h", "most": "-2h", "all": "+10y"}
+
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.chaos,
+    pytest.mark.xdist_group("chaos"),
+    pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed (package faketime)"),
+]
+
+
+class Displaced(Mortal):
+    """An installation whose control plane believes a file about what time it is; Envoy does not."""
+
+    async def displace(self, offset):
+        new = self.folder / "clock.new"
+        new.write_text(offset)
+        new.rename(self.folder / "clock")
+
+    async def start_serving(self):
+        await self.displace("+0s")
+        environment = {
+            **os.environ,
+            "LD_PRELOAD": str(LIBRARY),
+            "FAKETIME_TIMESTAMP_FILE": str(self.folder / "clock"),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        with (self.folder / "serve.log").open("ab") as log:
+            self._server = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", "from controlplane.cli import main; main()", "serve",
+                f"--data={self.folder / 'data'}", f"--xds=127.0.0.1:{self.xds}",
+                f"--http=127.0.0.1:{self.http}", f"--interval={self.interval}",
+                env=environment, stdout=log, stderr=log,
+            )  # fmt: skip
+
+        async def up():
+            with contextlib.suppress(httpx.TransportError):
+                return (await self.client.get("/readyz")).is_success
+
+        await self.until(up)
+
+
+@pytest.fixture
+def receiver():
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+async def test_a_clock_that_jumps_shortens_no_step_and_stops_nothing(tmp_path, receiver):
+    async with Displaced(tmp_path, "200ms") as site:
+        await site.start_serving()
+        await site.apply(*site.world("edge"))
+        await site.start(edge_1=site.eager("edge-1"))
+        await site.come(300)
+        weights = Weights(site.envoys["edge-1"])
+        steps = (f"name: third, everyone: 30%, for: {DWELL}s", f"name: most, everyone: 60%, for: {DWELL}s")
+        policy, order = site.order(*steps, guard=f"{DWELL}s")
+        policy = policy.replace("name: all, everyone: 100%", f"name: all, everyone: 100%, for: {DWELL}s")
+        policy += f'hooks: [{{at: before_step, url: "{receiver.url}"}}]\n'
+        policy += f'notify: [{{webhook: "{receiver.url}", on: [started, advanced, guarding, promoted]}}]\n'
+        receiver.answers[:] = [503, 204, 503, 503]  # some are asked or told again, after the jump
+        await site.apply(policy, order)
+        for step, offset in JUMPS.items():
+            await site.released(step=step, stage="judge", within=30)
+            await site.displace(offset)
+        await site.released(phase="promoted", within=40)
+        told = {"started", "advanced", "guarding", "promoted"}
+
+        async def all_told():
+            return told <= {body["type"].rpartition(".")[2] for _, _, body in receiver.got}
+
+        await site.until(all_told, 20)
+        seen = await site.leave()
+        await weights.stop()
+
+    assert weights.sequence == [0, 3000, 6000, 9500, 10_000]
+    assert min(weights.dwelt()) >= DWELL
+    assert seen.unexplained == 0, seen.examples
+    assert "Traceback" not in site.log
