@@ -12,6 +12,7 @@ from controlplane.cli import (
     demo,
     documents,
     events,
+    importing,
     operate,
     replay,
     serve,
@@ -28,7 +29,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (serve, demo, documents, show, cohort, events, operate, calendar, store, simulate, replay):
+for module in (
+    serve,
+    demo,
+    documents,
+    show,
+    cohort,
+    events,
+    importing,
+    operate,
+    calendar,
+    store,
+    simulate,
+    replay,
+):
     module.register(app)
 
 
