@@ -24,6 +24,7 @@ from controlplane.demo.fault import SEGMENTS, Fault
 BASE_ERRORS = 0.001  # share of the requests that fail in every version, at all times
 LONGEST_MS = 60.0
 INJECTED = "x-sample-injected"
+ORDER = "x-order"
 VERSION = "x-sample-version"
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
@@ -46,8 +47,8 @@ def latencies(rng: random.Random, count: int = _TABLE) -> tuple[float, ...]:
     return tuple(draw() for _ in range(count))
 
 
-def respond(version: str, injected: str = "") -> bytes:
-    """Return a whole response: 200, or the 500 that was injected for the named reason."""
+def respond(version: str, injected: str = "", *, order: bool = False) -> bytes:
+    """Return a whole response: 200, maybe to an order, or the 500 that was injected for the named reason."""
     body = json.dumps({"service": "shop", "version": version, "error": injected or None}).encode()
     head = [
         "HTTP/1.1 500 Internal Server Error" if injected else "HTTP/1.1 200 OK",
@@ -57,6 +58,8 @@ def respond(version: str, injected: str = "") -> bytes:
     ]
     if injected:
         head.append(f"{INJECTED}: {injected}")
+    if order:
+        head.append(f"{ORDER}: 1")
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
@@ -79,6 +82,7 @@ class Sample:
         self._rng = random.Random(f"{seed}/{version}")
         self._latencies = latencies(self._rng)
         self._ok = respond(version)
+        self._order = respond(version, order=True)
         self._failures = {reason: respond(version, reason) for reason in ("base", "errors")}
         self._fault = Fault()
         self._server: asyncio.Server | None = None
@@ -126,7 +130,7 @@ class Sample:
         if rng() < BASE_ERRORS:
             self.injected += 1
             return seconds, self._failures["base"]
-        return seconds, self._ok
+        return seconds, self._order if head.startswith(b"POST ") else self._ok
 
 
 class _Connection(asyncio.Protocol):

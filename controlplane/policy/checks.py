@@ -268,14 +268,17 @@ def _hold_back(
     raw: Raw, conditions: Sequence[Condition | None], steps: Sequence[Step | None]
 ) -> Iterator[Finding]:
     guard = _read(Guard, raw.get("guard", {}))
+    final = next((step.name for step in steps if step and step.irreversible), None)
     if guard is None:
         return
     if guard.hold_back:
-        if (final := next((step.name for step in steps if step and step.irreversible), None)) is not None:
+        if final is not None:
             text = f"step {final!r} is irreversible; it must be 0%, for nobody can stay behind"
             yield Finding(("guard", "hold_back"), text)
         return
     absolute = any(c and c.absolute for c in conditions)
+    if absolute and final is not None:
+        return  # it cannot be otherwise, and limits are what there is
     text = "hold-back is 0%: the last step and the guard are judged by absolute limits alone"
     if not absolute and None not in conditions:
         text += ", and this policy has none"

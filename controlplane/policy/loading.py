@@ -20,7 +20,7 @@ from controlplane.policy.fitness import warnings as misfit_warnings
 from controlplane.policy.groups import findings as group_findings
 from controlplane.policy.nodes import overlap
 from controlplane.policy.problems import Finding, Path, Problem, meant, written
-from controlplane.policy.segments import headers
+from controlplane.policy.segments import forgeable
 from controlplane.policy.validation import Checked, validate
 from controlplane.policy.yaml_source import read
 
@@ -270,6 +270,6 @@ def _identity_warnings(service: Service, catalog: Catalog) -> Iterator[Finding]:
 
 def _header_warnings(path: Path, match: Match, catalog: Catalog) -> Iterator[Finding]:
     edges = [fleet.name for fleet in catalog.fleets() if any(x.kind == "edge" for x in fleet.listeners)]
-    if edges and (names := sorted(set(headers(match)))):
+    if edges and (names := sorted(set(forgeable(match)))):
         text = f"anyone may send {', '.join(names)} to edge fleet {edges[0]!r}, and choose the version by it"
         yield Finding(path, text, "warning")

@@ -177,6 +177,15 @@ def headers(match: Match) -> Iterator[str]:
         yield from headers(part)
 
 
+def forgeable(match: Match) -> Iterator[str]:
+    """Yield the headers by which anyone gets in: those beside which no network and no claim is asked for."""
+    if match.header:
+        yield match.header.name
+    if not any(part.source or part.claim for part in match.all or ()):
+        for part in parts(match):
+            yield from forgeable(part)
+
+
 def parts(match: Match) -> tuple[Match, ...]:
     """Return the conditions right inside of a condition."""
     return match.all or match.any or ((match.not_,) if match.not_ else ())

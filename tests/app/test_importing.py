@@ -98,7 +98,7 @@ async def test_a_file_that_is_still_being_written_is_not_taken(desk, kit):
     assert await desk.site.store.world() == before
 
 
-@pytest.mark.parametrize("file", sorted(p.name for p in EXAMPLES.glob("*.yaml")))
+@pytest.mark.parametrize("file", sorted(p.relative_to(EXAMPLES).as_posix() for p in EXAMPLES.rglob("*.yaml")))
 async def test_a_half_written_file_that_is_left_behind_moves_nothing(tmp_path, kit, file):
     """Every prefix, at rest, while a release runs: shares, stable and the release stay as they are."""
     from controlplane.stores.sqlite import SqliteStore

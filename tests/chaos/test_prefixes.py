@@ -29,12 +29,16 @@ pytestmark = [
 
 
 def prefixes():
-    """Return (file, length): each, or each end of a line with its neighbour and every 50th."""
+    """Return (file, length): each, or each end of a line with its neighbour and every 50th.
+
+    Of the policies to start from, which are alike, every 100th.
+    """
     found = []
-    for path in sorted(EXAMPLES.glob("*.yaml")):
-        data = path.read_bytes()
+    for path in sorted(EXAMPLES.rglob("*.yaml")):
+        data, name = path.read_bytes(), path.relative_to(EXAMPLES).as_posix()
         ends = {end + beside for end, byte in enumerate(data) if byte == 10 for beside in (0, 1)}
-        found += [(path.name, n) for n in range(len(data)) if ALL or n in ends or not n % 50]
+        some = set(range(0, len(data), 100)) if "/" in name else ends | set(range(0, len(data), 50))
+        found += [(name, n) for n in range(len(data)) if ALL or n in some]
     return found
 
 
@@ -52,7 +56,7 @@ class Follower:
         self.site = await Site(store, lambda: datetime.now(UTC)).restore()
         self.site.fleet.mode = "all"
         importer = Importer(self.folder / "policies", self.site.plane)
-        files = {str(p): p.read_bytes() for p in (self.folder / "policies").iterdir()}
+        files = {str(p): p.read_bytes() for p in (self.folder / "policies").rglob("*.yaml")}
         applied = await self.site.plane.take(files, "test")
         assert not applied.problems
         await self.site.plane.act("checkout-2.4.0", "advance", Act(actor="ann"))
@@ -98,7 +102,10 @@ async def test_no_prefix_of_an_example_starts_a_release_or_takes_a_field_away(tm
     logs.quiet()
     harm, silent, cases = [], [], prefixes()
     for start in range(0, len(cases), TOGETHER):
-        batch = [Follower(tmp_path / f"{file}-{n}", file, n) for file, n in cases[start : start + TOGETHER]]
+        batch = [
+            Follower(tmp_path / f"{file.replace('/', '-')}-{n}", file, n)
+            for file, n in cases[start : start + TOGETHER]
+        ]
         for one in batch:
             await one.start()
         await asyncio.sleep(2.5)  # each folder was seen at rest

@@ -63,7 +63,7 @@ def test_the_examples_are_valid(turnout):
     said = turnout("validate", POLICIES)
 
     assert said.status == 0
-    assert said.out == "ok: Fleet 1, Policy 1, Release 1, Segment 3, Service 1\n"
+    assert said.out == "ok: Fleet 1, Policy 7, Release 1, Segment 3, Service 1\n"
 
 
 def test_every_mistake_is_told_with_its_place(turnout, tmp_path):

@@ -82,7 +82,7 @@ class Site:
         self.load = None
         self.xds, self.http, *self._endpoints = free_ports(4)
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.http}", timeout=10)
-        self._sample = SampleProcess(tuple(self._endpoints))
+        self.sample = SampleProcess(tuple(self._endpoints))
         self._server = None
 
     # --- control plane ---
@@ -244,7 +244,7 @@ class Site:
     # --- life ---
 
     async def __aenter__(self):
-        await self._sample.start()
+        await self.sample.start()
         return self
 
     async def __aexit__(self, *_):
@@ -254,7 +254,7 @@ class Site:
         if self._server and self._server.returncode is None:
             self._server.terminate()
             await self._server.wait()
-        await self._sample.stop()
+        await self.sample.stop()
         await self.client.aclose()
 
 

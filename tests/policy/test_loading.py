@@ -239,6 +239,22 @@ def test_a_header_that_anyone_may_send_is_warned_about_on_edge_fleets_only():
     ).problems
 
 
+@pytest.mark.parametrize(
+    ("match", "warned"),
+    [
+        ("all: [{header: {name: x-staff, equals: y}}, {source: 10.0.0.0/8}]", False),
+        ("all: [{source: 10.0.0.0/8}, {not: {header: {name: x-staff, equals: y}}}]", False),
+        ("all: [{method: GET}, {header: {name: x-staff, equals: y}}]", True),
+        ("all: [{not: {source: 10.0.0.0/8}}, {header: {name: x-staff, equals: y}}]", True),
+        ("any: [{header: {name: x-staff, equals: y}}, {source: 10.0.0.0/8}]", True),
+    ],
+)
+def test_a_header_that_counts_only_in_a_network_of_yours_is_not_anyones(match, warned):
+    segment = f"kind: Segment\nname: staff\nmatch: {{{match}}}\n"
+
+    assert bool(load(files(segment=segment)).problems) is warned
+
+
 @pytest.mark.parametrize("part", range(1, 8))
 def test_every_reference_in_force_leads_somewhere_whatever_is_gone(good, part):
     some = {

@@ -191,6 +191,15 @@ def test_steps(steps, found):
 
 
 @pytest.mark.parametrize(
+    ("conditions", "warned"), [("[]", True), ("[{success_rate: {at_least: 99%}}]", False)]
+)
+def test_an_irreversible_policy_is_not_asked_for_a_hold_back_that_it_may_not_have(conditions, warned):
+    steps = "[{name: all, everyone: 100%, approve: {}, irreversible: {because: x}}]"
+
+    assert bool(policy(steps, f"conditions: {conditions}")) is warned
+
+
+@pytest.mark.parametrize(
     ("rest", "found"),
     [
         ("guard: {hold_back: 2%}", ["1:1: conditions: missing; it is required"]),

@@ -1,0 +1,148 @@
+"""Every policy to start from, side by side on one Envoy: a good version gets through, a bad one does not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controlplane.demo.envoys import free_ports
+from controlplane.demo.fault import Fault
+from controlplane.demo.load import Load
+from controlplane.demo.sample import SampleProcess
+from controlplane.demo.users import HOST, population
+
+pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy")]
+
+LONG = pytest.mark.skipif("TURNOUT_CHAOS" not in os.environ, reason="takes minutes; see `make chaos`")
+OUTSIDE = ("", "waiting", "guarding", "rolling_back")
+FOLDER = Path(__file__).parents[2] / "policies" / "starting"
+POLICIES = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.yaml"))}
+SERVICE = """\
+kind: Service
+name: {name}
+fleets: [edge]
+routes: [{{host: {name}.example.com}}]
+user: {{from: [{{header: x-user-id}}, {{cookie: uid}}], otherwise: baseline}}
+initial: v1
+versions:
+  v1: {{endpoints: ["127.0.0.1:{v1}"]}}
+  v2: {{endpoints: ["127.0.0.1:{v2}"]}}
+metrics: {{orders: {{header: x-order, better: more}}}}
+"""
+RELEASE = """\
+kind: Release
+name: {name}
+service: {name}
+from: v1
+to: v2
+policy: {policy}
+start: auto
+"""
+
+
+def quick(policy):
+    """Return a policy with a second in place of each time of judging, and loopback as the office."""
+    return re.sub(r"\bfor: [0-9]+[smhd]", "for: 1s", policy).replace("10.0.0.0/8", "127.0.0.0/8")
+
+
+def users(service, count=300):
+    """Yield the users of a service, every tenth on the staff, under names that no other service has.
+
+    Those of ``canary`` come more often: its first step is the smallest.
+    """
+    often = 4 if service.startswith("canary") else 1
+    for number, user in enumerate(population(count)):
+        lines = f"host: {service}.example.com\r\n" + ("x-dark-launch: yes\r\n" if number % 10 == 0 else "")
+        staff = "cookie: staff=yes; " if number % 10 == 0 else "cookie: "
+        requests = tuple(
+            request.replace(f"host: {HOST}\r\n".encode(), lines.encode()).replace(b"cookie: ", staff.encode())
+            for request in user.requests
+        )
+        yield replace(
+            user, activity=user.activity * often, id=user.id and f"{service}/{user.id}", requests=requests
+        )
+
+
+@pytest.fixture
+async def failing():
+    """A sample service whose new version fails every other request."""
+    sample = SampleProcess(tuple(free_ports(2)), seed=1)
+    await sample.start()
+    await sample.inject(Fault.parse("errors=50%"))
+    yield sample
+    await sample.stop()
+
+
+async def begin(site, failing, rps):
+    """Release a good and a failing version under every policy; return the users of the failing ones."""
+    ports = {"": site.sample.ports, "-bad": failing.ports}
+    names = {f"{policy}{how}": (policy, *ports[how]) for how in ports for policy in POLICIES}
+    services = [SERVICE.format(name=name, v1=v1, v2=v2) for name, (_, v1, v2) in names.items()]
+    await site.serve()
+    await site.apply(*site.world("edge"), *services, *map(quick, POLICIES.values()))
+    await site.start(edge_1=site.bootstrap("edge-1"))
+
+    def load(how):
+        visitors = tuple(user for policy in POLICIES for user in users(f"{policy}{how}"))
+        return Load(visitors, (site.ports["edge"],), rps / 2)
+
+    site.load, spoiled = load(""), load("-bad")
+    await asyncio.gather(site.load.start(), spoiled.start())
+    await site.apply(*(RELEASE.format(name=name, policy=policy) for name, (policy, *_) in names.items()))
+    return spoiled
+
+
+async def ended(site, name, *, push):
+    """Return how a release ends; approve what asks, and ``push`` on as soon as a step is judged."""
+    while True:
+        shown = await site.get(f"/v1/releases/{name}")
+        if shown["phase"] in ("promoted", "rolled_back"):
+            return shown["phase"]
+        asking = [step["name"] for step in shown["steps"] if step["approval"] == "needed"]
+        if asking and (push or shown["hold"] == "approval"):
+            await site.post(f"/v1/releases/{name}/approve", step=asking[0])
+        elif push and shown["stage"] == "judge":
+            await site.post(f"/v1/releases/{name}/advance")
+        await asyncio.sleep(0.2)
+
+
+async def reached(site, name):
+    """Return the steps that a release had, in order."""
+    records = await site.get(f"/v1/records?release={name}&limit=10000")
+    return [step for step in dict.fromkeys(record["step"] for record in records) if step not in OUTSIDE]
+
+
+@pytest.mark.parametrize(
+    "push",
+    [
+        pytest.param(True, id="pushed", marks=pytest.mark.timeout(150)),
+        pytest.param(False, id="by-evidence", marks=[LONG, pytest.mark.chaos, pytest.mark.timeout(1800)]),
+    ],
+)
+async def test_each_policy_takes_a_failing_version_back_and_a_good_one_to_the_end(site, failing, push):
+    """Failing ones by their evidence alone; good ones too in `make chaos`, which takes minutes."""
+    spoiled = await begin(site, failing, 900)
+    ends = await asyncio.gather(
+        *(ended(site, name, push=push) for name in POLICIES),
+        *(ended(site, f"{name}-bad", push=False) for name in POLICIES),
+    )
+    await spoiled.stop()
+    load, theirs = await site.leave(), spoiled.counts()
+
+    assert ends == ["promoted"] * len(POLICIES) + ["rolled_back"] * len(POLICIES)
+    for name, policy in POLICIES.items():
+        steps = re.findall(r"^  - (?:\{)?name: ([a-z]+)", policy, re.MULTILINE)
+        assert await reached(site, name) == steps
+        assert await reached(site, f"{name}-bad") == steps[:1]
+    assert {s["name"]: s["stable"] for s in await site.get("/v1/services")} == {
+        "shop": "v1",
+        **dict.fromkeys(POLICIES, "v2"),
+        **{f"{name}-bad": "v1" for name in POLICIES},
+    }
+    assert load.unexplained == theirs.unexplained == 0, load.examples + theirs.examples
+    assert site.load.moved_back() == 0
