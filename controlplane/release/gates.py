@@ -56,7 +56,8 @@ def origin(state: ReleaseState, seen: Seen) -> Decision | None:
     """An order starts from what is stable."""
     if seen.stable == state.from_version:
         return None
-    why = f"stable is {seen.stable!r}, but the order is from {state.from_version!r}; correct the order"
+    why = f"stable is {seen.stable!r}, but the order is from {state.from_version!r}; "
+    why += f"wait for release {seen.busy!r}, or correct the order" if seen.busy else "correct the order"
     return _closed("not-from", why)
 
 

@@ -132,8 +132,8 @@ class Site:
     async def release(self):
         return await self.get("/v1/releases/shop-v2")
 
-    async def act(self, action):
-        return await self.post(f"/v1/releases/shop-v2/{action}")
+    async def act(self, action, release="shop-v2"):
+        return await self.post(f"/v1/releases/{release}/{action}")
 
     async def actions(self):
         """Return (step, action) of every record of the release that moved it, in order."""
