@@ -110,9 +110,9 @@ class Weights:
         return [weight for weight, _, _ in self.changes]
 
     def dwelt(self):
-        """Return for how many seconds at most each step was in force; all and nothing are no steps."""
+        """Return (weight, seconds in force at most) of each step; all and nothing are no steps."""
         pairs = zip(self.changes, self.changes[1:], strict=False)
-        return [after[2] - before[1] for before, after in pairs if before[0] not in (0, 10_000)]
+        return [(before[0], after[2] - before[1]) for before, after in pairs if before[0] not in (0, 10_000)]
 
     async def _watch(self):
         before = time.monotonic()
