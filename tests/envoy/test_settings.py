@@ -331,7 +331,18 @@ async def test_a_version_without_a_healthy_endpoint_gets_nobody(site, endpoints)
     async def known():
         return (await site.stats("edge-1", "^cluster.shop~v2.health_check.failure$")).popitem()[1] > 3
 
+    async def exports():
+        name = "^cluster.turnout.upstream_rq_total$"
+        return (await site.stats("edge-1", name)).popitem()[1]
+
     await site.until(known)
+    # What Envoy knows, the control plane knows after the next export that ended.
+    before = await exports()
+
+    async def told():
+        return await exports() >= before + 2
+
+    await site.until(told)
     await site.apply(*site.order("name: half, everyone: 50%, for: 10m"))
     waits = await site.released(hold="no-endpoints")
     canary.healthy = True
