@@ -31,7 +31,8 @@ class Gate:
         - Only for a stream with a wildcard subscription to some type that this resource needs. A client that
           asks for everything by name (gRPC) learns of a cluster from the route, and would wait for ever.
         - Only what the client's present version does not need already: it serves that one now, so a change
-          away from an emptied cluster is never held up.
+          away from an emptied cluster is never held up. If it may have one of several versions (under way, or
+          left unanswered), only what all of them need counts.
         - A type that the stream never asked for, or a resource that the target does not have, cannot be
           waited for.
         - Where the client has no version of this resource (or one from another server), there is nothing to
@@ -39,21 +40,17 @@ class Gate:
         """
         if not resource.needs:
             return None
-        present = conversation.held.get(resource.name) or conversation.latest(resource.name)
-        applied = conversation.maybe.get(resource.name)
-        known = (present.needs if present else frozenset()) | (applied.needs if applied else frozenset())
-        for flight in conversation.flights:
-            # On its way the client may leave a cluster that it uses now: to return is a change to it.
-            coming = flight.updates.get(resource.name)
-            known = known if coming is None else known & coming.needs
+        name, held = resource.name, conversation.held.get(resource.name)
+        coming = [flight.updates[name] for flight in conversation.flights if name in flight.updates]
+        versions = [each for each in (held, conversation.maybe.get(name), *coming) if each is not None]
+        known = frozenset.intersection(*(each.needs for each in versions)) if versions else frozenset()
         new = resource.needs - known
         if not new:
             return None
         subscribed = [self.conversations.get(type_url) for type_url in {ref[0] for ref in resource.needs}]
         if not any(other is not None and other.wildcard for other in subscribed):
             return None
-        foreign = resource.name in conversation.foreign and not conversation.coming(resource.name)
-        lenient = present is None or foreign
+        lenient = not coming and (held is None or name in conversation.foreign)
         for ref in new:
             if not self._met(ref, lenient=lenient):
                 return ref

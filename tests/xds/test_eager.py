@@ -206,3 +206,35 @@ def test_name_that_a_stale_list_left_out_is_sent_again_when_it_is_asked_for_agai
 
     assert (dropped, back) == ([], [["r"]])
     assert sotw.ack(ROUTE, ["r", "s"]) == []
+
+
+def test_version_that_was_left_unanswered_may_be_what_the_client_has(talk, model):
+    """So it is not certain that the client is still on a cluster that was emptied meanwhile."""
+    full = talk.variant == "sotw"
+    cluster, filled = model.resource("a"), model.resource("a", "+", follows=(CLUSTER, "a"))
+    emptied = model.resource("a", "-", follows=(CLUSTER, "a"), hollow=True)
+    needs = [(CLUSTER, "a"), (ENDPOINT, "a")]
+    on_it, off_it = model.resource("r", "on", needs=needs), model.resource("r", "off")
+    routes = ["r", "s"]
+
+    def publish(revision, endpoints, route, content):
+        other = (ROUTE, route, model.resource("s", content))
+        return talk.publish(revision, (CLUSTER, cluster), (ENDPOINT, endpoints), other)
+
+    publish(1, filled, on_it, "1")
+    for url, names in ((CLUSTER, ()), (ENDPOINT, ["a"]), (ROUTE, routes)):
+        talk.ask(url, names)
+        talk.ack(url, names if full else ())
+    publish(2, filled, off_it, "1")
+    publish(3, filled, off_it, "2")
+    newest = nonces(talk)
+    publish(4, emptied, off_it, "2")
+    talk.ack(ENDPOINT, ["a"] if full else ())
+
+    talk.stream.publish(
+        model.snapshot(5, (CLUSTER, cluster), (ENDPOINT, emptied), (ROUTE, on_it, model.resource("s", "2")))
+    )
+    back = talk.ask(ROUTE, routes if full else (), nonce=newest)
+
+    assert back == []
+    assert talk.view(ROUTE).gated == {"r": (ENDPOINT, "a")}
