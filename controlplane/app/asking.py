@@ -8,6 +8,7 @@ from dataclasses import replace
 from controlplane.policy.documents import Fleet
 from controlplane.policy.requests import parse_request
 from controlplane.policy.values import STEP_PPM, format_share
+from controlplane.release.following import followed
 from controlplane.release.ports import World
 from controlplane.release.splits import splits
 from controlplane.release.state import Phase, ReleaseState
@@ -77,6 +78,7 @@ def _traffics(world: World, fleet: Fleet) -> list[ServiceTraffic]:
             world.stable.get(service.name, service.initial),
             world.of_service(service.name),
             world.catalog.anonymous(service),
+            followed(world, service, fleet),
         )
         for service in world.catalog.services()
         if fleet.name in service.fleets

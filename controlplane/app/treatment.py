@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from controlplane.policy.documents import Fleet, Service
+from controlplane.release.following import followed
 from controlplane.release.ports import World
 from controlplane.release.traffic import ServiceTraffic, traffic
 
@@ -30,27 +31,31 @@ class Treatment:
         before = known.traffics if known is not None else {}
         if known is not None and known.world.catalog is world.catalog:
             changed = _differing(known.world, world).intersection(before)
-            new = _treated(world, (before[name].service for name in changed), before)
+            new = _treated(world, fleet, (before[name].service for name in changed), before)
             traffics: Mapping[str, ServiceTraffic] = {**before, **new} if new else before
         else:
             mine = (service for service in world.catalog.services() if fleet.name in service.fleets)
-            traffics = _treated(world, mine, before)
+            traffics = _treated(world, fleet, mine, before)
         self._known[fleet.name] = _Known(world, traffics)
         return traffics
 
 
 def _differing(old: World, new: World) -> set[str]:
-    """Return the services whose stable version or active release differs."""
+    """Return the services whose stable version or active release differs, or that of another of its group."""
     found = {name for name, stable in new.stable.items() if old.stable.get(name) != stable}
     found.update(old.stable.keys() - new.stable.keys())
+    groups: set[str] = set()
     for name in old.active.keys() | new.active.keys():
-        if old.active.get(name) is not new.active.get(name):
+        was, now = old.active.get(name), new.active.get(name)
+        if was is not now:
             found.add(name)
+            groups.update(state.group for state in (was, now) if state is not None and state.group)
+    found.update(name for name, state in new.active.items() if state.group in groups)
     return found
 
 
 def _treated(
-    world: World, services: Iterable[Service], before: Mapping[str, ServiceTraffic]
+    world: World, fleet: Fleet, services: Iterable[Service], before: Mapping[str, ServiceTraffic]
 ) -> dict[str, ServiceTraffic]:
     found = {}
     for service in services:
@@ -60,6 +65,7 @@ def _treated(
             world.stable.get(name, service.initial),
             world.of_service(name),
             world.catalog.anonymous(service),
+            followed(world, service, fleet),
         )
         old = before.get(name)
         found[name] = old if old is not None and old == new else new

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from controlplane.evidence.observation import Observation, Tally
-from controlplane.policy.documents import ANONYMOUS
+from controlplane.policy.documents import UNCOMPARED
 from controlplane.policy.latency import EDGES_MS
 
 GROUPS = 16  # bounds the cost of an interval, whatever the number of proxies
@@ -61,13 +61,14 @@ def add(rows: Iterable[Row]) -> Row:
 def version_rows(observation: Observation, version: str) -> dict[tuple[str, str], Row]:
     """Return the rows of one version by (proxy group, segment), sorted.
 
-    Requests without identity and proxies whose counters do not add up are left out.
+    Requests without identity, those that another release decided, and proxies whose counters do not add up
+    are left out.
     """
     left_out = {proxy for proxy, _ in observation.partial}
     proxies = {cell.proxy for cell, _ in observation.cells}
     found: dict[tuple[str, str], list[Row]] = {}
     for cell, tally in observation.cells:
-        if cell.version == version and cell.segment != ANONYMOUS and cell.proxy not in left_out:
+        if cell.version == version and cell.segment not in UNCOMPARED and cell.proxy not in left_out:
             group = cell.proxy if len(proxies) <= GROUPS else f"#{crc32(cell.proxy.encode()) % GROUPS}"
             found.setdefault((group, cell.segment), []).append(row(tally))
     return {key: found[key][0] if len(found[key]) == 1 else add(found[key]) for key in sorted(found)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from controlplane.evidence.account import NO_COUNTS, RECENT_HALF_LIFE, Account, Counts, Interval, plus
 from controlplane.evidence.observation import Cell, Observation
-from controlplane.policy.documents import ANONYMOUS
+from controlplane.policy.documents import UNCOMPARED
 
 WINDOW = 30.0  # seconds: users act within them, so counts of several are nearly independent
 CLOCK, PENDING = "clock", "pending:"
@@ -41,7 +41,7 @@ class Measured:
         columns = {stage.canary: 0, stage.stable: 2}
         found: dict[str, list[float]] = {}
         for cell, column, value in (*self._totals(seen), *self._base(seen)):
-            known = cell.segment != ANONYMOUS and cell.proxy not in partial and cell.version in columns
+            known = cell.segment not in UNCOMPARED and cell.proxy not in partial and cell.version in columns
             if known and value:
                 row = found.setdefault(cell.segment, [0.0, 0.0, 0.0, 0.0])
                 row[columns[cell.version] + column] += value

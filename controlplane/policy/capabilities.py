@@ -49,6 +49,8 @@ class Feature(StrEnum):
     MANAGER = "raw fields of the connection manager"
     CLUSTER_STATS = "`retries`, `ejections` and `stat` conditions"
     METRICS = "business metrics in headers"
+    TELL = "`version_header` told to endpoints"
+    FOLLOW = "`version_header` followed in a group"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class Limit:
     ignored: bool = False
 
 
+_EDGE: Final[Mapping[Feature, Limit]] = {
+    Feature.FOLLOW: Limit("what comes from outside is not believed", ignored=True),
+}
 _LOCAL: Final[Mapping[Feature, Limit]] = {
     Feature.TLS: Limit("requests come from the same machine"),
 }
@@ -80,6 +85,7 @@ _ADOPT: Final[Mapping[Feature, Limit]] = {
     Feature.SOURCE: Limit("only a listener of ours tells routes the client's address"),
     Feature.CLAIM: Limit("only a listener of ours verifies tokens"),
     Feature.MANAGER: _OWNER,
+    Feature.FOLLOW: Limit("only a listener of ours takes away what comes from outside", ignored=True),
     Feature.RETRIES: Limit("only a listener of ours counts the attempts that a retry hides"),
     Feature.GRPC: Limit("only a listener of ours counts gRPC failures, which are 200 to HTTP"),
 }
@@ -108,12 +114,13 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.METRICS: Limit("gRPC clients report calls only"),
     Feature.CLIENT_ERRORS: Limit("gRPC clients report calls as good or failed, not whose fault it was"),
     Feature.RETRIES: Limit("a gRPC client decides itself how it connects", ignored=True),
+    Feature.TELL: Limit("a gRPC client sends what its program says", ignored=True),
     Feature.SETTINGS: Limit("a gRPC client decides itself how it connects", ignored=True),
     Feature.MIRROR: Limit("gRPC clients send no copies"),
     Feature.MANAGER: Limit("gRPC clients listen nowhere"),
 }
 LIMITS: Final[Mapping[Kind, Mapping[Feature, Limit]]] = {
-    "edge": {},
+    "edge": _EDGE,
     "local": _LOCAL,
     "transparent": _TRANSPARENT,
     "adopt": _ADOPT,

@@ -19,7 +19,6 @@ SETTINGS = (
     "limits",
     "balance",
     "upstream_tls",
-    "version_header",
     "explain_header",
     "envoy",
 )
@@ -160,6 +159,8 @@ def warnings(service: Service, find: Find) -> Iterator[Finding]:
                 if any(endpoint.weight != 1 for endpoint in version.endpoints or ()):
                     path = ("versions", name, "endpoints")
                     yield Finding(path, f"weights have no effect on {where}: {without}", "warning")
+        if service.version_header and (without := ignored(kind, Feature.TELL)):
+            yield Finding(("version_header",), f"is not told on {where}: {without}", "warning")
         if without := ignored(kind, Feature.SETTINGS):
             for setting in (name for name in SETTINGS if name in service.model_fields_set):
                 yield Finding((setting,), f"has no effect on {where}: {without}", "warning")

@@ -79,8 +79,11 @@ def traffic(
     stable: str,
     release: ReleaseState | None,
     anonymous: Literal["generate", "random", "baseline"],
+    followed: tuple[Split, ...] = (),
 ) -> ServiceTraffic:
     """Return how a service is treated now: ``release`` is the one in progress, or None.
+
+    ``followed`` are the splits of requests that other releases of its group have decided.
 
     Every declared version keeps its cluster, so that a rollback or a switch is one route change.
     """
@@ -93,7 +96,7 @@ def traffic(
         canary=canary,
         release=live.name if live else None,
         salt=live.salt if live else service.name,
-        splits=splits(live.policy, step) if live else (Split(EVERYONE, None, ()),),
+        splits=(*followed, *splits(live.policy, step)) if live else (Split(EVERYONE, None, ()),),
         anonymous=anonymous,
         warm=tuple(sorted(set(service.versions) - {stable, canary})),
         copies=_copies(live.policy, step) if live else None,

@@ -22,8 +22,9 @@ from controlplane.evidence.spoiled import Spoiled
 from controlplane.evidence.sums import Sums
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import (
-    ANONYMOUS,
     EVERYONE,
+    FOLLOWED,
+    UNCOMPARED,
     AgainstBaseline,
     AgainstClientErrors,
     AgainstLatency,
@@ -224,7 +225,7 @@ def fold(
     for place, counts in _counts(observation, state):
         if settled:
             step[place] = _plus(step.get(place, (0, 0, 0, 0)), counts)
-        if place[1] != ANONYMOUS:
+        if place[1] not in UNCOMPARED:
             whole[place[0]] = _plus(whole.get(place[0], (0, 0, 0, 0)), counts)
     at = setting(state, counting=counting)
     evidence = fold_of.fold(watch.evidence, learned, observation, at)
@@ -305,7 +306,14 @@ def split_seen(watch: Watch, state: ReleaseState) -> SplitSeen:
         case Agreement.DISAGREES:
             return SplitSeen(f"segment {split.segment}: {verdict.reason}")
         case Agreement.TOO_FEW:
-            return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}")
+            return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}{_elsewhere(watch)}")
+
+
+def _elsewhere(watch: Watch) -> str:
+    """Say how many requests of the step another release decided, and that they count there."""
+    rows = (counts for (_, segment), counts in watch.step.items() if segment == FOLLOWED)
+    requests = sum(canary + baseline for canary, _, baseline, _ in rows)
+    return f"; {requests} more follow another release of the group, and count there" if requests else ""
 
 
 def step_split(state: ReleaseState) -> Split:

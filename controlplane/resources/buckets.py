@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import xxhash
 
-from controlplane.policy.documents import ANONYMOUS, UserSource
+from controlplane.policy.documents import ANONYMOUS, FOLLOWED, UserSource
 from controlplane.policy.segments import Request, matches
 from controlplane.release.traffic import BUCKETS, ServiceTraffic, Split
 
@@ -74,7 +74,12 @@ def pick(traffic: ServiceTraffic, request: Request) -> Pick:
     request = replace(request, user=named(traffic, request), bucket=place)
     split = next(split for split in traffic.splits if matches(split.match, request))
     own = user is not None or traffic.anonymous == "generate"
-    return Pick(split.segment if own else ANONYMOUS, _version(traffic, split, place), place)
+    return Pick(counted(split, user=own), _version(traffic, split, place), place)
+
+
+def counted(split: Split, *, user: bool) -> str:
+    """Return the segment that a request is counted under, with an identity or without."""
+    return split.segment if user or split.segment == FOLLOWED else ANONYMOUS
 
 
 def whole(split: Split) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from controlplane.policy.cohorts import Span
-from controlplane.policy.documents import ANONYMOUS, Claim, UserSource
+from controlplane.policy.documents import ANONYMOUS, FOLLOWED, Claim, UserSource
 from controlplane.policy.segments import Request, matches
 from controlplane.policy.values import STEP_PPM, format_share
 from controlplane.release.traffic import BUCKETS, ServiceTraffic
@@ -129,6 +129,9 @@ def _because(
     whole = f"{format_share(share * STEP_PPM)} of segment {segment!r} get {traffic.canary}"
     if traffic.canary is None:
         return f"no release is in progress, so {traffic.stable} has every request"
+    if segment == FOLLOWED:
+        told = traffic.service.version_header
+        return f"another release of its group has decided, and says so in {told}: it follows to {version}"
     if place is not None:
         return f"{whole}; bucket {place} is {'one' if version == traffic.canary else 'none'} of theirs"
     if version is None and traffic.anonymous == "generate":

@@ -24,7 +24,7 @@ from controlplane._pb.earlymutation_pb2 import HeaderMutation as EarlyHeaderMuta
 from controlplane._pb.hcm_pb2 import HttpConnectionManager, HttpFilter, ScopedRds, ScopedRoutes
 from controlplane._pb.listener_pb2 import Filter, FilterChain
 from controlplane._pb.listener_pb2 import Listener as ListenerMessage
-from controlplane._pb.matcher_pb2 import StringMatcher
+from controlplane._pb.matcher_pb2 import RegexMatcher, StringMatcher
 from controlplane._pb.mutation_pb2 import HeaderMutation
 from controlplane._pb.router_pb2 import Router
 from controlplane._pb.tls_pb2 import (
@@ -37,7 +37,13 @@ from controlplane._pb.tls_pb2 import (
 from controlplane.policy.documents import Listener, Service, Tls, Tokens
 from controlplane.policy.overrides import encoded
 from controlplane.resources.clusters import ADS, BUFFER_BYTES, socket
-from controlplane.resources.names import FRESH_USER_HEADER, OWN_HEADERS, SCOPE_HEADER, SOURCE_HEADER
+from controlplane.resources.names import (
+    FRESH_USER_HEADER,
+    OWN_HEADERS,
+    SCOPE_HEADER,
+    SOURCE_HEADER,
+    VERSION_HEADER,
+)
 from controlplane.resources.readable import packed
 from controlplane.resources.statistics import HeaderMetric, attempt_logger, header_metrics, stats_logger
 from controlplane.resources.tokens import token_filter
@@ -54,7 +60,8 @@ class Demands:
     Attributes:
         attempts: Whether attempts are counted.
         tokens: What is verified, and read of it.
-        told: Headers in which endpoints are told the version; from outside nobody sends them.
+        told: Headers in which endpoints are told the version, and pass it on inside; from outside nobody
+            sends them.
         metrics: Response headers that are counted or summed.
     """
 
@@ -100,7 +107,6 @@ def listener(document: Listener, scopes: Sequence[str], demands: Demands = Deman
 
 def _manager(document: Listener, scopes: Sequence[str], demands: Demands) -> HttpConnectionManager:
     router = Router(upstream_log=[attempt_logger()] if demands.attempts else ())
-    told = sorted(demands.told) if document.kind == "edge" else []
     return HttpConnectionManager(
         stat_prefix=document.name,
         http_filters=[
@@ -134,7 +140,7 @@ def _manager(document: Listener, scopes: Sequence[str], demands: Demands) -> Htt
         early_header_mutation_extensions=[
             TypedExtensionConfig(
                 name="envoy.http.early_header_mutation.header_mutation",
-                typed_config=packed(_mutation(document, scopes, told)),
+                typed_config=packed(_mutation(document, scopes, demands.told)),
             )
         ],
     )
@@ -175,17 +181,22 @@ def _scoped_routes() -> ScopedRoutes:
     )
 
 
-def _mutation(document: Listener, scopes: Sequence[str], told: Sequence[str]) -> EarlyHeaderMutation:
-    own = HeaderMutation.RemoveOnMatch(key_matcher=StringMatcher(prefix=OWN_HEADERS))
+def _mutation(document: Listener, scopes: Sequence[str], told: frozenset[str]) -> EarlyHeaderMutation:
+    inside = document.kind != "edge"
+    kept = inside and VERSION_HEADER in told
+    pattern = RegexMatcher(regex=f"{OWN_HEADERS}[^v].*")  # it is the only one with a v
+    matcher = StringMatcher(safe_regex=pattern) if kept else StringMatcher(prefix=OWN_HEADERS)
+    own = HeaderMutation.RemoveOnMatch(key_matcher=matcher)
+    gone = [] if inside else sorted(name for name in told if not name.startswith(OWN_HEADERS))
     sets = [(SCOPE_HEADER, value) for value in scopes] + [(FRESH_USER_HEADER, "%UNIQUE_ID%")]
     # Here the address is still that of the connection: Envoy reads the list of addresses afterwards.
     sets.append((SOURCE_HEADER, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"))
-    if document.kind != "edge":
+    if inside:
         sets.append((SOURCE_HEADER, "%REQ(x-forwarded-for)%"))
     return EarlyHeaderMutation(
         mutations=[
             HeaderMutation(remove_on_match=own),
-            *(HeaderMutation(remove=name) for name in told if not name.startswith(OWN_HEADERS)),
+            *(HeaderMutation(remove=name) for name in gone),
             *(
                 HeaderMutation(
                     append=HeaderValueOption(

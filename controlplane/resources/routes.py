@@ -12,10 +12,10 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 from controlplane._pb.core_pb2 import HeaderValue, HeaderValueOption, Metadata
 from controlplane._pb.matcher_pb2 import RegexMatchAndSubstitute, RegexMatcher
 from controlplane._pb.route_pb2 import HeaderMatcher, Route, RouteAction, RouteMatch, WeightedCluster
-from controlplane.policy.documents import ANONYMOUS, UserSource
+from controlplane.policy.documents import FOLLOWED, UserSource
 from controlplane.policy.segments import lists
 from controlplane.release.traffic import BUCKETS, ServiceTraffic, Span, Split
-from controlplane.resources.buckets import USER_COOKIE, sources, whole
+from controlplane.resources.buckets import USER_COOKIE, counted, sources, whole
 from controlplane.resources.conditions import Conjunction, alternatives, identified, identity, unidentified
 from controlplane.resources.mirroring import mirrored
 from controlplane.resources.names import ATTEMPTS, FRESH_USER_HEADER, METADATA, cluster_name
@@ -90,7 +90,7 @@ def _alternative(traffic: ServiceTraffic, split: Split, match: RouteMatch) -> It
         for source in found:
             yield _users(traffic, split, _guarded(match, identified(source)), source)
         yield _others(traffic, split, match)
-    elif not found:
+    elif not found or split.segment == FOLLOWED:
         yield _others(traffic, split, match)
     else:
         if traffic.anonymous != "generate":
@@ -124,7 +124,7 @@ def _others(traffic: ServiceTraffic, split: Split, match: RouteMatch) -> Route:
     drawn = 0 if traffic.anonymous == "baseline" and split.drawn < BUCKETS else split.drawn
     spans = split.canary if drawn == split.buckets else ((0, drawn),)
     action = _action(traffic, _clusters(traffic, spans))
-    return Route(match=match, metadata=route_metadata(traffic, ANONYMOUS), route=action)
+    return Route(match=match, metadata=route_metadata(traffic, counted(split, user=False)), route=action)
 
 
 def _clusters(traffic: ServiceTraffic, spans: tuple[Span, ...]) -> list[tuple[str, int]]:

@@ -31,6 +31,7 @@ from controlplane._pb.type_pb2 import HTTP1, HTTP2, Percent
 from controlplane._pb.upstream_pb2 import HttpProtocolOptions
 from controlplane._pb.upstreamcodec_pb2 import UpstreamCodec
 from controlplane.policy.documents import Health, Limits, Outliers, Service, UpstreamTls
+from controlplane.release.following import told
 from controlplane.resources.names import MIRROR_HEADER, VERSION_HEADER
 from controlplane.resources.readable import packed
 
@@ -88,7 +89,7 @@ def _http_options(service: Service, version: str, copies: bool) -> HttpProtocolO
     if copies:
         mutations.request_mutations.append(_overwrite(MIRROR_HEADER, "true"))
     if service.version_header:
-        mutations.request_mutations.append(_overwrite(service.version_header, version))
+        mutations.request_mutations.append(_overwrite(service.version_header, told(service.name, version)))
     if service.explain_header:
         asked = f"%CEL('{service.explain_header}' in request.headers ? '{version}' : '')%"
         mutations.response_mutations.append(_overwrite(VERSION_HEADER, asked))

@@ -38,8 +38,10 @@ def test_a_full_segment_borrows_the_baseline_of_its_proxy():
     assert staff.baseline[:2] == (80, 3)
 
 
-def test_requests_without_identity_and_doubtful_proxies_are_left_out():
-    observation = seen(("p", "anonymous", "v2", 5, 5), ("q", "everyone", "v2", 5, 5))
+def test_requests_without_identity_or_decided_elsewhere_and_doubtful_proxies_are_left_out():
+    observation = seen(
+        ("p", "anonymous", "v2", 5, 5), ("p", "followed", "v2", 5, 5), ("q", "everyone", "v2", 5, 5)
+    )  # fmt: skip
 
     assert cut(replace(observation, partial=(("q", "gap"),)), "v2", "v1", frozenset()).blocks == ()
 

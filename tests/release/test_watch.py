@@ -93,10 +93,26 @@ def test_what_was_proved_for_one_step_is_not_proof_for_the_next(make):
     assert {v.outcome for v in after} == {Outcome.NOT_YET}
 
 
-def test_requests_without_identity_and_of_other_versions_enter_no_count(make):
-    watch = watched(make, make.state(), [("a", "anonymous", "v2", 7, 7), ("a", "everyone", "v9", 5, 5)])
+@pytest.mark.parametrize(
+    "cell", [("a", "anonymous", "v2", 7, 7), ("a", "followed", "v2", 7, 7), ("a", "everyone", "v9", 5, 5)]
+)
+def test_requests_without_identity_decided_elsewhere_and_of_other_versions_enter_no_count(make, cell):
+    watch = watched(make, make.state(), [cell])
 
     assert watch.whole == {}
+    assert {v.outcome for v in verdicts(watch, LEARNED, make.state())} == {Outcome.NOT_YET}
+
+
+def test_a_failing_canary_that_is_only_followed_neither_passes_nor_fails_and_it_is_said_why(make):
+    state = make.state(step=1)
+    cells = [("a", "followed", "v2", 9000, 9000), ("a", "followed", "v1", 100, 0)]
+    watch = watched(make, state, *[cells] * 20)
+
+    got = split_seen(watch, state)
+
+    assert (got.problem, got.agrees) == ("", False)
+    assert "182000 more follow another release of the group, and count there" in got.missing
+    assert suspicion(verdicts(watch, LEARNED, state)) == 1.0
 
 
 # --- the split --------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from controlplane.policy.documents import Fleet, Match, Service
+from controlplane.release.following import decided
 from controlplane.release.traffic import Copies, ServiceTraffic, Split
 from controlplane.resources import readable as forms
 from controlplane.resources.adopting import render_adopted
@@ -49,7 +50,7 @@ def _traffic(entry: dict[str, Any]) -> ServiceTraffic:
         entry.get("canary"),
         entry.get("release"),
         entry.get("salt", ""),
-        splits,
+        tuple(decided(**each) for each in entry.get("followed", ())) + splits,
         entry["anonymous"],
         tuple(entry.get("warm", ())),
         copies=_copies(entry.get("copies")),

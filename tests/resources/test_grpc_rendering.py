@@ -10,6 +10,7 @@ from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment
 from controlplane._pb.route_pb2 import RouteConfiguration
 from controlplane.policy.documents import Fleet, Match
 from controlplane.policy.segments import Request, matches
+from controlplane.release.following import decided
 from controlplane.release.traffic import Split
 from controlplane.resources.grpc_rendering import render_calls
 from controlplane.resources.grpc_routes import call_routes
@@ -48,6 +49,21 @@ def test_shares_are_weights_of_clusters_by_segment_and_none_is_zero(traffic):
     assert weights(first) == {"checkout~v2~some": 1000, "checkout~v1~some": 9000}
     assert weights(last) == {"checkout~v2~everyone": 1000, "checkout~v1~everyone": 9000}
     assert [weights(route) for route in call_routes(traffic())] == [{"checkout~v1~everyone": 10_000}]
+
+
+def test_calls_that_another_release_decided_are_told_by_metadata_and_counted_apart(traffic):
+    told = "x-turnout-version"
+    first = decided(told, "front=v1", canary=False), decided(told, "front=v2", canary=True)
+
+    *routes, last = call_routes(traffic([*first, EVERYONE]))
+
+    found = [(route.match.headers[0].string_match.exact, weights(route)) for route in routes]
+    assert found == [
+        ("front=v1", {"checkout~v1~followed": 10_000}),
+        ("front=v2", {"checkout~v2~followed": 10_000}),
+    ]
+    assert not last.match.headers
+    assert render_calls(MESH, [traffic([*first, EVERYONE])], 1).snapshot.of(ROUTE)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from controlplane.policy.documents import Match, Service
 from controlplane.policy.segments import Request, matches
+from controlplane.release.following import decided
 from controlplane.release.traffic import BUCKETS, ServiceTraffic, Split
 from controlplane.resources.buckets import bucket, pick
 from controlplane.resources.routes import service_routes
@@ -189,6 +192,32 @@ def test_routes_do_what_the_model_says(envoy, traffic: ServiceTraffic, found: li
         assert choice.cluster == (expected.version and f"shop~{expected.version}")
         if choice.bucket is not None:
             assert choice.bucket == expected.bucket
+
+
+TOLD = ["checkout=v6", "checkout=v7", "cart=v1", "cart=v2", "checkout=v8", "v7", "shop=v2", None]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(traffics(), st.lists(requests(), min_size=1, max_size=6), st.sampled_from(["random", "ring_hash"]))
+def test_what_was_decided_elsewhere_holds_and_moves_nobody_else(envoy, traffic, found, balance):
+    header = "x-turnout-version"
+    service = traffic.service.model_copy(update={"balance": balance, "version_header": header})
+    own = replace(traffic, service=service)
+    sides = {"checkout=v6": "v1", "cart=v1": "v1", "checkout=v7": "v2", "cart=v2": "v2"}
+    first = tuple(decided(header, value, canary=version == "v2") for value, version in sides.items())
+    following = replace(own, splits=(*first, *own.splits))
+    routes, alone = service_routes(following, "/"), service_routes(own, "/")
+
+    for plain, told in product(found, TOLD):
+        more = () if told is None else ((header, told),)
+        request = replace(plain, headers=(*plain.headers, *more))
+        choice, expected = envoy.choose(routes, request), pick(following, request)
+        if told in sides:
+            assert (choice.segment, choice.cluster) == ("followed", f"shop~{sides[told]}")
+            assert (expected.segment, expected.version) == ("followed", sides[told])
+        else:
+            assert choice == envoy.choose(alone, request)
+            assert choice.segment == expected.segment
 
 
 @settings(max_examples=200, deadline=None)

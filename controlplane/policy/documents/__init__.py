@@ -28,8 +28,10 @@ from controlplane.policy.documents.hook import Hook, Point
 from controlplane.policy.documents.model import (
     ANONYMOUS,
     EVERYONE,
+    FOLLOWED,
     HOLD_OUT,
     RESERVED_SEGMENTS,
+    UNCOMPARED,
     Model,
     OwnName,
 )
@@ -100,6 +102,7 @@ KINDS: Mapping[str, type[Model]] = {
 __all__ = [
     "ANONYMOUS",
     "EVERYONE",
+    "FOLLOWED",
     "HOLD_OUT",
     "KINDS",
     "MAX_USERS",
@@ -107,6 +110,7 @@ __all__ = [
     "RESERVED_SEGMENTS",
     "STATUSES",
     "TOO_MANY_USERS",
+    "UNCOMPARED",
     "UNTOUCHED",
     "After",
     "AgainstBaseline",

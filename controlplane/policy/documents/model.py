@@ -17,8 +17,10 @@ from controlplane.policy.fields import (
 
 EVERYONE = "everyone"  # the segment of a percentage step, in output and in statistics
 ANONYMOUS = "anonymous"  # requests without identity: a group of their own everywhere
+FOLLOWED = "followed"  # requests that another service of the group has decided
 HOLD_OUT = "hold-out"  # the segment of a service's hold-out that has no name of its own
-RESERVED_SEGMENTS = frozenset({EVERYONE, ANONYMOUS, HOLD_OUT})
+RESERVED_SEGMENTS = frozenset({EVERYONE, ANONYMOUS, FOLLOWED, HOLD_OUT})
+UNCOMPARED = frozenset({ANONYMOUS, FOLLOWED})  # shown, but they enter no comparison of versions
 
 
 def _not_reserved(name: str) -> str:
