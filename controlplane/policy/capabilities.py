@@ -87,6 +87,7 @@ _ADOPT: Final[Mapping[Feature, Limit]] = {
     Feature.MANAGER: _OWNER,
     Feature.FOLLOW: Limit("only a listener of ours takes away what comes from outside", ignored=True),
     Feature.RETRIES: Limit("only a listener of ours counts the attempts that a retry hides"),
+    Feature.MIRROR: Limit("only a listener of ours tells copies from requests"),
     Feature.GRPC: Limit("only a listener of ours counts gRPC failures, which are 200 to HTTP"),
 }
 _METADATA = Limit("gRPC clients match text metadata only (`header`)")

@@ -183,3 +183,12 @@ def test_an_owners_listener_has_nothing_of_ours(part):
     found = loaded(fleet=ADOPT.replace("kind: adopt", f"kind: adopt, {part}"))
 
     assert "and kind adopt takes none: the listener is its owner's" in str(found.errors)
+
+
+def test_a_step_mirrors_only_where_copies_are_told_from_requests():
+    shop = SERVICE.replace("mesh", "owned")
+    policy = POLICY.replace("share: 100%}", "share: 100%, mirror: {share: 10%}}", 1)
+
+    [error] = loaded(fleet=ADOPT, shop=shop, policy=policy).errors
+
+    assert "mirrors; only a listener of ours tells copies from requests" in str(error)
