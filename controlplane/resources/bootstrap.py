@@ -35,6 +35,7 @@ ADOPTED: Final = "|".join(
     (
         r"cluster\.[^.]*~[^.]*~[^.]*\.upstream_rq_(completed|[1-5]xx|429|time)",
         r"cluster\.[^.]*~[^.]*~[^.]*\.membership_healthy",
+        rf"cluster\.[^.]*~[^.]*~[^.]*\.({'|'.join(map(re.escape, CLUSTER_STATS))})",
         r"server\.(live|state|uptime|version)",
     )
 )

@@ -70,5 +70,5 @@ def cluster_version(cluster: str) -> tuple[str, str] | None:
 
 def segment_cluster(cluster: str) -> tuple[str, str, str] | None:
     """Return service, version and segment of such a cluster that is ours, or None."""
-    parts = cluster.split(_SEPARATOR)
+    parts = cluster.split(_SEPARATOR, 2)  # segments that were taken apart have it in their names too
     return (parts[0], parts[1], parts[2]) if len(parts) == 3 else None

@@ -19,7 +19,7 @@ INSTANCE = "service.instance.id"
 OUTCOMES = "turnout.rq"
 LATENCIES = "turnout.t"
 FAILED = "turnout.failed"
-HEALTHY = "cluster.membership_healthy"
+HEALTHY = "membership_healthy"
 STARTED = "http.downstream_rq_total"
 ACTIVE = "http.downstream_rq_active"
 LISTENER = "envoy.http_conn_manager_prefix"
@@ -27,7 +27,9 @@ LISTENER = "envoy.http_conn_manager_prefix"
 REACHED = re.compile(r"cluster\.(?:(?P<rest>.+)\.)?upstream_rq_total")
 CLUSTER = "envoy.cluster_name"
 MEASURES = tuple(f"turnout.{kind}." for kind in "ns")  # counted and summed headers
-STATS = {f"cluster.{name}": name for name in CLUSTER_STATS}
+BESIDES = re.compile(
+    rf"cluster\.(?:(?P<rest>.+)\.)?(?P<stat>{'|'.join(map(re.escape, (HEALTHY, *CLUSTER_STATS)))})"
+)
 VERSIONED = "~"  # clusters of services are named service~version; what follows a second one is no request's
 CLASSES = frozenset({"ok", "c4", "limited", "bad", "abort"})
 
@@ -126,6 +128,8 @@ def parse_export(data: bytes, listens: Callable[[str], bool] = lambda prefix: Tr
             reader.read(metric)
     if not reader.time:
         raise MalformedError(f"the export of {proxy!r} has no point with a time")
+    clusters = _counted(reader.healthy)
+    counted = {cluster for own in clusters.values() for cluster in own}
     return Export(
         proxy,
         # Envoy 1.40 puts microseconds into this field of nanoseconds, but not into the time.
@@ -138,9 +142,9 @@ def parse_export(data: bytes, listens: Callable[[str], bool] = lambda prefix: Tr
         sum(count for name, count in reader.active.items() if listens(name)),
         {name: count for name, count in reader.reached.items() if name.count(VERSIONED) == 1},
         reader.failed,
-        {name: count for name, count in reader.healthy.items() if name.count(VERSIONED) == 1},
+        {version: min(map(reader.healthy.__getitem__, own)) for version, own in clusters.items()},
         reader.measures,
-        {key: count for key, count in reader.stats.items() if VERSIONED in key[0]},
+        {key: count for key, count in reader.stats.items() if key[0] in counted},
         reader.flaw,
         reader.cut,
     )
@@ -201,12 +205,12 @@ class _Reader:
         elif name == TOOK:
             self._cumulative(metric.histogram)
             self._read_times(metric.histogram.data_points)
-        elif name == FAILED or name in STATS or name.startswith(MEASURES):
+        elif name == FAILED or name.startswith(MEASURES):
             self._cumulative(metric.sum)
             self._read_besides(name, metric.sum.data_points)
+        elif found := BESIDES.fullmatch(name):
+            self._read_clusters(metric, found["stat"], f".{found['rest']}" if found["rest"] else "")
         else:
-            if name == HEALTHY:
-                self._read_owners(metric.gauge.data_points, CLUSTER, self.healthy)
             self._tell_time(metric)
 
     def _tell_time(self, metric: otlp_pb2.Metric) -> None:
@@ -252,15 +256,27 @@ class _Reader:
                 self.failed[key] = self.failed.get(key, 0) + point.as_int
 
     def _read_besides(self, name: str, points: Iterable[otlp_pb2.Number]) -> None:
-        """Read what is counted besides requests: attempts, counters of clusters, business metrics."""
+        """Read what is counted besides requests: attempts, business metrics."""
         if name == FAILED:
             self._read_failed(points)
-        elif name in STATS:
-            grown: dict[str, int] = {}
-            self._read_owners(points, CLUSTER, grown)
-            self.stats |= {(cluster, STATS[name]): count for cluster, count in grown.items()}
         else:
             self._read_measures(name.partition(".")[2], points)
+
+    def _read_clusters(self, metric: otlp_pb2.Metric, stat: str, rest: str) -> None:
+        """Read one gauge or counter of clusters; ``rest`` of their names stands in the metric's."""
+        if stat == HEALTHY:
+            self._tell_time(metric)
+            points = metric.gauge.data_points
+        else:
+            self._cumulative(metric.sum)
+            points = metric.sum.data_points
+        found: dict[str, int] = {}
+        self._read_owners(points, CLUSTER, found, rest)
+        for name, count in found.items():
+            if stat == HEALTHY:
+                self.healthy[cluster_of(name)] = count
+            else:
+                self.stats[cluster_of(name), stat] = count
 
     def _read_measures(self, series: str, points: Iterable[otlp_pb2.Number]) -> None:
         for point in points:
@@ -327,6 +343,21 @@ class _Reader:
             for tag in point.attributes:
                 if tag.key == key and point.as_int >= 0:
                     found[tag.value.string_value + rest] = point.as_int
+
+
+def _counted(clusters: Iterable[str]) -> dict[str, list[str]]:
+    """Return the clusters that get the requests of each version: its own, or those of its segments.
+
+    Segments have clusters on adopted listeners. What has more parts beside one of the version's own gets
+    copies, which are nobody's requests.
+    """
+    found: dict[str, list[str]] = {}
+    for cluster in sorted(clusters, key=lambda name: name.count(VERSIONED)):
+        parts = cluster.split(VERSIONED, 2)
+        version = VERSIONED.join(parts[:2])
+        if len(parts) == 2 or (len(parts) == 3 and version not in found.get(version, ())):
+            found.setdefault(version, []).append(cluster)
+    return found
 
 
 def _group(stat: str) -> Group | None:

@@ -12,6 +12,7 @@ import yaml
 
 import envoy
 from controlplane.policy.latency import EDGES_MS
+from controlplane.policy.stats import CLUSTER_STATS, REPORTS, REPORTS_KEY
 from controlplane.resources.bootstrap import ADOPTED, REPORTED, Tls, bootstrap
 
 BINARY = Path(envoy.__file__).parent / "_bin" / "envoy"
@@ -62,6 +63,13 @@ def test_of_adopted_listeners_only_clusters_with_a_segment_are_reported():
     sent = [f"cluster.shop~1^0~beta.upstream_rq_{what}" for what in ("completed", "5xx", "429", "time")]
     kept = ["cluster.shop~v1.upstream_rq_5xx", "cluster.mine.upstream_rq_time", "http.x.downstream_rq_total"]
     assert [name for name in (*sent, *kept) if re.fullmatch(ADOPTED, name)] == sent
+
+
+@pytest.mark.parametrize(("pattern", "cluster"), [(REPORTED, "shop~v2"), (ADOPTED, "shop~v2~beta")])
+def test_counters_of_clusters_are_reported_as_the_node_says(pattern, cluster):
+    assert bootstrap("a", "b", ["c:1"])["node"]["metadata"] == {REPORTS_KEY: REPORTS}
+    names = [f"cluster.{cluster}.{stat}" for stat in CLUSTER_STATS]
+    assert [name for name in names if not re.fullmatch(pattern, name)] == []
 
 
 def test_it_names_the_proxy_to_both_ends():

@@ -172,6 +172,7 @@ def test_cluster_names_lead_back():
     name = segment_cluster_name("shop", "v1", "beta")
 
     assert segment_cluster(name) == ("shop", "v1", "beta")
+    assert segment_cluster(f"{name}+beta~2") == ("shop", "v1", "beta+beta~2")
     assert segment_cluster("shop~v1") is None
     assert cluster_version("shop~v1") == ("shop", "v1")
 

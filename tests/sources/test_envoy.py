@@ -146,3 +146,36 @@ def test_an_export_that_cannot_be_used_is_refused(otlp):
     ):
         with pytest.raises(MalformedError, match=problem):
             parse_export(data)
+
+
+@pytest.mark.parametrize("name", ["shop~v2", "shop~2.4.0", "web.shop~2.4.0"])
+def test_counters_of_a_version_with_dots_are_its_own(otlp, name):
+    message = otlp_pb2.ExportRequest.FromString(otlp.message())
+    metrics = message.resource_metrics[0].scope_metrics[0].metrics
+    head, _, rest = name.partition(".")  # as Envoy cuts the names of its counters
+    middle = f".{rest}" if rest else ""
+    time = otlp.START * 1000 + otlp.SECOND
+    for stat, count in (("upstream_rq_retry", 3), ("outlier_detection.ejections_enforced_total", 1)):
+        total = metrics.add(name=f"cluster{middle}.{stat}").sum
+        total.aggregation_temporality = otlp_pb2.TEMPORALITY_CUMULATIVE
+        total.data_points.add(
+            time_unix_nano=time, as_int=count, attributes=otlp.tags(envoy__cluster_name=head)
+        )
+    gauge = metrics.add(name=f"cluster{middle}.membership_healthy").gauge
+    gauge.data_points.add(time_unix_nano=time, as_int=0, attributes=otlp.tags(envoy__cluster_name=head))
+
+    export = parse_export(message.SerializeToString())
+
+    assert export.healthy == {name: 0}
+    assert export.stats == {
+        (name, "upstream_rq_retry"): 3,
+        (name, "outlier_detection.ejections_enforced_total"): 1,
+    }
+
+
+def test_the_worst_cluster_of_an_owners_version_says_how_it_is_and_copies_say_nothing(otlp):
+    owned = parse_export(otlp.message(healthy={"shop~1^0~mixed~2": 0, "shop~1^0~everyone": 2}))
+    ours = parse_export(otlp.message(healthy={"shop~v2": 2, "shop~v2~mirror": 0}))
+
+    assert owned.healthy == {"shop~1.0": 0}
+    assert ours.healthy == {"shop~v2": 2}
