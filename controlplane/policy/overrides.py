@@ -153,6 +153,42 @@ def encoded(part: str, text: str) -> bytes:
     return _parsed(part, text).SerializeToString(deterministic=True)
 
 
+def merge(message: Message, part: str, text: str) -> None:
+    """Merge raw fields, as ``canonical`` returned them: a value replaces, a list is appended to."""
+    message.MergeFromString(encoded(part, text))
+    for path in _defaults(part, text):
+        _clear(message, path)
+
+
+@lru_cache(maxsize=256)
+def _defaults(part: str, text: str) -> tuple[tuple[str, ...], ...]:
+    """Return the single values that are Envoy's defaults, which are not sent and so replace nothing."""
+    return tuple(_unsent(_parsed(part, text), json.loads(text)))
+
+
+def _unsent(message: Any, given: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for field in message.DESCRIPTOR.fields:
+        value = given.get(field.name, given.get(field.json_name))
+        if value is None or field.is_repeated or (field.message_type and not isinstance(value, dict)):
+            continue
+        inner = getattr(message, field.name)
+        if field.message_type is None:
+            if not field.has_presence and inner == field.default_value:
+                yield (field.name,)
+        elif not field.message_type.full_name.startswith("google.protobuf."):
+            yield from ((field.name, *path) for path in _unsent(inner, value))
+
+
+def _clear(message: Any, path: tuple[str, ...]) -> None:
+    name, *rest = path
+    if name not in message.DESCRIPTOR.fields_by_name:
+        return  # Turnout never writes it
+    if rest and message.HasField(name):
+        _clear(getattr(message, name), tuple(rest))
+    elif not rest:
+        message.ClearField(name)
+
+
 def _parsed(part: str, text: str) -> Message:
     kind = message_factory.GetMessageClass(_api().FindMessageTypeByName(PARTS[part]))
     message: Message = kind()

@@ -19,7 +19,7 @@ from controlplane._pb.core_pb2 import (
 from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
 from controlplane.policy.documents import Endpoint as Member
 from controlplane.policy.documents import Service
-from controlplane.policy.overrides import encoded
+from controlplane.policy.overrides import merge
 from controlplane.resources.names import cluster_name, mirror_cluster_name
 from controlplane.resources.upstreams import treat
 
@@ -39,7 +39,7 @@ def cluster(service: Service, version: str, *, copies: bool = False) -> Cluster:
     )
     treat(message, service, version, copies)
     if service.envoy.cluster:
-        message.MergeFromString(encoded("cluster", service.envoy.cluster))
+        merge(message, "cluster", service.envoy.cluster)
     if declared.dns is None:
         if any(member.zone for member in declared.endpoints or ()):
             message.common_lb_config.locality_weighted_lb_config.SetInParent()

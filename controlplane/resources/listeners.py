@@ -35,7 +35,7 @@ from controlplane._pb.tls_pb2 import (
     TlsCertificate,
 )
 from controlplane.policy.documents import Listener, Service, Tls, Tokens
-from controlplane.policy.overrides import encoded
+from controlplane.policy.overrides import merge
 from controlplane.resources.clusters import ADS, BUFFER_BYTES, socket
 from controlplane.resources.names import (
     FRESH_USER_HEADER,
@@ -85,11 +85,10 @@ def listener(document: Listener, scopes: Sequence[str], demands: Demands = Deman
     if document.kind == "transparent":
         untouched(manager)
     if raw := document.envoy.connection_manager:
-        given = HttpConnectionManager.FromString(encoded("connection_manager", raw))
-        before = [*given.http_filters, *manager.http_filters]  # the router is the last
-        del given.http_filters[:], manager.http_filters[:]
-        manager.MergeFrom(given)
-        manager.http_filters.extend(before)
+        ours = list(manager.http_filters)
+        del manager.http_filters[:]
+        merge(manager, "connection_manager", raw)
+        manager.http_filters.extend(ours)  # the router is the last
     filters = [Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))]
     chain = FilterChain(filters=filters)
     if document.tls is not None:

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from controlplane._pb.route_pb2 import RouteConfiguration, ScopedRouteConfiguration
 from controlplane.policy.documents import Claim, Fleet, Service
-from controlplane.policy.overrides import encoded
+from controlplane.policy.overrides import merge
 from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.clusters import cluster, mirror_cluster, placed
 from controlplane.resources.handling import handle
@@ -286,13 +286,13 @@ def route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteC
     for hosts in alike.values():
         virtual_host = message.virtual_hosts.add(name=hosts[0], domains=hosts)
         if raw := _raw_virtual_host(hosts[0], [traffic for traffic, _ in claims[hosts[0]].values()]):
-            virtual_host.MergeFromString(encoded("virtual_host", raw))
+            merge(virtual_host, "virtual_host", raw)
         for path in sorted(claims[hosts[0]], key=lambda path: (-len(path), path)):
             traffic, claim = claims[hosts[0]][path]
             for route in service_routes(traffic, path):
                 handle(route.route, traffic.service, claim)
                 if traffic.service.envoy.route:
-                    route.MergeFromString(encoded("route", traffic.service.envoy.route))
+                    merge(route, "route", traffic.service.envoy.route)
                 virtual_host.routes.append(route)
     return message
 

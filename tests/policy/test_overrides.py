@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.policy.overrides import OWNED, PARTS, canonical, encoded
+from controlplane._pb.core_pb2 import HttpProtocolOptions
+from controlplane._pb.hcm_pb2 import HttpConnectionManager
+from controlplane.policy.overrides import OWNED, PARTS, canonical, encoded, merge
 
 ROOT = Path(__file__).parents[2]
 UPSTREAM = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
@@ -64,6 +66,23 @@ def test_what_cannot_be_is_refused_with_the_reason(part, fields, found):
         canonical(part, fields)
 
     assert found in str(caught.value)
+
+
+def test_a_default_of_envoys_replaces_too():
+    protocol = HttpProtocolOptions(headers_with_underscores_action=HttpProtocolOptions.REJECT_REQUEST)
+    protocol.idle_timeout.seconds = 5
+    manager = HttpConnectionManager(stat_prefix="a", common_http_protocol_options=protocol)
+    raw = {
+        "skipXffAppend": False,
+        "common_http_protocol_options": {"headersWithUnderscoresAction": "ALLOW", "max_headers_count": 9},
+    }
+
+    merge(manager, "connection_manager", canonical("connection_manager", raw))
+
+    inner = manager.common_http_protocol_options
+    assert inner.headers_with_underscores_action == HttpProtocolOptions.ALLOW
+    assert (inner.idle_timeout.seconds, manager.stat_prefix) == (5, "a")
+    assert inner.ByteSize() > protocol.idle_timeout.ByteSize() + 2  # with what our messages do not know
 
 
 def test_what_is_nested_without_end_is_refused():
