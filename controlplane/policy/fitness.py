@@ -19,6 +19,7 @@ SETTINGS = (
     "limits",
     "balance",
     "upstream_tls",
+    "retries",
     "explain_header",
     "envoy",
 )
@@ -159,11 +160,19 @@ def warnings(service: Service, find: Find) -> Iterator[Finding]:
                 if any(endpoint.weight != 1 for endpoint in version.endpoints or ()):
                     path = ("versions", name, "endpoints")
                     yield Finding(path, f"weights have no effect on {where}: {without}", "warning")
-        if service.version_header and (without := ignored(kind, Feature.TELL)):
-            yield Finding(("version_header",), f"is not told on {where}: {without}", "warning")
-        if without := ignored(kind, Feature.SETTINGS):
-            for setting in (name for name in SETTINGS if name in service.model_fields_set):
-                yield Finding((setting,), f"has no effect on {where}: {without}", "warning")
+        yield from (Finding(at, text, "warning") for at, text in _without_effect(service, kind, where))
+
+
+def _without_effect(service: Service, kind: Kind, where: str) -> Iterator[tuple[Path, str]]:
+    if service.version_header and (without := ignored(kind, Feature.TELL)):
+        yield ("version_header",), f"is not told on {where}: {without}"
+    if without := ignored(kind, Feature.SETTINGS):
+        for setting in (name for name in SETTINGS if name in service.model_fields_set):
+            yield (setting,), f"has no effect on {where}: {without}"
+    if uncounted := refusal(kind, Feature.METRICS):
+        for name, metric in service.metrics.items():
+            if metric.header is not None:
+                yield ("metrics", name), f"is not counted on {where}: {uncounted}"
 
 
 def _service(service: Service, kind: Kind, fleet: Fleet) -> Iterator[tuple[Path, str]]:

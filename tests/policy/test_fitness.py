@@ -124,13 +124,21 @@ def test_gRPC_clients_do_not_change_what_proxies_do_without_identity():  # noqa:
 def test_a_service_may_be_at_a_name_and_is_told_which_settings_have_no_effect():
     named = SERVICE.replace('endpoints: ["10.0.0.2:80"]', "dns: 'a.svc:80'")
 
-    found = loaded(shop=named + "limits: {pending: 5}\nupstream_tls: {ca: /ca, name: a.svc}\n")
+    settings = "limits: {pending: 5}\nupstream_tls: {ca: /ca, name: a.svc}\nretries: {}\n"
+    metrics = "metrics: {sold: {header: x-sold, better: more}}\n"
+
+    found = loaded(shop=named + settings + metrics)
 
     alone = "has no effect on grpc fleet 'mesh': a gRPC client decides itself how it connects"
     assert {str(problem) for problem in found.problems} == {
         BY_CALL,
         f"shop.yaml:9:9: warning: limits: {alone}",
         f"shop.yaml:10:15: warning: upstream_tls: {alone}",
+        f"shop.yaml:11:10: warning: retries: {alone}",
+        (
+            "shop.yaml:12:17: warning: metrics.sold: is not counted on grpc fleet 'mesh': gRPC clients report"
+            " calls only"
+        ),
     }
 
 

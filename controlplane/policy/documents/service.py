@@ -106,7 +106,7 @@ class BusinessMetric(Model):
 
     header: HeaderName | None = None
     better: Literal["more", "less"]
-    sum: bool = False
+    sum: StrictBool = False
     per: Name | None = None
 
 
