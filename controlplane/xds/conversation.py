@@ -279,8 +279,10 @@ class Conversation:
         for name, resource in flight.updates.items():
             if troubled:
                 self.maybe.pop(name, None)
-                self.refused.pop(name, None)
                 self.foreign.discard(name)
+                before = self.held.get(name)
+                if before is None or before.version != resource.version:  # else it was only sent again
+                    self.refused.pop(name, None)
             if self.wildcard or name in self.names:
                 self.held[name] = resource
         for name in flight.removed:
@@ -312,7 +314,10 @@ class Conversation:
         if len(flight.updates) == 1:
             (resource,) = flight.updates.values()
             self.error = Nack(resource.version, message, now)
-            self.maybe.pop(resource.name, None)
+            doubted = self.maybe.get(resource.name)
+            # An older one that was not answered, or refused among others, may be in use all the same.
+            if doubted is not None and doubted.version == resource.version:
+                del self.maybe[resource.name]
             if self.wants(resource.name):
                 self.refused[resource.name] = self.error
         else:

@@ -238,3 +238,25 @@ def test_version_that_was_left_unanswered_may_be_what_the_client_has(talk, model
 
     assert back == []
     assert talk.view(ROUTE).gated == {"r": (ENDPOINT, "a")}
+
+
+def test_what_was_left_unanswered_before_a_refusal_may_be_in_use(talk, model):
+    """The client took the route over ``a``, said nothing, and refused the next one: ``a`` has to stay."""
+    full = talk.variant == "sotw"
+    cluster, end = model.resource("a"), model.resource("a", follows=(CLUSTER, "a"))
+    over = model.resource("r", "over", needs=[(CLUSTER, "a"), (ENDPOINT, "a")])
+    talk.publish(1, (CLUSTER, cluster), (ENDPOINT, end), (ROUTE, model.resource("r")))
+    for url, names in ((CLUSTER, ()), (ENDPOINT, ["a"]), (ROUTE, ["r"])):
+        talk.ask(url, names)
+        talk.ack(url, names if full else ())
+    talk.publish(2, (CLUSTER, cluster), (ENDPOINT, end), (ROUTE, over))
+    talk.publish(3, (CLUSTER,), (ENDPOINT,), (ROUTE, model.resource("r", "off")))
+
+    names = ["r"] if full else ()
+
+    assert talk.ack(ROUTE, names, error="bad") == [
+        ["r"]
+    ]  # what it is known to have had, over what it may have
+    gone = talk.ack(ROUTE, names)
+    assert gone == ([[]] if full else [["-a"]])  # all clusters are none, or it is taken away
+    assert talk.view(ROUTE).nacks["r"].message == "bad"  # and what was refused is not sent again
