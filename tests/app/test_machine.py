@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import tempfile
 from collections import Counter
 from datetime import timedelta
@@ -356,7 +357,10 @@ class LoopMachine(RuleBasedStateMachine):
             shadow = None
             for record in self._run(self.store.records(name, 10_000)):
                 if record.action in ("order", "retry"):
-                    shadow = state.model_copy(update={"phase": Phase.WAITING, "step": 0})
+                    # An earlier attempt may have been ordered to another version.
+                    target = re.search(r"-> (\S+), policy", record.reason)
+                    to = target[1] if target else (shadow or state).to_version
+                    shadow = state.model_copy(update={"phase": Phase.WAITING, "step": 0, "to_version": to})
                 elif record.action != "hold":
                     action = meant(record, shadow)
                     if action is None:
