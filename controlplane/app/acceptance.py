@@ -159,6 +159,7 @@ def order(
         after=release.after,
         group=release.group or "",
         supersedes=release.supersedes or "",
+        purpose=release.reason or "",
         start="manual" if manual else release.start,
         created_at=now,
         revision=revision,
@@ -193,8 +194,14 @@ def _withdrawn(world: World, catalog: Catalog, now: datetime) -> Iterable[Releas
 
 
 def _ordered(state: ReleaseState, actor: str, now: datetime) -> Record:
+    return _acted(state, "order", ordered(state), actor, now)
+
+
+def ordered(state: ReleaseState) -> str:
+    """Return what was ordered, in words."""
     what = f"{state.service} {state.from_version} -> {state.to_version}, policy {state.policy.name}"
-    return _acted(state, "order", what, actor, now)
+    what = f"emergency: {what}" if state.policy.emergency else what
+    return f"{what}: {state.purpose}" if state.purpose else what
 
 
 def _acted(state: ReleaseState, action: str, reason: str, actor: str, now: datetime) -> Record:

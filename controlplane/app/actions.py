@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from controlplane.app.acceptance import pinned
+from controlplane.policy.emergencies import NEEDS_REASON
 from controlplane.release import gates, groups
 from controlplane.release.moves import NEW_STEP, act, dated, next_action
 from controlplane.release.ports import World
@@ -73,7 +74,10 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     if meant is Action.RETRY and at.world.catalog.get("Policy", state.policy.name) is not None:
         # Somebody wants another run, so it is by what the policy says now.
         policy = pinned(at.world.catalog, state.policy.name, state.service)
-        state = state.model_copy(update={"policy": policy})
+        purpose = wanted.reason or state.purpose
+        if policy.emergency and not purpose:
+            raise RefusedError(400, f"policy {policy.name!r} {NEEDS_REASON}: --reason TEXT")
+        state = state.model_copy(update={"policy": policy, "purpose": purpose})
     after = act(state, meant, reason, at.endpoints.places)
     return Moved(dated(after, meant, at.now), meant, action)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from controlplane.app.acceptance import accept, fitting, in_use, order, put_back
+from controlplane.app.acceptance import accept, fitting, in_use, order, ordered, put_back
 from controlplane.app.actions import Moved, Standing, check_way_back, last_promoted, move
 from controlplane.app.asking import explain_request, show_cohort
 from controlplane.app.blackouts import declare, show_blackouts, withdraw
@@ -17,7 +17,8 @@ from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import show_proxy, show_release, show_service
 from controlplane.app.tick import Loop, Reading
-from controlplane.policy.documents import Release, Service
+from controlplane.policy.documents import Policy, Release, Service
+from controlplane.policy.emergencies import NEEDS_REASON
 from controlplane.policy.fitness import places, unfit, unknown_metrics
 from controlplane.policy.loading import Files, load
 from controlplane.release import groups
@@ -192,9 +193,7 @@ class Plane:
                 raise RefusedError(
                     404, f"service {service.name!r} has no version {wanted.to!r}; known: {known}"
                 )
-            if world.catalog.get("Policy", wanted.policy) is None:
-                known = ", ".join(p.name for p in world.catalog.policies()) or "none"
-                raise RefusedError(404, f"no policy is named {wanted.policy!r}; known: {known}")
+            _check_policy(world, wanted, service)
             stable = world.stable[service.name]
             if wanted.to == stable:
                 raise RefusedError(409, f"{wanted.to!r} is what is stable already")
@@ -223,18 +222,15 @@ class Plane:
             except ValidationError as error:
                 wrong = f"name: {name!r} is not one; up to 63 of a-z, 0-9, '.', '_' and '-'"
                 raise RefusedError(400, wrong) from error
-            if missing := unknown_metrics(world.catalog.policy(wanted.policy), service):
-                raise RefusedError(409, f"policy {wanted.policy!r} does not fit: {missing}")
             revision = known_state.revision if known_state else 0
             state = order(world.catalog, document, self._clock(), revision=revision)
+            state = state.model_copy(update={"purpose": wanted.reason})
             for _, fleet, kind in places(service, world.catalog.get):
                 if why := unfit(state.policy, kind, fleet):
                     where = f"{kind} fleet {fleet.name!r}"
                     raise RefusedError(409, f"policy {wanted.policy!r} does not fit {where}: {why}")
-            reason = wanted.reason or f"{stable} -> {wanted.to}, policy {wanted.policy}"
-            await self._commit(
-                Change(releases=(state,), records=(self._record(state, "order", wanted.actor, reason),))
-            )
+            record = self._record(state, "order", wanted.actor, ordered(state))
+            await self._commit(Change(releases=(state,), records=(record,)))
             self._loop.forget(name)
         return self.release(name)
 
@@ -443,3 +439,15 @@ def _service(world: World, name: str) -> Service:
         known = ", ".join(s.name for s in world.catalog.services()) or "none"
         raise RefusedError(404, f"no service is named {name!r}; known: {known}")
     return document
+
+
+def _check_policy(world: World, wanted: Order, service: Service) -> None:
+    """Refuse a policy that is not there, or that asks for what the order or the service does not have."""
+    policy = world.catalog.get("Policy", wanted.policy)
+    if not isinstance(policy, Policy):
+        known = ", ".join(p.name for p in world.catalog.policies()) or "none"
+        raise RefusedError(404, f"no policy is named {wanted.policy!r}; known: {known}")
+    if policy.emergency and not wanted.reason:
+        raise RefusedError(400, f"policy {wanted.policy!r} {NEEDS_REASON}: --reason TEXT")
+    if missing := unknown_metrics(policy, service):
+        raise RefusedError(409, f"policy {wanted.policy!r} does not fit: {missing}")

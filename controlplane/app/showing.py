@@ -57,6 +57,8 @@ def show_release(state: ReleaseState, reading: Reading, world: World, publisher:
         from_version=state.from_version,
         to_version=state.to_version,
         policy=state.policy.name,
+        emergency=state.policy.emergency,
+        purpose=state.purpose,
         phase=state.phase,
         halt=state.halt,
         stage=state.stage,

@@ -75,11 +75,12 @@ def release(
     actor: Actor = "",
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Release VERSION of SERVICE under a policy, from what is stable now."""
+    """Release VERSION of SERVICE under a policy, from what is stable now; an emergency needs a --reason."""
     order = Order(service=service, to=to, policy=policy, name=name, actor=actor or me(), reason=reason)
     shown = post(server, "/v1/releases", order, ReleaseShown)
     console.line(
-        f"release {shown.name}: {shown.service} {shown.from_version} -> {shown.to_version}, {shown.phase}"
+        f"release {shown.name}: {shown.service} {shown.from_version} -> {shown.to_version},"
+        f" {'EMERGENCY, ' * shown.emergency}{shown.phase}"
     )
 
 

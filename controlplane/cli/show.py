@@ -203,6 +203,8 @@ def release_view(shown: ReleaseShown) -> RenderableType:
         for step in shown.steps
     )
     because = Text.assemble(("why      ", "dim"), shown.because or "-")
+    if shown.purpose:
+        because = Text.assemble(("order    ", "dim"), f"{shown.purpose}\n", because)
     back = Text.assemble(
         ("rollback ", "dim"), shown.return_point, ("\nno return", "dim"), f" {shown.point_of_no_return}"
     )
@@ -246,7 +248,8 @@ def _join(words: Sequence[str], between: str = ", ") -> str:
 
 
 def _phase(shown: ReleaseShown) -> str:
-    return f"{shown.phase} ({shown.halt})" if shown.halt else shown.phase
+    notes = ["emergency"] * shown.emergency + [shown.halt or ""]
+    return " ".join([shown.phase, *(f"({note})" for note in notes if note)])
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

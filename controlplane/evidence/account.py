@@ -41,6 +41,7 @@ class Limits:
         grace: By metric: the first time of judging in a step, which does not count for it.
         added: Conditions beside these, ready-made.
         observed: What is shown and decides nothing.
+        emergency: Whether it may replace a baseline that is broken: then the baseline's faults hold nothing.
         step: Name of the present step and what it alone is held to, or None.
         harm: Share of the service's requests that a step may spoil unseen; smaller is slower.
         warm_up: From the start of a release, while the canary may be up to three times as slow.
@@ -56,6 +57,7 @@ class Limits:
     grace: tuple[tuple[str, timedelta], ...] = ()
     added: tuple[Metric, ...] = ()
     observed: tuple[Metric, ...] = ()
+    emergency: bool = False
     step: tuple[str, Limits] | None = None
     harm: float = 0.0025
     warm_up: timedelta = timedelta(seconds=60)

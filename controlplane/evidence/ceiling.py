@@ -2,6 +2,7 @@
 
 A limit fails when the canary breaks it and is worse than the concurrent baseline: each interval counts only
 for the lesser of the evidence against the limit and against the baseline. So a breach of both never fails.
+It holds, except in an emergency, whose limit is relaxed to what the baseline shows.
 Source: docs/decision-rule.md, "Rollback evidence: absolute limits".
 """
 
@@ -46,25 +47,38 @@ class Ceiling:
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
         pooled = interval.blocks
-        gain = [value / interval.learned.swing(self.counter) for value in self._gain(interval)]
+        allowed = self._held_to(account, interval.learned, interval.stage)
+        gain = [value / interval.learned.swing(self.counter) for value in self._gain(interval, allowed)]
         account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
         if interval.counting and pooled.canary[0]:
             added = no_harm(
                 pooled.canary[self.counter],
                 pooled.canary[0],
-                self.allowed,
-                interval.stage.tolerated(self.allowed),
+                allowed,
+                interval.stage.tolerated(allowed),
             )
             account = account.promoted(added)
         return account.counted(pooled.blocks, self.counter, interval.seconds, interval.counting)
 
-    def _gain(self, interval: Interval) -> list[float]:
+    def _held_to(self, account: Account, learned: Learned, stage: Stage) -> float:
+        """Return the limit, in an emergency at least what the baseline does not keep either.
+
+        Of the baseline counts what was seen since the release began, and just before.
+        """
+        if not stage.limits.emergency:
+            return self.allowed
+        _, _, requests, bad = total(account.whole)
+        requests, bad = requests + learned.recent[0], bad + learned.recent[self.counter]
+        return max(self.allowed, ALIKE * bad / requests) if requests else self.allowed
+
+    def _gain(self, interval: Interval, allowed: float) -> list[float]:
         n_c, k_c = interval.blocks.canary[0], interval.blocks.canary[self.counter]
         n_b, k_b = interval.blocks.baseline[0], interval.blocks.baseline[self.counter]
-        grid = [min(a, 0.95 / self.allowed) for a in ALTERNATIVES]
-        limit = [k_c * log(a) - (a - 1) * self.allowed * n_c for a in grid]
         if EVERYONE in interval.stage.full_segments:
-            return limit  # nobody is left on the baseline: the limit alone
+            # Nobody is left on the baseline: the limit alone.
+            return [k_c * log(a) - (a - 1) * allowed * n_c for a in _alternatives(allowed)]
+        grid = _alternatives(self.allowed)
+        limit = [k_c * log(a) - (a - 1) * self.allowed * n_c for a in grid]
         if not n_c or not n_b:
             return [0.0] * len(grid)
         baseline = [binomial(k_c, k_c + k_b, n_c / n_b, ALIKE, ALIKE * a) for a in grid]
@@ -78,6 +92,8 @@ class Ceiling:
         n_c, k_c, *_ = reading.counts
         recent = total(account.recent)
         above = "the canary is above the limit, not beyond doubt"
+        allowed = self._held_to(account, learned, stage)
+        relaxed = "" if allowed == self.allowed else f", in this emergency {percent(allowed, 1)}"
         words = Words(
             fault=f"the limit is broken in segment {reading.segment}",
             doubt=above,
@@ -85,22 +101,28 @@ class Ceiling:
             short="within the limit, too few requests to be sure",
             seen=(
                 f"{percent(k_c, n_c)} of {n_c:.0f} canary requests {self.event}, "
-                f"allowed {percent(self.allowed, 1)}{borrowed(reading.table, stage)}"
+                f"allowed {percent(self.allowed, 1)}{relaxed}{borrowed(reading.table, stage)}"
             ),
         )
         holds = (
             (self._baseline_breaches(learned, stage), "the baseline breaches the limit itself"),
-            (recent[1] > self.allowed * recent[0], above),
+            (recent[1] > allowed * recent[0], above),
         )
-        needed = self._needed(account, stage, k_c / n_c if n_c else 0.0)
+        needed = self._needed(account, stage, allowed, k_c / n_c if n_c else 0.0)
         return reading.answer(self.name, words, holds, needed, "bad")
 
     def _baseline_breaches(self, learned: Learned, stage: Stage) -> bool:
         """Return whether the baseline's last half minute is above the limit by more than chance explains."""
         expected = self.allowed * learned.recent[0]
         chance = 2 * (expected * learned.swing(self.counter)) ** 0.5
-        return EVERYONE not in stage.full_segments and learned.recent[self.counter] > expected + chance
+        compared = EVERYONE not in stage.full_segments and not stage.limits.emergency
+        return compared and learned.recent[self.counter] > expected + chance
 
-    def _needed(self, account: Account, stage: Stage, rate: float) -> float | None:
-        speed = no_harm_rate(self.allowed, rate, stage.tolerated(self.allowed))
+    def _needed(self, account: Account, stage: Stage, allowed: float, rate: float) -> float | None:
+        speed = no_harm_rate(allowed, rate, stage.tolerated(allowed))
         return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
+
+
+def _alternatives(allowed: float) -> list[float]:
+    """Return the multiples of a limit that are looked for; none beyond what a share can be."""
+    return [max(1.0, min(a, 0.95 / allowed)) for a in ALTERNATIVES]

@@ -154,13 +154,18 @@ class Comparison:
         if not served:
             return 0.0, 0.0
         rate = interval.learned.rate_now(self.counter, interval.blocks.baseline)
-        risen = interval.stage.tolerated(interval.learned.rate(self.counter), self.margin)
+        risen = interval.stage.tolerated(self._usual(interval.learned, interval.stage, rate), self.margin)
         wider = 1 + max(self.margin, FULL_MARGIN)
         base = np.array([rate * wider if block.borrowed else rate for block in served])
         n, k = np.array([(b.canary[0], b.canary[self.counter]) for b in served], dtype=float).T
         tolerated = np.full(len(served), risen)
         plain = no_harm_plain(k, n, base, tolerated)
         return float(no_harm(k, n, base, tolerated).sum()), float(plain.sum())
+
+    def _usual(self, learned: Learned, stage: Stage, now: float) -> float:
+        """Return the rate of which a rise is tolerated; in an emergency that of a broken baseline."""
+        usual = learned.rate(self.counter)
+        return max(usual, now) if stage.limits.emergency else usual
 
     def log_e(self, account: Account) -> float:
         """Return the logarithm of the evidence of a fault."""
@@ -202,13 +207,17 @@ class Comparison:
         )
         holds = (
             (learned.total[0] < ACQUAINTED, "too little is known of the baseline"),
-            (learned.unusual(self.counter), f"the baseline itself has unusually many {self.name}"),
+            (
+                learned.unusual(self.counter) and not stage.limits.emergency,
+                f"the baseline itself has unusually many {self.name}",
+            ),
         )
         return reading.answer(self.name, words, holds, self._needed(account, learned, stage), "errors")
 
     def _needed(self, account: Account, learned: Learned, stage: Stage) -> float:
         rate = learned.rate_now(self.counter)
-        speed = no_harm_rate(rate, rate, stage.tolerated(learned.rate(self.counter), self.margin))
+        usual = self._usual(learned, stage, rate)
+        speed = no_harm_rate(rate, rate, stage.tolerated(usual, self.margin))
         return max(0.0, ENOUGH - account.promotion) / speed
 
 

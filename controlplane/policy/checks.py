@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from controlplane.policy import settings
+from controlplane.policy import emergencies, settings
 from controlplane.policy.capabilities import KINDS, Feature, refusal
 from controlplane.policy.documents import (
     Condition,
@@ -178,6 +178,7 @@ def _policy(raw: Raw) -> Iterator[Finding]:
                 text = "is off; a step adds conditions to the policy's and takes none away"
                 yield Finding(("steps", index, "conditions", at), text)
     yield from _queries(items, conditions)
+    yield from emergencies.check(raw, _everywhere(items, conditions))
     yield from _hold_back(raw, conditions, steps)
 
 
@@ -262,6 +263,15 @@ def _queries(steps: list[Value], conditions: Sequence[Condition | None]) -> Iter
                     path = ("steps", index, "conditions", at, "prometheus", "name")
                     yield Finding(path, f"{name!r} is the name of another query; each has its own")
                 known.add(name)
+
+
+def _everywhere(steps: list[Value], conditions: Sequence[Condition | None]) -> list[tuple[Path, Condition]]:
+    """Return all conditions that could be read, the policy's and those of steps, with their places."""
+    found: list[tuple[Path, Condition | None]] = [(("conditions", i), c) for i, c in enumerate(conditions)]
+    for index, item in enumerate(steps):
+        own = _read_all(Condition, item.get("conditions")) if isinstance(item, dict) else []
+        found += [(("steps", index, "conditions", at), c) for at, c in enumerate(own)]
+    return [(path, condition) for path, condition in found if condition is not None]
 
 
 def _hold_back(

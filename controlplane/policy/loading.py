@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from controlplane.policy import choices, settings, userfiles
+from controlplane.policy import choices, emergencies, settings, userfiles
 from controlplane.policy.catalog import Catalog, Entry, references
 from controlplane.policy.documents import Document, Fleet, Key, Match, Policy, Release, Segment, Service
 from controlplane.policy.fitness import findings as misfits
@@ -168,6 +168,7 @@ class _Intake:
                 yield key, Finding(reference.path, text)
             yield from ((key, finding) for finding in _version_findings(entry.document, current))
             yield from ((key, finding) for finding in choices.findings(entry.document, find))
+            yield from ((key, finding) for finding in emergencies.findings(entry.document, find))
             yield from ((key, finding) for finding in group_findings(entry.document, documents))
             yield from ((key, finding) for finding in settings.mirror_findings(entry.document, find))
             yield from ((key, finding) for finding in misfits(entry.document, find))

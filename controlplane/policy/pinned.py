@@ -109,6 +109,7 @@ class PinnedPolicy(Model):
     windows: tuple[Window, ...] = ()
     hooks: tuple[Hook, ...] = ()
     notify: tuple[Notify, ...] = ()
+    emergency: bool = False
     hold_out: tuple[PinnedSegment, ...] = ()
 
     @model_validator(mode="before")

@@ -109,6 +109,7 @@ def pin(
         windows=policy.windows,
         hooks=policy.hooks,
         notify=policy.notify,
+        emergency=policy.emergency,
         hold_out=tuple(_held_out(service, catalog)),
     )
 

@@ -85,9 +85,10 @@ def rest(state: ReleaseState, seen: Seen) -> Decision | None:
 
 
 def way_back(state: ReleaseState, seen: Seen) -> Decision | None:
-    """No share grows while the old version could not take it back."""
+    """No share grows while the old version could not take it back; an emergency may replace what is down."""
     there = len(seen.endpoints.get(state.from_version, ()))
-    if state.phase is not Phase.PROGRESSING or state.past or not too_few(state, there):
+    passes = state.past or state.policy.emergency
+    if state.phase is not Phase.PROGRESSING or passes or not too_few(state, there):
         return None
     left = f"{state.from_version} has {there} of {state.way_back} endpoints"
     return _closed("no-way-back", f"ALARM: a rollback would be unsafe, {left} (keep_endpoints)")
@@ -137,14 +138,14 @@ def approval(state: ReleaseState, seen: Seen) -> Decision | None:
 
 
 def blackout(state: ReleaseState, seen: Seen) -> Decision | None:
-    """A fleet may forbid that any step starts."""
-    why = blacked_out(seen.blackouts, seen.now)
+    """A fleet may forbid that any step starts; an emergency passes."""
+    why = "" if state.policy.emergency else blacked_out(seen.blackouts, seen.now)
     return _closed("blackout", why) if why else None
 
 
 def window(state: ReleaseState, seen: Seen) -> Decision | None:
-    """A policy may allow steps at certain times only."""
-    why = outside(state.policy.windows, seen.now)
+    """A policy may allow steps at certain times only; an emergency passes."""
+    why = "" if state.policy.emergency else outside(state.policy.windows, seen.now)
     return _closed("window", why) if why else None
 
 

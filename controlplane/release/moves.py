@@ -139,6 +139,7 @@ def _again(state: ReleaseState, reason: str) -> ReleaseState:
         after=state.after,
         group=state.group,
         supersedes=state.supersedes,
+        purpose=state.purpose,
         tries=state.tries,
         because=reason,
         created_at=state.created_at,

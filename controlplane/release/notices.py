@@ -93,6 +93,7 @@ def _cloud_event(event: str, record: Record, state: ReleaseState) -> Mapping[str
             "from": state.from_version,
             "to": state.to_version,
             "policy": state.policy.name,
+            "emergency": state.policy.emergency,
             "phase": str(state.phase),
             "step": record.step,
             "actor": record.actor,
@@ -104,6 +105,7 @@ def _cloud_event(event: str, record: Record, state: ReleaseState) -> Mapping[str
 def _slack(event: str, record: Record, state: ReleaseState) -> Mapping[str, object]:
     what = f"{state.service} {state.from_version} → {state.to_version}"
     by = "" if record.actor == "turnout" else f" by {record.actor}"
+    event = f"EMERGENCY {event}" if state.policy.emergency else event
     words = f"*{event.replace('_', ' ')}*{by}: {what} (release {state.name}, {record.step})\n{record.reason}"
     # Slack's own marks; names and reasons come from elsewhere and must not become links or mentions.
     return {"text": words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}

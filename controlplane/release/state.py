@@ -160,6 +160,7 @@ class ReleaseState(Model):
         to_version: The canary.
         policy: Pinned at creation; later edits do not reach it.
         salt: Salt of the user hash, shown to anyone, so that anyone can recompute who sees what.
+        purpose: Why it was ordered, as whoever did it says; an emergency has always one.
         start: ``manual`` waits for an operator's ``advance``.
         phase: See Phase.
         step: Index of the current step; ``len(policy.steps)`` while guarding; meaningless while waiting.
@@ -195,6 +196,7 @@ class ReleaseState(Model):
     to_version: str
     policy: PinnedPolicy
     salt: str
+    purpose: str = ""
     start: Literal["auto", "manual"] = "auto"
     phase: Phase = Phase.WAITING
     step: int = 0

@@ -98,7 +98,7 @@ def limits(policy: PinnedPolicy, step: int | None = None) -> Limits:
     """Return what the statistics need of a policy, at one of its steps or in the guard (None)."""
     found = _limits(policy.conditions, policy)
     observed = tuple(m for name in policy.observe for m in _business(MetricCondition(name=name), policy))
-    found = replace(found, observed=observed)
+    found = replace(found, observed=observed, emergency=policy.emergency)
     if step is None or step >= len(policy.steps) or not policy.steps[step].conditions:
         return found
     own = policy.steps[step]

@@ -78,6 +78,8 @@ class ReleaseShown(Shown):
     from_version: str
     to_version: str
     policy: str
+    emergency: bool = False
+    purpose: str = Field(default="", description="why it was ordered; an emergency says it")
     phase: str
     halt: str | None
     stage: str

@@ -93,10 +93,14 @@ class Traffic:
         for split in groups or ():
             size = requests if split.match is None else requests // 10
             to_canary = size * split.buckets // BUCKETS
-            self._count(split.segment, going.from_version, size - to_canary, 1000)
-            self._count(split.segment, going.to_version, to_canary, 3 if self.mode == "bad" else 1000)
+            self._count(split.segment, going.from_version, size - to_canary, self._usual)
+            self._count(split.segment, going.to_version, to_canary, 3 if self.mode == "bad" else self._usual)
         if not groups:
-            self._count("everyone", world.stable.get(self.service, "v1"), requests, 1000)
+            self._count("everyone", world.stable.get(self.service, "v1"), requests, self._usual)
+
+    @property
+    def _usual(self):
+        return 10 if self.mode == "both" else 1000
 
     def _count(self, segment, version, requests, one_in):
         self.totals[f"{segment}/{version}/n"] += requests

@@ -344,3 +344,40 @@ def test_bursts_that_do_the_harm_to_exclude_do_not_pass_for_long(known):
     assert account.promotion >= 3
     assert account.plain < 0
     assert outcomes(evidence, known, at)["errors"] is Outcome.NOT_YET
+
+
+@pytest.mark.parametrize("begins", [-300, 0])
+@pytest.mark.parametrize("broken", [{"errors": 0.1}, {"errors": 0.6}, {"slower": 4.0}])
+def test_in_an_emergency_a_breach_by_both_versions_neither_fails_nor_holds(broken, begins):
+    limits = Limits(success_rate=0.99, latency=((0.99, EDGES_MS.index(400)),))
+    fault = Fault(**broken, both=True, begins=begins)
+
+    usual = release(World(limits=limits, longest=120), fault, seed=7)
+    end = release(World(limits=replace(limits, emergency=True)), fault, seed=7)
+
+    assert usual.outcome == "undecided"
+    assert end.outcome == "promoted", [v.reason for v in end.last]
+
+
+def test_with_nobody_left_to_compare_an_emergency_is_held_to_what_the_baseline_showed():
+    limits = Limits(errors_margin=None, success_rate=0.99, emergency=True)
+    traffic = Traffic(World(limits=limits), Fault(errors=0.05, both=True, begins=-300), seed=3)
+    known, at = past(traffic), replace(stage(), limits=limits, full_segments=frozenset({"everyone"}))
+    alike, worse = Evidence(), Evidence()
+
+    for _ in range(30):
+        alike = fold(alike, known, traffic.step({"everyone": 1.0})[0], at)
+    traffic.fault = Fault(errors=1.0, begins=-300)
+    for _ in range(30):
+        worse = fold(worse, known, traffic.step({"everyone": 1.0})[0], at)
+
+    assert outcomes(alike, known, at)["success rate"] is Outcome.PASS
+    assert outcomes(worse, known, at)["success rate"] is Outcome.FAIL
+
+
+def test_in_an_emergency_a_canary_that_is_worse_still_fails():
+    limits = Limits(success_rate=0.99, errors_margin=None, emergency=True)
+
+    end = release(World(limits=limits), Fault(errors=0.1), seed=7)
+
+    assert (end.outcome, end.verdict.metric) == ("rolled back", "success rate")

@@ -214,3 +214,34 @@ def test_a_failed_condition_comes_before_lateness(make):
     state = make.state(policy=timed(make, on_failure={"do": "freeze"}), step=0, stepping=HOUR)
 
     assert decide(state, make.seen(verdicts=(make.verdict(Outcome.FAIL),))).action is Action.FREEZE
+
+
+# --- emergency --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("emergency", [False, True])
+def test_an_emergency_passes_windows_blackouts_and_endpoints_that_are_gone(make, emergency):
+    shut = [
+        (make.policy(), {"blackouts": (WEEKEND,), "now": FRIDAY}, "blackout"),
+        (make.policy(windows=(OFFICE,)), {"now": FRIDAY}, "window"),
+        (
+            make.policy(guard={"keep_endpoints": "80%"}),
+            {"endpoints": {"v2": ("10.0.0.2:80",)}},
+            "no-way-back",
+        ),
+    ]
+    for policy, sight, code in shut:
+        state = passed(make, policy.model_copy(update={"emergency": emergency}), way_back=10)
+
+        decision = decide(state, make.seen(**sight))
+
+        assert told(decision) == ((Action.ADVANCE, "passed") if emergency else (None, code))
+
+
+def test_an_emergency_starts_in_a_blackout_but_waits_for_an_approval(make, gated):
+    seen = make.seen(blackouts=(WEEKEND,), now=FRIDAY)
+    urgent = make.policy(emergency=True)
+
+    assert told(decide(make.state(Phase.WAITING, policy=urgent), seen)) == (Action.START, "start")
+    kept = gated().model_copy(update={"emergency": True})
+    assert told(decide(passed(make, kept), seen)) == (None, "approval")

@@ -65,7 +65,8 @@ def test_only_what_was_asked_for_is_told_in_the_form_that_was_asked_for():
     assert event.body["source"] == "/turnout/releases/r"
     assert event.body["data"] == {
         "release": "r", "attempt": 2, "service": "shop", "from": "v1", "to": "v2", "policy": "careful",
-        "phase": "progressing", "step": "all", "actor": "turnout", "reason": "because <@all>",
+        "emergency": False, "phase": "progressing", "step": "all",
+        "actor": "turnout", "reason": "because <@all>",
     }  # fmt: skip
     assert slack.body == {
         "text": "*held*: shop v1 → v2 (release r, all)\nbecause &lt;@all&gt;"  # no mention of everybody

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
+    StrictBool,
     StrictInt,
     model_validator,
 )
@@ -145,3 +146,4 @@ class Policy(Model):
     windows: tuple[Window, ...] = ()
     hooks: tuple[Hook, ...] = ()
     notify: tuple[Notify, ...] = ()
+    emergency: StrictBool = False

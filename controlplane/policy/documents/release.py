@@ -34,5 +34,6 @@ class Release(Model):
     after: tuple[After, ...] = ()
     group: Name | None = None
     supersedes: Name | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     attempt: Annotated[StrictInt, Field(ge=1)] = 1
     start: Literal["auto", "manual"]
