@@ -195,7 +195,7 @@ def test_events_are_followed_and_the_store_is_checked(kit, turnout, tmp_path, do
             (3, "start", "turnout"),
         ]
         shown = turnout("events", "shop-v2", server=up.server)
-        assert "#2 shop-v2 [waiting] order by ann: v1 -> v2, policy quick" in shown.out
+        assert "#2 shop-v2 [waiting] order by ann: shop v1 -> v2, policy quick" in shown.out
         assert "documents" not in shown.out
         assert "no release is named 'x'" in turnout("events", "-f", "-n", "0", "x", server=up.server).err
         assert turnout("store", "verify", "--data", tmp_path / "data").out.startswith("ok: ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -321,7 +322,9 @@ async def test_series_that_envoy_does_not_count_are_partial(world, tmp_path):
         seen = world.observe()
 
     assert seen.partial == (("edge-1", "10 requests have no outcome"),)
-    assert dict(seen.cells) == {Cell("edge-1", "everyone", "v1"): Tally(requests=1)}
+    ((cell, tally),) = seen.cells
+    assert cell == Cell("edge-1", "everyone", "v1")
+    assert replace(tally, slower=Tally().slower) == Tally(requests=1)  # how fast it was, nobody asserts
 
 
 async def test_headers_are_counted_and_summed_and_counters_of_clusters_arrive(world, tmp_path):
