@@ -7,19 +7,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pydantic import ValidationError
-
-from controlplane.app.acceptance import accept, fitting, in_use, order, ordered, put_back
+from controlplane.app.acceptance import accept, fitting, in_use, ordered, put_back
 from controlplane.app.actions import Moved, Standing, check_way_back, last_promoted, move
 from controlplane.app.asking import explain_request, show_cohort
 from controlplane.app.blackouts import declare, show_blackouts, withdraw
+from controlplane.app.ordering import ordered_by, service_named
 from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import show_proxy, show_release, show_service
 from controlplane.app.tick import Loop, Reading
-from controlplane.policy.documents import Policy, Release, Service
-from controlplane.policy.emergencies import NEEDS_REASON
-from controlplane.policy.fitness import places, unfit, unknown_metrics
 from controlplane.policy.loading import Files, load
 from controlplane.release import groups
 from controlplane.release import watch as watching
@@ -187,52 +183,11 @@ class Plane:
         """Create a release."""
         async with self._loop.lock:
             world = await self._store.world()
-            service = _service(world, wanted.service)
-            if wanted.to not in service.versions:
-                known = ", ".join(sorted(service.versions))
-                raise RefusedError(
-                    404, f"service {service.name!r} has no version {wanted.to!r}; known: {known}"
-                )
-            _check_policy(world, wanted, service)
-            stable = world.stable[service.name]
-            if wanted.to == stable:
-                raise RefusedError(409, f"{wanted.to!r} is what is stable already")
-            name = wanted.name or f"{service.name}-{wanted.to}"
-            known_state = world.releases.get(name)
-            if known_state is not None and not known_state.ended:
-                raise RefusedError(
-                    409, f"release {name!r} is {known_state.phase}; let it end, or roll it back"
-                )
-            if known_state is not None and known_state.service != service.name:
-                raise RefusedError(
-                    409, f"release {name!r} was one of {known_state.service!r}; choose another name"
-                )
-            fields = {
-                "kind": "Release",
-                "name": name,
-                "service": service.name,
-                "from": stable,
-                "to": wanted.to,
-                "policy": wanted.policy,
-                "attempt": known_state.attempt + 1 if known_state else 1,
-                "start": "auto",
-            }
-            try:
-                document = Release.model_validate(fields)
-            except ValidationError as error:
-                wrong = f"name: {name!r} is not one; up to 63 of a-z, 0-9, '.', '_' and '-'"
-                raise RefusedError(400, wrong) from error
-            revision = known_state.revision if known_state else 0
-            state = order(world.catalog, document, self._clock(), revision=revision)
-            state = state.model_copy(update={"purpose": wanted.reason})
-            for _, fleet, kind in places(service, world.catalog.get):
-                if why := unfit(state.policy, kind, fleet):
-                    where = f"{kind} fleet {fleet.name!r}"
-                    raise RefusedError(409, f"policy {wanted.policy!r} does not fit {where}: {why}")
+            state = ordered_by(world, wanted, self._clock())
             record = self._record(state, "order", wanted.actor, ordered(state))
             await self._commit(Change(releases=(state,), records=(record,)))
-            self._loop.forget(name)
-        return self.release(name)
+            self._loop.forget(state.name)
+        return self.release(state.name)
 
     async def act(self, release: str, action: str, wanted: Act) -> ReleaseShown:
         """Do what an operator asks: advance, approve, promote, pause, resume, rollback."""
@@ -250,7 +205,7 @@ class Plane:
 
     def push(self, service: str, metric: str, push: Push) -> PushShown:
         """Take in values of a metric that is pushed; they count in the next interval."""
-        document = _service(self.world, service)
+        document = service_named(self.world, service)
         known = document.metrics.get(metric)
         if known is None or known.header is not None:
             pushable = [name for name, m in document.metrics.items() if m.header is None]
@@ -269,7 +224,7 @@ class Plane:
         """Make a version stable at once; a release in progress is promoted if it is its, else rolled back."""
         async with self._loop.lock:
             world = await self._store.world()
-            document = _service(world, service)
+            document = service_named(world, service)
             if wanted.version not in document.versions:
                 known = ", ".join(sorted(document.versions))
                 raise RefusedError(
@@ -431,23 +386,3 @@ class Plane:
             known = ", ".join(sorted(world.releases)) or "none"
             raise RefusedError(404, f"no release is named {name!r}; known: {known}")
         return world.releases[name]
-
-
-def _service(world: World, name: str) -> Service:
-    document = world.catalog.get("Service", name)
-    if not isinstance(document, Service):
-        known = ", ".join(s.name for s in world.catalog.services()) or "none"
-        raise RefusedError(404, f"no service is named {name!r}; known: {known}")
-    return document
-
-
-def _check_policy(world: World, wanted: Order, service: Service) -> None:
-    """Refuse a policy that is not there, or that asks for what the order or the service does not have."""
-    policy = world.catalog.get("Policy", wanted.policy)
-    if not isinstance(policy, Policy):
-        known = ", ".join(p.name for p in world.catalog.policies()) or "none"
-        raise RefusedError(404, f"no policy is named {wanted.policy!r}; known: {known}")
-    if policy.emergency and not wanted.reason:
-        raise RefusedError(400, f"policy {wanted.policy!r} {NEEDS_REASON}: --reason TEXT")
-    if missing := unknown_metrics(policy, service):
-        raise RefusedError(409, f"policy {wanted.policy!r} does not fit: {missing}")

@@ -14,17 +14,12 @@ from controlplane.policy.documents import (
     EVERYONE,
     AgainstBaseline,
     Approve,
-    Budget,
     Condition,
-    Guard,
-    Hook,
+    Conduct,
     Irreversible,
     Match,
     Model,
-    Notify,
     OnFailure,
-    WhenUnsure,
-    Window,
 )
 from controlplane.policy.fields import Duration, Name
 from controlplane.policy.values import PPM, format_share, parse_share
@@ -86,7 +81,7 @@ class PinnedMetric(Model):
 ERRORS = Condition(errors=AgainstBaseline())
 
 
-class PinnedPolicy(Model):
+class PinnedPolicy(Conduct):
     """A policy as a release runs it.
 
     ``conditions`` are all that hold at every step and in the guard: what is on by itself is spelled out, and
@@ -97,19 +92,7 @@ class PinnedPolicy(Model):
     name: Name
     steps: tuple[PinnedStep, ...] = Field(min_length=1)
     conditions: tuple[Condition, ...] = (ERRORS,)
-    when_unsure: WhenUnsure = WhenUnsure()
     metrics: tuple[PinnedMetric, ...] = ()
-    observe: tuple[Name, ...] = ()
-    budget: Budget | None = None
-    on_failure: OnFailure = OnFailure()
-    guard: Guard = Guard()
-    deadline: Duration | None = None
-    on_timeout: Literal["hold", "rollback"] = "hold"
-    on_failed_dependency: Literal["hold", "rollback"] = "hold"
-    windows: tuple[Window, ...] = ()
-    hooks: tuple[Hook, ...] = ()
-    notify: tuple[Notify, ...] = ()
-    emergency: bool = False
     hold_out: tuple[PinnedSegment, ...] = ()
 
     @model_validator(mode="before")

@@ -77,14 +77,19 @@ def calls(state: ReleaseState, point: Point, step: str) -> tuple[Call, ...]:
 
 
 def body(state: ReleaseState, call: Call, now: datetime) -> Json:
-    """Return what is sent: an event in the JSON format of CloudEvents 1.0."""
+    """Return what is sent."""
+    event = cloud_event(state, f"hook.{call.point}", now, point=call.point, step=call.step)
+    return {**event, "id": call.key}
+
+
+def cloud_event(state: ReleaseState, kind: str, at: datetime, **more: str) -> Json:
+    """Return an event about a release in the JSON format of CloudEvents 1.0, without its ``id``."""
     return {
         "specversion": "1.0",
-        "id": call.key,
-        "type": f"turnout.hook.{call.point}",
+        "type": f"turnout.{kind}",
         "source": f"/turnout/releases/{state.name}",
         "subject": state.service,
-        "time": now.isoformat(),
+        "time": at.isoformat(),
         "datacontenttype": "application/json",
         "data": {
             "release": state.name,
@@ -93,9 +98,9 @@ def body(state: ReleaseState, call: Call, now: datetime) -> Json:
             "from": state.from_version,
             "to": state.to_version,
             "policy": state.policy.name,
+            "emergency": state.policy.emergency,
             "phase": str(state.phase),
-            "point": call.point,
-            "step": call.step,
+            **more,
         },
     }
 

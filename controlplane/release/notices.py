@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from controlplane.policy.documents import Event, Point
 from controlplane.release import hooks
-from controlplane.release.ports import Change, Message, Record, World
+from controlplane.release.hooks import cloud_event
+from controlplane.release.ports import Change, Json, Message, Record, World
 from controlplane.release.state import Phase, ReleaseState
 
 # What a record's action is called in a notification.
@@ -77,29 +78,10 @@ def _points(record: Record, event: Event | None) -> Iterator[Point]:
         yield "failure"
 
 
-def _cloud_event(event: str, record: Record, state: ReleaseState) -> Mapping[str, object]:
-    """Return an event in the JSON format of CloudEvents 1.0; its ``id`` is given by the store."""
-    return {
-        "specversion": "1.0",
-        "type": f"turnout.release.{event}",
-        "source": f"/turnout/releases/{state.name}",
-        "subject": state.service,
-        "time": record.at.isoformat(),
-        "datacontenttype": "application/json",
-        "data": {
-            "release": state.name,
-            "attempt": state.attempt,
-            "service": state.service,
-            "from": state.from_version,
-            "to": state.to_version,
-            "policy": state.policy.name,
-            "emergency": state.policy.emergency,
-            "phase": str(state.phase),
-            "step": record.step,
-            "actor": record.actor,
-            "reason": record.reason,
-        },
-    }
+def _cloud_event(event: str, record: Record, state: ReleaseState) -> Json:
+    """Return an event for a webhook; its ``id`` is given by the store."""
+    told = {"step": record.step, "actor": record.actor, "reason": record.reason}
+    return cloud_event(state, f"release.{event}", record.at, **told)
 
 
 def _slack(event: str, record: Record, state: ReleaseState) -> Mapping[str, object]:

@@ -15,7 +15,7 @@ from controlplane.policy.documents import ANONYMOUS, EVERYONE, Fleet
 from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.clusters import cluster, placed
 from controlplane.resources.names import METADATA, in_segment, segment_cluster_name, stat_name
-from controlplane.resources.rendering import Maker, Rendering, route_configuration, same
+from controlplane.resources.rendering import Maker, Rendering, Work, route_configuration, same
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
 
@@ -30,11 +30,9 @@ def render_adopted(
     Raises:
         ValueError: If something cannot be rendered; the message names it and what to change.
     """
-    by_name = {traffic.service.name: traffic for traffic in services}
-    if len(by_name) != len(services):
-        raise ValueError(f"fleet {fleet.name!r}: a service is given twice")
-    old = previous if previous is not None and previous.fleet == fleet else None
-    if old is not None and old.services == by_name:
+    work = Work.of(fleet, services, previous)
+    by_name, old = work.services, work.old
+    if old is not None and not work.changed and not work.gone:
         return replace(old, snapshot=Snapshot(revision, old.snapshot.resources, ORDER))
     make = Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
     tables: dict[str, dict[str, Resource]] = {type_url: {} for type_url in ORDER}

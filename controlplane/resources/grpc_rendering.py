@@ -24,7 +24,7 @@ from controlplane.resources.clusters import ADS, assignment
 from controlplane.resources.grpc_routes import call_routes, shares
 from controlplane.resources.names import segment_cluster_name
 from controlplane.resources.readable import packed
-from controlplane.resources.rendering import Maker, Rendering, Table, same
+from controlplane.resources.rendering import Maker, Rendering, Table, Work, same
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
 
@@ -42,21 +42,17 @@ def render_calls(
     Raises:
         ValueError: If something cannot be rendered; the message names it and what to change.
     """
-    by_name = {traffic.service.name: traffic for traffic in services}
-    if len(by_name) != len(services):
-        raise ValueError(f"fleet {fleet.name!r}: a service is given twice")
-    old = previous if previous is not None and previous.fleet == fleet else None
+    work = Work.of(fleet, services, previous)
+    by_name, old = work.services, work.old
     make = Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
     before = old.services if old else {}
-    changed = [n for n, new in by_name.items() if (former := before.get(n)) is not new and former != new]
-    gone = before.keys() - by_name.keys()
     tables = {type_url: dict(old.snapshot.of(type_url)) if old else {} for type_url in ORDER}
-    for name in (*changed, *gone):
+    for name in (*work.changed, *work.gone):
         if old is not None and name in before:
             for type_url, table in _former(old.snapshot, name).items():
                 for stale in table:
                     del tables[type_url][stale]
-    for name in changed:
+    for name in work.changed:
         for type_url, table in _service(make, by_name[name]).items():
             tables[type_url].update(table)
     resources = {type_url: same(table, old, type_url) for type_url, table in tables.items()}

@@ -62,6 +62,38 @@ class Rendering:
     series: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to render.
+
+    Attributes:
+        services: All of the fleet, by name.
+        old: The rendering to go on from; None if the fleet's document is another.
+        changed: Names of services that were not there or are treated otherwise.
+        gone: Names of services that are there no more.
+    """
+
+    services: Mapping[str, ServiceTraffic]
+    old: Rendering | None
+    changed: tuple[str, ...]
+    gone: tuple[str, ...]
+
+    @classmethod
+    def of(cls, fleet: Fleet, services: Sequence[ServiceTraffic], previous: Rendering | None) -> Work:
+        """Compare with what was rendered before.
+
+        Raises:
+            ValueError: If a service is given twice.
+        """
+        by_name = {traffic.service.name: traffic for traffic in services}
+        if len(by_name) != len(services):
+            raise ValueError(f"fleet {fleet.name!r}: a service is given twice")
+        old = previous if previous is not None and previous.fleet == fleet else None
+        before = old.services if old else {}
+        changed = (n for n, new in by_name.items() if (was := before.get(n)) is not new and was != new)
+        return cls(by_name, old, tuple(changed), tuple(before.keys() - by_name.keys()))
+
+
 def render(
     fleet: Fleet, services: Sequence[ServiceTraffic], revision: int, previous: Rendering | None = None
 ) -> Rendering:
@@ -74,13 +106,9 @@ def render(
     Raises:
         ValueError: If something cannot be rendered; the message names it and what to change.
     """
-    by_name = {traffic.service.name: traffic for traffic in services}
-    if len(by_name) != len(services):
-        raise ValueError(f"fleet {fleet.name!r}: a service is given twice")
-    old = previous if previous is not None and previous.fleet == fleet else None
+    work = Work.of(fleet, services, previous)
+    by_name, old, changed, gone = work.services, work.old, work.changed, work.gone
     before = old.services if old else {}
-    changed = [n for n, new in by_name.items() if (former := before.get(n)) is not new and former != new]
-    gone = before.keys() - by_name.keys()
     if old is not None and not changed and not gone:
         return replace(old, snapshot=Snapshot(revision, old.snapshot.resources, PUSH_ORDER))
     stale = [before[name] for name in (*changed, *gone) if name in before]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
@@ -244,7 +244,8 @@ class _Reader:
                 key = (tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", ""), kind)
                 self.outcomes[key] = self.outcomes.get(key, 0) + point.as_int
 
-    def _read_failed(self, points: Iterable[otlp_pb2.Number]) -> None:
+    def _tagged(self, points: Iterable[otlp_pb2.Number]) -> Iterator[tuple[Group, int]]:
+        """Yield service, segment and cluster of each counter, and what it counts."""
         for point in points:
             if self._full():
                 return
@@ -252,15 +253,20 @@ class _Reader:
             if not point.HasField("as_int") or point.as_int < 0:
                 self.flaw = "a counter is not a whole number from 0"
             else:
-                key = (tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", ""))
-                self.failed[key] = self.failed.get(key, 0) + point.as_int
+                yield (
+                    (tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", "")),
+                    point.as_int,
+                )
 
     def _read_besides(self, name: str, points: Iterable[otlp_pb2.Number]) -> None:
         """Read what is counted besides requests: attempts, business metrics."""
         if name == FAILED:
-            self._read_failed(points)
+            for key, count in self._tagged(points):
+                self.failed[key] = self.failed.get(key, 0) + count
         else:
-            self._read_measures(name.partition(".")[2], points)
+            series = name.partition(".")[2]
+            for key, count in self._tagged(points):
+                self.measures[series, *key] = self.measures.get((series, *key), 0) + count
 
     def _read_clusters(self, metric: otlp_pb2.Metric, stat: str, rest: str) -> None:
         """Read one gauge or counter of clusters; ``rest`` of their names stands in the metric's."""
@@ -277,17 +283,6 @@ class _Reader:
                 self.healthy[cluster_of(name)] = count
             else:
                 self.stats[cluster_of(name), stat] = count
-
-    def _read_measures(self, series: str, points: Iterable[otlp_pb2.Number]) -> None:
-        for point in points:
-            if self._full():
-                return
-            tags = {tag.key: tag.value.string_value for tag in point.attributes}
-            if not point.HasField("as_int") or point.as_int < 0:
-                self.flaw = "a counter is not a whole number from 0"
-            else:
-                key = (series, tags.get("service", ""), tags.get("segment", ""), tags.get("cluster", ""))
-                self.measures[key] = self.measures.get(key, 0) + point.as_int
 
     def _read_latencies(self, points: Iterable[otlp_pb2.Distribution]) -> None:
         for point in points:

@@ -93,8 +93,7 @@ async def test_a_change_that_is_not_committed_tells_nothing(desk, receiver, monk
     def broken(*_):
         raise OSError("no")
 
-    monkeypatch.setattr(SqliteStore, "_prune", broken)
-    monkeypatch.setattr(SqliteStore, "_check", broken)
+    monkeypatch.setattr("controlplane.stores.rows.write_memory", broken)
     with pytest.raises(OSError, match="no"):
         await desk.write(Message(0, receiver.url, EVENT))
 

@@ -16,7 +16,7 @@ ANN = Act(actor="ann")
 @pytest.fixture(autouse=True)
 def keep(monkeypatch):
     """The site's clock stands in the past; what the store forgets it forgets by its own."""
-    monkeypatch.setattr("controlplane.stores.sqlite.KEEP_TURNS", timedelta(days=10_000))
+    monkeypatch.setattr("controlplane.stores.rows.KEEP_TURNS", timedelta(days=10_000))
 
 
 async def ordered(site):

@@ -39,6 +39,7 @@ from controlplane.policy.documents.notify import Event, Notify
 from controlplane.policy.documents.policy import (
     Approve,
     Budget,
+    Conduct,
     Guard,
     Irreversible,
     Mirror,
@@ -124,6 +125,7 @@ __all__ = [
     "ClaimMatch",
     "Cohort",
     "Condition",
+    "Conduct",
     "CookieMatch",
     "Document",
     "Endpoint",

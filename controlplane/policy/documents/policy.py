@@ -128,13 +128,9 @@ class Guard(Model):
     keep_endpoints: StepShare | None = None
 
 
-class Policy(Model):
-    """How a release proceeds: steps, conditions, guard, failure."""
+class Conduct(Model):
+    """What a policy says that refers to nothing else; a release keeps it as it stands."""
 
-    kind: Literal["Policy"]
-    name: Name
-    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
-    conditions: tuple[Condition, ...]
     when_unsure: WhenUnsure = WhenUnsure()
     observe: tuple[Name, ...] = ()
     budget: Budget | None = None
@@ -147,3 +143,12 @@ class Policy(Model):
     hooks: tuple[Hook, ...] = ()
     notify: tuple[Notify, ...] = ()
     emergency: StrictBool = False
+
+
+class Policy(Conduct):
+    """How a release proceeds: steps, conditions, guard, failure."""
+
+    kind: Literal["Policy"]
+    name: Name
+    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    conditions: tuple[Condition, ...]
