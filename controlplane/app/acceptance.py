@@ -7,10 +7,11 @@ from datetime import datetime
 
 from controlplane.policy.capabilities import Kind
 from controlplane.policy.catalog import Catalog, references
-from controlplane.policy.documents import Key, Release, Service
+from controlplane.policy.documents import Key, Policy, Release, Service
 from controlplane.policy.fitness import places, unfit
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.pinning import pin
+from controlplane.release.drift import drift
 from controlplane.release.ports import Change, Record, World
 from controlplane.release.state import Phase, ReleaseState, salt
 
@@ -43,6 +44,7 @@ def accept(world: World, catalog: Catalog, actor: str, now: datetime, *, hold_or
             record,
             *(_ordered(state, actor, now) for state in orders),
             *(_acted(state, "withdraw", state.reason, actor, now) for state in withdrawn),
+            *_drifts(world, catalog, actor, now),
         ),
     )
 
@@ -121,6 +123,23 @@ def pinned(catalog: Catalog, policy: str, service: str) -> PinnedPolicy:
     """Return a policy as a release of the service keeps it."""
     kinds = {kind for _, kind, _ in _listening(catalog.service(service), catalog)}
     return pin(catalog.policy(policy), catalog, kinds, catalog.service(service))
+
+
+def drifted(state: ReleaseState, catalog: Catalog) -> tuple[str, ...]:
+    """Return how documents differ from a release that has started, and that goes on as it was ordered."""
+    if state.ended:
+        return ()
+    document = catalog.get("Release", state.name)
+    known = isinstance(catalog.get("Policy", state.policy.name), Policy)
+    policy = pinned(catalog, state.policy.name, state.service) if known else None
+    return drift(state, document if isinstance(document, Release) else None, policy)
+
+
+def _drifts(world: World, catalog: Catalog, actor: str, now: datetime) -> Iterable[Record]:
+    for _, state in sorted(world.releases.items()):
+        found = drifted(state, catalog)
+        if found and found != drifted(state, world.catalog):
+            yield _acted(state, "drift", "; ".join(found), actor, now)
 
 
 def _claims(service: Service) -> Iterable[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from controlplane.app.acceptance import accept, fitting, in_use, ordered, put_back
+from controlplane.app.acceptance import accept, drifted, fitting, in_use, ordered, put_back
 from controlplane.app.actions import Moved, Standing, check_way_back, last_promoted, move
 from controlplane.app.asking import explain_request, show_cohort
 from controlplane.app.blackouts import declare, show_blackouts, withdraw
@@ -16,6 +16,7 @@ from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import show_proxy, show_release, show_service
 from controlplane.app.tick import Loop, Reading
+from controlplane.policy.catalog import Catalog
 from controlplane.policy.loading import Files, load
 from controlplane.release import groups
 from controlplane.release import watch as watching
@@ -126,7 +127,10 @@ class Plane:
         untaken = (f"notification {key} to {why}" for key, why in sorted(self._outbox.failures.items()))
         store = (self._loop.failure,) if self._loop.failure else ()
         names = self._publisher.whereabouts.problems()
-        return (*self.folder_problems, *fleets, *names, *store, *untaken)
+        world = self._loop.world or World(0, Catalog())
+        states = sorted(world.releases.items())
+        drift = (f"release {name}: {why}" for name, r in states for why in drifted(r, world.catalog))
+        return (*self.folder_problems, *fleets, *names, *drift, *store, *untaken)
 
     async def records(self, release: str | None, limit: int, after: int | None = None) -> tuple[Record, ...]:
         """Return the newest records, or the first ones after number ``after``; oldest first."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
+from controlplane.app.acceptance import drifted
 from controlplane.app.publish import Publisher
 from controlplane.app.tick import Reading
 from controlplane.policy.documents import Service
@@ -85,6 +86,7 @@ def show_release(state: ReleaseState, reading: Reading, world: World, publisher:
         proxies=_shares(state, watch, publisher.propagation(world, state.service))
         if state.started_at
         else (),
+        drift=drifted(state, world.catalog),
         return_point=return_point(state, world, publisher),
         point_of_no_return=point_of_no_return(state),
         retired=_retired(state, world, publisher),

@@ -77,7 +77,7 @@ def releases(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Wa
         lambda: get(server, "/v1/releases", tuple[ReleaseShown, ...]),
         lambda shown: _table(
             ("release", "service", "from", "to", "phase", "step", "why"),
-            [(r.name, r.service, r.from_version, r.to_version, _phase(r), r.step, r.because) for r in shown],
+            [(r.name, r.service, r.from_version, r.to_version, _phase(r), r.step, _why(r)) for r in shown],
         ),
         output,
         watch,
@@ -203,6 +203,8 @@ def release_view(shown: ReleaseShown) -> RenderableType:
         for step in shown.steps
     )
     because = Text.assemble(("why      ", "dim"), shown.because or "-")
+    if shown.drift:
+        because = Text.assemble(because, ("\ndrift    ", "yellow"), "; ".join(shown.drift))
     if shown.purpose:
         because = Text.assemble(("order    ", "dim"), f"{shown.purpose}\n", because)
     back = Text.assemble(
@@ -245,6 +247,10 @@ def show_table(
 
 def _join(words: Sequence[str], between: str = ", ") -> str:
     return between.join(words) or "-"
+
+
+def _why(shown: ReleaseShown) -> str:
+    return "; ".join((*filter(None, [shown.because]), *(f"DRIFT: {text}" for text in shown.drift)))
 
 
 def _phase(shown: ReleaseShown) -> str:

@@ -93,6 +93,9 @@ class ReleaseShown(Shown):
     suspicion: float = 1.0
     verdicts: tuple[VerdictShown, ...] = ()
     proxies: tuple[ProxyShare, ...] = ()
+    drift: tuple[str, ...] = Field(
+        default=(), description="what the documents say by now; a release that has started never follows"
+    )
     return_point: str = Field(description="what a rollback would do now")
     point_of_no_return: str = Field(default="", description="how far away it is, or that it is passed")
     retired: bool = Field(

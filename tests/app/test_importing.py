@@ -359,3 +359,87 @@ def test_a_huge_file_is_not_read_whole(tmp_path):
 def test_a_single_file_must_be_one(path):
     with pytest.raises(FolderError):
         read_file(Path(path))
+
+
+# --- an order that is edited after its start --------------------------------------------------------------
+
+
+@pytest.fixture
+async def started(desk, kit):
+    """The release of a document at its second step, and its state then."""
+    v3 = '  v3: {endpoints: ["10.0.0.3:80"]}\n'
+    staff = 'kind: Segment\nname: staff\nmatch: {cookie: {name: staff, equals: "yes"}}\n'
+    named = kit.POLICY.replace('{cookie: {name: staff, equals: "yes"}}', "staff")
+    desk.write(shop=kit.SERVICE + v3, order=kit.RELEASE, seg=staff, quick=named)
+    desk.write(other=named.replace("name: quick", "name: other"))
+    await desk.rest()
+    await kit.until(desk.site, lambda world: world.releases["shop-2"].at == "ten")
+    assert desk.site.plane.release("shop-2").drift == ()
+    desk.named, desk.staff = named, staff
+    return desk
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (("to: v2", "to: v3"), "the document now says to: v3; the release goes on with v2"),
+        (("from: v1", "from: v3"), "the document now says from: v3; the release goes on with v1"),
+        (("policy: quick", "policy: other"), "says policy: other; the release goes on with quick"),
+        (("start:", "attempt: 2\nstart:"), "the document now says attempt: 2; the release goes on with 1"),
+    ],
+)
+async def test_an_order_that_is_edited_after_its_start_is_shown_and_never_acts(started, kit, edit, says):
+    before = (await started.site.store.world()).releases["shop-2"]
+    started.write(order=kit.RELEASE.replace(*edit))
+
+    world = await started.rest()
+
+    assert world.releases["shop-2"] == before
+    (shown,) = started.site.plane.release("shop-2").drift
+    assert says in shown
+    assert started.problems == (f"release shop-2: {shown}",)
+    records = [r for r in await started.site.store.records("shop-2") if r.action == "drift"]
+    assert [(r.reason, r.actor) for r in records] == [(shown, "policy folder")]
+    world = await kit.until(started.site, lambda world: world.releases["shop-2"].ended)
+    assert (world.releases["shop-2"].phase, world.stable["shop"]) == (Phase.PROMOTED, "v2")
+    assert started.site.plane.release("shop-2").drift == started.problems == ()
+
+
+async def test_edits_of_what_was_pinned_are_shown_and_never_act(started, kit):
+    pinned = (await started.site.store.world()).releases["shop-2"]
+    shop = (started.folder / "shop.yaml").read_text()
+    for texts, says in (
+        ({"quick": started.named.replace("for: 15s", "for: 20s")}, "policy 'quick' was edited (guard);"),
+        ({"quick": started.named.replace("10%", "20%")}, "policy 'quick' was edited (steps);"),
+        ({"seg": started.staff.replace("yes", "no")}, "segment 'staff' was edited;"),
+        ({"shop": shop.replace("initial:", "hold_out: staff\ninitial:")},
+         "the service was edited (hold_out);"),
+    ):  # fmt: skip
+        before = {name: (started.folder / f"{name}.yaml").read_text() for name in texts}
+        started.write(**texts)
+        assert (await started.rest()).releases["shop-2"] == pinned
+
+        (shown,) = started.site.plane.release("shop-2").drift
+        assert shown == f"{says} the release goes on with what was pinned"
+        started.write(**before)
+        await started.rest()
+        assert started.problems == started.site.plane.release("shop-2").drift == ()
+
+
+async def test_drift_outlives_a_restart_and_names_a_policy_that_is_gone(started, kit):
+    from controlplane.web.port import Act, Order
+
+    site = started.site
+    await site.plane.act("shop-2", "rollback", Act(actor="ann"))
+    await kit.until(site, lambda world: world.releases["shop-2"].ended)
+    await site.plane.order(Order(service="shop", to="v3", policy="other", actor="ann"))
+    await kit.until(site, lambda world: world.releases["shop-v3"].at == "ten")
+    (started.folder / "other.yaml").unlink()
+    await started.rest()
+
+    again = await kit.Site(site.store, site.clock).restore(site.traffic.totals)
+
+    for plane in (site.plane, again.plane):
+        assert plane.release("shop-v3").drift == (
+            "policy 'other' is not there any more; the release goes on with what was pinned",
+        )
