@@ -85,11 +85,7 @@ def draw_evidence() -> None:
     good, steps = evidence("none", GOOD)
     bad, _ = evidence("errors=10%@5m", BAD)
     frame = Frame((0, max(good[-1][0], bad[-1][0]) / 60), (-3, 3))
-    parts = [
-        text(
-            LEFT, 22, "Evidence of a fault, of a good release and of one that breaks after 5 minutes", "title"
-        )
-    ]
+    parts = [text(LEFT, 22, "Evidence against a good release and one that breaks after 5 minutes", "title")]
     for power in range(-3, 4):
         left, right = frame.at(0, power), frame.at(frame.x[1], power)
         parts += [line(left, right, "grid"), text(LEFT - 8, left[1] + 4, f"{10.0**power:g}", anchor="end")]
@@ -99,9 +95,13 @@ def draw_evidence() -> None:
     for power, words in ((2, "100: roll back"), (1, "10: do not advance")):
         left, right = frame.at(0, power), frame.at(frame.x[1], power)
         parts += [line(left, right, "limit"), text(right[0] + 6, right[1] + 4, words)]
+    taken = 0.0
     for second, name in steps:
         x, y = frame.at(second / 60, -3)
-        parts += [line((x, y), (x, y - 6), "axis"), text(x + 2, y - 8, name)]
+        # A short step's name would be written over by the next one's: that goes a line higher.
+        above = 8 if x >= taken else 22
+        parts += [line((x, y), (x, y - 6), "axis"), text(x + 2, y - above, name)]
+        taken = x + 9 * len(name)
     for points, kind, words in ((good, "good", "good"), (bad, "bad", "10 % errors")):
         parts.append(frame.path([(s / 60, e) for s, e in points], kind))
         x, y = frame.at(points[-1][0] / 60, points[-1][1])
@@ -110,14 +110,13 @@ def draw_evidence() -> None:
 
 
 def draw_bars(name: str, title: str, rows: Sequence[tuple[str, float, str]]) -> None:
-    """Draw one bar per rule on a logarithmic scale, ours first."""
+    """Draw one bar per rule, as long as its figure is large, ours first."""
     height = TOP + 34 * len(rows) + 16
     most = max(value for _, value, _ in rows)
-    least = min(value for _, value, _ in rows) / 2
     parts = [text(16, 22, title, "title")]
     for i, (rule, value, words) in enumerate(rows):
         y = TOP + 34 * i
-        width = 360 * log10(value / least) / log10(most / least)
+        width = max(2.0, 360 * value / most)
         kind = "other" if i else "bar"
         parts += [
             text(206, y + 17, rule, anchor="end"),

@@ -90,9 +90,11 @@ async def _watch(
 ) -> Facts:
     began = time.monotonic()
     view = LineView(console) if options.headless else LiveView(console)
+    judged = None
     with view:
         while True:
             shown = plane.release(RELEASE)
+            judged = shown if shown.verdicts or judged is None else judged
             records = await plane.records(RELEASE, 200)
             await world.enter(shown.phase)
             late = time.monotonic() - began >= options.seconds
@@ -101,10 +103,22 @@ async def _watch(
                 # What the users still have under way belongs to the story, too.
                 await world.load.stop()
             facts = _facts(shown, records, world)
-            view.show(_status(options, shown, records, world, facts if over else None))
+            picture = _with_evidence(shown, judged)
+            view.show(_status(options, picture, records, world, facts if over else None))
             if over:
                 return facts
             await asyncio.sleep(REFRESH)
+
+
+def _with_evidence(shown: ReleaseShown, judged: ReleaseShown) -> ReleaseShown:
+    """Keep what the decision was made of in the picture after the release has ended."""
+    return shown.model_copy(
+        update={
+            "verdicts": shown.verdicts or judged.verdicts,
+            "suspicion": shown.suspicion if shown.verdicts else judged.suspicion,
+            "proxies": shown.proxies or judged.proxies,
+        }
+    )
 
 
 def _facts(shown: ReleaseShown, records: tuple[Record, ...], world: World) -> Facts:
