@@ -53,7 +53,9 @@ class DeltaStream(Stream):
             if ours is not None and version == ours.version:
                 conversation.held[name] = ours
                 continue
-            conversation.held[name] = Resource(name, b"", version or Version(0, text))
+            # Endpoints that it brought may be none: they serve nobody until it has ours.
+            hollow = ours is not None and ours.follows is not None
+            conversation.held[name] = Resource(name, b"", version or Version(0, text), hollow=hollow)
             conversation.foreign.add(name)
             if version is not None:
                 self._ahead = max(self._ahead, version.revision)

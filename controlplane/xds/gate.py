@@ -35,8 +35,9 @@ class Gate:
           left unanswered), only what all of them need counts.
         - A type that the stream never asked for, or a resource that the target does not have, cannot be
           waited for.
-        - Where the client has no version of this resource (or one from another server), there is nothing to
-          stay on: it is enough that the need was answered, even by a NACK, even hollow.
+        - Where the client has no version of this resource, there is nothing to stay on: it is enough that the
+          need was answered, even by a NACK, even hollow. One that comes back stays on what it brought, whose
+          needs are unknown.
         """
         if not resource.needs:
             return None
@@ -50,7 +51,7 @@ class Gate:
         subscribed = [self.conversations.get(type_url) for type_url in {ref[0] for ref in resource.needs}]
         if not any(other is not None and other.wildcard for other in subscribed):
             return None
-        lenient = not coming and (held is None or name in conversation.foreign)
+        lenient = not coming and held is None
         for ref in new:
             if not self._met(ref, lenient=lenient):
                 return ref
@@ -60,12 +61,16 @@ class Gate:
         type_url, name = ref
         other = self.conversations.get(type_url)
         target = self.snapshot.of(type_url).get(name)
-        if other is None or target is None:
+        if target is None:
+            return True
+        if not lenient and target.hollow:
+            return False
+        if other is None:
             return True
         firm = other.firm(name)
         if lenient:
             return firm is not None or other.refuses(target) or not other.wants(name)
-        return firm is not None and not firm.hollow and not target.hollow
+        return firm is not None and not firm.hollow
 
     @cached_property
     def in_use(self) -> frozenset[Ref]:

@@ -69,7 +69,9 @@ class SotwStream(Stream):
             conversation.foreign.add(name)
 
     def _plan(self, conversation: Conversation, gate: Gate) -> Plan | None:
-        opening = not conversation.opened
+        whole = conversation.type_url in self._full_state
+        # What a client brought it has already: it need not wait until all of the rest may be sent.
+        opening = not conversation.opened and (whole or not conversation.foreign)
         plan = self._collect(conversation, gate, conversation.limit, opening=opening)
         if opening and plan.waiting:
             return None
@@ -77,7 +79,6 @@ class SotwStream(Stream):
             # What needs it may be in a request that we have not read: the answer to the unchanged set tells.
             plan.removed = []
             return plan
-        whole = conversation.type_url in self._full_state
         if opening and (conversation.wildcard or (whole and conversation.names)):
             return plan  # even an empty one: a client waits for its first response
         return plan if plan.updates or plan.removed else None

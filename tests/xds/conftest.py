@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,8 +116,9 @@ class Client:
     Clusters, scopes and listeners by wildcard, endpoints and routes by name; the ACK of clusters is withheld
     until the new and changed ones have endpoints; the good part of a refused batch is applied.
 
-    ``poison`` are bodies that it refuses. A ``lazy`` one leaves out answers to all but the newest of a type.
-     Messages wait in ``inbox`` and ``outbox``, so either side may lag.
+    ``poison`` are bodies that it refuses. A ``lazy`` one leaves out answers to all but the newest of a type;
+    a ``hasty`` one accepts clusters at once, unlike Envoy, and asks for their endpoints afterwards. Messages
+    wait in ``inbox`` and ``outbox``, so either side may lag.
     """
 
     def __init__(self, variant: str) -> None:
@@ -127,12 +129,13 @@ class Client:
         self.poison: set[bytes] = set()
         self.refused: set[str] = set()  # clusters
         self.problems: list[str] = []
-        self.lazy = False
+        self.lazy = self.hasty = False
         self.connect()
 
     # -- connection
 
-    def connect(self) -> None:
+    def connect(self, order: Sequence[str] = PUSH_ORDER) -> None:
+        """Open a stream; what was asked for before is asked for again, in this order."""
         self.stream = (SotwStream if self.variant == "sotw" else DeltaStream)(Peer("test"), NOW)
         self.inbox: deque[bytes] = deque()
         self.outbox: deque[bytes] = deque()
@@ -140,7 +143,7 @@ class Client:
         self.warming: set[str] = set()
         self.withheld: str | None = None
         self.first = True
-        again = [url for url, has in self.types.items() if has.asked and has.names != []]
+        again = [url for url in order if self.types[url].asked and self.types[url].names != []]
         for has in self.types.values():
             has.asked, has.known, has.nonce = False, set(), ""
         for url in again or [CLUSTER]:
@@ -233,8 +236,12 @@ class Client:
             has.version = message.version_info
         if url == CLUSTER:
             self.refused |= set(bad)
-        self.follow(url, changed)
         error = f"bad {sorted(bad)}" if bad else ""
+        if url == CLUSTER and self.hasty:
+            self.answer(url, message.nonce, error)
+            self.follow(url, {})
+            return True
+        self.follow(url, changed)
         if url == CLUSTER and self.warming and not bad:
             self.withheld = message.nonce
         else:
@@ -319,6 +326,10 @@ class Client:
 
     # -- invariants
 
+    def named(self) -> dict[str, set[str]]:
+        """The clusters that each route names."""
+        return {name: used(body) for name, body in self.types[ROUTE].bodies.items()}
+
     def check(self, url, has, bodies, removed) -> None:
         """A route names only clusters that are here with endpoints; what a route names does not go."""
         clusters, endpoints = self.types[CLUSTER].bodies, self.types[ENDPOINT].bodies
@@ -326,7 +337,7 @@ class Client:
             for name, body in bodies.items():
                 before = used(has.bodies.get(name, b"=:"))
                 for cluster in used(body) - before:
-                    if name in has.known:
+                    if name in has.bodies:
                         if cluster not in clusters or not endpoints.get(cluster, b"-").endswith(b"+"):
                             self.problems.append(f"route {body!r} before cluster {cluster}")
                     elif cluster not in clusters and cluster not in self.refused:

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from controlplane.xds.type_urls import PUSH_ORDER
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
 
 NAMES = st.sampled_from("abcd")
 ROUTES = st.sampled_from("rst")
@@ -67,9 +67,9 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
             if index < len(target):
                 self.client.poison.add(target[index].body)
 
-        @rule(lazy=st.booleans())
-        def answer_less(self, lazy):
-            self.client.lazy = lazy
+        @rule(lazy=st.booleans(), hasty=st.booleans())
+        def answer_otherwise(self, lazy, hasty):
+            self.client.lazy, self.client.hasty = lazy, hasty
 
         @rule(times=st.integers(1, 6))
         def serve(self, times):
@@ -85,9 +85,9 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
         def settle(self):
             model.settle(self.client)
 
-        @rule()
-        def reconnect(self):
-            self.client.connect()
+        @rule(later=st.permutations((SCOPED_ROUTE, ROUTE, LISTENER)))
+        def reconnect(self, later):
+            self.client.connect((CLUSTER, ENDPOINT, *later))
             self.client.stream.publish(self.world.snapshot())
 
         @invariant()

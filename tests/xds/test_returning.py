@@ -1,0 +1,104 @@
+"""Make before break for a client that comes back, from a restart or another replica, with an older world."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
+
+
+@pytest.fixture(params=["sotw", "delta"])
+def client(request, model):
+    """A client that has routes ``r`` and ``s`` over cluster ``a``, as its ``world`` says."""
+    client = model.Client(request.param)
+    client.world = model.World(clusters={"a": 1}, routes={"r": (1, ("a",)), "s": (1, ("a",))})
+    client.stream.publish(client.world.snapshot())
+    model.settle(client)
+    return client
+
+
+def changes(client, clusters, hollow, **routes):
+    """Change the world, in a process that knows the client only by what it brings."""
+    world = client.world
+    world.revision += 1
+    world.clusters = dict.fromkeys(clusters, 1)
+    world.endpoints |= dict.fromkeys(set(world.hollow) - set(hollow), world.revision)
+    world.hollow = set(hollow)
+    world.routes |= {name: (world.revision, (cluster,)) for name, cluster in routes.items()}
+
+
+def publish(client, model):
+    client.stream.publish(client.world.snapshot())
+    model.settle(client)
+
+
+def returns(client, model):
+    client.connect()
+    publish(client, model)
+
+
+def over(client):
+    """The clusters that each of its routes names."""
+    return {name: "".join(sorted(used)) for name, used in client.named().items()}
+
+
+@pytest.mark.parametrize("hasty", [False, True])
+def test_route_waits_for_cluster_and_endpoints_that_it_never_had(client, model, hasty):
+    client.hasty = hasty
+    changes(client, "ab", "", r="b")
+
+    returns(client, model)
+
+    assert over(client) == {"r": "b", "s": "a"}
+    assert client.problems == []
+
+
+def test_route_stays_where_it_is_while_the_new_cluster_is_empty_and_others_go_on(client, model):
+    changes(client, "abc", "b", r="b", s="c")
+
+    returns(client, model)
+    waiting, gated = over(client), client.stream.view().of(ROUTE).gated
+    changes(client, "abc", "")
+    publish(client, model)
+
+    assert (waiting, gated) == ({"r": "a", "s": "c"}, {"r": (ENDPOINT, "b")})
+    assert over(client) == {"r": "b", "s": "c"}
+    assert client.problems == []
+
+
+def test_route_waits_for_endpoints_of_a_cluster_that_was_empty_when_the_client_left(client, model):
+    changes(client, "ab", "b")
+    publish(client, model)
+    changes(client, "ab", "", r="b")
+    client.poison.add(client.world.snapshot().of(ENDPOINT)["b"].body)
+
+    returns(client, model)
+    refused = over(client)
+    client.world.endpoints["b"] = client.world.revision = client.world.revision + 1
+    publish(client, model)
+
+    assert (refused, over(client)) == ({"r": "a", "s": "a"}, {"r": "b", "s": "a"})
+    assert client.problems == []
+
+
+def test_old_cluster_goes_after_the_routes_that_left_it(client, model):
+    changes(client, "ab", "b", r="b", s="b")
+    returns(client, model)
+    waiting = set(client.types[CLUSTER].bodies)
+    changes(client, "b", "", r="b", s="b")
+    publish(client, model)
+
+    assert waiting == {"a", "b"}
+    assert set(client.types[CLUSTER].bodies) == {"b"}
+    assert client.problems == []
+
+
+def test_listeners_that_are_asked_for_by_name_are_sent_whole(sotw, model):
+    """The one that need not wait does not go without the other: absence would take that away."""
+    waiting = model.resource("l", needs=[(CLUSTER, "a")])
+    sotw.publish(6, (CLUSTER, model.resource("a")), (LISTENER, waiting, model.resource("m")))
+    sotw.ask(CLUSTER, version_info="5.abc")
+
+    early = sotw.ask(LISTENER, ["l", "m"], version_info="5.def")
+
+    assert (early, sotw.ack(CLUSTER)) == ([], [["l", "m"]])
