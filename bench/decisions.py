@@ -217,8 +217,17 @@ def two_minutes(found: Found) -> Iterator[Answer]:
 
 
 def other_family(found: Found) -> Iterator[Answer]:
-    """The same on noise of another shape."""
-    for noise in ("switching", "switching-harsh"):
+    """The same on noise of another shape, by the author of the rule."""
+    yield from _other(found, ("switching", "switching-harsh"))
+
+
+def other_author(found: Found) -> Iterator[Answer]:
+    """The same on noise by someone who had not seen the rule."""
+    yield from _other(found, ("users", "users-harsh"))
+
+
+def _other(found: Found, noises: tuple[str, ...]) -> Iterator[Answer]:
+    for noise in noises:
         s = found(Cell("none", noise))
         text = f"{100 * s.rolled_back.share:.2g} % of {s.releases}, undecided {100 * s.undecided.share:.2g} %"
         yield f"{noise}: false rollbacks <= 1 %", text, s.rolled_back.share <= 0.01
@@ -239,6 +248,7 @@ def other_family(found: Found) -> Iterator[Answer]:
 GOALS = {
     "G1": false_rollbacks, "G2": ten_percent, "G3": everything, "G4": ratios, "G5": misses, "G6": small,
     "G7": pace, "G8": from_one_percent, "G9": two_minutes, "other family": other_family,
+    "users": other_author,
 }  # fmt: skip
 
 

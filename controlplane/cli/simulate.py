@@ -37,7 +37,7 @@ def simulate(
     rps: Annotated[float, typer.Option(min=0.1, help="Requests per second of the whole service.")] = 100,
     errors: Annotated[str, typer.Option(help="Usual share of errors.")] = "0.5%",
     noise: Annotated[
-        str, typer.Option(help="iid, mod, harsh; of another family: switching, switching-harsh.")
+        str, typer.Option(help="iid, mod, harsh; of other families: switching, users; each with -harsh.")
     ] = "mod",
     fault: Annotated[
         list[str] | None,
@@ -57,8 +57,8 @@ def simulate(
     output: Output = "text",
 ) -> None:
     """Run a policy many times on simulated traffic: false rollbacks, misses, times, harm."""
+    from controlplane.simulation.families import FAMILIES
     from controlplane.simulation.faults import Fault
-    from controlplane.simulation.noise import FAMILIES
     from controlplane.simulation.traffic import Model
 
     as_json = check_output(output)

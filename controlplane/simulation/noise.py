@@ -12,7 +12,6 @@ Source: docs/decision-rule.md, "The simulator".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
 from typing import Protocol
@@ -31,9 +30,14 @@ class Noise(Protocol):
         """Go to the next interval.
 
         Returns:
-            Factors: of the arrivals, of each cell's error rate, of each cell's latency.
+            Factors: of the arrivals, of each cell's error rate, of each cell's latency; or of the latency of
+            each of its hosts, with a row for each host, which all have the same share of the requests.
         """
         ...
+
+    def requests(self, means: Floats, rng: np.random.Generator) -> Counts:
+        """Draw the requests of each cell, given how many are expected: Poisson unless a family says more."""
+        return rng.poisson(means)
 
     def errors(self, requests: Counts, means: Floats) -> Counts:
         """Draw the errors of each cell, given its requests and how many errors are expected."""
@@ -42,9 +46,20 @@ class Noise(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The proxy of each cell, and the length of an interval."""
+    """The cells whose requests are counted.
+
+    Attributes:
+        proxies: The proxy of each, from 0 on.
+        segments: The segment of each, from 0 on.
+        canary: Whether a cell is the canary's; it follows the stable version's of its proxy and segment.
+        parts: Share of the requests that its proxy and segment have together.
+        seconds: Length of an interval.
+    """
 
     proxies: Counts
+    segments: Counts
+    canary: NDArray[np.bool_]
+    parts: Floats
     seconds: float
 
 
@@ -85,7 +100,7 @@ class Drifting:
         return _Drift(self, layout, rng)
 
 
-class _Drift:
+class _Drift(Noise):
     def __init__(self, kind: Drifting, layout: Layout, rng: np.random.Generator) -> None:
         self._kind, self._rng = kind, rng
         cells = len(layout.proxies)
@@ -148,7 +163,7 @@ class Switching:
         return _Switch(self, layout, rng)
 
 
-class _Switch:
+class _Switch(Noise):
     ROUGH, SICK = (240.0, 30.0), (300.0, 15.0)  # mean seconds out of a regime and in it
     LASTS, STAYS = 4.0, 15.0  # mean seconds of a cluster, and of a client
 
@@ -206,12 +221,3 @@ class _Switch:
             for _ in range(int(self._rng.poisson(total * kind.clients / kind.streak))):
                 cell = int(self._rng.choice(len(means), p=means / total))
                 self._clients.append((int(self._rng.geometric(1 / kind.streak)), cell))
-
-
-FAMILIES: Mapping[str, Family] = {  # by strength
-    "iid": Drifting(),
-    "mod": Drifting(0.15, 0.3, 0.10, 0.3, 0.02, 2.0, 0.0, 0.2),
-    "harsh": Drifting(0.30, 0.5, 0.20, 0.5, 0.05, 5.0, 0.4, 0.4),
-    "switching": Switching(),
-    "switching-harsh": Switching(5.0, 3.0, 0.05, 1.3, 80.0, 0.25, 8.0),
-}

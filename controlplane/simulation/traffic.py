@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.latency import EDGES_MS
+from controlplane.simulation.families import FAMILIES
 from controlplane.simulation.faults import Fault
-from controlplane.simulation.noise import FAMILIES, Counts, Floats, Layout
+from controlplane.simulation.noise import Counts, Floats, Layout
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STABLE, CANARY = "v1", "v2"
@@ -110,7 +111,8 @@ class Traffic:
         whole = sum(model.proxies)
         self._part = np.array([model.proxies[p] / whole * parts[s] for p, s, _ in cells])
         self._hit = [np.array([f.segment in (None, s) for _, s, _ in cells]) for f in faults]
-        layout = Layout(self._proxy, model.interval)
+        segments = np.array([names.index(s) for _, s, _ in cells])
+        layout = Layout(self._proxy, segments, self._canary, self._part, model.interval)
         self._noise = FAMILIES[model.noise].start(layout, self._rng)
         self._held: dict[int, dict[Cell, Tally]] = {}
 
@@ -131,10 +133,10 @@ class Traffic:
         mine = np.array([share for _, share in place])
         mine = np.where(self._canary, mine, 1 - mine)
         rate = model.rps * model.interval * arrivals * (1 + model.day * sin(2 * pi * second / 86_400))
-        requests = rng.poisson(rate * self._part * mine)
+        requests = self._noise.requests(rate * self._part * mine, rng)
         added, times, scale, heavy = self._effects(second, guarding)
         base = np.minimum(model.errors * errors, 1.0)
-        failed = self._noise.errors(requests, requests * np.minimum(base * times, 1.0))
+        failed = self._noise.errors(requests, np.minimum(base * times, 1.0) * requests)
         failed = failed + rng.binomial(requests - failed, np.minimum(added, 1.0))
         buckets, sound = (
             self._buckets(slower, scale, heavy),
@@ -165,7 +167,7 @@ class Traffic:
         rows = latencies(slower * scale)
         for tail in set(heavy.tolist()) - {1.0}:
             rows = np.where((heavy == tail)[:, None], latencies(slower * scale, tail), rows)
-        return rows
+        return rows if slower.ndim == 1 else rows.mean(axis=0)
 
     def _seen(
         self,
