@@ -78,6 +78,8 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
         if policy.emergency and not purpose:
             raise RefusedError(400, f"policy {policy.name!r} {NEEDS_REASON}: --reason TEXT")
         state = state.model_copy(update={"policy": policy, "purpose": purpose})
+    if meant is Action.CROSS:
+        action, reason = "cross", f"{reason}; crosses the point of no return"
     after = act(state, meant, reason, at.endpoints.places)
     return Moved(dated(after, meant, at.now), meant, action)
 
@@ -142,7 +144,7 @@ def _check_possible(state: ReleaseState, meant: Action) -> None:
 
 def _check_target(endpoints: Endpoints, state: ReleaseState, meant: Action) -> None:
     """Refuse to send traffic to a version that has nowhere to take it."""
-    if meant in (Action.ROLL_BACK, Action.PROMOTE, *NEW_STEP):
+    if meant in (Action.ROLL_BACK, Action.PROMOTE, Action.CROSS, *NEW_STEP):
         target = state.from_version if meant is Action.ROLL_BACK else state.to_version
         if not endpoints.places.get(target):
             lack = endpoints.lack(target)
@@ -151,9 +153,13 @@ def _check_target(endpoints: Endpoints, state: ReleaseState, meant: Action) -> N
 
 def _check_gates(at: Standing, state: ReleaseState, meant: Action) -> None:
     """Refuse to go on through a gate: an operator waits for no evidence, but for people and the calendar."""
-    if meant not in (Action.PROMOTE, *NEW_STEP):
+    if meant not in (Action.PROMOTE, Action.CROSS, *NEW_STEP):
         return
-    if meant is Action.PROMOTE and groups.members(state, at.world.releases):
+    if meant is Action.PROMOTE:
+        _check_crossed(state)
+        if state.crossing is not None:
+            return  # all its gates were open
+    if meant in (Action.PROMOTE, Action.CROSS) and groups.members(state, at.world.releases):
         raise RefusedError(
             409, f"release {state.name!r} ends with its group {state.group!r}, not alone; nothing was changed"
         )
@@ -164,6 +170,16 @@ def _check_gates(at: Standing, state: ReleaseState, meant: Action) -> None:
     shut = gates.shut_for_people(state, _seen(at, state))
     if shut is not None:
         raise RefusedError(409, f"release {state.name!r} may not go on: {shut.reason}")
+
+
+def _check_crossed(state: ReleaseState) -> None:
+    """Refuse to promote around the point of no return; where its call brought no yes, a person may."""
+    if state.policy.point_of_no_return is None or (state.halt == "frozen" and state.crossing):
+        return
+    why = f"`turnout advance {state.name}` goes on to it"
+    if state.crossing is not None:
+        why = f"the answer of {state.crossing.url} decides"
+    raise RefusedError(409, f"release {state.name!r} has a point of no return: {why}; nothing was changed")
 
 
 def _seen(at: Standing, state: ReleaseState) -> Seen:

@@ -17,7 +17,7 @@ from controlplane.release import hooks
 from controlplane.release.hooks import Answered
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Record, Store, StoreError
-from controlplane.release.state import Answer, Call, ReleaseState
+from controlplane.release.state import NO_RETURN, Answer, Call, ReleaseState
 
 log = structlog.get_logger()
 LOOK = 0.2  # seconds between looks at what is due
@@ -38,6 +38,7 @@ class Hooking:
         self._clock = clock
         self._environment = environment
         self._going: dict[str, asyncio.Task[None]] = {}
+        self._made: set[tuple[str, int]] = set()
 
     async def run(self) -> None:
         """Call until cancelled; what is cancelled in the middle is called again by the next process."""
@@ -57,20 +58,32 @@ class Hooking:
         world = self._loop.world
         for state in world.releases.values() if world else ():
             for call in hooks.due(state, self._clock()):
-                if call.key not in self._going:
+                if call.key not in self._going and not self._was_made(call):
                     task = asyncio.create_task(self._make(poster, state, call), name=f"hook {call.key}")
                     self._going[call.key] = task
         return tuple(self._going.values())
+
+    def _was_made(self, call: Call) -> bool:
+        """Return whether a call that must not be repeated was begun here, whatever has become of it."""
+        if call.point != NO_RETURN:
+            return False
+        made = (call.key, call.tries) in self._made
+        self._made.add((call.key, call.tries))
+        return made
 
     async def _make(self, poster: Poster, state: ReleaseState, call: Call) -> None:
         body = hooks.body(state, call, self._clock())
         answered = await poster.post(call.url, body, call.key, call.timeout.total_seconds())
         failpoint("hook")
-        try:
-            await self._write(state, call, answered)
-        except StoreError as error:
-            # Not written, so it did not happen: it is made again, with the same key.
-            log.warning("hook's answer not stored", hook=call.key, error=str(error))
+        while True:
+            try:
+                await self._write(state, call, answered)
+                return
+            except StoreError as error:
+                log.warning("hook's answer not stored", hook=call.key, error=str(error))
+            if call.point != NO_RETURN:
+                return  # not written, so it did not happen: it is made again, with the same key
+            await asyncio.sleep(LOOK)
 
     async def _write(self, asked: ReleaseState, call: Call, answered: Answered) -> None:
         async with self._loop.lock:

@@ -11,11 +11,12 @@ from controlplane.app.publish import Publisher
 from controlplane.app.tick import Reading
 from controlplane.policy.documents import Service
 from controlplane.policy.values import format_share
+from controlplane.release import crossing
 from controlplane.release import watch as watching
 from controlplane.release.failure import too_few
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation
-from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.state import NO_RETURN, Phase, ReleaseState
 from controlplane.release.traffic import BUCKETS
 from controlplane.release.watch import Counts, Watch
 from controlplane.web.port import (
@@ -126,7 +127,7 @@ def return_point(state: ReleaseState, world: World, publisher: Publisher) -> str
 def point_of_no_return(state: ReleaseState) -> str:
     """Say how far away the point of no return is."""
     if state.past:
-        return f"passed at {state.past}"
+        return f"passed at {state.past}" + (f": {crossing.outcome(state.crossing)}" if state.crossing else "")
     if state.phase in (Phase.PROMOTED, Phase.ROLLED_BACK):
         return "none was passed"
     begun = -1 if state.phase in (Phase.WAITING, Phase.RETRYING) else state.step
@@ -134,6 +135,11 @@ def point_of_no_return(state: ReleaseState) -> str:
         if step.irreversible is not None and number > begun:
             away = f"{number - begun} step{'s' if number - begun > 1 else ''}"
             return f"{away} away: {step.name!r}, {step.irreversible.because}"
+    if (point := state.policy.point_of_no_return) is not None:
+        away = f"{state.steps + 1 - begun} step{'s' if state.steps > begun else ''}"
+        given = state.approved(NO_RETURN)
+        consent = f"approved by {given.actor}" if given else "not approved yet"
+        return f"{away} away: after the guard, the call of {point.run.url} ({consent})"
     return "none: until the promotion a rollback is one route change"
 
 

@@ -15,12 +15,12 @@ from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.failpoints import failpoint
-from controlplane.release import groups
+from controlplane.release import crossing, groups
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Json, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.recording import Origin, Recorded
 from controlplane.release.seen import Moment, Propagation
-from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.state import ReleaseState
 from controlplane.release.traffic import Endpoints
 from controlplane.release.turn import Progress, turn
 from controlplane.release.watch import Watch
@@ -109,8 +109,17 @@ class Loop:
         self._observed_at: datetime | None = None
 
     async def restore(self) -> Mapping[str, Json]:
-        """Take up evidence where the store has it; returns the cursors for the statistics."""
-        self.world = await self._store.world()
+        """Take up evidence where the store has it; returns the cursors for the statistics.
+
+        For the process that decides from now on: calls that cannot be repeated and that an earlier one left
+        without an answer are written down as of unknown outcome.
+
+        Raises:
+            StoreError: If the store cannot be read, or that not be written.
+        """
+        world = await self._store.world()
+        left = tuple(after for r in world.releases.values() if (after := crossing.abandoned(r)) != r)
+        self.world = await self._store.commit(Change(releases=left)) if left else world
         memory = await self._store.memory()
         self.watches = {name: Watch.from_json(body) for name, body in memory.evidence.items()}
         self._learned = {name: Learned.from_json(body) for name, body in memory.learned.items()}
@@ -214,15 +223,22 @@ class Loop:
         return self._joint(steps, at)
 
     def _joint(self, steps: list[_Step], at: _Moment) -> list[_Step]:
-        """Let a group end together or not at all: who would be promoted alone decides again."""
+        """Let a group end together or not at all: who would come to its end alone decides again.
+
+        So a point of no return is crossed only in the transaction that ends the others, or takes them past
+        theirs.
+        """
+        before, after = at.world.releases, {s.state.name: s.state for s in steps}
         split = {
-            s.state.group
-            for s in steps
-            if s.state.group
-            and at.world.releases[s.state.name].active
-            and s.state.phase is not Phase.PROMOTED
+            state.group
+            for state in before.values()
+            if state.group and state.active and not groups.at_end(after.get(state.name, state))
         }
-        again = [s for s in steps if s.stable and s.state.group in split]
+        again = [
+            s
+            for s in steps
+            if s.state.group in split and groups.at_end(s.state) and not groups.at_end(before[s.state.name])
+        ]
         alone = {s.state.name: self._step(at.world.releases[s.state.name], at, joint=False) for s in again}
         return [alone.get(s.state.name, s) for s in steps]
 

@@ -23,7 +23,7 @@ from controlplane.cli.client import (
 from controlplane.policy.values import parse_duration
 from controlplane.web.port import Act, Order, ReleaseShown, ServiceShown, Switch
 
-Past = Annotated[bool, typer.Option(help="Go back although a step was declared irreversible.")]
+Past = Annotated[bool, typer.Option(help="Go back although the point of no return is passed.")]
 
 
 class Goal(StrEnum):

@@ -180,6 +180,7 @@ def _policy(raw: Raw) -> Iterator[Finding]:
     yield from _queries(items, conditions)
     yield from emergencies.check(raw, _everywhere(items, conditions))
     yield from _hold_back(raw, conditions, steps)
+    yield from _no_return(raw, items, steps)
 
 
 def _read_all(model: type[M], value: Value) -> list[M | None]:
@@ -278,21 +279,37 @@ def _hold_back(
     raw: Raw, conditions: Sequence[Condition | None], steps: Sequence[Step | None]
 ) -> Iterator[Finding]:
     guard = _read(Guard, raw.get("guard", {}))
-    final = next((step.name for step in steps if step and step.irreversible), None)
+    final = _irreversible(steps)
+    point = final is not None or raw.get("point_of_no_return") is not None
     if guard is None:
         return
     if guard.hold_back:
-        if final is not None:
-            text = f"step {final!r} is irreversible; it must be 0%, for nobody can stay behind"
-            yield Finding(("guard", "hold_back"), text)
+        if point:
+            what = "there is a point_of_no_return" if final is None else f"step {final!r} is irreversible"
+            yield Finding(("guard", "hold_back"), f"{what}; it must be 0%, for nobody can stay behind")
         return
     absolute = any(c and c.absolute for c in conditions)
-    if absolute and final is not None:
+    if absolute and point:
         return  # it cannot be otherwise, and limits are what there is
     text = "hold-back is 0%: the last step and the guard are judged by absolute limits alone"
     if not absolute and None not in conditions:
         text += ", and this policy has none"
     yield Finding(("guard", "hold_back"), text, "warning")
+
+
+def _no_return(raw: Raw, items: list[Value], steps: Sequence[Step | None]) -> Iterator[Finding]:
+    """A policy has at most one point of no return, and its name is not a step's."""
+    if (final := _irreversible(steps)) is not None and raw.get("point_of_no_return") is not None:
+        text = f"step {final!r} is irreversible, so the point lies there; a policy has one"
+        yield Finding(("point_of_no_return",), text, at_key=True)
+    for index, name in _field(items, "name"):
+        if name == "point_of_no_return":
+            text = f"{name!r} is the name by which the end of a policy is approved"
+            yield Finding(("steps", index, "name"), text)
+
+
+def _irreversible(steps: Sequence[Step | None]) -> str | None:
+    return next((step.name for step in steps if step and step.irreversible), None)
 
 
 _CHECKS: Mapping[type[Model], Callable[[Raw], Iterator[Finding]]] = {

@@ -24,6 +24,10 @@ def check(raw: Mapping[str, object], conditions: Sequence[tuple[Path, Condition]
             text = f"{condition.title} limits the canary alone; limits of an emergency count only when it is"
             known = ", ".join(COMPARED)
             yield Finding(path, f"{text} worse than the baseline: {known}, and comparisons")
+    if raw.get("point_of_no_return") is not None:
+        text = "an emergency passes the calendar and is judged against a version that may be broken;"
+        text += " what cannot be undone is left to an ordinary release"
+        yield Finding(("point_of_no_return",), text, at_key=True)
     if raw.get("windows"):
         yield Finding(("windows",), "an emergency passes them", "warning")
     guard = raw.get("guard")

@@ -8,6 +8,8 @@ Order of the questions, each stage only after the one before it:
 4. verify: does the split seen in Envoy's counters agree with the one that was asked for?
 5. judge: has every condition passed, for long enough, on fresh data?
 6. gates (release/gates.py): may the next step begin? Until then the conditions of this one go on guarding.
+
+Past the point of no return after the guard, 3 to 6 are behind it: only what its call came to is asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from datetime import timedelta
 
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.values import format_duration, format_share
-from controlplane.release import failure, gates
+from controlplane.release import crossing, failure, gates
 from controlplane.release.failure import roll_back
 from controlplane.release.moves import next_action
 from controlplane.release.seen import Decision, Propagation, Seen
@@ -81,7 +83,7 @@ def _retrying(state: ReleaseState, seen: Seen) -> Decision:
 
 
 def _in_progress(state: ReleaseState, seen: Seen) -> Decision:
-    for question in (_doomed, _failing, _gone_with, _halted, _late):
+    for question in (_doomed, _failing, _gone_with, crossing.decide, _halted, _late):
         if (answer := question(state, seen)) is not None:
             return answer
     match state.stage:
@@ -214,7 +216,10 @@ def _onwards(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decisio
         return Decision(None, "no-endpoints", f"ALARM: {seen.lack(state.to_version)}")
     if (shut := gates.shut(state, seen)) is not None:
         return shut
-    return Decision(next_action(state), code, reason, counts=True)
+    action = next_action(state)
+    if action is Action.CROSS:
+        reason += "; crosses the point of no return"
+    return Decision(action, code, reason, counts=True)
 
 
 def _unsure(state: ReleaseState, seen: Seen, judged: timedelta, code: str, reason: str) -> Decision:

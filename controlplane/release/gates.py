@@ -15,7 +15,7 @@ from controlplane.policy.values import format_duration
 from controlplane.release import hooks
 from controlplane.release.failure import roll_back, too_few
 from controlplane.release.seen import Decision, Seen
-from controlplane.release.state import Action, Phase, ReleaseState
+from controlplane.release.state import NO_RETURN, Action, Phase, ReleaseState
 
 _MINUTE = timedelta(minutes=1)
 Gate = Callable[[ReleaseState, Seen], Decision | None]
@@ -161,13 +161,18 @@ def next_step(state: ReleaseState) -> tuple[str, Approve | None]:
     step = 0 if state.phase is Phase.WAITING else state.step + 1
     if step < state.steps:
         return state.policy.steps[step].name, state.policy.steps[step].approve
-    return "promoted" if state.phase is Phase.GUARDING else "guard", None
+    if state.phase is not Phase.GUARDING:
+        return "guard", None
+    point = None if state.crossing else state.policy.point_of_no_return
+    return (NO_RETURN, point.approve) if point else ("promoted", None)
 
 
 def approvable(state: ReleaseState) -> tuple[str, ...]:
     """Return what lies ahead, needs an approval, and has none yet."""
     first = 0 if state.phase is Phase.WAITING else state.step + 1
-    ahead = (step.name for step in state.policy.steps[first:] if step.approve is not None)
+    ahead = [step.name for step in state.policy.steps[first:] if step.approve is not None]
+    if state.policy.point_of_no_return is not None:
+        ahead.append(NO_RETURN)
     return tuple(name for name in ahead if not state.approved(name))
 
 

@@ -83,6 +83,11 @@ def passed(state: ReleaseState) -> int:
             return 0
 
 
+def at_end(state: ReleaseState) -> bool:
+    """Return whether nothing of its group can take a release back any more: promoted, or past its point."""
+    return state.phase is Phase.PROMOTED or state.crossing is not None
+
+
 def _apart(state: ReleaseState, others: Iterable[ReleaseState]) -> str:
     """Return why a member may not begin its next step, or ''.
 
@@ -140,7 +145,10 @@ def _succeeds(state: ReleaseState, releases: Releases) -> str:
     other = releases.get(state.supersedes)
     if other is None or other.service != state.service or other.phase is not Phase.GUARDING:
         return ""
-    return (
-        f"release {other.name!r} is guarding: `turnout promote {other.name}` finishes it,"
-        f" `turnout rollback {other.name}` takes it back"
-    )
+    name, back = other.name, f"turnout rollback {other.name}"
+    if other.crossing is not None:
+        end = f"past its point of no return, and the answer of {other.crossing.url} decides"
+        return f"release {name!r} is {end}; `{back} --past-point-of-no-return` takes it back"
+    ahead = other.policy.point_of_no_return is not None
+    on = f"advance {name}` goes on to its point of no return" if ahead else f"promote {name}` finishes it"
+    return f"release {name!r} is guarding: `turnout {on}, `{back}` takes it back"

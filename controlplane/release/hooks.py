@@ -6,6 +6,8 @@ process that is killed meanwhile makes it again, and the other side can tell. An
 - 2xx: yes
 - 409 or 412: no
 - anything else, also no answer: unknown; it is asked again, at longer and longer intervals
+
+The call of the point of no return is no question but a deed, made once: see `release.crossing`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import Point
 from controlplane.release.ports import Json
 from controlplane.release.seen import Decision
-from controlplane.release.state import Answer, Call, Phase, ReleaseState, Stage
+from controlplane.release.state import NO_RETURN, Answer, Call, Phase, ReleaseState, Stage
 
 ASKED = "hook"  # code of a release that waits for an answer
 REFUSED = "hook-refused"
@@ -150,6 +152,8 @@ def _reached(due: datetime | None, now: datetime) -> bool:
 
 
 def _open(call: Call) -> bool:
+    if call.point == NO_RETURN:
+        return call.answer is Answer.NONE
     # A no to a gate may become a yes; a no of a judge is a verdict.
     return call.answer is not Answer.YES and not (call.point == "judging" and call.answer is Answer.NO)
 

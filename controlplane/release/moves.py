@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from controlplane.release import failure, gates
+from controlplane.release import crossing, failure, gates
 from controlplane.release.seen import Decision, Propagation, Seen
 from controlplane.release.state import Action, Phase, ReleaseState, Stage, salt, transition
 
@@ -86,6 +86,12 @@ def act(
             update |= {"stage": after[state.stage], "elapsed": NOTHING}
         case Action.PROMOTE | Action.ROLL_BACK:
             update |= {"halt": None, "reason": reason, "elapsed": NOTHING, "rest": None}
+        case Action.CROSS:
+            state = crossing.crossed(state)
+            update["halt"] = None
+        case Action.RESUME:
+            state = crossing.resumed(state)
+            update["halt"] = None
         case Action.DOOM:
             update["doomed"] = reason
         case Action.RETRY:
@@ -99,7 +105,6 @@ _HALTS: Mapping[Action, Mapping[str, object]] = {
     Action.ARM: {"start": "auto"},
     Action.FREEZE: {"halt": "frozen"},
     Action.PAUSE: {"halt": "paused"},
-    Action.RESUME: {"halt": None},
 }
 
 
@@ -166,6 +171,6 @@ def next_action(state: ReleaseState) -> Action:
     if state.phase is Phase.WAITING:
         return Action.START
     if state.phase is Phase.GUARDING:
-        return Action.PROMOTE
+        return Action.CROSS if crossing.ahead(state) else Action.PROMOTE
     last = state.phase is Phase.PROGRESSING and state.step + 1 >= state.steps
     return Action.GUARD if last else Action.ADVANCE

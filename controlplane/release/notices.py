@@ -17,6 +17,7 @@ from controlplane.release.state import Phase, ReleaseState
 # What a record's action is called in a notification.
 EVENTS: Mapping[str, Event] = {
     "advance": "advanced",
+    "cross": "advanced",
     "finish": "rolled_back",
     "freeze": "frozen",
     "guard": "guarding",
@@ -30,7 +31,7 @@ EVENTS: Mapping[str, Event] = {
 }
 # Waiting of this kind is what releases do all the time.
 ORDINARY = frozenset(
-    {"", "busy", "dwell", "manual", "hook", "not-yet", "propagate", "rolling-back", "verify"}
+    {"", "busy", "crossing", "dwell", "manual", "hook", "not-yet", "propagate", "rolling-back", "verify"}
 )
 ASKING = frozenset({"approval", "approval-expired", "manual"})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 from controlplane.policy.documents import After, Model, Point
 from controlplane.policy.fields import Duration
@@ -39,6 +39,7 @@ class Action(StrEnum):
     PROCEED = "proceed"  # to the next stage of the same step
     ADVANCE = "advance"
     GUARD = "guard"
+    CROSS = "cross"  # the point of no return
     PROMOTE = "promote"
     ROLL_BACK = "rollback"
     FREEZE = "freeze"
@@ -75,6 +76,7 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.PROGRESSING, Action.PAUSE): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.RESUME): Phase.PROGRESSING,
     (Phase.GUARDING, Action.PROCEED): Phase.GUARDING,
+    (Phase.GUARDING, Action.CROSS): Phase.GUARDING,
     (Phase.GUARDING, Action.PROMOTE): Phase.PROMOTED,
     (Phase.GUARDING, Action.STEP_BACK): Phase.PROGRESSING,
     (Phase.GUARDING, Action.ROLL_BACK): Phase.ROLLING_BACK,
@@ -96,6 +98,7 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
 BY_ITSELF = frozenset(
     {
         Action.ARM,
+        Action.CROSS,
         Action.DOOM,
         Action.FINISH,
         Action.FREEZE,
@@ -109,6 +112,8 @@ BY_ITSELF = frozenset(
 ENDED = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK})
 
 Halt = Literal["paused", "frozen"]
+
+NO_RETURN: Final = "point_of_no_return"  # where its call is made, and what an approval of it is called
 
 
 class Approval(Model):
@@ -140,7 +145,7 @@ class Call(Model):
     """
 
     key: str
-    point: Point
+    point: Point | Literal["point_of_no_return"]
     step: str
     url: str
     timeout: Duration
@@ -239,6 +244,11 @@ class ReleaseState(Model):
         return next((call for call in self.calls if call.key == key), None)
 
     @property
+    def crossing(self) -> Call | None:
+        """The call of the point of no return, from when it was crossed."""
+        return next((call for call in self.calls if call.point == NO_RETURN), None)
+
+    @property
     def active(self) -> bool:
         """True while it has traffic or may get some: started and not ended."""
         return self.phase in (Phase.PROGRESSING, Phase.GUARDING, Phase.ROLLING_BACK)
@@ -260,9 +270,11 @@ class ReleaseState(Model):
 
     @property
     def past(self) -> str:
-        """Why there is no way back: the first irreversible step that has begun; '' if none has."""
+        """Why there is no way back: an irreversible step began, the call after the guard was made; or ''."""
         if self.phase not in (Phase.PROGRESSING, Phase.GUARDING, Phase.PROMOTED):
             return ""
+        if self.crossing is not None:
+            return f"the call of {self.crossing.url}"
         begun = self.policy.steps[: self.step + 1]
         return next((f"step {s.name!r}: {s.irreversible.because}" for s in begun if s.irreversible), "")
 

@@ -41,7 +41,7 @@ def release(name, *, group="group: summer", after=None, policy="quick", more="",
     return lines + (f"after: [{after}]\n" if after else "") + f"{more}\nstart: {start}\n"
 
 
-async def begin(tmp_path, kit, *, policy=None, **orders):
+async def begin(tmp_path, kit, *, policy=None, texts=None, **orders):
     """Return a site with a service for each order, and the orders taken."""
     services = {
         name: kit.SERVICE.replace("name: shop", f"name: {name}").replace("shop.", f"{name}.")
@@ -49,7 +49,7 @@ async def begin(tmp_path, kit, *, policy=None, **orders):
     }
     site = await kit.start(tmp_path, shop=None, quick=policy or kit.POLICY, **services)
     site.traffic = site.loop._statistics = Many(kit, orders)
-    texts = {f"{name}-order": text for name, text in orders.items()}
+    texts = (texts or {}) | {f"{name}-order": text for name, text in orders.items()}
     applied = await site.plane.take(
         kit.files(shop=None, quick=policy or kit.POLICY, **services, **texts), "test"
     )
@@ -89,6 +89,53 @@ async def test_a_group_goes_step_by_step_dependencies_first_and_ends_together(tm
     assert [name for name, action in begun if action == "start"] == list(CHAIN)
     assert [name for name, action in begun if action == "advance"] == [*CHAIN, *CHAIN]
     await site.store.close()
+
+
+@pytest.fixture
+async def irreversible(tmp_path, kit):
+    """Start a chain whose middle has a point of no return, and wait until it asks for consent to that."""
+    limited = kit.POLICY.replace("{latency: off}]", "{latency: off}, {success_rate: {at_least: 90%}}]")
+    limited = limited.replace(", hold_back: 2%", "")
+    point = limited.replace("name: quick", "name: final")
+    point += "point_of_no_return: {approve: {}, run: 'http://127.0.0.1:1/drop'}\n"
+    orders = {"mid": release("mid", policy="final", after="{release: back-2}")}
+    site = await chain(tmp_path, kit, policy=limited, texts={"final": point}, **orders)
+    await kit.until(site, lambda w: w.releases["mid-2"].hold == "approval")
+    yield site
+    await site.store.close()
+
+
+async def test_a_group_crosses_a_point_of_no_return_when_nobody_of_it_can_fail_any_more(irreversible, kit):
+    site = irreversible
+    await site.plane.act("mid-2", "approve", ANN)
+    with pytest.raises(RefusedError, match="ends with its group 'summer'"):
+        await site.plane.act("mid-2", "advance", ANN)
+    world = await kit.tick(site)
+    assert {r.hold for r in world.releases.values()} == {"apart"}, "each is ready, and is seen to be"
+    site.traffic.of["front"].mode = "both"
+    world = await kit.tick(site, 3)
+    assert world.releases["mid-2"].crossing is None
+    assert set(phases(world).values()) == {Phase.GUARDING}
+
+    site.traffic.of["front"].mode = "good"
+    world = await kit.until(site, lambda w: w.releases["mid-2"].crossing is not None)
+
+    assert phases(world) == {"back": Phase.PROMOTED, "mid": Phase.GUARDING, "front": Phase.PROMOTED}
+    end = await moved(site, "cross", "promote")
+    assert sorted(end) == [("back", "promote"), ("front", "promote"), ("mid", "cross")]
+    ends = {r.at for r in await site.store.records(limit=10_000) if r.action in ("cross", "promote")}
+    assert len(ends) == 1, "in one transaction"
+
+
+async def test_a_group_goes_back_as_a_whole_before_its_point_of_no_return(irreversible, kit):
+    site = irreversible
+    await site.plane.act("mid-2", "approve", ANN)
+    site.traffic.of["front"].mode = "bad"
+
+    world = await kit.until(site, lambda w: all(r.ended for r in w.releases.values()))
+
+    assert set(phases(world).values()) == {Phase.ROLLED_BACK}
+    assert world.releases["mid-2"].crossing is None
 
 
 @pytest.mark.parametrize("culprit", CHAIN)

@@ -18,7 +18,8 @@ EVERY = list(itertools.product(Phase, Action))
 
 @pytest.mark.parametrize(("phase", "action"), [pair for pair in EVERY if pair in TRANSITIONS])
 def test_an_action_in_the_table_leads_where_the_table_says(make, phase, action):
-    after = act(make.state(phase), action, "because", make.ENDPOINTS)
+    policy = make.policy(point_of_no_return={"approve": {}, "run": {"url": "https://ops.example.com"}})
+    after = act(make.state(phase, policy=policy), action, "because", make.ENDPOINTS)
 
     assert after.phase is TRANSITIONS[phase, action]
     assert after.because == "because"

@@ -144,6 +144,19 @@ def test_the_loop_ends_a_release_as_it_should(fault, outcome):
     assert release(QUICK, replace(MODEL, longest=600), faults(fault), seed=5).outcome == outcome
 
 
+def test_a_simulation_waits_for_nobody_who_would_be_called_or_asked():
+    point = {"approve": {"role": "admin"}, "run": {"url": "https://ops.example.com/drop"}}
+    asking = {
+        "hooks": ({"at": "before_step", "url": "https://ci.example.com"},),
+        "point_of_no_return": point,
+        "guard": {"for": "10s"},
+        "conditions": ({"success_rate": {"at_least": "99%"}},),
+    }
+    policy = PinnedPolicy.model_validate(QUICK.model_dump(by_alias=True) | asking)
+
+    assert release(policy, replace(MODEL, longest=600), faults("none"), seed=5).outcome == "promoted"
+
+
 @pytest.mark.parametrize(
     "text", ["none", "errors=10%", "errors=x5@5m", "leak=20%", "both=10%@1m-2m", "silent", "crash@guarding",
              "errors=50%@segment=beta", "outage=20%", "lost=5%"],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from controlplane.policy.documents.model import Model
 from controlplane.policy.fields import Duration, Url
@@ -19,3 +19,18 @@ class Hook(Model):
     at: Point
     url: Url
     timeout: Duration = Field(default=timedelta(seconds=10), description="of one attempt")
+
+
+class Run(Model):
+    """One call, made once and for all; a URL alone will do."""
+
+    url: Url
+    timeout: Duration = Field(default=timedelta(seconds=10), description="after it the outcome is unknown")
+
+
+RunChoice = Annotated[
+    Run,
+    BeforeValidator(
+        lambda value: {"url": value} if isinstance(value, str) else value, json_schema_input_type=str | Run
+    ),
+]

@@ -14,7 +14,7 @@ from pydantic import (
 
 from controlplane.policy.documents.calendar import Window
 from controlplane.policy.documents.condition import Condition
-from controlplane.policy.documents.hook import Hook
+from controlplane.policy.documents.hook import Hook, RunChoice
 from controlplane.policy.documents.model import Model, OwnName
 from controlplane.policy.documents.notify import Notify
 from controlplane.policy.documents.segment import SegmentChoice
@@ -128,6 +128,13 @@ class Guard(Model):
     keep_endpoints: StepShare | None = None
 
 
+class PointOfNoReturn(Model):
+    """What cannot be undone, after the guard: a person consents, and another system does it."""
+
+    approve: Approve
+    run: RunChoice
+
+
 class Conduct(Model):
     """What a policy says that refers to nothing else; a release keeps it as it stands."""
 
@@ -136,6 +143,7 @@ class Conduct(Model):
     budget: Budget | None = None
     on_failure: OnFailure = OnFailure()
     guard: Guard = Guard()
+    point_of_no_return: PointOfNoReturn | None = None
     deadline: Duration | None = None
     on_timeout: Literal["hold", "rollback"] = "hold"
     on_failed_dependency: Literal["hold", "rollback"] = "hold"
