@@ -18,7 +18,7 @@ from controlplane.release.ports import World
 from controlplane.release.seen import Propagation
 from controlplane.release.state import NO_RETURN, Phase, ReleaseState
 from controlplane.release.traffic import BUCKETS
-from controlplane.release.watch import Counts, Watch
+from controlplane.release.watch import NO_COUNTS, Watch
 from controlplane.web.port import (
     ProxyShare,
     ProxyShown,
@@ -31,8 +31,6 @@ from controlplane.web.port import (
 from controlplane.xds.messages import Node
 from controlplane.xds.version import Version
 from controlplane.xds.view import StreamView, TypeView
-
-NO_COUNTS: Counts = (0, 0, 0, 0)
 
 
 def show_service(service: Service, world: World) -> ServiceShown:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from math import log
 from typing import Any, Protocol
 
-from controlplane.evidence.blocks import Block, Blocks
+from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import FIRST_MASS, advance, restart_mass
 from controlplane.evidence.observation import Observation
@@ -144,18 +144,15 @@ class Account:
         """Return a process as it stood; one that is new has all the mass of the minutes until then."""
         return self.processes.get(label) or (log(FIRST_MASS + restart_mass(0, minute)),) * width
 
-    def counted(self, blocks: Iterable[Block], counter: int, seconds: float, counting: bool) -> Account:
+    def counted(self, blocks: Blocks, counter: int, seconds: float, counting: bool) -> Account:
         """Return the account with the blocks' counts."""
         decay = 0.5 ** (seconds / RECENT_HALF_LIFE)
         whole, step = dict(self.whole), dict(self.step)
         recent: dict[str, Counts] = {s: plus(NO_COUNTS, c, decay) for s, c in self.recent.items()}
-        fresh: dict[str, Counts] = {}
-        for block in blocks:
-            seen = (block.canary[0], block.canary[counter], block.baseline[0], block.baseline[counter])
-            fresh[block.segment] = plus(seen, fresh.get(block.segment, NO_COUNTS))
-        for table in (whole, recent, *((step,) if counting else ())):
-            for segment, counts in fresh.items():
-                table[segment] = plus(counts, table.get(segment, NO_COUNTS))
+        for segment, (canary, baseline) in blocks.sums.items():
+            seen = (canary[0], canary[counter], baseline[0], baseline[counter])
+            for table in (whole, recent, *((step,) if counting else ())):
+                table[segment] = plus(seen, table.get(segment, NO_COUNTS))
         return replace(self, whole=whole, recent=recent, step=step)
 
     def next_step(self) -> Account:

@@ -50,15 +50,15 @@ class Ceiling:
         allowed = self._held_to(account, interval.learned, interval.stage)
         gain = [value / interval.learned.swing(self.counter) for value in self._gain(interval, allowed)]
         account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
-        if interval.counting and pooled.canary[0]:
+        if interval.counting and pooled.canary_sum[0]:
             added = no_harm(
-                pooled.canary[self.counter],
-                pooled.canary[0],
+                pooled.canary_sum[self.counter],
+                pooled.canary_sum[0],
                 allowed,
                 interval.stage.tolerated(allowed),
             )
             account = account.promoted(added)
-        return account.counted(pooled.blocks, self.counter, interval.seconds, interval.counting)
+        return account.counted(pooled, self.counter, interval.seconds, interval.counting)
 
     def _held_to(self, account: Account, learned: Learned, stage: Stage) -> float:
         """Return the limit, in an emergency at least what the baseline does not keep either.
@@ -72,8 +72,8 @@ class Ceiling:
         return max(self.allowed, ALIKE * bad / requests) if requests else self.allowed
 
     def _gain(self, interval: Interval, allowed: float) -> list[float]:
-        n_c, k_c = interval.blocks.canary[0], interval.blocks.canary[self.counter]
-        n_b, k_b = interval.blocks.baseline[0], interval.blocks.baseline[self.counter]
+        n_c, k_c = interval.blocks.canary_sum[0], interval.blocks.canary_sum[self.counter]
+        n_b, k_b = interval.blocks.baseline_sum[0], interval.blocks.baseline_sum[self.counter]
         if EVERYONE in interval.stage.full_segments:
             # Nobody is left on the baseline: the limit alone.
             return [k_c * log(a) - (a - 1) * allowed * n_c for a in _alternatives(allowed)]

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from controlplane.evidence.account import ALPHA, Account, Interval, Stage
-from controlplane.evidence.blocks import ERRORS, NOTHING, Block, Blocks, Row
+from controlplane.evidence.blocks import ERRORS, Blocks, rows_of, total
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.learned import Learned
-from controlplane.evidence.observation import Observation
+from controlplane.evidence.observation import Observation, Tally
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.stats import RETRIES
@@ -69,7 +69,7 @@ class AtMost:
         observation = interval.observation
         count = grown(observation, interval.stage.canary, self.stat)
         account = _noted(account, observation, (COUNT, count), (SEEN, float(interval.counting)))
-        return account.counted(interval.blocks.blocks, ERRORS, interval.seconds, interval.counting)
+        return account.counted(interval.blocks, ERRORS, interval.seconds, interval.counting)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
@@ -99,9 +99,10 @@ class Retries:
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
         seen, stage = interval.observation, interval.stage
-        canary = _row(interval.blocks.canary[0], grown(seen, stage.canary, RETRIES))
-        baseline = _row(interval.blocks.baseline[0], grown(seen, stage.stable, RETRIES))
-        pooled = Blocks((Block(EVERYONE, canary, baseline),), canary, baseline)
+        canary = _tally(interval.blocks.canary_sum[0], grown(seen, stage.canary, RETRIES))
+        baseline = _tally(interval.blocks.baseline_sum[0], grown(seen, stage.stable, RETRIES))
+        new, old = rows_of([canary]), rows_of([baseline])
+        pooled = Blocks.of((EVERYONE,), new, old, [False], total(old))
         account = self._ceiling.fold(account, replace(interval, blocks=pooled, learned=Learned()))
         return _noted(account, seen)
 
@@ -111,6 +112,6 @@ class Retries:
         return found if found.outcome is Outcome.FAIL else _blind(self.name, account) or found
 
 
-def _row(requests: int, events: int) -> Row:
-    """Return a row with one counter, which never exceeds the requests."""
-    return (requests, min(events, requests), *NOTHING[2:])
+def _tally(requests: int, events: int) -> Tally:
+    """Return events as errors, which never exceed the requests."""
+    return Tally(requests, min(events, requests))

@@ -6,6 +6,7 @@ Source: docs/decision-rule.md, "Rollback evidence: errors" and "Promotion eviden
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import log
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
-from controlplane.evidence.blocks import Block
+from controlplane.evidence.blocks import Blocks, Pairs
 from controlplane.evidence.learned import SIZES, Learned
 from controlplane.evidence.likelihood import (
     binomial,
@@ -73,92 +74,86 @@ class Comparison:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        learned, blocks = interval.learned, interval.blocks.blocks
-        gains = self._gains(account, blocks, learned)
+        gains = self._gains(account, interval.blocks, interval.learned)
         processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
         account = replace(account, processes=processes)
         if interval.counting:
             account = account.promoted(*self._no_harm(interval))
-        return account.counted(blocks, self.counter, interval.seconds, interval.counting)
+        return account.counted(interval.blocks, self.counter, interval.seconds, interval.counting)
 
-    def _gains(self, account: Account, blocks: tuple[Block, ...], learned: Learned) -> dict[str, list[float]]:
+    def _gains(self, account: Account, blocks: Blocks, learned: Learned) -> dict[str, list[float]]:
         """Return what the interval adds to each process, for each alternative."""
         width, counter = len(ALTERNATIVES), self.counter
-        grids = {lent: self.grid(learned, lent) for lent in (False, True)}
-        clusters, spread = learned.cluster_rate(counter), learned.spread(counter)
-        swing = learned.swing(counter)
+        own = self.grid(learned, lent=False)
+        spread, swing = learned.spread(counter), learned.swing(counter)
         gains = {label: [0.0] * width for label in (MAIN, QUASI, DENSE, *account.processes)}
-        gains[DENSE] = self._dense(blocks, learned, grids[False])
-        pairs = [block for block in blocks if block.canary[0] and block.baseline[0]]
-        for block in pairs:
-            gains.setdefault(SEGMENT + block.segment, [0.0] * width)
-        gains[SURGE] = self._surge([b for b in pairs if not b.borrowed], learned, grids[False])
+        n_c, k_c, n_b, k_b = blocks.pair(counter)
+        both = (n_c > 0) & (n_b > 0)
+        gains[DENSE] = self._dense(blocks, learned, own)
+        gains[SURGE] = self._surge(blocks.pair(counter, both & ~blocks.borrowed), learned, own)
+        for segment, lines in blocks.lines.items():
+            if (both & lines).any():
+                gains.setdefault(SEGMENT + segment, [0.0] * width)
+        failed = both & (k_c + k_b > 0)
         for lent in (False, True):
-            some = [b for b in pairs if b.borrowed is lent and b.canary[counter] + b.baseline[counter]]
-            if not some:
+            some = failed & (blocks.borrowed == lent)
+            if not some.any():
                 continue
-            n_c, k_c, n_b, k_b = np.array(
-                [(b.canary[0], b.canary[counter], b.baseline[0], b.baseline[counter]) for b in some],
-                dtype=float,
-            ).T
-            plain, least = cautious(k_c, (n_c, n_b), k_c + k_b, clusters * (n_c + n_b), grids[lent])
-            names = np.array([block.segment for block in some])
-            for segment in sorted({block.segment for block in some}):
-                _add(gains[SEGMENT + segment], least[names == segment], spread)
+            n_c, k_c, n_b, k_b = blocks.pair(counter, some)
+            grid = self.grid(learned, lent=True) if lent else own
+            clusters = learned.cluster_rate(counter) * (n_c + n_b)
+            plain, least = cautious(k_c, (n_c, n_b), k_c + k_b, clusters, grid)
+            for segment, lines in blocks.lines.items():
+                if (mine := lines[some]).any():
+                    _add(gains[SEGMENT + segment], least[mine], spread)
             # A borrowed baseline is in a block of its own already: one process must not count it twice.
             if not lent:
                 _add(gains[MAIN], least, spread)
                 _add(gains[QUASI], np.minimum(plain, QUASI_MOST * swing), swing)
         return gains
 
-    def _surge(self, pairs: list[Block], learned: Learned, grid: tuple[float, ...]) -> list[float]:
+    def _surge(self, pairs: Pairs, learned: Learned, grid: tuple[float, ...]) -> list[float]:
         """Return what blocks add for each size of burst.
 
         A version gets bursts of a size in proportion to its requests; the past says how many. One that was
         never seen on all of the baseline says much on the few requests of a canary, even if it had a single
         cause. In an outage of both it says nothing: then the binomial evidence is the lesser.
         """
-        if not pairs:
-            return [0.0] * len(SIZES)
-        counts = [
-            (b.canary[0], b.canary[self.counter], b.baseline[0], b.baseline[self.counter]) for b in pairs
-        ]
-        n_c, k_c, n_b, k_b = (column[:, None] for column in np.array(counts, dtype=float).T)
+        n_c, k_c, n_b, k_b = (column[:, None] for column in pairs)
         null, rho, ratio = grid[0], grid[1 + SURGE_RISE], n_c / n_b
         common = np.log1p(null * ratio) - np.log1p(rho * ratio)
         plain = k_c * log(rho / null) + (k_c + k_b) * common
-        sizes = np.array(SIZES, dtype=float)
-        rates = np.array([learned.burst_rate(self.counter, size) for size in range(len(SIZES))])
+        sizes, rates = np.array(SIZES, dtype=float), learned.burst_rates(self.counter)
         usual = np.minimum(n_c * rates, RARE)
         burst = np.minimum(np.log(SURGING / usual) / learned.spread(self.counter), plain)
         said = np.where(k_c >= sizes, burst, np.log((1 - SURGING) / (1 - usual)))
         silent = (n_c * rates >= RARE) | (n_c < sizes)
-        return [float(value) for value in np.where(silent, 0.0, said).sum(axis=0)]
+        found: list[float] = np.where(silent, 0.0, said).sum(axis=0).tolist()
+        return found
 
-    def _dense(self, blocks: tuple[Block, ...], learned: Learned, grid: tuple[float, ...]) -> list[float]:
+    def _dense(self, blocks: Blocks, learned: Learned, grid: tuple[float, ...]) -> list[float]:
         """Return what the interval adds when much fails and only a hold-back is left on the baseline.
 
         Then a burst is on the canary anyway and says little. What tells a fault from a shared outage is that
         the few requests of the baseline do not fail; amid an outage they fail independently of one another.
         """
-        own = [block for block in blocks if not block.borrowed]
-        n_c, n_b = sum(b.canary[0] for b in own), sum(b.baseline[0] for b in own)
-        k_c, k_b = sum(b.canary[self.counter] for b in own), sum(b.baseline[self.counter] for b in own)
+        n_c, k_c, n_b, k_b = (int(c.sum()) for c in blocks.pair(self.counter, ~blocks.borrowed))
         dense = (DENSE_RATE + 5 * learned.rate(self.counter)) * (n_c + n_b)
         if not n_b or n_c < MOSTLY * n_b or k_c + k_b < max(DENSE_EVENTS, dense):
             return [0.0] * len(ALTERNATIVES)
         return [binomial(k_c, k_c + k_b, n_c / n_b, grid[0], rho) for rho in grid[1:]]
 
     def _no_harm(self, interval: Interval) -> tuple[float, float]:
-        served = [block for block in interval.blocks.blocks if block.canary[0]]
-        if not served:
+        blocks = interval.blocks
+        served = blocks.canary[:, 0] > 0
+        if not served.any():
             return 0.0, 0.0
-        rate = interval.learned.rate_now(self.counter, interval.blocks.baseline)
+        rate = interval.learned.rate_now(self.counter, blocks.baseline_sum)
         risen = interval.stage.tolerated(self._usual(interval.learned, interval.stage, rate), self.margin)
         wider = 1 + max(self.margin, FULL_MARGIN)
-        base = np.array([rate * wider if block.borrowed else rate for block in served])
-        n, k = np.array([(b.canary[0], b.canary[self.counter]) for b in served], dtype=float).T
-        tolerated = np.full(len(served), risen)
+        n, k, _, _ = blocks.pair(self.counter, served)
+        base = np.where(blocks.borrowed[served], rate * wider, rate)
+        tolerated = np.full(len(n), risen)
         plain = no_harm_plain(k, n, base, tolerated)
         return float(no_harm(k, n, base, tolerated).sum()), float(plain.sum())
 
@@ -167,18 +162,17 @@ class Comparison:
         usual = learned.rate(self.counter)
         return max(usual, now) if stage.limits.emergency else usual
 
-    def log_e(self, account: Account) -> float:
+    def _log_e(self, account: Account, loudness: Mapping[str, float]) -> float:
         """Return the logarithm of the evidence of a fault."""
         if MAIN not in account.processes:
             return 0.0
-        loud = list(self._loudness(account).values())
         weights = (
             (MAIN_WEIGHT, MAIN),
             (QUASI_WEIGHT, QUASI),
             (DENSE_WEIGHT, DENSE),
             (SURGE_WEIGHT, SURGE),
         )
-        known = account.processes
+        known, loud = account.processes, list(loudness.values())
         parts = [(weight, log_mean_exp(known[label]) if label in known else 0.0) for weight, label in weights]
         return log_mixture((*parts, (SEGMENT_WEIGHT, log_mean_exp(loud) if loud else parts[0][1])))
 
@@ -191,7 +185,8 @@ class Comparison:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        reading = Reading(account, self.log_e(account), self.threshold, self._loudness(account))
+        loudness = self._loudness(account)
+        reading = Reading(account, self._log_e(account, loudness), self.threshold, loudness)
         n_c, k_c, n_b, k_b = reading.counts
         seen = (
             f"canary {k_c:.0f} of {n_c:.0f} ({percent(k_c, n_c)}), "

@@ -8,12 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import log
 
+import numpy as np
+
 from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Interval, Stage
-from controlplane.evidence.blocks import ERRORS, NOTHING, Block, Blocks, Row, add
+from controlplane.evidence.blocks import ERRORS, Blocks, rows_of
+from controlplane.evidence.blocks import total as total_row
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.learned import PHI, WEIGHT, Learned
 from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
 from controlplane.evidence.measures import Measured, Window, counted, gathered
+from controlplane.evidence.observation import Tally
 from controlplane.evidence.reading import Reading, Words, borrowed, percent, total
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import EVERYONE
@@ -132,17 +136,13 @@ class MostShare:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        blocks = []
-        for segment, (n_c, k_c, n_b, k_b) in self.measured.counts(interval).items():
-            canary, baseline = (self._row(n, k) for n, k in ((n_c, k_c), (n_b, k_b)))
-            blocks.append(Block(segment, canary, baseline, segment in interval.stage.full_segments))
-        pooled = Blocks(
-            tuple(blocks), add(b.canary for b in blocks), add(b.baseline for b in blocks if not b.borrowed)
-        )
+        counts, whole = self.measured.counts(interval), interval.stage.full_segments
+        canary = rows_of([Tally(int(n), int(min(k, n))) for n, k, _, _ in counts.values()])
+        baseline = rows_of([Tally(int(n), int(min(k, n))) for _, _, n, k in counts.values()])
+        borrowed = [segment in whole for segment in counts]
+        own = total_row(baseline[~np.array(borrowed, dtype=bool)])
+        pooled = Blocks.of(tuple(counts), canary, baseline, borrowed, own)
         return self._ceiling.fold(account, replace(interval, blocks=pooled, learned=Learned()))
-
-    def _row(self, n: float, k: float) -> Row:
-        return (int(n), int(min(k, n)), *NOTHING[2:])
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""

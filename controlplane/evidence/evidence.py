@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from controlplane.evidence.account import ALPHA, EMPTY, Account, Interval, Limits, Metric, Stage
@@ -78,6 +78,7 @@ def _volume(limits: Limits) -> tuple[Metric, ...]:
 METRICS: tuple[Callable[[Limits], tuple[Metric, ...]], ...] = (_comparisons, _latencies, _shares, _volume)
 
 
+@lru_cache(maxsize=1024)
 def metrics(limits: Limits) -> tuple[Metric, ...]:
     """Return what a release with these limits is judged by; the step's own metrics bear its name."""
     found = (*(metric for kind in METRICS for metric in kind(limits)), *limits.added)
@@ -88,6 +89,7 @@ def metrics(limits: Limits) -> tuple[Metric, ...]:
     return (*found, *(replace(metric, name=f"{metric.name} at {step}") for metric in metrics(own)))  # type: ignore[type-var]
 
 
+@lru_cache(maxsize=1024)
 def graces(limits: Limits) -> Mapping[str, timedelta]:
     """Return by metric how long a step is judged before the metric is."""
     if limits.step is None:

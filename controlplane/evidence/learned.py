@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.evidence.blocks import WIDTH, Row, add, version_rows
+from controlplane.evidence.blocks import WIDTH, Row, total, version_rows
 from controlplane.evidence.observation import Observation
+from controlplane.evidence.table import Table, from_json
 
 Floats = tuple[float, ...]
-Key = tuple[str, str]  # proxy group, segment
-Table = tuple[tuple[Key, Floats], ...]  # sorted; each row is WIDTH long
-
 COUNTERS = WIDTH - 1
 HALF_LIFE, RECENT_HALF_LIFE = 1800.0, 30.0  # seconds
 SHORT, LONG = 5.0, 30.0  # seconds: windows in which clusters, and slower swings of one version, show
@@ -32,6 +30,7 @@ FEWEST = 0.01  # a cell that decayed to fewer requests than this is forgotten
 
 _ZEROS: Floats = (0.0,) * COUNTERS
 _NO_ROW: Floats = (0.0,) * WIDTH
+_NO_CELLS = Table((), np.zeros((0, WIDTH)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +57,11 @@ class Window:
     """Rows that are gathered until the window is long enough."""
 
     seconds: float = 0.0
-    rows: Table = ()
+    rows: Table = _NO_CELLS
 
-    def plus(self, seconds: float, rows: Mapping[Key, Row]) -> Window:
+    def plus(self, seconds: float, rows: Table) -> Window:
         """Return the window with one more interval in it."""
-        if not self.rows:
-            return Window(self.seconds + seconds, tuple(sorted(rows.items())))
-        return Window(self.seconds + seconds, _summed(self.rows, tuple(rows.items()), 1.0))
+        return Window(self.seconds + seconds, self.rows.plus(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ class Learned:
 
     total: Floats = _NO_ROW
     recent: Floats = _NO_ROW
-    cells: Table = ()
+    cells: Table = _NO_CELLS
     brief: Fraction = Fraction()
     lasting: Fraction = Fraction()
     clusters: Fraction = Fraction()
@@ -99,23 +96,23 @@ class Learned:
     long: Window = Window()
     bursts: tuple[Floats, ...] = (_ZEROS,) * len(SIZES)
     exposed: Floats = _ZEROS
-    last: Table = ()
-    last_short: Table = ()
-    last_long: Table = ()
+    last: Table = _NO_CELLS
+    last_short: Table = _NO_CELLS
+    last_long: Table = _NO_CELLS
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; nothing is lost."""
         return {
             "total": list(self.total),
             "recent": list(self.recent),
-            "cells": _plain(self.cells),
+            "cells": self.cells.to_json(),
             **{name: [list(f.over), list(f.under)] for name, f in self._fractions()},
             "size": list(self.size),
-            "short": [self.short.seconds, _plain(self.short.rows)],
-            "long": [self.long.seconds, _plain(self.long.rows)],
+            "short": [self.short.seconds, self.short.rows.to_json()],
+            "long": [self.long.seconds, self.long.rows.to_json()],
             "bursts": [list(row) for row in self.bursts],
             "exposed": list(self.exposed),
-            "last": [_plain(self.last), _plain(self.last_short), _plain(self.last_long)],
+            "last": [table.to_json() for table in (self.last, self.last_short, self.last_long)],
         }
 
     @classmethod
@@ -124,11 +121,11 @@ class Learned:
         brief, lasting, clusters = (
             Fraction(tuple(data[name][0]), tuple(data[name][1])) for name in ("brief", "lasting", "clusters")
         )
-        short, long = (Window(data[name][0], _table(data[name][1])) for name in ("short", "long"))
+        short, long = (Window(data[name][0], from_json(data[name][1], WIDTH)) for name in ("short", "long"))
         return cls(
             tuple(data["total"]),
             tuple(data["recent"]),
-            _table(data["cells"]),
+            from_json(data["cells"], WIDTH),
             brief,
             lasting,
             clusters,
@@ -151,9 +148,23 @@ class Learned:
         n, k = (also[0], also[counter]) if also else (0, 0)
         return (self.recent[counter] + k + RECENT_PRIOR) / (self.recent[0] + n + RECENT_PRIOR / usual)
 
+    def rates(self) -> NDArray[np.float64]:
+        """Return :meth:`rate` of all counters."""
+        return (np.array(self.total[1:]) + 0.5) / (self.total[0] + 50)
+
+    def rates_now(self, also: Row | None = None) -> Floats:
+        """Return :meth:`rate_now` of all counters."""
+        n, *k = also or _NO_ROW
+        seen = np.array(self.recent[1:]) + k + RECENT_PRIOR
+        return tuple((seen / (self.recent[0] + n + RECENT_PRIOR / self.rates())).tolist())
+
     def unusual(self, counter: int) -> bool:
         """Return whether the baseline itself is far above its usual share: both versions suffer."""
         return self.recent[counter] > 4 * self.rate(counter) * self.recent[0] + 10
+
+    def unusuals(self) -> NDArray[np.bool_]:
+        """Return :meth:`unusual` of all counters."""
+        return np.array(self.recent[1:]) > 4 * self.rates() * self.recent[0] + 10
 
     def swing(self, counter: int) -> float:
         """Return variance / mean of counts over half a minute, without what all cells share; at least 1."""
@@ -170,13 +181,13 @@ class Learned:
         icc = ICC_SAFETY * self.clusters.shrunk(prior, ICC_WEIGHT, counter)
         return (1 / min(max(icc, 1e-6), 0.999) - 1) / window
 
-    def burst_rate(self, counter: int, size: int) -> float:
-        """Return bursts of the size at this position of SIZES per request, rather too many than too few."""
-        return (self.bursts[size][counter - 1] + 1) / (self.exposed[counter - 1] + 1)
+    def burst_rates(self, counter: int) -> NDArray[np.float64]:
+        """Return by position in SIZES: bursts of that size per request, rather too many than too few."""
+        return (np.array([row[counter - 1] for row in self.bursts]) + 1) / (self.exposed[counter - 1] + 1)
 
     def unevenness(self, counter: int) -> float:
         """Return the variance of a version's own rate in a cell over LONG, relative to its square."""
-        cells = max(1, len(self.cells))
+        cells = max(1, len(self.cells.keys))
         requests = (self.size[0] + 1000) / (self.size[1] + 1) * LONG / SHORT / cells
         return (self.swing(counter) - 1) / (requests * self.rate(counter))
 
@@ -185,15 +196,14 @@ def learn(learned: Learned, observation: Observation, stable: str) -> Learned:
     """Return what is known after one more interval of the stable version; its past is not needed again."""
     seconds = (observation.end - observation.start).total_seconds()
     rows = version_rows(observation, stable)
-    summed = add(rows.values())
     learned = replace(
         learned,
-        recent=_decayed(learned.recent, summed, 0.5 ** (seconds / RECENT_HALF_LIFE)),
+        recent=_decayed(learned.recent, total(rows.rows), 0.5 ** (seconds / RECENT_HALF_LIFE)),
         short=learned.short.plus(seconds, rows),
         long=learned.long.plus(seconds, rows),
     )
-    calm = ~np.array([learned.unusual(c) for c in range(1, WIDTH)])
-    only, pairs = _beside(rows.items(), learned.last)
+    calm = ~learned.unusuals()
+    only, pairs = _beside(rows, learned.last)
     seen = _Dispersion.of(pairs, learned, calm)
     learned = replace(learned, brief=seen.added(learned.brief, seconds), last=only)
     if learned.short.seconds >= SHORT:
@@ -210,32 +220,28 @@ def _close_short(learned: Learned, calm: NDArray[np.bool_]) -> Learned:
     """Take in a full short window: rates, correlation within it, and its size."""
     window = learned.short
     decay = 0.5 ** (window.seconds / HALF_LIFE)
-    summed = tuple(map(sum, zip(_NO_ROW, *(row for _, row in window.rows), strict=True)))
-    usual = [learned.rate(c) * summed[0] for c in range(1, WIDTH)]
-    capped = (summed[0], *(min(k, 4 * e + 20) for k, e in zip(summed[1:], usual, strict=True)))
+    requests, *events = total(window.rows.rows)
+    capped = np.minimum(events, 4 * (learned.rates() * requests) + 20)
     weight = 1.0 if calm[0] else OUTAGE_WEIGHT
-    cells = _summed(learned.cells, window.rows, decay)
+    cells = learned.cells.plus(window.rows, decay)
     only, beside = _beside(window.rows, learned.last_short)
     seen = _Dispersion.of(beside, learned, calm)
-    table = np.array([row for _, row in window.rows], dtype=float).reshape(-1, WIDTH)
-    large = [(table[:, 1:] >= size).sum(axis=0) for size in SIZES]
+    large = (window.rows.rows[:, 1:] >= np.array(SIZES)[:, None, None]).sum(axis=1)
     pairs = np.maximum(seen.events - 1, 1)
     many = seen.events >= 2
     return replace(
         learned,
-        total=_decayed(learned.total, (weight * count for count in capped), decay),
-        cells=tuple((key, row) for key, row in cells if row[0] >= FEWEST),
+        total=_decayed(learned.total, weight * np.array([requests, *capped]), decay),
+        cells=cells.where(cells.rows[:, 0] >= FEWEST),
         clusters=learned.clusters.plus(
             np.where(many, (seen.squares - seen.expected) / pairs**2, 0.0),
             np.where(many, seen.expected / pairs, 0.0),
             decay,
         ),
-        size=(learned.size[0] * decay + summed[0], learned.size[1] * decay + bool(summed[0])),
+        size=(learned.size[0] * decay + requests, learned.size[1] * decay + bool(requests)),
         short=Window(),
-        bursts=tuple(
-            _decayed(old, new.tolist(), decay) for old, new in zip(learned.bursts, large, strict=True)
-        ),
-        exposed=_decayed(learned.exposed, (calm * summed[0]).tolist(), decay),
+        bursts=tuple(map(tuple, (np.array(learned.bursts) * decay + large).tolist())),
+        exposed=_decayed(learned.exposed, calm * requests, decay),
         last_short=only,
     )
 
@@ -250,17 +256,13 @@ class _Dispersion:
     freedom: int
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[Key, Floats]], learned: Learned, calm: NDArray[np.bool_]) -> _Dispersion:
+    def of(cls, cells: Table, learned: Learned, calm: NDArray[np.bool_]) -> _Dispersion:
         """Compare each cell with its long-run share. Counters that are not calm count as no events."""
-        pairs = [(key, row) for key, row in rows if row[0]]
-        if len(pairs) < 2:
+        if len(cells.keys) < 2:
             nothing = np.zeros(COUNTERS)
             return cls(nothing, nothing, nothing, 0)
-        table = np.array([row for _, row in pairs], dtype=float)
-        known = dict(learned.cells)
-        past = np.array([known.get(key, _NO_ROW) for key, _ in pairs])
-        usual = np.array([learned.rate(c) for c in range(1, WIDTH)])
-        requests, counts = table[:, :1], table[:, 1:]
+        past, usual = learned.cells.aligned(cells.keys), learned.rates()
+        requests, counts = cells.rows[:, :1], cells.rows[:, 1:]
         events = counts.sum(axis=0)
         sane = calm & (events <= 4 * usual * requests.sum() + 20)
         counts, events = np.where(sane, counts, 0.0), np.where(sane, events, 0.0)
@@ -268,7 +270,10 @@ class _Dispersion:
         share /= share.sum(axis=0)
         mean = events * share
         return cls(
-            ((counts - mean) ** 2).sum(axis=0), (mean * (1 - share)).sum(axis=0), events, len(pairs) - 1
+            ((counts - mean) ** 2).sum(axis=0),
+            (mean * (1 - share)).sum(axis=0),
+            events,
+            len(cells.keys) - 1,
         )
 
     def added(self, past: Fraction, seconds: float) -> Fraction:
@@ -278,19 +283,18 @@ class _Dispersion:
         return past.plus(weight * ratio, weight, 0.5 ** (seconds / HALF_LIFE))
 
 
-def _beside(rows: Iterable[tuple[Key, Floats]], before: Table) -> tuple[Table, Table]:
+def _beside(rows: Table, before: Table) -> tuple[Table, Table]:
     """Return what to keep of a window, and the window's cells; an only one beside its own last window.
 
     Alone it has nothing to be compared with in the same seconds. The seconds before are the next best: drift
     between them counts as unevenness, which errs on the safe side.
     """
-    table = tuple((key, tuple(map(float, row))) for key, row in rows if row[0])
-    if len(table) != 1:
-        return (), table
-    (key, row), now = table[0], table
-    if len(before) != 1 or before[0][0] != key:
+    now = rows.where(rows.rows[:, 0] > 0)
+    if len(now.keys) != 1:
+        return _NO_CELLS, now
+    if before.keys != now.keys:
         return now, now
-    return now, ((key, row), before[0])
+    return now, Table((*now.keys, *before.keys), np.concatenate((now.rows, before.rows)))
 
 
 def _since_0_2(data: Mapping[str, Any]) -> Iterable[Any]:
@@ -298,28 +302,8 @@ def _since_0_2(data: Mapping[str, Any]) -> Iterable[Any]:
     if "bursts" not in data:
         return ()
     bursts = tuple(tuple(row) for row in data["bursts"])
-    return (bursts, tuple(data["exposed"]), *(_table(rows) for rows in data["last"]))
+    return (bursts, tuple(data["exposed"]), *(from_json(rows, WIDTH) for rows in data["last"]))
 
 
-def _summed(old: Table, new: Table, decay: float) -> Table:
-    """Return the sums of two tables, the first decayed."""
-    keys = sorted({key for key, _ in (*old, *new)})
-    place = {key: line for line, key in enumerate(keys)}
-    table = np.zeros((len(keys), WIDTH))
-    if old:
-        table[[place[key] for key, _ in old]] = np.array([row for _, row in old]) * decay
-    if new:
-        table[[place[key] for key, _ in new]] += np.array([row for _, row in new], dtype=float)
-    return tuple(zip(keys, map(tuple, table.tolist()), strict=True))
-
-
-def _decayed(old: Floats, new: Iterable[float], decay: float) -> Floats:
-    return tuple(a * decay + b for a, b in zip(old, new, strict=True))
-
-
-def _plain(table: Table) -> list[list[Any]]:
-    return [[group, segment, list(row)] for (group, segment), row in table]
-
-
-def _table(data: Iterable[tuple[str, str, Iterable[float]]]) -> Table:
-    return tuple(((group, segment), tuple(row)) for group, segment, row in data)
+def _decayed(old: Floats, new: Floats | NDArray[Any], decay: float) -> Floats:
+    return tuple((np.array(old) * decay + np.array(new)).tolist())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import exp, fsum, lgamma, log, log1p
+from operator import add
 
 FLOOR = -2.0  # the least that one cell may say against promotion: one burst does not end a step
 # Good is taken to be this part of the tolerated rise above the baseline: a baseline that was measured a
@@ -19,7 +20,7 @@ FIRST_MASS, LATER_MASS = 0.7, 0.3  # of a process: begun at the start, begun at 
 def log_mean_exp(values: Sequence[float]) -> float:
     """Return the logarithm of the mean of ``exp(values)``, without overflow."""
     top = max(values)
-    return top + log(fsum(exp(v - top) for v in values) / len(values))
+    return top + log(fsum([exp(v - top) for v in values]) / len(values))
 
 
 def log_mixture(parts: Iterable[tuple[float, float]]) -> float:
@@ -40,8 +41,9 @@ def restart_mass(after: int, until: int) -> float:
 def advance(process: Sequence[float], mass: float, gain: Sequence[float]) -> tuple[float, ...]:
     """Return the process after new beginnings with ``mass`` and then one interval's ``gain``."""
     if mass > 0:
-        process = [max(s, log(mass)) + log1p(exp(-abs(s - log(mass)))) for s in process]
-    return tuple(s + g for s, g in zip(process, gain, strict=True))
+        new = log(mass)
+        process = [max(s, new) + log1p(exp(-abs(s - new))) for s in process]
+    return tuple(map(add, process, gain))
 
 
 def binomial(k: int, total: int, ratio: float, null: float, alternative: float) -> float:

@@ -11,6 +11,7 @@ from controlplane.evidence.likelihood import FLOOR, TILT
 
 Floats = NDArray[np.float64]
 
+MOST = 250  # the greatest count whose probability is worked out
 _SHIFT = 8  # from here on the series below is exact to 1e-12
 
 
@@ -26,6 +27,9 @@ def lgamma(x: Floats) -> Floats:
     return found
 
 
+_LOG_FACTORIALS = lgamma(np.arange(1.0, MOST + 2.0))
+
+
 def cautious(
     k: Floats, requests: tuple[Floats, Floats], total: Floats, clusters: Floats, grid: Sequence[float]
 ) -> tuple[Floats, Floats]:
@@ -37,7 +41,8 @@ def cautious(
     plain = k * np.log(rhos[1:] / rhos[0]) + total * (share[:, :1] - share[:, 1:])
     pi = rhos * ratio / (1 + rhos * ratio)
     a, b = clusters * pi, clusters * (1 - pi)
-    clustered = lgamma(k + a) - lgamma(a) + lgamma(total - k + b) - lgamma(b)
+    ours, none, theirs, nothing = lgamma(np.stack((k + a, a, total - k + b, b)))
+    clustered = ours - none + theirs - nothing
     least = np.minimum(plain, clustered[:, 1:] - clustered[:, :1])
     return plain, np.where(k <= total * pi[:, :1], np.minimum(least, 0.0), least)
 
@@ -45,12 +50,12 @@ def cautious(
 def poisson_tail(mean: Floats, above: Floats) -> Floats:
     """Return ``likelihood.poisson_tail`` of each pair."""
     found = np.where((mean > 100) | (above < 0), 1.0, 0.0)
-    some = (mean <= 100) & (above >= 0) & (above <= 250)
+    some = (mean <= 100) & (above >= 0) & (above <= MOST)
     if some.any():
         most = np.floor(above[some])[:, None]
         counts = np.arange(int(most.max()) + 1, dtype=float)
         m = mean[some][:, None]
-        terms = np.exp(counts * np.log(np.maximum(m, 1e-300)) - m - lgamma(counts + 1))
+        terms = np.exp(counts * np.log(np.maximum(m, 1e-300)) - m - _LOG_FACTORIALS[: len(counts)])
         found[some] = np.maximum(0.0, 1.0 - np.where(counts <= most, terms, 0.0).sum(axis=1))
     return found
 

@@ -7,15 +7,15 @@ Source: docs/decision-rule.md, "Rollback evidence: latency" and "Promotion evide
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp, log
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
-from controlplane.evidence.blocks import SLOWER, WIDTH, Block, Row
+from controlplane.evidence.blocks import SLOWER, Row
 from controlplane.evidence.comparison import ACQUAINTED
 from controlplane.evidence.learned import LONG, Learned
 from controlplane.evidence.likelihood import log_mean_exp, no_harm_rate
@@ -24,6 +24,7 @@ from controlplane.evidence.rows import no_harm
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.latency import EDGES_MS
 
+LOG_EDGES = tuple(map(log, EDGES_MS))
 ALTERNATIVES = (1.15, 1.3, 1.6, 2.0, 3.0, 6.0)
 WARM = 2.0  # margin while the canary warms up
 RAREST = 0.0015  # share of requests past an edge below which the edge says nothing
@@ -56,31 +57,32 @@ class Slowdown:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        beyond = Beyond.of(interval.learned, interval.blocks.baseline)
+        beyond = Beyond.of(interval.learned, interval.blocks.baseline_sum)
         warm = interval.stage.elapsed < interval.stage.limits.warm_up
         margin = max(self.margin, WARM) if warm else self.margin
-        pairs = _Pairs.of(interval.blocks.blocks)
         gains = {label: [0.0] * len(ALTERNATIVES) for label in account.processes}
-        for edge, share in enumerate(beyond.shares):
-            if self.part[0] <= share <= self.part[1]:
-                gains[str(EDGES_MS[edge])] = pairs.gain(interval, edge, share, beyond.ratio(edge, 1 + margin))
+        edges = [edge for edge, share in enumerate(beyond.shares) if self.part[0] <= share <= self.part[1]]
+        for edge, gain in zip(edges, _gain(interval, beyond, edges, 1 + margin), strict=True):
+            gains[str(EDGES_MS[edge])] = gain
         processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
         account = replace(account, processes=processes)
         edge = beyond.nearest(self.typical)
         if interval.counting:
             account = account.promoted(self._no_harm(interval, beyond, edge))
-        return account.counted(interval.blocks.blocks, SLOWER + edge, interval.seconds, interval.counting)
+        return account.counted(interval.blocks, SLOWER + edge, interval.seconds, interval.counting)
 
     def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> float:
-        served = [block for block in interval.blocks.blocks if block.canary[0]]
-        if not served:
+        blocks, counter, share = interval.blocks, SLOWER + edge, max(beyond.shares[edge], RAREST)
+        served = blocks.canary[:, 0] > 0
+        if not served.any():
             return 0.0
-        counter, share = SLOWER + edge, max(beyond.shares[edge], RAREST)
-        excess = {b: (self._excluded(interval.stage, beyond, edge, b) - 1) * share for b in (False, True)}
-        n, k = np.array([(b.canary[0], b.canary[counter]) for b in served], dtype=float).T
-        tolerated = np.array([excess[block.borrowed] for block in served])
+        own, lent = (
+            (self._excluded(interval.stage, beyond, edge, lent) - 1) * share for lent in (False, True)
+        )
+        n, k, _, _ = blocks.pair(counter, served)
+        tolerated = np.where(blocks.borrowed[served], lent, own)
         phi = 1 + interval.learned.unevenness(counter) * share * n * LONG / interval.seconds
-        return float((no_harm(k, n, np.full(len(served), share), tolerated) / phi).sum())
+        return float((no_harm(k, n, np.full(len(n), share), tolerated) / phi).sum())
 
     def _excluded(self, stage: Stage, beyond: Beyond, edge: int, lent: bool) -> float:
         """Return the ratio of counts that promotion must exclude."""
@@ -118,63 +120,61 @@ class Slowdown:
         return max(0.0, ENOUGH - account.promotion) / no_harm_rate(share, share, excess)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pairs:
-    """Rows of the blocks that both versions have, one block per line.
+def _gain(interval: Interval, beyond: Beyond, edges: Sequence[int], slower: float) -> list[list[float]]:
+    """Return what an interval adds for each edge and alternative: binomial() over its dispersion.
 
     A segment without a baseline of its own may well be of slower users: limits alone judge it.
     """
-
-    canary: NDArray[np.float64]
-    baseline: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, blocks: Iterable[Block]) -> _Pairs:
-        """Return the rows of an interval."""
-        both = [b for b in blocks if b.canary[0] and b.baseline[0] and not b.borrowed]
-        canary, baseline = [b.canary for b in both], [b.baseline for b in both]
-        return cls(
-            np.array(canary, dtype=float).reshape(-1, WIDTH),
-            np.array(baseline, dtype=float).reshape(-1, WIDTH),
-        )
-
-    def gain(self, interval: Interval, edge: int, share: float, null: float) -> list[float]:
-        """Return what an interval adds for each alternative: binomial() of each block over its dispersion."""
-        counter = SLOWER + edge
-        slow, both = self.canary[:, counter], self.canary[:, counter] + self.baseline[:, counter]
-        ratio = self.canary[:, 0] / self.baseline[:, 0]
-        expected = share * self.canary[:, 0] * LONG / interval.seconds
-        phi = 1 + interval.learned.unevenness(counter) * expected * (1 + ratio)
-        rhos = np.array([max(null, min(null * alternative, 0.95 / share)) for alternative in ALTERNATIVES])
-        common = np.log((1 + null * ratio)[:, None] / (1 + ratio[:, None] * rhos))
-        terms = (slow[:, None] * np.log(rhos / null) + both[:, None] * common) / phi[:, None]
-        return [float(value) for value in terms.sum(axis=0)]
+    blocks, counters = interval.blocks, [SLOWER + edge for edge in edges]
+    both = (blocks.canary[:, 0] > 0) & (blocks.baseline[:, 0] > 0) & ~blocks.borrowed
+    canary, baseline = blocks.canary[both], blocks.baseline[both]
+    share = np.array([beyond.shares[edge] for edge in edges])
+    null = np.array([beyond.ratio(edge, slower) for edge in edges])
+    uneven = np.array([interval.learned.unevenness(counter) for counter in counters])
+    # One line per block, one column per edge, then one layer per alternative.
+    requests, slow = canary[:, :1], canary[:, counters]
+    ratio, events = requests / baseline[:, :1], slow + baseline[:, counters]
+    phi = 1 + uneven * (share * requests * LONG / interval.seconds) * (1 + ratio)
+    floor = null[:, None]
+    rhos = np.maximum(floor, np.minimum(floor * np.array(ALTERNATIVES), 0.95 / share[:, None]))
+    common = np.log((1 + null * ratio)[:, :, None] / (1 + ratio[:, :, None] * rhos))
+    terms = (slow[:, :, None] * np.log(rhos / floor) + events[:, :, None] * common) / phi[:, :, None]
+    found: list[list[float]] = terms.sum(axis=0).tolist()
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    """The baseline's recent share of requests past each edge, in 0..1."""
+    """The baseline's recent share of requests past each edge, in 0..1, and its log odds."""
 
     shares: tuple[float, ...]
+    odds: tuple[float, ...]
 
     @classmethod
     def of(cls, learned: Learned, also: Row | None) -> Beyond:
         """Return the shares of the last half minute and of the interval ``also``."""
-        return cls(tuple(learned.rate_now(SLOWER + i, also) for i in range(len(EDGES_MS))))
+        return cls.at(learned.rates_now(also)[SLOWER - 1 :])
+
+    @classmethod
+    def at(cls, shares: tuple[float, ...]) -> Beyond:
+        """Return shares with their log odds."""
+        return cls(shares, tuple(map(_logit, shares)))
 
     def nearest(self, share: float) -> int:
         """Return the edge past which the share is nearest to ``share``, in log odds."""
-        return min(range(len(self.shares)), key=lambda i: abs(_logit(self.shares[i]) - _logit(share)))
+        wanted = _logit(share)
+        away = [abs(odds - wanted) for odds in self.odds]
+        return away.index(min(away))
 
     def ratio(self, edge: int, slower: float) -> float:
         """Return how many times as many requests pass an edge when all take ``slower`` times as long."""
         if edge == 0:
             return min(slower, 1 / self.shares[0])  # nothing is known below the first edge
         at = log(EDGES_MS[edge] / slower)
-        lower = max((i for i in range(edge) if log(EDGES_MS[i]) <= at), default=0)
-        low, high = log(EDGES_MS[lower]), log(EDGES_MS[lower + 1])
-        slope = (_logit(self.shares[lower + 1]) - _logit(self.shares[lower])) / (high - low)
-        logit = _logit(self.shares[lower]) + slope * (at - low)
+        lower = max(bisect_right(LOG_EDGES, at, hi=edge) - 1, 0)
+        low, high = LOG_EDGES[lower], LOG_EDGES[lower + 1]
+        slope = (self.odds[lower + 1] - self.odds[lower]) / (high - low)
+        logit = self.odds[lower] + slope * (at - low)
         return max(1.0, 1 / (1 + exp(-logit)) / self.shares[edge])
 
 

@@ -34,10 +34,10 @@ class Spoiled:
     def plus(self, learned: Learned, observation: Observation, stage: Stage) -> Spoiled:
         """Return the sums with one more interval; ``learned`` is from before it."""
         seen = cut(observation, stage.canary, stage.stable, stage.full_segments)
-        requests, failed = seen.canary[0], seen.canary[ERRORS]
+        requests, failed = seen.canary_sum[0], seen.canary_sum[ERRORS]
         if not requests:
             return self
-        n_b, k_b = seen.baseline[0] + PRIOR, seen.baseline[ERRORS] + PRIOR * learned.rate_now(ERRORS)
+        n_b, k_b = seen.baseline_sum[0] + PRIOR, seen.baseline_sum[ERRORS] + PRIOR * learned.rate_now(ERRORS)
         expected = requests * k_b / n_b
         return Spoiled(self.excess + failed - expected, self.variance + expected * (1 + requests / n_b))
 

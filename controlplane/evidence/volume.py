@@ -21,7 +21,7 @@ class Volume:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        return account.counted(interval.blocks.blocks, ERRORS, interval.seconds, interval.counting)
+        return account.counted(interval.blocks, ERRORS, interval.seconds, interval.counting)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""

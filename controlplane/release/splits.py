@@ -29,6 +29,7 @@ from controlplane.policy.documents import EVERYONE, Match
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.segments import cohorts
 from controlplane.policy.values import STEP_PPM
+from controlplane.release.memo import Same
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +82,6 @@ def _rule(segment: str, match: Match | None, share: int) -> _Rule:
 Held = frozenset[Match]  # conditions beside cohorts that hold for a request
 
 
-class _Same:
-    """A policy as a key of a memo: by identity, since hashing one costs more than its splits."""
-
-    __slots__ = ("policy",)
-
-    def __init__(self, policy: PinnedPolicy) -> None:
-        self.policy = policy
-
-    def __hash__(self) -> int:
-        return id(self.policy)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.policy is self.policy
-
-
 def splits(policy: PinnedPolicy, step: int) -> tuple[Split, ...]:
     """Return the splits in force at a step; -1 is before the first, the number of steps is the guard.
 
@@ -103,12 +89,12 @@ def splits(policy: PinnedPolicy, step: int) -> tuple[Split, ...]:
     everyone, whichever is larger; the last ``hold_back`` buckets stay with the baseline, except in a segment
     that is wanted whole. What is held out or excluded stays with the baseline, whatever else it matches.
     """
-    return _splits(_Same(policy), step)
+    return _splits(Same(policy), step)
 
 
 # A release asks several times in each interval, and the answer stays the same for a whole step.
 @lru_cache(maxsize=1024)
-def _splits(same: _Same, step: int) -> tuple[Split, ...]:
+def _splits(same: Same, step: int) -> tuple[Split, ...]:
     policy = same.policy
     if step < 0:
         return (Split(EVERYONE, None, ()),)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from controlplane.evidence import evidence as fold_of
 from controlplane.evidence.account import ALPHA, Limits, Metric
@@ -37,6 +38,7 @@ from controlplane.policy.latency import edge_index
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.stats import EJECTIONS
 from controlplane.policy.values import PPM
+from controlplane.release.memo import Same
 from controlplane.release.state import Phase, ReleaseState, Stage
 from controlplane.release.traffic import BUCKETS, Split, splits
 
@@ -44,6 +46,7 @@ SEGMENT = 0.1  # assumed share of a segment among all requests
 
 Place = tuple[str, str]  # proxy, segment
 Counts = tuple[int, int, int, int]  # canary requests, errors, baseline requests, errors
+NO_COUNTS: Counts = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +193,32 @@ def exposure(policy: PinnedPolicy, step: int) -> float:
 
 def setting(state: ReleaseState, *, counting: bool) -> Setting:
     """Return where a release stands, as the statistics need it."""
+    at = _at_step(Same(state.policy), state.step)
     return Setting(
         canary=state.to_version,
         stable=state.from_version,
-        limits=limits(state.policy, state.step),
+        limits=at.limits,
         elapsed=state.running,
-        next_share=exposure(state.policy, state.step + 1),
+        next_share=at.next_share,
         counting=counting,
-        full_segments=frozenset(s.segment for s in splits(state.policy, state.step) if s.buckets == BUCKETS),
+        full_segments=at.full_segments,
         judged=state.judged,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _AtStep:
+    """What a policy comes to at a step, as in :class:`Setting`."""
+
+    limits: Limits
+    next_share: float
+    full_segments: frozenset[str]
+
+
+@lru_cache(maxsize=1024)
+def _at_step(same: Same, step: int) -> _AtStep:
+    full = frozenset(split.segment for split in splits(same.policy, step) if split.buckets == BUCKETS)
+    return _AtStep(limits(same.policy, step), exposure(same.policy, step + 1), full)
 
 
 def fold(
@@ -222,11 +241,11 @@ def fold(
         counting: Whether the interval counts for promotion.
     """
     step, whole = dict(watch.step), dict(watch.whole)
-    for place, counts in _counts(observation, state):
+    for place, counts in _counts(observation, state).items():
         if settled:
-            step[place] = _plus(step.get(place, (0, 0, 0, 0)), counts)
+            step[place] = _plus(step.get(place, NO_COUNTS), counts)
         if place[1] not in UNCOMPARED:
-            whole[place[0]] = _plus(whole.get(place[0], (0, 0, 0, 0)), counts)
+            whole[place[0]] = _plus(whole.get(place[0], NO_COUNTS), counts)
     at = setting(state, counting=counting)
     evidence = fold_of.fold(watch.evidence, learned, observation, at)
     spoiled = watch.spoiled.plus(learned, observation, at) if state.policy.budget else watch.spoiled
@@ -329,14 +348,18 @@ def step_split(state: ReleaseState) -> Split:
             return Split(EVERYONE, None, ())
 
 
-def _counts(observation: Observation, state: ReleaseState) -> Iterator[tuple[Place, Counts]]:
+def _counts(observation: Observation, state: ReleaseState) -> dict[Place, list[int]]:
+    """Return the counts of an interval."""
+    found: dict[Place, list[int]] = {}
+    column = {state.from_version: 2, state.to_version: 0}
     for cell, tally in observation.cells:
-        place = (cell.proxy, cell.segment)
-        if cell.version == state.to_version:
-            yield place, (tally.requests, tally.errors, 0, 0)
-        elif cell.version == state.from_version:
-            yield place, (0, 0, tally.requests, tally.errors)
+        at = column.get(cell.version)
+        if at is not None:
+            row = found.setdefault((cell.proxy, cell.segment), [0, 0, 0, 0])
+            row[at] += tally.requests
+            row[at + 1] += tally.errors
+    return found
 
 
-def _plus(a: Counts, b: Counts) -> Counts:
+def _plus(a: Counts, b: Sequence[int]) -> Counts:
     return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3])

@@ -4,12 +4,17 @@ from datetime import timedelta
 from world import START
 
 from controlplane.evidence import Cell, Observation, Tally
-from controlplane.evidence.blocks import GROUPS, cut
+from controlplane.evidence.blocks import ERRORS, GROUPS, cut
 
 
 def seen(*cells):
     tallies = tuple((Cell(p, s, v), Tally(n, k)) for p, s, v, n, k in cells)
     return Observation("shop", START, START + timedelta(seconds=1), tallies)
+
+
+def pairs(blocks):
+    counts = zip(*blocks.pair(ERRORS), strict=True)
+    return [(segment, [int(n) for n in row]) for segment, row in zip(blocks.segments, counts, strict=True)]
 
 
 def test_each_proxy_and_segment_is_a_block():
@@ -20,10 +25,9 @@ def test_each_proxy_and_segment_is_a_block():
         ), "v2", "v1", frozenset(),
     )  # fmt: skip
 
-    pairs = [(b.segment, b.canary[:2], b.baseline[:2]) for b in found.blocks]
-    assert pairs == [("beta", (6, 2), (5, 1)), ("everyone", (0, 0), (50, 0)), ("beta", (7, 3), (0, 0))]
-    assert found.canary[:2] == (13, 5)
-    assert found.baseline[:2] == (55, 1)
+    assert pairs(found) == [("beta", [6, 2, 5, 1]), ("everyone", [0, 0, 50, 0]), ("beta", [7, 3, 0, 0])]
+    assert found.canary_sum[:2] == (13, 5)
+    assert found.baseline_sum[:2] == (55, 1)
 
 
 def test_a_full_segment_borrows_the_baseline_of_its_proxy():
@@ -32,10 +36,12 @@ def test_a_full_segment_borrows_the_baseline_of_its_proxy():
         ("q", "everyone", "v1", 70, 4),
     )  # fmt: skip
 
-    staff = next(b for b in cut(observation, "v2", "v1", frozenset({"staff"})).blocks if b.segment == "staff")
+    found = cut(observation, "v2", "v1", frozenset({"staff"}))
 
-    assert staff.borrowed
-    assert staff.baseline[:2] == (80, 3)
+    assert pairs(found)[2] == ("staff", [5, 1, 80, 3])
+    assert found.borrowed.tolist() == [False, False, True, False]
+    assert found.sums["staff"][1][:2] == (80, 3)
+    assert found.baseline_sum[:2] == (150, 7)
 
 
 def test_requests_without_identity_or_decided_elsewhere_and_doubtful_proxies_are_left_out():
@@ -43,7 +49,7 @@ def test_requests_without_identity_or_decided_elsewhere_and_doubtful_proxies_are
         ("p", "anonymous", "v2", 5, 5), ("p", "followed", "v2", 5, 5), ("q", "everyone", "v2", 5, 5)
     )  # fmt: skip
 
-    assert cut(replace(observation, partial=(("q", "gap"),)), "v2", "v1", frozenset()).blocks == ()
+    assert cut(replace(observation, partial=(("q", "gap"),)), "v2", "v1", frozenset()).segments == ()
 
 
 def test_many_proxies_are_merged_into_few_groups_whatever_their_order():
@@ -51,6 +57,6 @@ def test_many_proxies_are_merged_into_few_groups_whatever_their_order():
 
     found = cut(seen(*cells), "v2", "v1", frozenset())
 
-    assert len(found.blocks) == GROUPS
-    assert found.canary[:2] == (2000, 200)
-    assert found == cut(seen(*cells[::-1]), "v2", "v1", frozenset())
+    assert len(found.segments) == GROUPS
+    assert found.canary_sum[:2] == (2000, 200)
+    assert pairs(found) == pairs(cut(seen(*cells[::-1]), "v2", "v1", frozenset()))

@@ -200,7 +200,7 @@ def test_what_is_spoiled_is_not_below_zero_and_grows_with_the_canarys_failures(k
 def test_a_wider_margin_of_latency_asks_for_less_proof():
     def excluded(margin, *, tail, share=1.0):
         stage = Stage(canary="v2", stable="v1", limits=Limits(), elapsed=timedelta(0), next_share=share)
-        beyond = Beyond(tuple(0.5 ** (edge + 1) for edge in range(len(EDGES_MS))))
+        beyond = Beyond.at(tuple(0.5 ** (edge + 1) for edge in range(len(EDGES_MS))))
         return Slowdown("latency", margin, 100, (0.0, 1.0), 0.01, tail)._excluded(stage, beyond, 5, False)
 
     assert excluded(0.1, tail=True) == 2.0  # as the table says for the last step

@@ -115,12 +115,12 @@ def test_bursts_of_the_past_say_how_likely_they_are():
     for i in range(100):
         known = learn(known, seen(("p", "everyone", "v1", 1000, 9 if i == 50 else 1)), "v1")
 
-    five, eight, twelve = (known.burst_rate(1, size) for size in range(3))
+    five, eight, twelve = known.burst_rates(1)[:3]
 
     assert five == eight
     assert twelve < eight
     assert 1e-6 < twelve < 1e-4
-    assert Learned().burst_rate(1, 0) == 1.0
+    assert Learned().burst_rates(1)[0] == 1.0
 
 
 def test_what_an_earlier_version_stored_is_read():
