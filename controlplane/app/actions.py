@@ -95,7 +95,7 @@ def _armed(at: Standing, state: ReleaseState, reason: str) -> tuple[ReleaseState
 
 def _approved(state: ReleaseState, wanted: Act, now: datetime) -> ReleaseState:
     open_ = gates.approvable(state)
-    step = wanted.step or (open_[0] if open_ else "")
+    step = wanted.step or next(iter(open_), "")
     if step not in open_:
         what = f"step {step!r} waits for no approval" if step else "no step ahead waits for an approval"
         known = f"; those that do: {', '.join(open_)}" if open_ else ""

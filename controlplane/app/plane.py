@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from pydantic import BaseModel
+
+from controlplane.app import permits
 from controlplane.app.acceptance import accept, drifted, fitting, in_use, ordered, put_back
 from controlplane.app.actions import Moved, Standing, check_way_back, last_promoted, move
 from controlplane.app.asking import explain_request, show_cohort
@@ -40,6 +43,7 @@ from controlplane.web.port import (
     Declare,
     Documents,
     Explained,
+    Need,
     Order,
     ProxyShown,
     Push,
@@ -182,6 +186,10 @@ class Plane:
     def cohort(self, release: str, asked: CohortAsked) -> CohortShown:
         """Say who is in a release's canary."""
         return show_cohort(self._state(self.world, release), asked)
+
+    def need(self, action: str, name: str, wanted: BaseModel) -> Need:
+        """Return who may do that."""
+        return permits.need(self.world, action, name, wanted)
 
     async def order(self, wanted: Order) -> ReleaseShown:
         """Create a release."""

@@ -14,6 +14,7 @@ import grpc.aio
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
 
 from controlplane.app.hooking import Hooking
 from controlplane.app.importing import Importer
@@ -37,9 +38,12 @@ from controlplane.sources.lrs import LoadReports
 from controlplane.sources.prometheus import Prometheus
 from controlplane.sources.pushed import Pushed
 from controlplane.stores.sqlite import SqliteStore
+from controlplane.web.access import Access
 from controlplane.web.api import Api
+from controlplane.web.operators import Operators, OperatorsError
 
 log = structlog.get_logger()
+RENEW = 5.0  # seconds between two looks at the certificate of the HTTP API
 DRAIN = 1.0  # seconds over which streams are ended, so that proxies do not return all at once
 
 
@@ -58,9 +62,12 @@ class Settings:
         http: Address of the HTTP API.
         interval: Of the proxies' statistics, and so of the tick.
         tls: Certificates of the gRPC port; None serves it in plain text.
-        insecure: Whether plain text may be reachable by other machines.
+        insecure: Whether plain text, and HTTP without operators, may be reachable by other machines.
         require_identity: Whether a node must have its id in its certificate.
         limits: Of the streams.
+        prometheus: Address of the one that policies query.
+        operators: File of who may use the HTTP API; None lets in everyone who reaches it.
+        http_tls: Certificate of the HTTP API; None serves it in plain text.
     """
 
     data: Path
@@ -73,6 +80,8 @@ class Settings:
     require_identity: bool = False
     limits: Limits = field(default_factory=Limits)
     prometheus: str | None = None
+    operators: Path | None = None
+    http_tls: TlsFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         StoreError: If the store cannot be used.
     """
     async with contextlib.AsyncExitStack() as leaving:
+        access = _access(settings)
         http = leaving.enter_context(_listen(settings.http))
         store = await SqliteStore(settings.data).open()
         leaving.push_async_callback(store.close)
@@ -147,15 +157,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         await server.start()
         leaving.push_async_callback(stop, server, publisher.server, DRAIN)
 
-        web = _Web(
-            uvicorn.Config(
-                Api(plane, registry).app,
-                log_config=None,
-                lifespan="off",
-                access_log=False,
-                timeout_graceful_shutdown=5,
-            )
-        )
+        web = _Web(_web_config(Api(plane, registry, access).app, settings.http_tls))
         tasks = [
             asyncio.create_task(publisher.run(), name="publish"),
             asyncio.create_task(publisher.resolve(), name="addresses"),
@@ -166,6 +168,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             asyncio.create_task(Hooking(store, loop).run(), name="hooks"),
             asyncio.create_task(web.serve(sockets=[http]), name="http"),
         ]
+        if settings.http_tls is not None:
+            tasks.append(asyncio.create_task(_renew(web.config, settings.http_tls), name="certificate"))
         if settings.policies is not None:
             tasks.append(asyncio.create_task(Importer(settings.policies, plane).run(), name="policy folder"))
         leaving.push_async_callback(_end, web, tasks)
@@ -175,6 +179,56 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         await _ready(running, web)
         log.info("serving", xds=xds_port, http=http_port, data=str(settings.data))
         yield running
+
+
+def _web_config(app: Starlette, tls: TlsFiles | None) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        lifespan="off",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+    )
+    try:
+        if tls is not None:
+            tls.read()
+        config.load()
+    except (TlsError, OSError) as error:
+        raise ServeError(f"TLS of --http: {error}") from error
+    return config
+
+
+async def _renew(config: uvicorn.Config, tls: TlsFiles) -> None:
+    """Take the certificate anew when its files change; one that cannot be used is left out, with a line."""
+    assert config.ssl is not None
+    used = tls.stamp()
+    while True:
+        await asyncio.sleep(RENEW)
+        try:
+            if (stamp := tls.stamp()) != used:
+                used = stamp
+                tls.read()
+                config.ssl.load_cert_chain(tls.certificate, tls.key)
+                log.info("certificate of --http read again")
+        except (TlsError, OSError) as error:
+            log.error("certificate of --http not read, the one before is used", error=str(error))
+
+
+def _access(settings: Settings) -> Access:
+    host, _ = split_address(settings.http)
+    local = loopback(host)
+    safe = settings.operators is not None and settings.http_tls is not None
+    if not (local or safe or settings.insecure):
+        raise ServeError(
+            f"--http {settings.http}: others could reach it; give --operators, --http-cert and --http-key, "
+            "or let everyone in with --insecure"
+        )
+    try:
+        return Access(Operators(settings.operators) if settings.operators else None, local)
+    except OperatorsError as error:
+        raise ServeError(f"--operators: {error}") from error
 
 
 async def _ready(running: Running, web: uvicorn.Server) -> None:

@@ -19,6 +19,7 @@ from controlplane.cli import (
     show,
     simulate,
     store,
+    token,
 )
 from controlplane.cli.client import CommandError, console
 
@@ -39,6 +40,7 @@ for module in (
     importing,
     operate,
     calendar,
+    token,
     store,
     simulate,
     replay,

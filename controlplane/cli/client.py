@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -87,7 +88,8 @@ def stream(server: str, path: str, params: Mapping[str, str]) -> Iterator[str]:
     import httpx
 
     try:
-        with httpx.stream("GET", server.rstrip("/") + path, params=params, timeout=None) as response:  # noqa: S113
+        url = server.rstrip("/") + path
+        with httpx.stream("GET", url, params=params, headers=_token(), timeout=None) as response:  # noqa: S113
             if response.status_code != 200:
                 response.read()
                 raise CommandError(_said(response))
@@ -105,10 +107,9 @@ def _request(
     import httpx
 
     url = server.rstrip("/") + path
+    headers = {"content-type": "application/json", **_token()}
     try:
-        response = httpx.request(
-            method, url, content=body, params=params, timeout=10, headers={"content-type": "application/json"}
-        )
+        response = httpx.request(method, url, content=body, params=params, timeout=10, headers=headers)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         raise CommandError(f"--server: {server!r} is not an address; write 'http://host:port'") from None
     except httpx.HTTPError as error:
@@ -120,6 +121,12 @@ def _request(
     if response.is_success or (response.status_code == 422 and b'"problems"' in response.content):
         return response.content
     raise CommandError(_said(response))
+
+
+def _token() -> dict[str, str]:
+    # Never an option: what is on a command line is there for everyone on the machine to see.
+    token = os.environ.get("TURNOUT_TOKEN", "").strip()
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def _said(response: httpx.Response) -> str:

@@ -43,8 +43,16 @@ def serve(
         bool, typer.Option("--require-identity", help="A proxy's certificate must have its node id.")
     ] = False,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow plain text on --xds beyond loopback.")
+        bool,
+        typer.Option(
+            "--insecure", help="Allow both ports beyond loopback without TLS, --http also without tokens."
+        ),
     ] = False,
+    operators: Annotated[
+        Path | None, typer.Option(help="Who may use --http, by `turnout token`; read again when it changes.")
+    ] = None,
+    http_cert: Annotated[Path | None, typer.Option(help="Certificate chain of the HTTP port.")] = None,
+    http_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
     prometheus: Annotated[
         str | None, typer.Option(help="Address of the Prometheus that policies query, http://host:9090.")
     ] = None,
@@ -84,8 +92,20 @@ def serve(
     tls = _tls(tls_cert, tls_key, client_ca, require_identity=require_identity)
     logs.configure(log_level, as_json=log_json)
     _arm(os.environ)
-    limits = Limits(streams_per_peer=streams_per_peer)
-    settings = Settings(data, policies, xds, http, every, tls, insecure, require_identity, limits, prometheus)
+    settings = Settings(
+        data,
+        policies,
+        xds,
+        http,
+        every,
+        tls,
+        insecure,
+        require_identity,
+        Limits(streams_per_peer=streams_per_peer),
+        prometheus,
+        operators,
+        _http_tls(http_cert, http_key),
+    )
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -103,6 +123,16 @@ def serve(
         asyncio.run(main())
     except (ServeError, StoreError) as error:
         raise CommandError(str(error)) from None
+
+
+def _http_tls(certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    from controlplane.server.tls import TlsFiles
+
+    if certificate is not None and key is not None:
+        return TlsFiles(certificate, key)
+    if certificate is not None or key is not None:
+        raise CommandError("TLS of --http needs both --http-cert and --http-key", 2)
+    return None
 
 
 def _arm(environment: Mapping[str, str]) -> None:

@@ -167,13 +167,13 @@ def next_step(state: ReleaseState) -> tuple[str, Approve | None]:
     return (NO_RETURN, point.approve) if point else ("promoted", None)
 
 
-def approvable(state: ReleaseState) -> tuple[str, ...]:
-    """Return what lies ahead, needs an approval, and has none yet."""
+def approvable(state: ReleaseState) -> dict[str, Approve]:
+    """Return what lies ahead, needs an approval, and has none yet, in order, with the approval it needs."""
     first = 0 if state.phase is Phase.WAITING else state.step + 1
-    ahead = [step.name for step in state.policy.steps[first:] if step.approve is not None]
+    ahead = {step.name: step.approve for step in state.policy.steps[first:] if step.approve is not None}
     if state.policy.point_of_no_return is not None:
-        ahead.append(NO_RETURN)
-    return tuple(name for name in ahead if not state.approved(name))
+        ahead[NO_RETURN] = state.policy.point_of_no_return.approve
+    return {name: wanted for name, wanted in ahead.items() if not state.approved(name)}
 
 
 def _rough(left: timedelta) -> str:

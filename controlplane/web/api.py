@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from controlplane.release.recording import RECORDING
+from controlplane.web.access import Access, permit
 from controlplane.web.port import (
     Act,
     Asked,
@@ -31,40 +32,69 @@ from controlplane.web.port import (
 
 MAX_BODY = 4 * 1024 * 1024
 Body = TypeVar("Body", bound=BaseModel)
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Api:
     """The handlers over a control plane; `app` is the ASGI application."""
 
-    def __init__(self, plane: ControlPlane, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, plane: ControlPlane, registry: CollectorRegistry, access: Access | None = None
+    ) -> None:
         self._plane = plane
         self._registry = registry
+        self._access = access or Access()
         routes = [
             Route("/livez", self._livez),
             Route("/readyz", self._readyz),
-            Route("/metrics", self._metrics),
-            Route("/v1/services", self._services),
-            Route("/v1/services/{name}/switch", self._switch, methods=["POST"]),
-            Route("/v1/services/{name}/metrics/{metric}", self._push, methods=["POST"]),
-            Route("/v1/undo/{name}", self._undo, methods=["POST"]),
-            Route("/v1/releases", self._releases, methods=["GET"]),
-            Route("/v1/releases", self._order, methods=["POST"]),
-            Route("/v1/releases/{name}", self._release),
-            Route("/v1/releases/{name}/recording", self._recording, methods=["GET"]),
-            Route("/v1/releases/{name}/cohort", self._cohort, methods=["POST"]),
-            Route("/v1/explain", self._explain, methods=["POST"]),
-            Route("/v1/releases/{name}/{action}", self._act, methods=["POST"]),
-            Route("/v1/blackouts", self._blackouts, methods=["GET"]),
-            Route("/v1/blackouts", self._declare, methods=["POST"]),
-            Route("/v1/blackouts/{id}/end", self._withdraw, methods=["POST"]),
-            Route("/v1/proxies", self._proxies),
-            Route("/v1/problems", self._problems),
-            Route("/v1/records", self._records),
-            Route("/v1/events", self._events),
-            Route("/v1/documents", self._apply, methods=["POST"]),
+            self._get("/metrics", self._metrics),
+            self._get("/v1/services", self._services),
+            self._post("/v1/services/{name}/switch", self._switch),
+            self._post("/v1/services/{name}/metrics/{metric}", self._push),
+            self._post("/v1/undo/{name}", self._undo),
+            self._get("/v1/releases", self._releases),
+            self._post("/v1/releases", self._order),
+            self._get("/v1/releases/{name}", self._release),
+            self._get("/v1/releases/{name}/recording", self._recording),
+            self._post("/v1/releases/{name}/cohort", self._cohort),
+            self._post("/v1/explain", self._explain),
+            self._post("/v1/releases/{name}/{action}", self._act),
+            self._get("/v1/blackouts", self._blackouts),
+            self._post("/v1/blackouts", self._declare),
+            self._post("/v1/blackouts/{id}/end", self._withdraw),
+            self._get("/v1/proxies", self._proxies),
+            self._get("/v1/problems", self._problems),
+            self._get("/v1/records", self._records),
+            self._get("/v1/events", self._events),
+            self._post("/v1/documents", self._apply),
         ]
         handlers = {RefusedError: _refused, HTTPException: _http_error}
         self.app = Starlette(routes=routes, exception_handlers=handlers)
+
+    def _get(self, path: str, handler: Handler) -> Route:
+        return Route(path, self._known(handler), methods=["GET"])
+
+    def _post(self, path: str, handler: Handler) -> Route:
+        return Route(path, self._known(handler), methods=["POST"])
+
+    def _known(self, handler: Handler) -> Handler:
+        """Let in only whom the operators' file knows; what they may do is asked where it is read."""
+
+        async def answer(request: Request) -> Response:
+            request.state.operator = self._access.admit(request)
+            return await handler(request)
+
+        return answer
+
+    async def _wanted(self, request: Request, model: type[Body], action: str, name: str = "") -> Body:
+        """Return what an operator wants to change, if they may; it is written down under their name."""
+        wanted, operator = await _body(request, model), request.state.operator
+        if operator is None:
+            return wanted
+        need = self._plane.need(action, name, wanted)
+        permit(operator, need)
+        known = {"actor": operator.name, "step": need.step} if need.step else {"actor": operator.name}
+        return wanted.model_copy(update={k: v for k, v in known.items() if k in model.model_fields})
 
     async def _livez(self, _: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -127,33 +157,38 @@ class Api:
         return _one(self._plane.cohort(request.path_params["name"], asked))
 
     async def _order(self, request: Request) -> Response:
-        return _one(await self._plane.order(await _body(request, Order)), 201)
+        return _one(await self._plane.order(await self._wanted(request, Order, "order")), 201)
 
     async def _act(self, request: Request) -> Response:
         name, action = request.path_params["name"], request.path_params["action"]
-        return _one(await self._plane.act(name, action, await _body(request, Act)))
+        wanted = await self._wanted(request, Act, action, name)
+        return _one(await self._plane.act(name, action, wanted))
 
     async def _push(self, request: Request) -> Response:
         service, metric = request.path_params["name"], request.path_params["metric"]
-        return _one(self._plane.push(service, metric, await _body(request, Push)), 202)
+        wanted = await self._wanted(request, Push, "push", service)
+        return _one(self._plane.push(service, metric, wanted), 202)
 
     async def _switch(self, request: Request) -> Response:
-        return _one(await self._plane.switch(request.path_params["name"], await _body(request, Switch)))
+        name = request.path_params["name"]
+        return _one(await self._plane.switch(name, await self._wanted(request, Switch, "switch", name)))
 
     async def _undo(self, request: Request) -> Response:
-        return _one(await self._plane.undo(request.path_params["name"], await _body(request, Act)))
+        name = request.path_params["name"]
+        return _one(await self._plane.undo(name, await self._wanted(request, Act, "undo", name)))
 
     async def _blackouts(self, _: Request) -> Response:
         return _listed(self._plane.blackouts())
 
     async def _declare(self, request: Request) -> Response:
-        return _listed(await self._plane.declare(await _body(request, Declare)), 201)
+        return _listed(await self._plane.declare(await self._wanted(request, Declare, "blackout")), 201)
 
     async def _withdraw(self, request: Request) -> Response:
-        return _listed(await self._plane.withdraw(request.path_params["id"], await _body(request, Who)))
+        wanted = await self._wanted(request, Who, "blackout")
+        return _listed(await self._plane.withdraw(request.path_params["id"], wanted))
 
     async def _apply(self, request: Request) -> Response:
-        applied = await self._plane.apply(await _body(request, Documents))
+        applied = await self._plane.apply(await self._wanted(request, Documents, "apply"))
         return _one(applied, 422 if applied.problems and not applied.accepted else 200)
 
 
@@ -191,7 +226,8 @@ def _listed(shown: Sequence[BaseModel], status: int = 200) -> Response:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
-    return JSONResponse({"error": str(error)}, error.status)
+    asks = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    return JSONResponse({"error": str(error)}, error.status, asks)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from controlplane.policy.roles import Role
 from controlplane.release.ports import Record
 from controlplane.release.recording import Recording
 
@@ -316,6 +318,21 @@ class PushShown(Shown):
     counted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Who may do something.
+
+    Attributes:
+        role: At least this one.
+        service: Whose operators; empty if it takes someone whose role holds for all services.
+        step: What an approval that names no step would be given to.
+    """
+
+    role: Role
+    service: str = ""
+    step: str = ""
+
+
 class RefusedError(Exception):
     """The control plane will not do that; ``status`` is the HTTP status, the message is for people."""
 
@@ -330,6 +347,10 @@ class ControlPlane(Protocol):
     @property
     def ready(self) -> bool:
         """True once the state is loaded and served."""
+        ...
+
+    def need(self, action: str, name: str, wanted: BaseModel) -> Need:
+        """Return who may do that to a release or service; ``name`` is empty for what concerns all."""
         ...
 
     def services(self) -> tuple[ServiceShown, ...]:

@@ -207,3 +207,48 @@ def test_events_are_followed_and_the_store_is_checked(kit, turnout, tmp_path, do
     said = turnout("store", "restore", tmp_path / "copy.db", "--data", tmp_path / "data")
     assert "the old store is " in said.out
     assert turnout("store", "verify", "--data", tmp_path / "nothing").status == 1
+
+
+def test_a_server_with_operators_knows_its_commands_by_their_token(
+    kit, turnout, tmp_path, documents, monkeypatch
+):
+    file = tmp_path / "operators.yaml"
+    ada = turnout("token", "ada", "--role", "admin", "--file", file)
+    bob = turnout("token", "bob", "--role", "viewer", "--file", file)
+    with kit.serving(tmp_path, "--operators", file) as running:
+        monkeypatch.delenv("TURNOUT_TOKEN", raising=False)
+        stranger = turnout("get", "services", server=running.server)
+        monkeypatch.setenv("TURNOUT_TOKEN", bob.out.strip())
+        looked = turnout("get", "services", server=running.server)
+        viewer = turnout("apply", "-f", documents, server=running.server)
+        monkeypatch.setenv("TURNOUT_TOKEN", ada.out.strip())
+        applied = turnout("apply", "-f", documents, server=running.server)
+        told = turnout("events", server=running.server)
+
+    assert (stranger.status, stranger.err) == (1, "turnout: this server wants a token: set TURNOUT_TOKEN\n")
+    assert looked.status == 0
+    assert (viewer.status, viewer.err) == (1, "turnout: bob is viewer; that takes admin\n")
+    assert applied.status == 0, applied.err
+    assert "ada" in told.out
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (["--operators", "none.yaml"], "--operators: none.yaml: no such file or directory"),
+        (["--http-cert", "a"], "TLS of --http needs both --http-cert and --http-key"),
+        (
+            ["--http", "0.0.0.0:0"],
+            "--http 0.0.0.0:0: others could reach it; give --operators, --http-cert and",
+        ),
+        (["--http-cert", "none", "--http-key", "none"], "TLS of --http: none: no such file or directory"),
+    ],
+)
+def test_what_would_let_in_anyone_is_one_clear_line(kit, tmp_path, options, wrong):
+    options = ["--xds", "127.0.0.1:0", *([] if "--http" in options else ["--http", "127.0.0.1:0"]), *options]
+    process = kit.command("serve", "--data", tmp_path / "data", *options)
+    said, _ = process.communicate(timeout=20)
+
+    assert process.returncode
+    assert said.count("\n") == 1
+    assert said.startswith(f"turnout: {wrong}")

@@ -126,10 +126,10 @@ def test_the_time_of_asking_runs_only_while_an_approval_is_due(make, gated):
 def test_what_lies_ahead_and_needs_an_approval(make, gated):
     policy = gated()
 
-    assert gates.approvable(make.state(Phase.WAITING, policy=policy)) == ("ten", "all")
-    assert gates.approvable(passed(make, policy, step=1)) == ("all",)
-    assert gates.approvable(passed(make, policy, approvals=(approval(make, "ten"),))) == ("all",)
-    assert gates.approvable(passed(make, policy, phase=Phase.GUARDING, step=3)) == ()
+    assert tuple(gates.approvable(make.state(Phase.WAITING, policy=policy))) == ("ten", "all")
+    assert tuple(gates.approvable(passed(make, policy, step=1))) == ("all",)
+    assert tuple(gates.approvable(passed(make, policy, approvals=(approval(make, "ten"),)))) == ("all",)
+    assert tuple(gates.approvable(passed(make, policy, phase=Phase.GUARDING, step=3))) == ()
 
 
 # --- calendar ---------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def test_it_is_crossed_when_the_guard_has_passed_and_a_person_consents(make, gua
     asked = decide(guarded(approved=False), make.seen())
     assert (asked.action, asked.code) == (None, "approval")
     assert "waits for a admin to approve 'point_of_no_return'" in asked.reason
-    assert gates.approvable(guarded(approved=False)) == (NO_RETURN,)
+    assert tuple(gates.approvable(guarded(approved=False))) == (NO_RETURN,)
 
     before, decision = guarded(), decide(guarded(), make.seen())
     after = apply(before, decision, make.seen())

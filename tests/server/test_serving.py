@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import socket
+import ssl
+from dataclasses import replace
+
+import httpx
 import pytest
 import real_envoy
 from prometheus_client import CollectorRegistry, generate_latest
 from real_envoy import ENVOY
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from controlplane.app.metrics import Metrics
@@ -13,6 +21,7 @@ from controlplane.app.serving import ServeError, Settings, serving
 from controlplane.cli import app
 from controlplane.resources.bootstrap import Tls, bootstrap
 from controlplane.server.tls import TlsFiles
+from controlplane.web.operators import enrol, new_token
 from controlplane.web.port import Documents
 
 FLEET = """\
@@ -63,6 +72,52 @@ async def test_damaged_certificate_is_one_clear_error(tmp_path):
 
     with pytest.raises(ServeError, match=r"TLS of --xds: .*tls.crt: the certificate or its key is not PEM"):
         async with serving(settings(tmp_path, tls=TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.crt"))):
+            pass
+
+
+async def test_operators_are_served_over_tls_and_the_certificate_may_change(
+    kit, tmp_path, authority, monkeypatch
+):
+    monkeypatch.setattr("controlplane.app.serving.RENEW", 0.05)
+    ca, names = authority("people"), ("IP:127.0.0.1",)
+    cert, key = tmp_path / "http.crt", tmp_path / "http.key"
+
+    def put(name):
+        for made, target in zip(ca.sign(name, *names), (cert, key), strict=True):
+            shutil.copy(made, target.with_suffix(".new"))
+            target.with_suffix(".new").replace(target)
+
+    def shown(port):
+        context = ssl.create_default_context(cafile=ca.cert)
+        plain = socket.create_connection(("127.0.0.1", port))
+        with plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+            return dict(pair[0] for pair in secure.getpeercert()["subject"])["commonName"]
+
+    put("first")
+    token, digest = new_token()
+    enrol(tmp_path / "operators.yaml", "ann", "viewer", (), digest)
+    wide = replace(settings(tmp_path), http="0.0.0.0:0", operators=tmp_path / "operators.yaml")
+    async with serving(replace(wide, http_tls=TlsFiles(cert, key))) as running:
+        port, context = running.http_port, ssl.create_default_context(cafile=ca.cert)
+        async with httpx.AsyncClient(verify=context, base_url=f"https://127.0.0.1:{port}") as client:
+            bearer = {"authorization": f"Bearer {token}"}
+            assert (await client.get("/v1/services", headers=bearer)).status_code == 200
+            assert (await client.get("/v1/services")).status_code == 401
+        assert await asyncio.to_thread(shown, port) == "first"
+        with capture_logs() as logs:
+            put("second")
+            await kit.until(lambda: any("read again" in entry["event"] for entry in logs))
+            assert await asyncio.to_thread(shown, port) == "second"
+            cert.write_text("junk")
+            await kit.until(lambda: any("not read" in entry["event"] for entry in logs))
+        assert await asyncio.to_thread(shown, port) == "second"
+
+
+@pytest.mark.parametrize("given", [{}, {"operators": "o.yaml"}, {"http_tls": TlsFiles("a", "b")}])
+async def test_operators_beyond_loopback_take_both_tokens_and_tls(tmp_path, given):
+    wide = replace(settings(tmp_path), http="0.0.0.0:0", **given)
+    with pytest.raises(ServeError, match=r"--http 0\.0\.0\.0:0: others could reach it; give --operators"):
+        async with serving(wide):
             pass
 
 

@@ -11,16 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from controlplane.app.metrics import Metrics
-from controlplane.app.plane import Plane
-from controlplane.app.publish import Publisher
-from controlplane.app.statistics import StreamStatistics
-from controlplane.app.tick import Loop
 from controlplane.evidence.observation import Cell, Measure
 from controlplane.release.ports import StoreError
-from controlplane.sources.collector import Collector
-from controlplane.sources.lrs import LoadReports
-from controlplane.sources.pushed import Pushed
-from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.api import MAX_BODY, Api
 
 FLEET = (
@@ -49,21 +41,6 @@ ORDER = {"service": "shop", "to": "v2", "policy": "quick", "actor": "ann"}
 ANN = {"actor": "ann"}
 INTERVAL = timedelta(seconds=5)
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-async def plane(tmp_path):
-    store = await SqliteStore(tmp_path).open()
-    publisher, collector = Publisher(store), Collector(INTERVAL)
-    pushed = Pushed()
-    statistics = StreamStatistics(publisher.server, collector, LoadReports(INTERVAL), pushed=pushed)
-    loop = Loop(store, statistics, publisher, INTERVAL)
-    collector.restore(await loop.restore())
-    made = Plane(store, loop, publisher, collector, pushed=pushed)
-    publisher.publish(await store.world())
-    made.store, made.loop = store, loop
-    yield made
-    await store.close()
 
 
 @pytest.fixture

@@ -1,0 +1,50 @@
+"""What an operator needs to be for what they want to do. Pure."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from controlplane.policy.documents import Policy
+from controlplane.release import gates
+from controlplane.release.ports import World
+from controlplane.release.state import ReleaseState
+from controlplane.web.port import Act, Documents, Need, Order, Push, Switch
+
+# Whoever is on call may stop what does harm, go on with it or try it again, but take no new traffic into it.
+CARE: frozenset[str] = frozenset({"pause", "resume", "rollback", "retry"})
+SAFE: frozenset[str] = frozenset({"pause", "rollback"})  # of an emergency, too
+
+
+def need(world: World, action: str, name: str, wanted: BaseModel) -> Need:
+    """Return who may do what ``action`` means to the release or service ``name``, or to everything.
+
+    An unknown name needs what a known one does: it is refused later, by what looks for it.
+    """
+    match wanted:
+        case Documents():
+            return Need("admin")  # they say who must approve what
+        case Order():
+            policy = world.catalog.get("Policy", wanted.policy)
+            emergency = isinstance(policy, Policy) and policy.emergency
+            return Need("admin" if emergency else "releaser", wanted.service)
+        case Push():
+            return Need("operator", name)
+        case Switch():
+            return Need("admin" if wanted.past_point_of_no_return else "releaser", name)
+        case Act():
+            return _to_act(world.releases.get(name), action, name, wanted)
+        case _:
+            return Need("releaser")
+
+
+def _to_act(state: ReleaseState | None, action: str, name: str, wanted: Act) -> Need:
+    service = state.service if state else name
+    if wanted.past_point_of_no_return:
+        return Need("admin", service)
+    if state and action == "approve":
+        ahead = gates.approvable(state)
+        step = wanted.step or next(iter(ahead), "")
+        return Need(ahead[step].role if step in ahead else "releaser", service, step)
+    if state and state.policy.emergency and action not in SAFE:
+        return Need("admin", service)
+    return Need("operator" if action in CARE else "releaser", service)
