@@ -15,11 +15,12 @@ from controlplane.demo.fault import Fault
 from controlplane.demo.load import Load
 from controlplane.demo.sample import SampleProcess
 from controlplane.demo.users import HOST, population
+from tests.app.receiver import Receiver
 
 pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy")]
 
 LONG = pytest.mark.skipif("TURNOUT_CHAOS" not in os.environ, reason="takes minutes; see `make chaos`")
-OUTSIDE = ("", "waiting", "guarding", "rolling_back")
+OUTSIDE = ("", "waiting", "guarding", "point_of_no_return", "rolling_back")
 FOLDER = Path(__file__).parents[2] / "policies" / "starting"
 POLICIES = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.yaml"))}
 SERVICE = """\
@@ -41,12 +42,15 @@ service: {name}
 from: v1
 to: v2
 policy: {policy}
+reason: to see it
 start: auto
 """
 
 
-def quick(policy):
-    """Return a policy with a second in place of each time of judging, and loopback as the office."""
+def quick(policy, url=""):
+    """Return a policy with a second for each time, any hours, calls to `url`, and loopback as the office."""
+    policy = re.sub(r"^windows: .*\n", "", policy, flags=re.MULTILINE)
+    policy = re.sub(r'url: "[^"]*"', f'url: "{url}"', policy)
     return re.sub(r"\bfor: [0-9]+[smhd]", "for: 1s", policy).replace("10.0.0.0/8", "127.0.0.0/8")
 
 
@@ -78,13 +82,21 @@ async def failing():
     await sample.stop()
 
 
-async def begin(site, failing, rps):
+@pytest.fixture
+def receiver():
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+async def begin(site, failing, rps, url):
     """Release a good and a failing version under every policy; return the users of the failing ones."""
     ports = {"": site.sample.ports, "-bad": failing.ports}
     names = {f"{policy}{how}": (policy, *ports[how]) for how in ports for policy in POLICIES}
     services = [SERVICE.format(name=name, v1=v1, v2=v2) for name, (_, v1, v2) in names.items()]
     await site.serve()
-    await site.apply(*site.world("edge"), *services, *map(quick, POLICIES.values()))
+    await site.apply(*site.world("edge"), *services, *(quick(policy, url) for policy in POLICIES.values()))
     await site.start(edge_1=site.bootstrap("edge-1"))
 
     def load(how):
@@ -104,10 +116,13 @@ async def ended(site, name, *, push):
         if shown["phase"] in ("promoted", "rolled_back"):
             return shown["phase"]
         asking = [step["name"] for step in shown["steps"] if step["approval"] == "needed"]
+        if shown["phase"] == "guarding" and "not approved yet" in shown["point_of_no_return"]:
+            asking.append("point_of_no_return")
         if asking and (push or shown["hold"] == "approval"):
             await site.post(f"/v1/releases/{name}/approve", step=asking[0])
         elif push and shown["stage"] == "judge":
-            await site.post(f"/v1/releases/{name}/advance")
+            answer = await site.client.post(f"/v1/releases/{name}/advance", json={"actor": "tester"})
+            assert answer.is_success or answer.status_code == 409, answer.text  # it went on meanwhile
         await asyncio.sleep(0.2)
 
 
@@ -124,9 +139,11 @@ async def reached(site, name):
         pytest.param(False, id="by-evidence", marks=[LONG, pytest.mark.chaos, pytest.mark.timeout(1800)]),
     ],
 )
-async def test_each_policy_takes_a_failing_version_back_and_a_good_one_to_the_end(site, failing, push):
+async def test_each_policy_takes_a_failing_version_back_and_a_good_one_to_the_end(
+    site, failing, receiver, push
+):
     """Failing ones by their evidence alone; good ones too in `make chaos`, which takes minutes."""
-    spoiled = await begin(site, failing, 900)
+    spoiled = await begin(site, failing, 900, receiver.url)
     ends = await asyncio.gather(
         *(ended(site, name, push=push) for name in POLICIES),
         *(ended(site, f"{name}-bad", push=False) for name in POLICIES),
@@ -144,5 +161,34 @@ async def test_each_policy_takes_a_failing_version_back_and_a_good_one_to_the_en
         **dict.fromkeys(POLICIES, "v2"),
         **{f"{name}-bad": "v1" for name in POLICIES},
     }
+    assert [body["data"]["service"] for _, _, body in receiver.got] == ["clean-up"]
     assert load.unexplained == theirs.unexplained == 0, load.examples + theirs.examples
     assert site.load.moved_back() == 0
+
+
+@pytest.mark.timeout(90)
+async def test_the_emergency_policy_replaces_a_version_that_is_broken_in_a_blackout(site, failing):
+    """The stable version fails every other request; nobody pushes."""
+    works, broken = failing.ports
+    await site.serve()
+    service = SERVICE.format(name="orders", v1=broken, v2=works)
+    await site.apply(*site.world("edge"), service, quick(POLICIES["emergency"]))
+    await site.start(edge_1=site.bootstrap("edge-1"))
+    site.load = Load(tuple(users("orders")), (site.ports["edge"],), 800)
+    await site.load.start()
+    await site.post("/v1/blackouts", fleet="edge", **{"for": "9h"})
+
+    await site.apply(RELEASE.format(name="orders", service="orders", policy="emergency"))
+    end = await asyncio.wait_for(ended(site, "orders", push=False), 60)
+    before = site.load.counts()
+    await site.until(lambda: more(site.load, before.requests + 300))
+    load = await site.leave()
+
+    assert end == "promoted"
+    assert before.failed > 100
+    assert load.failed - before.failed < 5
+    assert load.unexplained == 0, load.examples
+
+
+async def more(load, requests):
+    return load.counts().requests >= requests
