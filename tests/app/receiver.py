@@ -8,10 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Receiver:
-    """A server that remembers what it got and answers as it is told."""
+    """A server that remembers what it got and answers as it is told, while ``go_on`` is set."""
 
     def __init__(self):
         self.got, self.answers = [], []
+        self.go_on = threading.Event()
+        self.go_on.set()
         self.came = threading.Condition()
         outer = self
 
@@ -25,6 +27,7 @@ class Receiver:
                 with outer.came:
                     outer.got.append((self.headers["idempotency-key"], self.headers["content-type"], body))
                     outer.came.notify_all()
+                outer.go_on.wait(30)
                 self.send_response(outer.answers.pop(0) if outer.answers else 204)
                 self.end_headers()
 

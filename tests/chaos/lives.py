@@ -13,6 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
+import httpx
+
 from controlplane.failpoints import VARIABLE
 from tests.envoy.conftest import Site
 
@@ -50,6 +52,13 @@ class Mortal(Site):
         log = str(self.folder / "serve.log")
         self._life = _FORKS.Process(target=live, args=(arguments, failpoint, log), daemon=True)
         await asyncio.to_thread(self._life.start)
+
+    async def up(self):
+        """Return whether the control plane is ready."""
+        try:
+            return (await self.client.get("/readyz")).is_success
+        except httpx.TransportError:
+            return False
 
     def eager(self, node):
         """Return a bootstrap by which an Envoy comes back at once, however often it was left alone."""

@@ -118,7 +118,7 @@ def ladder(releases):
 async def test_a_process_killed_anywhere_loses_repeats_and_skips_nothing(tmp_path, receiver):
     async with Mortal(tmp_path, "100ms") as site:
         await site.live()
-        await site.until(lambda: _up(site))
+        await site.until(site.up)
         policy = POLICY.format(url=receiver.url, events=EVENTS)
         await site.apply(*site.world("edge"), policy)
         await site.start(edge_1=site.eager("edge-1"))
@@ -156,13 +156,6 @@ async def test_a_process_killed_anywhere_loses_repeats_and_skips_nothing(tmp_pat
     for weight, seconds in weights.dwelt():
         assert seconds >= (DWELL.get(weight) or DWELL[10_000 - weight])
     assert seen.unexplained == 0, seen.examples
-
-
-async def _up(site):
-    try:
-        return (await site.client.get("/readyz")).is_success
-    except httpx.TransportError:
-        return False
 
 
 async def within(seconds, condition):
