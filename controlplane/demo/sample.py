@@ -216,9 +216,13 @@ class SampleProcess:
         ports: Where v1 and v2 listen.
     """
 
-    def __init__(self, ports: tuple[int, int], seed: int = 0) -> None:
+    def __init__(
+        self, ports: tuple[int, int], seed: int = 0, module: str = "controlplane.demo.sample"
+    ) -> None:
+        """Prepare a process; ``module`` is run for it, and takes the same arguments as this one."""
         self.ports = ports
         self._seed = seed
+        self._module = module
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -230,7 +234,7 @@ class SampleProcess:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "controlplane.demo.sample",
+            self._module,
             *map(str, self.ports),
             f"--seed={self._seed}",
             stdin=asyncio.subprocess.PIPE,
@@ -269,9 +273,9 @@ class SampleProcess:
         return Served(tuple(reply["requests"].items()), tuple(reply["injected"].items()), reply["cpu"])
 
 
-async def serve(ports: Sequence[int], seed: int = 0) -> None:
+async def serve(ports: Sequence[int], seed: int = 0, kind: type[Sample] = Sample) -> None:
     """Serve v1 and v2 and obey faults, one a line, from standard input until it ends."""
-    v1, v2 = Sample("v1", ports[0], seed), Sample("v2", ports[1], seed)
+    v1, v2 = kind("v1", ports[0], seed), kind("v2", ports[1], seed)
     await asyncio.gather(v1.start(), v2.start())
 
     def reply() -> None:
@@ -298,13 +302,13 @@ async def serve(ports: Sequence[int], seed: int = 0) -> None:
     v2.stop()
 
 
-def main() -> None:
+def main(kind: type[Sample] = Sample) -> None:
     """Run the two versions on the two given ports."""
     parser = argparse.ArgumentParser(description="two versions of a sample service")
     parser.add_argument("ports", type=int, nargs=2)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    asyncio.run(serve(arguments.ports, arguments.seed))
+    asyncio.run(serve(arguments.ports, arguments.seed, kind))
 
 
 if __name__ == "__main__":

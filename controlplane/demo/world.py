@@ -31,15 +31,22 @@ class World:
         fault_at: Time of the loop since which the fault is there, None before.
     """
 
-    def __init__(self, folder: Path, fault: Fault, rps: float = 400, seed: int = 0) -> None:
-        """Choose ports and users; ``folder`` takes the files of the Envoys.
+    def __init__(
+        self,
+        folder: Path,
+        fault: Fault,
+        rps: float = 400,
+        seed: int = 0,
+        service: str = "controlplane.demo.sample",
+    ) -> None:
+        """Choose ports and users; ``folder`` takes the files of the Envoys, ``service`` is a module.
 
         Raises:
             EnvoyError: If there is no Envoy.
         """
         self.listener, *endpoints = free_ports(3)
         self.endpoints = (endpoints[0], endpoints[1])
-        self.sample = SampleProcess(self.endpoints, seed)
+        self.sample = SampleProcess(self.endpoints, seed, service)
         timeout = timedelta(seconds=TIMEOUT_SECONDS)
         self.load = Load(population(seed=seed), (self.listener,), rps, timeout, seed=seed)
         self.envoys: list[Envoy] = []

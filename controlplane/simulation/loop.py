@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, Protocol
 
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
@@ -82,7 +82,19 @@ def order(policy: PinnedPolicy) -> ReleaseState:
     )
 
 
-def past(traffic: Traffic) -> Learned:
+class Source(Protocol):
+    """Where intervals come from: `Traffic` draws them, a bench takes them from a recording."""
+
+    second: float
+
+    def step(
+        self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None
+    ) -> tuple[Observation, Harm]:
+        """Return the next interval, as `Traffic` does."""
+        ...
+
+
+def past(traffic: Source) -> Learned:
     """Return what the time before the release taught."""
     learned = Learned()
     while traffic.second < 0:
@@ -94,20 +106,28 @@ def watch(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: i
     """Yield a release's intervals until it ends, or the model's longest time is over."""
     # A segment that a fault names, or the model, has requests of its own even if no step is for it.
     groups = dict(model.segments) | segments(policy, model.segments)
-    traffic = Traffic(replace(model, segments=groups), faults, seed)
-    learned = past(traffic)
     proxies = tuple(f"p{i}" for i in range(len(model.proxies)))
+    yield from follow(
+        policy, Traffic(replace(model, segments=groups), faults, seed), proxies, model.interval, model.longest
+    )
+
+
+def follow(
+    policy: PinnedPolicy, traffic: Source, proxies: tuple[str, ...], interval: float, longest: float
+) -> Iterator[Instant]:
+    """Yield a release's intervals, of so many seconds, until it ends, or the longest time is over."""
+    learned = past(traffic)
     ready = Moment(
         at=START,
         elapsed=timedelta(0),
-        settle=timedelta(seconds=2 * model.interval),
+        settle=timedelta(seconds=2 * interval),
         propagation=Propagation(live=proxies, acked=proxies),
         endpoints={STABLE: ("10.0.0.1:80",), CANARY: ("10.0.0.2:80",)},
         stable=STABLE,
     )
     progress = turn(Progress(order(policy)), learned, ready).after
     guarding, failed, slow = None, 0.0, 0.0
-    while traffic.second < model.longest:
+    while traffic.second < longest:
         observation, harm = traffic.step(_shares(progress.state), guarding)
         failed, slow = failed + harm.failed, slow + harm.slow
         elapsed = observation.end - observation.start
@@ -123,9 +143,14 @@ def watch(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: i
 
 def release(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: int) -> Ended:
     """Run one release to its end."""
+    return end(policy, watch(policy, model, faults, seed))
+
+
+def end(policy: PinnedPolicy, instants: Iterator[Instant]) -> Ended:
+    """Return how a release ended."""
     whole, last = None, None
     final = len(policy.steps) - 1
-    for last in watch(policy, model, faults, seed):
+    for last in instants:
         state = last.turn.after.state
         if whole is None and state.phase is Phase.PROGRESSING and state.step == final:
             whole = last.second

@@ -19,7 +19,7 @@ from controlplane.policy.documents import EVERYONE
 from controlplane.policy.latency import EDGES_MS
 from controlplane.simulation.families import FAMILIES
 from controlplane.simulation.faults import Fault
-from controlplane.simulation.noise import Counts, Floats, Layout
+from controlplane.simulation.noise import Counts, Family, Floats, Layout
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STABLE, CANARY = "v1", "v2"
@@ -37,7 +37,7 @@ class Model:
     Attributes:
         rps: Requests per second of the whole service.
         errors: Their usual share of errors, in 0..1.
-        noise: One of FAMILIES.
+        noise: One of FAMILIES, by name, or one of your own.
         proxies: Their shares of the requests.
         segments: Share of the requests by segment; the rest is everyone else's.
         interval: Seconds between two flushes of the statistics.
@@ -48,7 +48,7 @@ class Model:
 
     rps: float = 100.0
     errors: float = 0.005
-    noise: str = "mod"
+    noise: str | Family = "mod"
     proxies: tuple[float, ...] = (0.4, 0.35, 0.25)
     segments: Mapping[str, float] = field(default_factory=dict)
     interval: float = 5.0
@@ -113,7 +113,8 @@ class Traffic:
         self._hit = [np.array([f.segment in (None, s) for _, s, _ in cells]) for f in faults]
         segments = np.array([names.index(s) for _, s, _ in cells])
         layout = Layout(self._proxy, segments, self._canary, self._part, model.interval)
-        self._noise = FAMILIES[model.noise].start(layout, self._rng)
+        family = FAMILIES[model.noise] if isinstance(model.noise, str) else model.noise
+        self._noise = family.start(layout, self._rng)
         self._held: dict[int, dict[Cell, Tally]] = {}
 
     def step(

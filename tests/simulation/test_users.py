@@ -35,7 +35,7 @@ def counts(kind, *, seed, share=0.1, intervals=720, requests=1000.0, errors=0.00
     return found
 
 
-def dispersions(kind, releases=10):
+def dispersions(kind, releases=8):
     """Return variance over mean of a canary's errors in 5 s and in a minute, within releases."""
     found = np.array([counts(kind, seed=seed, intervals=480)[:, 1, 1] for seed in range(releases)])
     sums = (found, found.reshape(releases, -1, 12).sum(axis=2))
@@ -72,14 +72,14 @@ def test_spells_have_a_pareto_tail_and_take_their_share_of_time():
 @STRENGTHS
 def test_both_versions_have_the_rates_of_the_model_over_many_releases(kind):
     mild = replace(kind, breakage=(10, 20), severity=(3, 6))  # means of what is rarer do not settle
-    found = np.array([counts(mild, seed=seed, share=0.5, intervals=120).sum(axis=0) for seed in range(120)])
+    found = np.array([counts(mild, seed=seed, share=0.5, intervals=120).sum(axis=0) for seed in range(80)])
     requests, errors = found.sum(axis=0)
 
-    assert requests.sum() / (120 * 120 * 1000) == pytest.approx(1, abs=0.1)
+    assert requests.sum() / (80 * 120 * 1000) == pytest.approx(1, abs=0.1)
     assert errors.sum() / requests.sum() == pytest.approx(0.005, rel=0.2)
     assert requests[1] == pytest.approx(requests[0], rel=0.05)
     more = np.mean(found[:, 1, 1] > found[:, 1, 0])
-    assert more == pytest.approx(0.5, abs=0.15)  # 3 standard deviations of 120 fair coins
+    assert more == pytest.approx(0.5, abs=0.17)  # 3 standard deviations of 80 fair coins
 
 
 def test_without_its_parts_it_is_independent():
@@ -106,7 +106,7 @@ def test_errors_are_clustered_as_the_documentation_says():
 
     assert 1.0 < short < 1.5
     assert 1.5 < long < 6
-    assert 1.5 < shorter < 8
+    assert short < shorter < 8
     assert longer > 2 * long
 
 
