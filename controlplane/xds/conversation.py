@@ -9,7 +9,7 @@ from sys import intern
 from typing import NamedTuple
 
 from controlplane.xds.messages import MAX_NAMES, ProtocolError
-from controlplane.xds.snapshot import Ref, Resource
+from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, TypeView
 
@@ -38,8 +38,10 @@ class Conversation:
         listed: A list of names that was found to ask for this.
         lost: Names that a stale list left out: if they are asked for again, they must be sent again.
         claims: Versions that the client brought from an earlier stream, until they were compared with ours.
+        compared: The snapshot that they were compared with last.
         held: What the client accepted. One that it brought and that is not ours has an empty body.
         foreign: Names in ``held`` that are not ours: their needs are unknown.
+        whole: Version of a set that the client brought and that is not ours, until it accepted ours.
         maybe: Sent in a batch that was refused: the client may have applied it or not.
         refused: The refusal of a version, until the client accepted another one or the target went back.
         told: Names whose absence the client was told.
@@ -68,8 +70,10 @@ class Conversation:
     listed: frozenset[str] | None = None
     lost: set[str] = field(default_factory=set)
     claims: dict[str, str] | None = None
+    compared: Snapshot | None = None
     held: dict[str, Resource] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
+    whole: Version | None = None
     maybe: dict[str, Resource] = field(default_factory=dict)
     refused: dict[str, Nack] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
@@ -275,6 +279,7 @@ class Conversation:
     def accept(self, flight: Flight, now: datetime) -> None:
         """The client ACKed a response."""
         self.acked_at = now
+        self.whole = None
         troubled = bool(self.maybe or self.refused or self.foreign)
         for name, resource in flight.updates.items():
             if troubled:

@@ -50,8 +50,11 @@ class DeltaStream(Stream):
             if not conversation.wants(name):
                 continue
             version, ours = Version.parse(text), target.get(name)
-            if ours is not None and version == ours.version:
+            if ours is not None and version is not None and version == ours.version:
                 conversation.held[name] = ours
+                if self.snapshot.earlier(version):
+                    # The same content, once more under our version: by it we know it when it comes back.
+                    conversation.again.add(name)
                 continue
             # Endpoints that it brought may be none: they serve nobody until it has ours.
             hollow = ours is not None and ours.follows is not None

@@ -50,12 +50,13 @@ class Snapshot:
     resources, and growing with the store even where no resource changes, so that every replica reaches it.
     ``order`` lists the type URLs in push order (make before break): clusters, endpoints, scopes, routes,
     listeners. A type that is in neither ``order`` nor ``resources`` is not served: requests for it get no
-    answer.
+    answer. ``began`` is the first revision of the store: older ones were another store's.
     """
 
     revision: int
     resources: Mapping[str, Mapping[str, Resource]]
     order: tuple[str, ...] = ()
+    began: int = 0
 
     def of(self, type_url: str) -> Mapping[str, Resource]:
         """Return the resources of one type by name; empty if there is none."""
@@ -64,6 +65,14 @@ class Snapshot:
     def serves(self, type_url: str) -> bool:
         """Return whether requests for this type are answered."""
         return type_url in self.resources or type_url in self.order
+
+    def earlier(self, version: Version) -> bool:
+        """Return whether a version is of a store before this one; a revision of 0 is of none that we know."""
+        return 0 < version.revision < self.began
+
+    def strange(self, version: Version) -> bool:
+        """Return whether a version is of another store, or of this one before an older copy was restored."""
+        return self.earlier(version) or version.revision > self.revision
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,15 +44,22 @@ class SotwStream(Stream):
     ) -> None:
         # A client without names asks for nothing new, so the version of the set tells all that it has. One
         # with names may ask for more than before, and is answered.
+        assert self.snapshot is not None
         version = Version.parse(claims[""])
+        conversation.whole = None
         if not conversation.wildcard:
             self._presume(conversation, version or Version(0, claims[""]), target)
         if version is None:
             return
         if conversation.wildcard and set_hash(target) == version.hash:
             conversation.held = dict(target)
-            conversation.opened = conversation.returning = True
+            conversation.opened = conversation.returning = not self.snapshot.earlier(version)
+            if not conversation.opened:
+                # The same content, once more under our version: by it we know it when it comes back.
+                conversation.again.update(target)
         else:
+            if conversation.wildcard:
+                conversation.whole = version
             self._ahead = max(self._ahead, version.revision)
         conversation.high = version.revision
 
@@ -64,7 +71,15 @@ class SotwStream(Stream):
         """
         if not any(resource.needs for resource in target.values()):
             return
-        for name in conversation.names & target.keys():
+        assert self.snapshot is not None
+        known = {name: target[name] for name in conversation.names & target.keys()}
+        # If its last response had all that it asks for, the version of that set tells.
+        whole = self.snapshot.earlier(version) and len(known) == len(conversation.names)
+        if whole and set_hash(known) == version.hash:
+            conversation.held = known
+            conversation.again.update(known)
+            return
+        for name in known:
             conversation.held[name] = Resource(name, b"", version)
             conversation.foreign.add(name)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, NamedTuple
 
-from controlplane.xds.conversation import Conversation, Flight
+from controlplane.xds.conversation import WILDCARD, Conversation, Flight
 from controlplane.xds.gate import Gate
 from controlplane.xds.messages import (
     Ack,
@@ -24,7 +24,7 @@ from controlplane.xds.messages import (
     parse_node,
     parse_request,
 )
-from controlplane.xds.snapshot import Resource, Snapshot, difference, followers
+from controlplane.xds.snapshot import Ref, Resource, Snapshot, difference, followers
 from controlplane.xds.type_urls import EAGER, FULL_STATE
 from controlplane.xds.view import Nack, Peer, StreamView, Variant
 
@@ -56,7 +56,8 @@ class Stream(ABC):
     """The protocol's state of one stream; ``SotwStream`` and ``DeltaStream`` are its variants.
 
     ``receive`` takes a request, ``publish`` a new target; after either, call ``next_response`` until it
-    returns None, and send what it returns in that order. ``group`` is the caller's, for the view alone.
+    returns None, and send what it returns in that order. ``group`` and ``alone`` are the caller's, for the
+    view alone.
 
     Nothing is answered before a snapshot was published, nor while the client is ahead of it (``behind``).
     """
@@ -84,6 +85,7 @@ class Stream(ABC):
         self.peer = peer
         self.since = now
         self.group: str | None = None
+        self.alone = ""
         self.node: Node | None = None
         self.snapshot: Snapshot | None = None
         self._implied = type_url
@@ -95,6 +97,8 @@ class Stream(ABC):
         self._pending: dict[str, Conversation] = {}  # that may have something to say
         self._nonces = 0
         self._ahead = 0
+        self._brought = False  # something of an earlier stream
+        self._unsure = False  # whether that is ours
         self._view: StreamView | None = None
 
     # -- what comes in
@@ -120,10 +124,12 @@ class Stream(ABC):
         first = conversation is None
         if conversation is None:
             conversation = self._open(type_url, now)
-        self._view = conversation.seen = None
+        self._view = conversation.seen = conversation.compared = None
         self._pending[type_url] = conversation
         error = conversation.error
         acked = self._take(conversation, request, first=first, now=now)
+        if first and conversation.claims is not None:
+            self._brought = self._unsure = True
         nack = conversation.error if not acked and conversation.error is not error else None
         return Received(type_url, request.response_nonce, first, acked, nack)
 
@@ -131,6 +137,12 @@ class Stream(ABC):
         """Name the group whose target this stream gets; for the view alone."""
         self.group = group
         self._view = None
+
+    def leave(self, why: str) -> None:
+        """Say why the client is left alone, '' if it is not; for the view alone."""
+        if why != self.alone:
+            self.alone = why
+            self._view = None
 
     def publish(self, snapshot: Snapshot) -> bool:
         """Set the target; the newest one wins. Return whether there may be something to send."""
@@ -162,6 +174,45 @@ class Stream(ABC):
     def behind(self) -> bool:
         """True if the client has seen a newer revision than our snapshot's: answers are held."""
         return self.snapshot is not None and self._ahead > self.snapshot.revision
+
+    @property
+    def fresh(self) -> bool:
+        """True while the client has nothing, as far as it told."""
+        return self._nonces == 0 and not self._brought
+
+    @property
+    def ahead(self) -> int:
+        """The highest revision that the client brought and that was not our content."""
+        return self._ahead
+
+    @property
+    def strange(self) -> tuple[Ref, ...]:
+        """What the client has from another store, where it differs from the target."""
+        snapshot = self.snapshot
+        if not self._unsure or snapshot is None:
+            return ()
+        found: list[Ref] = []
+        certain = True
+        for conversation in self._conversations.values():
+            type_url, target = conversation.type_url, snapshot.of(conversation.type_url)
+            if snapshot.serves(type_url):
+                self._compare(conversation, snapshot)
+            if conversation.whole is not None and snapshot.strange(conversation.whole):
+                found.append((type_url, WILDCARD))
+            for name in conversation.foreign:
+                version, ours = conversation.held[name].version, target.get(name)
+                if snapshot.strange(version) and (ours is None or ours.version != version):
+                    found.append((type_url, name))
+            certain &= conversation.claims is None and not conversation.foreign
+        self._unsure = not certain or bool(found)
+        return tuple(sorted(found))
+
+    def _compare(self, conversation: Conversation, snapshot: Snapshot) -> None:
+        """Compare what the client brought with the target, once for each."""
+        if conversation.claims is not None and conversation.compared is not snapshot:
+            self._view = conversation.seen = None
+            self._reconcile(conversation, conversation.claims, snapshot.of(conversation.type_url))
+            conversation.compared = snapshot
 
     def _type_of(self, request: Request) -> str:
         type_url = request.type_url or self._implied
@@ -259,14 +310,12 @@ class Stream(ABC):
 
     def _resync(self, conversation: Conversation, snapshot: Snapshot) -> bool:
         """Look at every name again; return False if the client turns out to be ahead of us."""
-        target = snapshot.of(conversation.type_url)
-        if conversation.claims is not None:
-            self._reconcile(conversation, conversation.claims, target)
-            if self.behind:
-                return False
-            conversation.claims = None
+        self._compare(conversation, snapshot)
+        if self.behind:
+            return False
+        conversation.claims = conversation.compared = None
         if conversation.wildcard:
-            conversation.dirty.update(dict.fromkeys(target))
+            conversation.dirty.update(dict.fromkeys(snapshot.of(conversation.type_url)))
         conversation.dirty.update(dict.fromkeys((*conversation.held, *sorted(conversation.names))))
         conversation.resync = False
         return True
@@ -410,7 +459,7 @@ class Stream(ABC):
     def view(self) -> StreamView:
         """Return this stream as a value; the same one until something changes."""
         if self._view is None:
-            snapshot = self.snapshot
+            snapshot, strange = self.snapshot, self.strange
             self._view = StreamView(
                 peer=self.peer,
                 variant=self.variant,
@@ -423,5 +472,7 @@ class Stream(ABC):
                     c.view(served=snapshot is None or snapshot.serves(c.type_url))
                     for c in self._conversations.values()
                 ),
+                strange=strange,
+                alone=self.alone,
             )
         return self._view

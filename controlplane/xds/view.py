@@ -72,7 +72,16 @@ class TypeView:
 
 @dataclass(frozen=True, slots=True)
 class StreamView:
-    """One stream; ``group`` is None while its node is unknown, ``revision`` while it has no snapshot."""
+    """One stream.
+
+    Attributes:
+        group: None while its node is unknown.
+        revision: Of its snapshot; None while it has none.
+        behind: The client has seen newer versions than the snapshot's.
+        strange: What the client has from another store, where it differs from the target; of a set whose
+            content is unknown, the name is ``*``.
+        alone: Why it is left without an answer although it has a target; '' if it is not.
+    """
 
     peer: Peer
     variant: Variant
@@ -82,6 +91,8 @@ class StreamView:
     revision: int | None
     behind: bool
     types: tuple[TypeView, ...]
+    strange: tuple[Ref, ...] = ()
+    alone: str = ""
 
     def of(self, type_url: str) -> TypeView | None:
         """Return the view of one type, or None if the stream never asked for it."""

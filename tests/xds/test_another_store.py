@@ -1,0 +1,106 @@
+"""What a client has from another store than ours: recognized by its versions, and never taken for ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from talk import Talk
+
+from controlplane.xds.type_urls import CLUSTER, ROUTE
+from controlplane.xds.wire import set_hash
+
+
+@pytest.mark.parametrize(
+    ("claim", "strange", "sent"),
+    [
+        ("57.{other}", ["r"], [["r"]]),
+        ("57.{same}", [], [["r"]]),  # once more, so that it is known by our version when it comes back
+        ("100.{same}", [], []),
+        ("100.{other}", [], [["r"]]),
+        ("0.{other}", [], [["r"]]),
+        ("another-control-planes", [], [["r"]]),
+    ],
+)
+def test_a_delta_client_tells_what_it_has_of_another_store(delta, model, claim, strange, sent):
+    ours = model.resource("r", "ours", revision=100)
+    claim = claim.format(same=ours.version.hash, other="0123456789abcdef")
+    delta.stream.publish(replace(model.snapshot(100, (ROUTE, ours)), began=100))
+
+    message = delta.request(type_url=ROUTE, node=delta.node, initial_resource_versions={"r": claim})
+    delta.stream.receive(message.SerializeToString(), model.NOW)
+
+    assert [name for _, name in delta.stream.strange] == strange
+    assert not delta.stream.fresh
+    assert delta.heard() == sent
+    if sent:
+        delta.ack(ROUTE)
+    assert delta.stream.view().strange == ()
+    assert {str(version) for version in delta.view(ROUTE).acked.values()} == {f"100.{ours.version.hash}"}
+
+
+def test_what_is_in_no_target_is_strange_and_what_becomes_equal_is_not(delta, model):
+    claims = {"r": str(model.resource("r", "theirs", revision=57).version), "gone": "57.0123456789abcdef"}
+    ours, theirs = (model.resource("r", content, revision=100) for content in ("ours", "theirs"))
+    delta.stream.publish(replace(model.snapshot(100, (ROUTE, ours)), began=100))
+    message = delta.request(type_url=ROUTE, node=delta.node, initial_resource_versions=claims)
+    delta.stream.receive(message.SerializeToString(), model.NOW)
+
+    seen = [delta.stream.strange]
+    for routes in ([theirs], [theirs, model.resource("gone", revision=100)]):
+        delta.stream.publish(replace(model.snapshot(100, (ROUTE, *routes)), began=100))
+        seen.append(delta.stream.strange)
+
+    assert seen == [((ROUTE, "gone"), (ROUTE, "r")), ((ROUTE, "gone"),), ((ROUTE, "gone"),)]
+
+
+@pytest.mark.parametrize(
+    ("url", "names", "claim", "strange", "sent"),
+    [
+        (CLUSTER, [], "57.{other}", ["*"], [["a", "b"]]),
+        (CLUSTER, [], "57.{same}", [], [["a", "b"]]),
+        (CLUSTER, [], "100.{same}", [], []),
+        (CLUSTER, [], "100.{other}", [], [["a", "b"]]),
+        (CLUSTER, [], "0.{other}", [], [["a", "b"]]),
+        (CLUSTER, [], "another-control-planes", [], [["a", "b"]]),
+        (ROUTE, ["r"], "57.{other}", ["r"], [["r"]]),
+        (ROUTE, ["r"], "57.{same}", [], [["r"]]),
+        (ROUTE, ["r", "s"], "57.{same}", ["r"], [["r"]]),
+        (ROUTE, ["r"], "100.{other}", [], [["r"]]),
+    ],
+)
+def test_a_client_of_whole_sets_tells_what_it_has_of_another_store(model, url, names, claim, strange, sent):
+    talk = Talk(model, "sotw")
+    clusters = [model.resource(name, revision=100) for name in "ab"]
+    route = model.resource("r", "ours", revision=100, needs={(CLUSTER, "a")})
+    talk.stream.publish(replace(model.snapshot(100, (CLUSTER, *clusters), (ROUTE, route)), began=100))
+    same = set_hash({each.name: each for each in (clusters if url == CLUSTER else [route])})
+    message = talk.request(
+        type_url=url, node=talk.node, resource_names=names,
+        version_info=claim.format(same=same, other="0123456789abcdef"),
+    )  # fmt: skip
+    talk.stream.receive(message.SerializeToString(), model.NOW)
+
+    assert [name for _, name in talk.stream.strange] == strange
+    assert talk.heard() == sent
+    if sent:
+        assert talk.last[url].version_info.startswith("100.")
+        talk.ack(url, names)
+    assert talk.stream.view().strange == ()
+
+
+def test_a_client_that_brings_nothing_is_fresh_until_it_was_sent_something(talk, model):
+    talk.stream.publish(replace(model.snapshot(100, (CLUSTER, model.resource("a"))), began=100))
+    assert talk.stream.fresh
+    talk.ask(CLUSTER)
+    assert not talk.stream.fresh
+    assert talk.stream.strange == ()
+
+
+def test_what_is_newer_than_the_store_is_strange_too_and_the_client_is_ahead(delta, model):
+    delta.stream.publish(replace(model.snapshot(100, (ROUTE, model.resource("r"))), began=90))
+
+    assert delta.ask(ROUTE, initial_resource_versions={"r": "101.0123456789abcdef"}) == []
+
+    assert delta.stream.strange == ((ROUTE, "r"),)
+    assert (delta.stream.behind, delta.stream.ahead) == (True, 101)
