@@ -32,6 +32,7 @@ class Standing:
     world: World
     endpoints: Endpoints
     now: datetime
+    propagation: Propagation
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,12 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
         action, reason = "cross", f"{reason}; crosses the point of no return"
     after = act(state, meant, reason, at.endpoints.places)
     return Moved(dated(after, meant, at.now), meant, action)
+
+
+def end(state: ReleaseState, version: str, reason: str, now: datetime) -> ReleaseState:
+    """Return a release in progress as it is once a person makes a version stable: promoted, or going back."""
+    meant = Action.PROMOTE if version == state.to_version else Action.ROLL_BACK
+    return dated(act(state, meant, reason), meant, now)
 
 
 def _armed(at: Standing, state: ReleaseState, reason: str) -> tuple[ReleaseState, Action, str, str]:
@@ -188,7 +195,7 @@ def _seen(at: Standing, state: ReleaseState) -> Seen:
     return Seen(
         now=at.now,
         elapsed=timedelta(0),
-        propagation=Propagation(),
+        propagation=at.propagation,
         endpoints=at.endpoints.places,
         missing=at.endpoints.missing,
         busy=busy.name if busy and busy.name != state.name else "",

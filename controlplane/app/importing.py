@@ -84,7 +84,7 @@ class Importer:
             return
         before = self._taken or {}
         files = whole(files, before)
-        applied = await self._plane.take(files, ACTOR, hold_orders=world.generation == 0)
+        applied = await self._plane.take(files, ACTOR)
         self._taken = {
             name: before.get(name, c) if isinstance(c, Problem) else c for name, c in files.items()
         }

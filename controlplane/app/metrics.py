@@ -56,12 +56,17 @@ class Metrics:
             waiting.add_metric([fleet], age)
         problems = GaugeMetricFamily("turnout_problems", "Things that are wrong now; `turnout get problems`.")
         problems.add_metric([], len(self._plane.problems()))
+        alone = GaugeMetricFamily(
+            "turnout_services_left_alone",
+            "Services that proxies have from another store, until `turnout store init` adopts them.",
+        )
+        alone.add_metric([], self._plane.left_alone)
         failing = GaugeMetricFamily(
             "turnout_decisions_failing",
             "1 while nothing is decided, because the store cannot be written or the tick fails.",
         )
         failing.add_metric([], self._plane.failing)
-        yield from (suspicion, phase, proxies, waiting, problems, failing, *self._streams())
+        yield from (suspicion, phase, proxies, waiting, problems, alone, failing, *self._streams())
 
     def _streams(self) -> Iterator[Metric]:
         counts = self._plane.counts

@@ -8,7 +8,7 @@ from controlplane.policy.documents import Policy
 from controlplane.release import gates
 from controlplane.release.ports import World
 from controlplane.release.state import ReleaseState
-from controlplane.web.port import Act, Documents, Need, Order, Push, Switch
+from controlplane.web.port import Act, Adopt, Documents, Need, Order, Push, Switch
 
 # Whoever is on call may stop what does harm, go on with it or try it again, but take no new traffic into it.
 CARE: frozenset[str] = frozenset({"pause", "resume", "rollback", "retry"})
@@ -21,8 +21,8 @@ def need(world: World, action: str, name: str, wanted: BaseModel) -> Need:
     An unknown name needs what a known one does: it is refused later, by what looks for it.
     """
     match wanted:
-        case Documents():
-            return Need("admin")  # they say who must approve what
+        case Documents() | Adopt():
+            return Need("admin")  # they say who must approve what, or move all users of services at once
         case Order():
             policy = world.catalog.get("Policy", wanted.policy)
             emergency = isinstance(policy, Policy) and policy.emergency

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from controlplane.app import permits
 from controlplane.app.acceptance import accept, drifted, fitting, in_use, ordered, put_back
-from controlplane.app.actions import Moved, Standing, check_way_back, last_promoted, move
+from controlplane.app.actions import Moved, Standing, check_way_back, end, last_promoted, move
+from controlplane.app.adoption import Newness, adopt, problems
 from controlplane.app.asking import explain_request, show_cohort
 from controlplane.app.blackouts import declare, show_blackouts, withdraw
 from controlplane.app.ordering import ordered_by, service_named
@@ -23,7 +24,7 @@ from controlplane.policy.catalog import Catalog
 from controlplane.policy.loading import Files, load
 from controlplane.release import groups
 from controlplane.release import watch as watching
-from controlplane.release.moves import NEW_STEP, act, dated
+from controlplane.release.moves import NEW_STEP
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.recording import Recording
@@ -35,6 +36,7 @@ from controlplane.sources.collector import Collector
 from controlplane.sources.pushed import Pushed, Values, cell
 from controlplane.web.port import (
     Act,
+    Adopt,
     Applied,
     Asked,
     BlackoutShown,
@@ -97,7 +99,9 @@ class Plane:
 
     def services(self) -> tuple[ServiceShown, ...]:
         """Return all services, by name."""
-        return tuple(show_service(service, self.world) for service in self.world.catalog.services())
+        alone = self._publisher.in_question(self.world)
+        found = self.world.catalog.services()
+        return tuple(show_service(service, self.world, alone.get(service.name, ())) for service in found)
 
     def releases(self) -> tuple[ReleaseShown, ...]:
         """Return all releases, newest first."""
@@ -134,7 +138,8 @@ class Plane:
         world = self._loop.world or World(0, Catalog())
         states = sorted(world.releases.items())
         drift = (f"release {name}: {why}" for name, r in states for why in drifted(r, world.catalog))
-        return (*self.folder_problems, *fleets, *names, *drift, *store, *untaken)
+        alone = problems(self._publisher.in_question(world), world)
+        return (*self.folder_problems, *alone, *fleets, *names, *drift, *store, *untaken)
 
     async def records(self, release: str | None, limit: int, after: int | None = None) -> tuple[Record, ...]:
         """Return the newest records, or the first ones after number ``after``; oldest first."""
@@ -208,10 +213,8 @@ class Plane:
             state = self._state(world, release)
             affected = (state, *(groups.members(state, world.releases) if action == "retry" else ()))
             moved = [
-                (each, move(Standing(world, self._publisher.endpoints(world, each.service), self._clock()),
-                            each, action, wanted))
-                for each in affected
-            ]  # fmt: skip
+                (each, move(self._standing(world, each.service), each, action, wanted)) for each in affected
+            ]
             await self._write(moved, wanted.actor)
         return self.release(release)
 
@@ -252,10 +255,9 @@ class Plane:
             releases: tuple[ReleaseState, ...] = ()
             state = world.of_service(service)
             if state is not None and state.phase is not Phase.ROLLING_BACK:
-                meant = Action.PROMOTE if wanted.version == state.to_version else Action.ROLL_BACK
-                if meant is Action.ROLL_BACK and not wanted.past_point_of_no_return:
+                if wanted.version != state.to_version and not wanted.past_point_of_no_return:
                     check_way_back(state)
-                releases = (dated(act(state, meant, reason), meant, self._clock()),)
+                releases = (end(state, wanted.version, reason, self._clock()),)
             record = Record(
                 at=self._clock(),
                 kind="action",
@@ -277,6 +279,21 @@ class Plane:
         reason = f"undo of {last.name}" + (f": {wanted.reason}" if wanted.reason else "")
         back = Switch(version=last.from_version, actor=wanted.actor, reason=reason)
         return await self.switch(last.service, back)
+
+    async def adopt(self, wanted: Adopt) -> tuple[ServiceShown, ...]:
+        """Say what is stable in place of a store that was lost; return all services."""
+        async with self._loop.lock:
+            world = await self._store.world()
+            found = self._publisher.in_question(world)
+            places = {name: self._publisher.endpoints(world, name) for name in wanted.adopt}
+            ahead = self._publisher.server.ahead
+            await self._commit(adopt(Newness(world, found, places, ahead, self._clock()), wanted))
+        return self.services()
+
+    @property
+    def left_alone(self) -> int:
+        """How many services are left alone, because proxies have them from another store."""
+        return len(self._publisher.in_question(self.world))
 
     def blackouts(self) -> tuple[BlackoutShown, ...]:
         """Return the blackouts of all fleets, those of documents first."""
@@ -307,15 +324,11 @@ class Plane:
         files = {name: text.encode() for name, text in documents.files.items()}
         return await self.take(files, documents.actor, keep_absent=True)
 
-    async def take(
-        self,
-        files: Files,
-        actor: str,
-        *,
-        keep_absent: bool = False,
-        hold_orders: bool = False,
-    ) -> Applied:
-        """Take in files: the whole folder, or with ``keep_absent`` some documents."""
+    async def take(self, files: Files, actor: str, *, keep_absent: bool = False) -> Applied:
+        """Take in files: the whole folder, or with ``keep_absent`` some documents.
+
+        The first ones of a store start no release: they may be those of a store that was lost.
+        """
         async with self._loop.lock:
             world = await self._store.world()
             # In a thread: megabytes take a second, in which no stream would be answered.
@@ -330,7 +343,8 @@ class Plane:
             before, after = world.catalog.digests(), catalog.digests()
             accepted = tuple(f"{k} {n}" for k, n in sorted(after) if before.get((k, n)) != after[k, n])
             if before != after:
-                change = accept(world, catalog, actor, self._clock(), hold_orders=hold_orders)
+                new = world.generation == 0
+                change = accept(world, catalog, actor, self._clock(), hold_orders=new)
                 world = await self._commit(change)
                 for state in change.releases:
                     if state.phase is Phase.WAITING:
@@ -384,6 +398,10 @@ class Plane:
             step=state.at,
             reason=reason,
         )
+
+    def _standing(self, world: World, service: str) -> Standing:
+        endpoints = self._publisher.endpoints(world, service)
+        return Standing(world, endpoints, self._clock(), self._publisher.propagation(world, service))
 
     def _shown(self, state: ReleaseState) -> ReleaseShown:
         watch = self._loop.watches.get(state.key, Watch())

@@ -68,6 +68,7 @@ def propagation(views: Iterable[StreamView], relevant: Relevant, limits: Propaga
     """
     behind: set[str] = set()
     live: set[str] = set()
+    alone: set[str] = set()
     nacked: dict[str, str] = {}
     for view in views:
         if view.node is None or not any(view.of(type_url) for type_url in CONFIGURED):
@@ -76,6 +77,8 @@ def propagation(views: Iterable[StreamView], relevant: Relevant, limits: Propaga
             continue
         proxy = view.node.id
         live.add(proxy)
+        if view.alone:
+            alone.add(proxy)
         if not _acked(view, relevant):
             behind.add(proxy)
         for refusal in refusals(view, relevant):
@@ -84,8 +87,18 @@ def propagation(views: Iterable[StreamView], relevant: Relevant, limits: Propaga
         live=tuple(sorted(live)),
         acked=tuple(sorted(live - behind)),
         nacked=tuple(sorted(nacked.items())),
+        alone=tuple(sorted(alone)),
         at_least=limits.at_least,
         within=limits.within,
+    )
+
+
+def unacked(views: Iterable[StreamView]) -> Propagation:
+    """Return who is there, and who is left alone, while nothing can have been acknowledged yet."""
+    named = [(view.node.id, view) for view in views if view.node is not None]
+    return Propagation(
+        live=tuple(sorted({proxy for proxy, _ in named})),
+        alone=tuple(sorted({proxy for proxy, view in named if view.alone})),
     )
 
 
@@ -124,6 +137,7 @@ def merge(parts: Iterable[Propagation]) -> Propagation:
         live=tuple(sorted({proxy for part in parts for proxy in part.live})),
         acked=tuple(sorted({proxy for part in parts for proxy in part.acked})),
         nacked=tuple(sorted({item for part in parts for item in part.nacked})),
+        alone=tuple(sorted({proxy for part in parts for proxy in part.alone})),
         at_least=max((part.at_least for part in parts), default=1_000_000),
         within=min((part.within for part in parts), default=timedelta(seconds=30)),
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import structlog
 
+from controlplane.app.adoption import InQuestion, in_question, listed, questioned
 from controlplane.app.membership import Member, member
-from controlplane.app.propagation import Relevant, merge, propagation, refusals
+from controlplane.app.propagation import Relevant, merge, propagation, refusals, unacked
 from controlplane.app.treatment import Treatment
 from controlplane.app.whereabouts import Whereabouts
 from controlplane.policy.documents import Fleet, Service
@@ -47,6 +49,7 @@ class Publisher:
         resolver: Resolver | None = None,
     ) -> None:
         self.server = XdsServer(self._group_of, refusal=refusal, identifier="turnout", limits=limits)
+        self.server.aloof = self._aloof
         self.revision = 0
         self.problems: dict[str, str] = {}
         self.whereabouts = Whereabouts(resolver or Resolver())
@@ -89,7 +92,7 @@ class Publisher:
             problems |= wrong
             if rendering is not None:
                 self._renderings[fleet.name] = rendering
-                self.server.publish(fleet.name, rendering.snapshot)
+                self.server.publish(fleet.name, replace(rendering.snapshot, began=world.began))
         for service, why in problems.items():
             if self.problems.get(service) != why:
                 log.error("service not rendered, its last good routes stay", service=service, error=why)
@@ -124,7 +127,7 @@ class Publisher:
             mine = [view for view in views if view.group == name]
             if rendering is None or self.revision < world.revision:
                 # Not published yet: whatever the proxies acknowledged, it was something older.
-                parts.append(Propagation(live=tuple(sorted({v.node.id for v in mine if v.node}))))
+                parts.append(unacked(mine))
                 continue
             fleet = world.catalog.fleet(name)
             parts.append(propagation(mine, _relevant(rendering, fleet, service), fleet.propagate))
@@ -133,6 +136,10 @@ class Publisher:
             limits = fleet.propagate
             parts.append(Propagation(nacked=unserved, at_least=limits.at_least, within=limits.within))
         return merge(parts)
+
+    def in_question(self, world: World) -> InQuestion:
+        """Return the services that proxies have from another store, and that nobody adopted yet."""
+        return in_question(self.server.views(), self._renderings, world.settled)
 
     def endpoints(self, world: World, service: str) -> Endpoints:
         """Return where each version of a service answers."""
@@ -158,6 +165,12 @@ class Publisher:
         if fleet.grpc:
             wanted = self.whereabouts.located(wanted)
         return _rendered(world, fleet, wanted, self._renderings.get(fleet.name))
+
+    def _aloof(self, view: StreamView) -> str:
+        assert self._world is not None
+        assert view.group is not None
+        found = sorted(questioned(view, self._renderings[view.group], self._world.settled))
+        return f"has {listed(found)} from another store: see `turnout store init`" if found else ""
 
     def _group_of(self, node: Node) -> str | None:
         return member(node, self._fleets).group

@@ -33,7 +33,7 @@ from controlplane.xds.version import Version
 from controlplane.xds.view import StreamView, TypeView
 
 
-def show_service(service: Service, world: World) -> ServiceShown:
+def show_service(service: Service, world: World, left_alone: tuple[str, ...] = ()) -> ServiceShown:
     """Return a service as it is now."""
     release = world.of_service(service.name)
     return ServiceShown(
@@ -43,6 +43,7 @@ def show_service(service: Service, world: World) -> ServiceShown:
         versions=tuple(sorted(service.versions)),
         stable=world.stable.get(service.name, service.initial),
         release=release.name if release else "",
+        left_alone=left_alone,
     )
 
 
@@ -190,17 +191,19 @@ def show_proxy(
     node = view.node or Node("?")
     refused = publisher.refused(view)
     waiting = any(t.waiting_since is not None or t.gated for t in view.types)
-    state: Literal["synced", "waiting", "nacked", "behind", "refused", "unknown"] = "synced"
+    state: Literal["synced", "waiting", "nacked", "alone", "behind", "refused", "unknown"] = "synced"
     place = publisher.member(view)
     if view.group is None:
         state = "refused" if place.fleets else "unknown"
     elif view.behind:
         state = "behind"
+    elif view.alone:
+        state = "alone"
     elif refused:
         state = "nacked"
     elif waiting or not view.types:
         state = "waiting"
-    problems = (*refused, *publisher.lacks(view)) if view.group else (place.problem,)
+    problems = (*refused, *publisher.lacks(view), view.alone) if view.group else (place.problem,)
     return ProxyShown(
         id=node.id,
         fleet=view.group or "-",
@@ -210,7 +213,7 @@ def show_proxy(
         protocol=view.variant,
         connected_at=view.since,
         state=state,
-        problems=problems,
+        problems=tuple(filter(None, problems)),
         statistics=quarantined.get(node.id, "ok"),
         types=tuple(_type(each, now) for each in view.types),
     )

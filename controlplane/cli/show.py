@@ -62,7 +62,7 @@ def services(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Wa
         lambda shown: _table(
             ("service", "stable", "versions", "release", "fleets", "hosts"),
             [
-                (s.name, s.stable, _join(s.versions), s.release or "-", _join(s.fleets), _join(s.hosts))
+                (s.name, _stable(s), _join(s.versions), s.release or "-", _join(s.fleets), _join(s.hosts))
                 for s in shown
             ],
         ),
@@ -247,6 +247,10 @@ def show_table(
 
 def _join(words: Sequence[str], between: str = ", ") -> str:
     return between.join(words) or "-"
+
+
+def _stable(shown: ServiceShown) -> str:
+    return f"{shown.stable}? LEFT ALONE" if shown.left_alone else shown.stable
 
 
 def _why(shown: ReleaseShown) -> str:

@@ -1,4 +1,4 @@
-"""`turnout store …`: the store's file, without a server."""
+"""`turnout store …`: the store's file, without a server; and what a new one is told while it serves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli.client import CommandError, console
+from controlplane.cli.client import (
+    DEFAULT_SERVER,
+    Actor,
+    CommandError,
+    Reason,
+    Server,
+    console,
+    me,
+    post,
+)
+from controlplane.web.port import Adopt, ServiceShown
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the store, as `turnout serve --data`.")]
 
@@ -15,7 +25,7 @@ Data = Annotated[Path, typer.Option("--data", help="Folder of the store, as `tur
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(help="Check, copy and restore the store.", no_args_is_help=True)
-    for command in (verify, backup, restore):
+    for command in (verify, backup, restore, init):
         group.command()(command)
     app.add_typer(group, name="store")
 
@@ -71,3 +81,36 @@ def restore(
     except StoreError as error:
         raise CommandError(str(error)) from None
     console.line(f"restored {data / upkeep.FILE}" + (f"; the old store is {aside}" if aside else ""))
+
+
+def init(
+    adopt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERVICE=VERSION", help="What is stable of a service; for several, again."),
+    ] = None,
+    gone: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERVICE", help="A service that no document has any more; taken from proxies."),
+    ] = None,
+    reason: Reason = "",
+    actor: Actor = "",
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Tell a running server, whose store is new, what is stable of services that proxies have already."""
+    stable: dict[str, str] = {}
+    for text in adopt or ():
+        service, separator, version = text.partition("=")
+        if not (service and separator and version) or stable.get(service, version) != version:
+            wrong = "says something else than before" if service in stable else "is not SERVICE=VERSION"
+            raise CommandError(f"--adopt: {text!r} {wrong}", 2)
+        stable[service] = version
+    wanted = Adopt(adopt=stable, gone=tuple(gone or ()), actor=actor or me(), reason=reason)
+    shown = post(server, "/v1/adopt", wanted, tuple[ServiceShown, ...])
+    for each in shown:
+        if each.name in stable:
+            console.line(f"{each.name}: {each.stable} is stable")
+    for name in wanted.gone:
+        console.line(f"{name}: is taken from the proxies")
+    for each in shown:
+        if each.left_alone:
+            console.line(f"{each.name}: left alone still at {', '.join(each.left_alone)}")

@@ -155,6 +155,8 @@ def _propagate(state: ReleaseState, propagation: Propagation) -> Decision:
 
 
 def _not_propagated(propagation: Propagation) -> Decision | None:
+    if propagation.alone:
+        return Decision(None, "left-alone", propagation.left_alone)
     if propagation.nacked:
         refused = "; ".join(f"{proxy} refuses {why}" for proxy, why in propagation.nacked)
         return Decision(None, "nack", refused)
@@ -175,7 +177,7 @@ def _verify(seen: Seen) -> Decision:
 
 
 def _not_trusted(seen: Seen) -> Decision | None:
-    if seen.propagation.nacked:
+    if seen.propagation.nacked or seen.propagation.alone:
         return _not_propagated(seen.propagation)
     if not seen.propagation.live:
         return Decision(None, "no-proxy", "no proxy is connected")

@@ -68,6 +68,13 @@ def manual(state: ReleaseState, seen: Seen) -> Decision | None:
     return _closed("manual", how) if state.start == "manual" else None
 
 
+def newness(state: ReleaseState, seen: Seen) -> Decision | None:
+    """Nothing starts while proxies are left alone with what another store gave them."""
+    _ = state
+    why = seen.propagation.left_alone
+    return _closed("left-alone", why) if why else None
+
+
 def target(state: ReleaseState, seen: Seen) -> Decision | None:
     """Nothing starts towards a version that answers nowhere."""
     there = seen.endpoints.get(state.to_version)
@@ -149,7 +156,7 @@ def window(state: ReleaseState, seen: Seen) -> Decision | None:
     return _closed("window", why) if why else None
 
 
-TO_START: tuple[Gate, ...] = (manual, origin, target)
+TO_START: tuple[Gate, ...] = (manual, newness, origin, target)
 # In this order: consent may be given ahead, so that a window finds it there.
 TO_GO_ON: tuple[Gate, ...] = (way_back, dependency, group, approval, blackout, window)
 # Another release comes last: whoever takes its place is ready but for that.

@@ -104,6 +104,9 @@ class World:
         stable: Stable version by service.
         releases: By name, ended ones included.
         blackouts: Declared by operators, by id.
+        began: The first revision of this store, or since somebody said what is stable in place of a lost one;
+            what proxies have from before is another store's.
+        settled: Services of which somebody said in this store what is stable, known to the documents or not.
         active: By service: the release that has traffic; taken from ``releases``.
     """
 
@@ -113,6 +116,8 @@ class World:
     stable: Mapping[str, str] = field(default_factory=dict)
     releases: Mapping[str, ReleaseState] = field(default_factory=dict)
     blackouts: Mapping[str, Declared] = field(default_factory=dict)
+    began: int = 0
+    settled: frozenset[str] = frozenset()
     active: Mapping[str, ReleaseState] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -145,6 +150,8 @@ class Change:
         catalog: Newly accepted documents.
         records: To append.
         blackouts: By id, of those that operators declare; None withdraws one.
+        settled: Services of which it is said what is stable, to be added; others follow from ``stable``.
+        above: A revision that proxies have seen and that is to be passed: all before it is another store's.
         evidence: By name and attempt of the release (`ReleaseState.key`): the fold so far.
         learned: By service: what the baseline's past taught.
         cursors: By proxy: how far its counters were read; None forgets the proxy.
@@ -158,6 +165,8 @@ class Change:
     catalog: Catalog | None = None
     records: tuple[Record, ...] = ()
     blackouts: Mapping[str, Declared | None] = field(default_factory=dict)
+    settled: frozenset[str] = frozenset()
+    above: int = 0
     evidence: Mapping[str, Json] = field(default_factory=dict)
     learned: Mapping[str, Json] = field(default_factory=dict)
     cursors: Mapping[str, Json | None] = field(default_factory=dict)
@@ -176,7 +185,16 @@ class Change:
             state.name not in world.releases or state.shape != world.releases[state.name].shape
             for state in self.releases
         )
-        return moved or bool(self.stable) or self.catalog is not None
+        return moved or bool(self.stable) or bool(self.settled) or self.catalog is not None
+
+    def settled_after(self, world: World) -> frozenset[str]:
+        """Return the services of which it is said what is stable; a service's first version says nothing."""
+        before = world.settled if self.above <= world.revision else frozenset[str]()
+        return before | self.settled | (self.stable.keys() & world.stable.keys())
+
+    def revision_after(self, world: World) -> int:
+        """Return the revision of the world that it makes."""
+        return max(world.revision, self.above) + self.visible_after(world)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class Propagation:
         absent: Proxies of the gate set that are not connected now: what they have is unknown.
         at_least: Share of ``live`` that must have acknowledged, parts per million.
         within: How long that may take before it counts as late.
+        alone: Proxies that are left alone: they have resources of another store, or wait for those that do.
     """
 
     live: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class Propagation:
     absent: tuple[str, ...] = ()
     at_least: int = 1_000_000
     within: timedelta = timedelta(seconds=30)
+    alone: tuple[str, ...] = ()
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -40,10 +42,17 @@ class Propagation:
         return (*behind, *(f"{p} (not connected)" for p in self.absent))
 
     @property
+    def left_alone(self) -> str:
+        """Which proxies are left alone, and what ends that; '' if none is."""
+        how = "proxies are left alone with what another store gave them: {}; see `turnout store init`"
+        return how.format(", ".join(self.alone)) if self.alone else ""
+
+    @property
     def complete(self) -> bool:
         """True if enough of the proxies have acknowledged and none has refused."""
         members = len(self.live) + len(self.absent)
-        return bool(self.live) and not self.nacked and len(self.acked) * 1_000_000 >= members * self.at_least
+        untroubled = bool(self.live) and not (self.nacked or self.alone)
+        return untroubled and len(self.acked) * 1_000_000 >= members * self.at_least
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,9 @@ log = structlog.get_logger(__name__)
 
 GroupOf = Callable[[Node], str | None]
 Refusal = Callable[[Node, Peer], str | None]
+Aloof = Callable[[StreamView], str]
 
+WAITS = "has nothing yet and waits: proxies of its fleet have resources of another store"
 _STOPPING = ProtocolError("UNAVAILABLE", "the server is stopping")
 _LARGE = 128 << 10  # bytes of a request; a real Envoy's first one has 61 KB
 _SMALL = 2048  # bytes of a request that is taken in at once: no need to look at the clock
@@ -125,6 +127,9 @@ class XdsServer:
 
     Attributes:
         counts: What happened since the start.
+        aloof: Says why a client that has resources of another store is left alone, or ''; by default none
+            is. While one is, clients of its group that have nothing wait.
+        ahead: The highest revision that a client had and that was not reached yet.
     """
 
     def __init__(
@@ -148,12 +153,15 @@ class XdsServer:
         self._snapshots: dict[str, Snapshot] = {}
         self._sessions: dict[Session, None] = {}
         self._members: dict[str, dict[Session, None]] = {}  # by group
+        self._alone: dict[Session, None] = {}
         self._turns = Turns(self._advance)
         self._admission: Admission | None = None
         self._large = asyncio.Lock()
         self._quota = Quota(limits.streams_per_peer)
         self._stopping = False
         self.counts = Counts()
+        self.aloof: Aloof = lambda _view: ""
+        self.ahead = 0
         self._watch: asyncio.Task[None] | None = None
         self._debug = log.bind().debug  # bound once: binding costs more than a message that nobody reads
 
@@ -237,6 +245,7 @@ class XdsServer:
             del self._sessions[session]
             if stream.group is not None:
                 del self._members[stream.group][session]
+                self._release(session, stream.group)
             if not self._sessions and self._watch is not None:
                 self._watch.cancel()
                 self._watch = None
@@ -341,7 +350,7 @@ class XdsServer:
             if session.closing is not None:
                 self._finish(session, session.closing)
                 session.fail(None)
-            elif (data := session.stream.next_response(self._clock())) is not None:
+            elif (data := self._next(session)) is not None:
                 session.writing_since = asyncio.get_running_loop().time()
                 session.transport.write(data, partial(self._written, session))
             elif session.half_closed:
@@ -350,6 +359,36 @@ class XdsServer:
                 self._wait_for_us(session)
         except Exception as error:  # noqa: BLE001 - a bug ends this stream, by its handler, and no other one
             session.fail(error)
+
+    def _next(self, session: Session) -> bytes | None:
+        """Return what may be sent now: nothing to whom another store serves, and who waits for those."""
+        stream = session.stream
+        strange = bool(stream.strange)
+        if stream.group is not None and (strange or stream.alone or self._alone):
+            stream.leave(self._reserve(session, stream.group, strange=strange))
+            if stream.alone:
+                return None
+        return stream.next_response(self._clock())
+
+    def _reserve(self, session: Session, group: str, *, strange: bool) -> str:
+        """Return why a client is left alone now, or ''."""
+        stream = session.stream
+        why = self.aloof(stream.view()) if strange and not stream.behind else ""
+        if not why:
+            self._release(session, group)
+            waits = stream.fresh and any(other.stream.group == group for other in self._alone)
+            return WAITS if waits else ""
+        if session not in self._alone:
+            log.warning("proxy left alone", reason=why, **_who(session))
+            self._alone[session] = None
+        return why
+
+    def _release(self, session: Session, group: str) -> None:
+        """Note that a client is not left alone any more; who waited for it gets a turn."""
+        if session in self._alone:
+            del self._alone[session]
+            for member in self._members.get(group, ()):
+                self._turns.add(member)
 
     def _written(self, session: Session, error: BaseException | None) -> None:
         session.writing_since = None
@@ -376,6 +415,7 @@ class XdsServer:
                 session.late.cancel()
                 session.late = None
         elif session.late is None:
+            self.ahead = max(self.ahead, session.stream.ahead)
             reason = "this replica is behind the client's version; another one may be ahead"
             close = partial(self._close, session, ProtocolError("UNAVAILABLE", reason))
             session.late = asyncio.get_running_loop().call_later(self._limits.behind_timeout, close)

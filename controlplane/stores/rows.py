@@ -40,16 +40,19 @@ _FORGET_DOCUMENTS = "DELETE FROM documents WHERE generation <= (SELECT max(gener
 
 def read_world(db: sqlite3.Connection) -> World:
     """Return what publishing and deciding start from."""
-    revision = int(db.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()[0])
+    meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
     newest = db.execute("SELECT generation, body FROM documents ORDER BY generation DESC LIMIT 1").fetchone()
     releases = [ReleaseState.model_validate_json(row[0]) for row in db.execute("SELECT state FROM releases")]
     return World(
-        revision=revision,
+        revision=int(meta["revision"]),
         catalog=Catalog.from_json(newest[1]) if newest else Catalog(),
         generation=newest[0] if newest else 0,
         stable=dict(db.execute("SELECT name, stable FROM services").fetchall()),
         releases={release.name: release for release in releases},
-        blackouts=_read_blackouts(db),
+        blackouts=_read_blackouts(meta.get("blackouts", "[]")),
+        # Older stores have neither: they counted from 1, and nothing is older than that.
+        began=int(meta.get("began", 0)),
+        settled=frozenset(json.loads(meta.get("settled", "[]"))),
     )
 
 
@@ -112,6 +115,9 @@ def write_world(db: sqlite3.Connection, before: World, after: World, change: Cha
     """Write documents, stable versions and releases."""
     if after.revision != before.revision:
         db.execute("UPDATE meta SET value = ? WHERE key = 'revision'", (str(after.revision),))
+    if (after.began, after.settled) != (before.began, before.settled):
+        era = {"began": str(after.began), "settled": json.dumps(sorted(after.settled))}
+        db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", era.items())
     if change.catalog is not None:
         row = (after.generation, datetime.now(UTC).isoformat(), change.catalog.to_json())
         db.execute("INSERT INTO documents VALUES (?, ?, ?)", row)
@@ -191,7 +197,6 @@ def _write_turns(db: sqlite3.Connection, change: Change) -> None:
         db.execute("INSERT INTO turns (release, body, around, state) VALUES (?, ?, ?, ?)", row)
 
 
-def _read_blackouts(db: sqlite3.Connection) -> dict[str, Declared]:
-    row = db.execute("SELECT value FROM meta WHERE key = 'blackouts'").fetchone()
-    found = (Declared.model_validate(body) for body in (json.loads(row[0]) if row else ()))
+def _read_blackouts(text: str) -> dict[str, Declared]:
+    found = (Declared.model_validate(body) for body in json.loads(text))
     return {declared.id: declared for declared in found}

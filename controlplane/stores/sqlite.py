@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import sqlite3
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -194,8 +195,10 @@ class SqliteStore:
     @staticmethod
     def _create(db: sqlite3.Connection) -> None:
         db.executescript("BEGIN IMMEDIATE;" + TABLES + OUTBOX + ";" + TURNS)
-        rows = {"instance": str(uuid.uuid4()), "schema": str(SCHEMA), "revision": "1", "head": f"0 {START}"}
-        db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+        # By the time, so that revisions of a store that was lost are lower: they grow more slowly than this.
+        first = str(time.time_ns() // 1_000_000)
+        meta = {"schema": str(SCHEMA), "revision": first, "began": first, "head": f"0 {START}"}
+        db.executemany("INSERT INTO meta VALUES (?, ?)", {"instance": str(uuid.uuid4()), **meta}.items())
         db.execute("COMMIT")
 
     @property
@@ -214,7 +217,9 @@ class SqliteStore:
         releases = tuple(s.model_copy(update={"revision": s.revision + 1}) for s in change.releases)
         after = replace(
             before,
-            revision=before.revision + visible,
+            revision=change.revision_after(before),
+            began=before.began if change.above <= before.revision else change.above + 1,
+            settled=change.settled_after(before),
             catalog=before.catalog if change.catalog is None else change.catalog,
             generation=before.generation + (change.catalog is not None),
             stable={**before.stable, **change.stable},

@@ -18,6 +18,7 @@ from controlplane.release.recording import RECORDING
 from controlplane.web.access import Access, permit
 from controlplane.web.port import (
     Act,
+    Adopt,
     Asked,
     CohortAsked,
     ControlPlane,
@@ -52,6 +53,7 @@ class Api:
             self._post("/v1/services/{name}/switch", self._switch),
             self._post("/v1/services/{name}/metrics/{metric}", self._push),
             self._post("/v1/undo/{name}", self._undo),
+            self._post("/v1/adopt", self._adopt),
             self._get("/v1/releases", self._releases),
             self._post("/v1/releases", self._order),
             self._get("/v1/releases/{name}", self._release),
@@ -100,11 +102,12 @@ class Api:
         return PlainTextResponse("ok\n")
 
     async def _readyz(self, _: Request) -> Response:
-        return (
-            PlainTextResponse("ok\n")
-            if self._plane.ready
-            else PlainTextResponse("state is not loaded yet\n", 503)
-        )
+        if not self._plane.ready:
+            return PlainTextResponse("state is not loaded yet\n", 503)
+        # Still ready: proxies must come in, for they are who can tell.
+        alone = self._plane.left_alone
+        note = f"; services left alone: {alone}, see /v1/problems" if alone else ""
+        return PlainTextResponse(f"ok{note}\n")
 
     async def _metrics(self, _: Request) -> Response:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
@@ -172,6 +175,9 @@ class Api:
     async def _switch(self, request: Request) -> Response:
         name = request.path_params["name"]
         return _one(await self._plane.switch(name, await self._wanted(request, Switch, "switch", name)))
+
+    async def _adopt(self, request: Request) -> Response:
+        return _listed(await self._plane.adopt(await self._wanted(request, Adopt, "adopt")))
 
     async def _undo(self, request: Request) -> Response:
         name = request.path_params["name"]

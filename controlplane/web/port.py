@@ -29,6 +29,9 @@ class ServiceShown(Shown):
     versions: tuple[str, ...]
     stable: str
     release: str = ""
+    left_alone: tuple[str, ...] = Field(
+        default=(), description="proxies that have it from another store; see `turnout store init`"
+    )
 
 
 class StepShown(Shown):
@@ -140,7 +143,7 @@ class ProxyShown(Shown):
     version: str
     protocol: str
     connected_at: datetime
-    state: Literal["synced", "waiting", "nacked", "behind", "refused", "unknown"]
+    state: Literal["synced", "waiting", "nacked", "alone", "behind", "refused", "unknown"]
     problems: tuple[str, ...] = ()
     statistics: str
     types: tuple[TypeShown, ...] = ()
@@ -200,6 +203,13 @@ class Switch(Who):
 
     version: str
     past_point_of_no_return: bool = False
+
+
+class Adopt(Who):
+    """What is stable of services that proxies have from another store, and which of them are gone."""
+
+    adopt: Mapping[str, str] = Field(default_factory=dict)
+    gone: tuple[str, ...] = ()
 
 
 class Asked(BaseModel):
@@ -423,6 +433,15 @@ class ControlPlane(Protocol):
 
     async def undo(self, name: str, act: Act) -> ServiceShown:
         """Make stable what was so before the last promotion; by service or release."""
+        ...
+
+    async def adopt(self, adopt: Adopt) -> tuple[ServiceShown, ...]:
+        """Say what is stable in place of a store that was lost; return all services."""
+        ...
+
+    @property
+    def left_alone(self) -> int:
+        """How many services are left alone, because proxies have them from another store."""
         ...
 
     async def apply(self, documents: Documents) -> Applied:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -115,6 +116,7 @@ async def shop(site):
     await site.apply(FLEET, SERVICE.format(v1=v1, v2=v2))
     async with peer("backend", f"v1={v1}", f"v2={v2}") as backends:
         await backends.tell()  # it answers once it listens
+        backends.ports = v1, v2
         yield backends
 
 
@@ -293,3 +295,37 @@ async def test_a_release_holds_while_nobody_calls(site, shop):
 
     assert (shown["phase"], shown["step"]) == ("progressing", "half")
     assert "no requests" in shown["because"]  # and not that it is silent: idle clients report nothing
+
+
+async def test_callers_are_left_alone_when_the_store_was_lost(site, shop):
+    service = SERVICE.format(v1=shop.ports[0], v2=shop.ports[1])
+    documents = [FLEET, service, *order("name: fifth, everyone: 20%, for: 10m")]
+
+    async def state():
+        return [proxy["state"] for proxy in await site.get("/v1/proxies")]
+
+    async with client(site) as caller:
+        await caller.call(10)
+        await site.apply(*documents)
+        await stepped(site, "fifth")
+        await site.kill()
+        shutil.rmtree(site.folder / "data")
+        await site.serve()
+        await site.apply(*documents)
+
+        async def told():
+            return await state() == ["alone"]
+
+        await site.until(told, 30)
+        await site.apply(service + "timeout: 20s\n")
+        alone = await caller.call(1000)
+        await site.post("/v1/adopt", adopt={"shop": "v2"})
+
+        async def moved():
+            return await caller.call(20) == {"v2": 20}
+
+        await site.until(moved)
+
+        assert 120 < alone["v2"] < 280
+        assert alone["v1"] + alone["v2"] == 1000
+        assert await state() == ["synced"]

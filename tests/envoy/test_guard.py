@@ -1,8 +1,6 @@
-"""What comes between a release and its end: the old version goes away, a hotfix, a store that is lost."""
+"""What comes between a release and its end: the old version goes away, a hotfix."""
 
 from __future__ import annotations
-
-import shutil
 
 import pytest
 
@@ -111,34 +109,3 @@ async def test_a_hotfix_that_is_ordered_in_a_guard_waits_until_a_person_ends_it(
     assert stable == "v2"
     assert all(min(count.values()) > 0 for count in counts)
     assert load.unexplained == 0, load.examples
-
-
-async def test_a_store_that_was_lost_moves_nobody(site):
-    documents = [*site.world("edge"), *site.order("name: half, everyone: 50%, for: 10m")]
-    await site.serve()
-    await site.apply(*documents[:-1])
-    await site.start(edge_1=site.bootstrap("edge-1"))
-    await site.come(150)
-    await site.apply(documents[-1])
-    await site.released(step="half", stage="judge")
-    before = await site.ask(site.ports["edge"], USERS)
-    await site.kill()
-    shutil.rmtree(site.folder / "data")
-    await site.serve()
-    empty = await site.ask(site.ports["edge"], USERS)
-    await site.apply(*documents)
-    answered = site.load.counts().requests
-
-    async def a_while():
-        return site.load.counts().requests > answered + 600
-
-    await site.until(a_while)
-    after = await site.ask(site.ports["edge"], USERS)
-    release = await site.release()
-    load = await site.leave()
-
-    assert 0.3 < before.count("v2") / len(USERS) < 0.7
-    assert before == empty == after
-    assert release["step"] == "half"  # it begins anew where it was: the same content is taken over
-    assert load.unexplained == 0, load.examples
-    assert site.load.moved_back() == 0

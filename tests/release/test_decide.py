@@ -16,6 +16,7 @@ SECOND = timedelta(seconds=1)
 PROPAGATE, VERIFY, JUDGE = Stage
 IN_PROGRESS = (Phase.PROGRESSING, Phase.GUARDING)
 NOBODY = Propagation()
+LEFT = Propagation(("a", "b"), ("a",), at_least=500_000, alone=("b",))
 NACKED = Propagation(("a", "b"), ("a",), (("b", "Cluster 'shop~v2': bad port"),))
 HALF = Propagation(("a", "b"), ("a",))
 
@@ -35,6 +36,12 @@ def told(decision):
         ({"halt": "paused"}, {}, (None, "paused"), ""),
         ({}, {"busy": "other"}, (None, "busy"), "'other'"),
         ({}, {"stable": "v0"}, (None, "not-from"), "'v0'"),
+        (
+            {},
+            {"stable": "v0", "propagation": LEFT},
+            (None, "left-alone"),
+            "gave them: b; see `turnout store init`",
+        ),
         ({}, {"endpoints": {"v1": ("x",), "v2": ()}}, (None, "no-endpoints"), "v2"),
     ],
 )
@@ -58,6 +65,7 @@ def test_a_waiting_release_starts_or_says_what_it_waits_for(make, state, seen, t
         (NOBODY, (None, "no-proxy"), "no proxy"),
         (NACKED, (None, "nack"), "b refuses Cluster 'shop~v2': bad port"),
         (Propagation(("a", "b"), ("a",), NACKED.nacked, 500_000), (None, "nack"), "b refuses"),
+        (LEFT, (None, "left-alone"), "gave them: b; see"),
     ],
 )
 def test_a_step_waits_for_the_proxies_and_names_the_stragglers(make, phase, propagation, told_, words):
@@ -77,6 +85,7 @@ def test_a_step_waits_for_the_proxies_and_names_the_stragglers(make, phase, prop
     ("seen", "code", "words"),
     [
         ({"propagation": NACKED}, "nack", "b refuses"),
+        ({"propagation": LEFT}, "left-alone", "gave them: b; see"),
         ({"propagation": NOBODY}, "no-proxy", "no proxy"),
         ({"stale": "no statistics from a"}, "stale", "from a"),
         ({"split_problem": "a does not split as asked"}, "split", "a does"),

@@ -24,7 +24,7 @@ async def contents(store):
 async def test_a_new_store_is_empty(opened):
     world, memory, records, recording = await contents(await opened())
 
-    assert world == World(revision=1, catalog=Catalog())
+    assert world == World(revision=world.revision, catalog=Catalog(), began=world.revision)
     assert memory == Memory({}, {}, {})
     assert (records, recording) == ((), Recording(None, (), 0))
 
@@ -112,7 +112,8 @@ async def test_the_revision_grows_with_what_proxies_may_see_and_only_with_it(ope
         Change(catalog=Catalog()),
     )
 
-    revisions = [(await store.commit(change)).revision for change in changes]
+    first = (await store.world()).revision
+    revisions = [(await store.commit(change)).revision - first + 1 for change in changes]
 
     assert revisions == [2, 2, 2, 3, 4, 5]
 
@@ -178,13 +179,14 @@ async def test_a_reader_of_changes_starts_with_the_present_and_a_slow_one_gets_o
     waited = not nothing.done()
     await store.commit(Change(stable={"shop": "v4"}))
 
-    assert (first.revision, second.revision, second.stable) == (1, 4, {"shop": "v3"})
+    assert (second.revision - first.revision, second.stable) == (3, {"shop": "v3"})
     assert waited
     assert (await asyncio.wait_for(nothing, 5)).stable == {"shop": "v4"}
 
 
 async def test_readers_of_changes_end_with_the_store(opened):
     store = await opened()
+    first = (await store.world()).revision
 
     async def follow():
         return [world.revision async for world in store.changes()]
@@ -193,7 +195,7 @@ async def test_readers_of_changes_end_with_the_store(opened):
     await asyncio.sleep(0.01)
     await store.close()
 
-    assert await asyncio.wait_for(asyncio.gather(*readers), 5) == [[1], [1]]
+    assert await asyncio.wait_for(asyncio.gather(*readers), 5) == [[first], [first]]
 
 
 # --- packing ----------------------------------------------------------------------------------------------
@@ -204,3 +206,44 @@ def test_a_packed_observation_is_the_observation(make, over):
     before = make.observation(**over)
 
     assert unpack_observation(pack_observation(before)) == before
+
+
+# --- in place of a store that was lost --------------------------------------------------------------------
+
+
+async def test_revisions_of_a_new_store_are_above_those_of_one_that_was_lost(opened, tmp_path, make):
+    lost = await opened(tmp_path / "lost")
+    for version in ("v1", "v2") * 10:
+        last = await lost.commit(Change(stable={"shop": version}))
+    await lost.close()
+    await asyncio.sleep(0.05)  # its life was longer than a thousandth of a second for each change
+
+    new = await (await opened(tmp_path / "new")).world()
+
+    assert last.began < last.revision < new.revision == new.began
+
+
+async def test_what_was_said_of_services_is_kept_and_a_first_version_says_nothing(opened):
+    store = await opened()
+    first = await store.commit(Change(stable={"shop": "v1", "web": "v1"}))
+    second = await store.commit(Change(stable={"shop": "v2"}))
+    third = await store.commit(Change(settled=frozenset({"gone"})))
+    await store.close()
+
+    world = await (await opened()).world()
+
+    assert (first.settled, second.settled) == (frozenset(), {"shop"})
+    assert third.revision == second.revision + 1
+    assert (world.began, world.settled) == (first.began, {"shop", "gone"})
+
+
+async def test_a_revision_that_proxies_have_seen_is_passed_and_all_before_it_is_another_stores(opened):
+    store = await opened()
+    before = await store.commit(Change(stable={"shop": "v1"}, settled=frozenset({"shop"})))
+    seen = before.revision + 1000
+
+    await store.commit(Change(stable={"web": "v1"}, settled=frozenset({"web"}), above=seen))
+    await store.close()
+
+    world = await (await opened()).world()
+    assert (world.began, world.revision, world.settled) == (seen + 1, seen + 1, {"web"})

@@ -71,6 +71,7 @@ NEEDED = [  # the least role, and what takes it
     ("operator", "releases/cart-v2/pause", ME),
     ("admin", "releases/cart-v2/advance", ME),
     ("admin", "releases/cart-v2/retry", ME),
+    ("admin", "adopt", {**ME, "adopt": {"shop": "v2"}}),
     ("admin", "documents", {**ME, "files": {"none.txt": ""}}),
 ]
 

@@ -1,0 +1,196 @@
+"""A store in place of one that was lost: what proxies have from that one, and what an operator says of it.
+
+Resources that a proxy has from another store, and that differ from ours, put the services that they belong to
+in question; until each of them is adopted, the proxy is left alone. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from controlplane.app.actions import end
+from controlplane.app.ordering import service_named
+from controlplane.release.ports import Change, Record, World
+from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.traffic import Endpoints
+from controlplane.resources.names import SCOPE_NONE, cluster_version
+from controlplane.resources.rendering import Rendering
+from controlplane.web.port import Adopt, RefusedError
+from controlplane.xds.conversation import WILDCARD
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
+from controlplane.xds.view import StreamView
+
+SHOWN = 5  # names in a sentence
+
+InQuestion = Mapping[str, tuple[str, ...]]  # proxies that have a service from another store, by service
+
+
+def questioned(view: StreamView, rendering: Rendering, settled: frozenset[str]) -> frozenset[str]:
+    """Return the services that a proxy has from another store, as far as they are in question.
+
+    Clusters and routes tell whose they are. What belongs to the whole fleet, or to nobody that we know, puts
+    all services of the proxy in question.
+    """
+    found: set[str] = set()
+    for type_url, name in view.strange:
+        found |= _owners(type_url, name, rendering) or _all(view, rendering)
+    return frozenset(found - settled)
+
+
+def _owners(type_url: str, name: str, rendering: Rendering) -> frozenset[str]:
+    if type_url in (CLUSTER, ENDPOINT) and (known := cluster_version(name)):
+        return frozenset({known[0]})
+    fleet = rendering.fleet
+    by_service = (ROUTE, LISTENER) if fleet.grpc else (ROUTE,) if fleet.adopted else (ROUTE, SCOPED_ROUTE)
+    if type_url not in by_service:
+        return frozenset()
+    # A group has the name of its first service, so one that is not there any more still says whose it was.
+    former = () if fleet.adopted or name in (SCOPE_NONE, WILDCARD) else (name,)
+    return frozenset(rendering.groups.get(name, former))
+
+
+def _all(view: StreamView, rendering: Rendering) -> frozenset[str]:
+    """Return all services that a proxy has: those of its clusters, or the fleet's if it did not tell them."""
+    clusters = view.of(CLUSTER)
+    known = map(cluster_version, clusters.acked if clusters is not None else ())
+    return frozenset(found[0] for found in known if found) or frozenset(rendering.services)
+
+
+def in_question(
+    views: Iterable[StreamView], renderings: Mapping[str, Rendering], settled: frozenset[str]
+) -> InQuestion:
+    """Return the services in question, and which proxies have them."""
+    found: dict[str, set[str]] = {}
+    for view in views:
+        rendering = renderings.get(view.group or "")
+        if view.strange and rendering is not None and view.node is not None:
+            for service in questioned(view, rendering, settled):
+                found.setdefault(service, set()).add(view.node.id)
+    return {service: tuple(sorted(proxies)) for service, proxies in sorted(found.items())}
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return some names, and how many more there are."""
+    names = tuple(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def problems(found: InQuestion, world: World) -> Iterator[str]:
+    """Say of each service in question who has it, and what ends that."""
+    known = {service.name: service for service in world.catalog.services()}
+    for service, proxies in found.items():
+        text = f"service {service}: left alone, {listed(proxies)} got it from another store; "
+        if service in known:
+            versions = ", ".join(sorted(known[service].versions))
+            text += f"`turnout store init --adopt {service}=VERSION` says what is stable, of {versions}"
+        else:
+            text += f"no document has it: apply it, or take it away by `turnout store init --gone {service}`"
+        yield text
+
+
+@dataclass(frozen=True, slots=True)
+class Newness:
+    """What adopting starts from.
+
+    Attributes:
+        world: As it is.
+        found: The services in question.
+        endpoints: Where the services to adopt answer.
+        ahead: The highest revision that proxies have seen, of this store or another.
+        now: UTC.
+    """
+
+    world: World
+    found: InQuestion
+    endpoints: Mapping[str, Endpoints]
+    ahead: int
+    now: datetime
+
+
+def adopt(new: Newness, wanted: Adopt) -> Change:
+    """Return the change by which versions are stable and proxies are not left alone for them any more.
+
+    No release starts by it: those that wait do so until somebody starts them.
+
+    Raises:
+        RefusedError: If a service or version is not known, answers nowhere, or nothing is in question.
+    """
+    if wrong := [*_wrong(new, wanted)]:
+        raise RefusedError(wrong[0][0], "; ".join(text for _, text in wrong))
+    world = new.world
+    releases = tuple(
+        state
+        for service, version in sorted(wanted.adopt.items())
+        for state in _releases(world, service, version, _reason(new, service, version, wanted), new.now)
+    )
+    chosen = (*sorted(wanted.adopt.items()), *((name, "") for name in wanted.gone))
+    return Change(
+        releases=releases,
+        stable=dict(wanted.adopt),
+        settled=frozenset(name for name, _ in chosen),
+        above=new.ahead if new.ahead > world.revision else 0,
+        records=tuple(
+            Record(
+                at=new.now,
+                kind="action",
+                service=service,
+                action="adopt",
+                actor=wanted.actor,
+                reason=_reason(new, service, version, wanted),
+            )
+            for service, version in chosen
+        ),
+    )
+
+
+def _wrong(new: Newness, wanted: Adopt) -> Iterator[tuple[int, str]]:
+    """Yield why something cannot be adopted, each with its HTTP status."""
+    if not wanted.adopt and not wanted.gone:
+        there = "; ".join(problems(new.found, new.world)) or "nothing is left alone"
+        yield 400, f"adopt: says nothing; {there}"
+    for service, version in sorted(wanted.adopt.items()):
+        try:
+            _check(new, service, version)
+        except RefusedError as error:
+            yield error.status, str(error)
+    for service in wanted.gone:
+        if new.world.catalog.get("Service", service) is not None:
+            yield 409, f"service {service!r} has a document; adopt one of its versions"
+        elif service not in new.found:
+            yield 404, f"no proxy has a service {service!r} from another store"
+
+
+def _check(new: Newness, service: str, version: str) -> None:
+    document, endpoints = service_named(new.world, service), new.endpoints[service]
+    if version not in document.versions:
+        known = ", ".join(sorted(document.versions))
+        raise RefusedError(404, f"service {service!r} has no version {version!r}; known: {known}")
+    if not endpoints.places[version]:
+        raise RefusedError(409, f"{version} of {service!r} {endpoints.lack(version)}")
+    going = new.world.of_service(service)
+    if service not in new.found and (service in new.world.settled or not new.world.began):
+        stable = new.world.stable[service]
+        how = f"what is stable of {service!r} is known: {stable}; `turnout switch` changes it"
+        raise RefusedError(409, how)
+    if going is not None and going.past and version != going.to_version:
+        raise RefusedError(409, f"release {going.name!r} is past {going.past}; `turnout switch` goes back")
+
+
+def _releases(world: World, service: str, version: str, reason: str, now: datetime) -> Iterator[ReleaseState]:
+    """Yield the service's releases as they are afterwards: none starts by itself, and none goes on."""
+    for state in world.releases.values():
+        if state.service == service and state.phase is Phase.WAITING and state.start == "auto":
+            yield state.model_copy(update={"start": "manual"})
+    going = world.of_service(service)
+    if going is not None and going.phase is not Phase.ROLLING_BACK:
+        yield end(going, version, reason, now)
+
+
+def _reason(new: Newness, service: str, version: str, wanted: Adopt) -> str:
+    text = f"{version} is what is stable" if version else f"{service} is gone"
+    if proxies := new.found.get(service):
+        text += f"; {listed(proxies)} had it from another store"
+    return f"{text}: {wanted.reason}" if wanted.reason else text
