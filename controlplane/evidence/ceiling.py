@@ -1,7 +1,8 @@
 """Absolute limits as tests on counts: at most a share of the canary's requests may be bad.
 
-A limit fails when the canary breaks it and is worse than the concurrent baseline: each interval counts only
-for the lesser of the evidence against the limit and against the baseline. So a breach of both never fails.
+A limit fails when the canary breaks it and is worse than the concurrent baseline, by all requests or by those
+of one segment: each interval counts only for the lesser of the evidence against the limit and against the
+baseline. So a breach of both never fails.
 It holds, except in an emergency, whose limit is relaxed to what the baseline shows.
 Source: docs/decision-rule.md, "Rollback evidence: absolute limits".
 """
@@ -9,11 +10,14 @@ Source: docs/decision-rule.md, "Rollback evidence: absolute limits".
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import log
 
-from controlplane.evidence.account import ENOUGH, Account, Interval, Stage
+import numpy as np
+from numpy.typing import NDArray
+
+from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
+from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.learned import Learned
-from controlplane.evidence.likelihood import binomial, log_mean_exp, no_harm, no_harm_rate
+from controlplane.evidence.likelihood import no_harm, no_harm_rate
 from controlplane.evidence.reading import Reading, Words, borrowed, percent, total
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import EVERYONE
@@ -21,6 +25,8 @@ from controlplane.policy.documents import EVERYONE
 ALTERNATIVES = (1.3, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0, 90.0)  # multiples of the limit
 ALIKE = 1.25  # ratio of rates up to which both versions count as breaching alike
 PROCESS = "breach"
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +52,41 @@ class Ceiling:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        pooled = interval.blocks
-        allowed = self._held_to(account, interval.learned, interval.stage)
-        gain = [value / interval.learned.swing(self.counter) for value in self._gain(interval, allowed)]
-        account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
-        if interval.counting and pooled.canary_sum[0]:
+        blocks = interval.blocks
+        gains = {label: [0.0] * len(ALTERNATIVES) for label in account.processes}
+        gains |= self._gains(account, interval)
+        processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
+        account = replace(account, processes=processes)
+        if interval.counting and blocks.canary_sum[0]:
+            allowed = self._held_to(account, interval.learned, interval.stage)
             added = no_harm(
-                pooled.canary_sum[self.counter],
-                pooled.canary_sum[0],
+                blocks.canary_sum[self.counter],
+                blocks.canary_sum[0],
                 allowed,
                 interval.stage.tolerated(allowed),
             )
             account = account.promoted(added)
-        return account.counted(pooled, self.counter, interval.seconds, interval.counting)
+        return account.counted(blocks, self.counter, interval.seconds, interval.counting)
+
+    def _gains(self, account: Account, interval: Interval) -> dict[str, list[float]]:
+        """Return what the interval adds to each process: of all requests, and of each segment's."""
+        blocks, whole = interval.blocks, interval.stage.full_segments
+        labels = (PROCESS, *(SEGMENT + segment for segment in blocks.sums))
+        rows = ((blocks.canary_sum, blocks.baseline_sum), *blocks.sums.values())
+        counts = np.array([(c[0], c[self.counter], b[0], b[self.counter]) for c, b in rows], dtype=float)
+        swing = interval.learned.swing(self.counter)
+        if EVERYONE in whole:
+            # Nobody is left on the baseline: the limit alone.
+            held_to = self._held_to(account, interval.learned, interval.stage)
+            allowed = [
+                held_to,
+                *(max(held_to, ALIKE * (shown(account, segment) or 0)) for segment in blocks.sums),
+            ]
+            gains = _above(counts, np.array(allowed))
+        else:
+            alike = [ALIKE, *(1 + FULL_MARGIN if segment in whole else ALIKE for segment in blocks.sums)]
+            gains = _above_both(counts, self.allowed, np.array(alike))
+        return dict(zip(labels, (gains / swing).tolist(), strict=True))
 
     def _held_to(self, account: Account, learned: Learned, stage: Stage) -> float:
         """Return the limit, in an emergency at least what the baseline does not keep either.
@@ -71,24 +99,11 @@ class Ceiling:
         requests, bad = requests + learned.recent[0], bad + learned.recent[self.counter]
         return max(self.allowed, ALIKE * bad / requests) if requests else self.allowed
 
-    def _gain(self, interval: Interval, allowed: float) -> list[float]:
-        n_c, k_c = interval.blocks.canary_sum[0], interval.blocks.canary_sum[self.counter]
-        n_b, k_b = interval.blocks.baseline_sum[0], interval.blocks.baseline_sum[self.counter]
-        if EVERYONE in interval.stage.full_segments:
-            # Nobody is left on the baseline: the limit alone.
-            return [k_c * log(a) - (a - 1) * allowed * n_c for a in _alternatives(allowed)]
-        grid = _alternatives(self.allowed)
-        limit = [k_c * log(a) - (a - 1) * self.allowed * n_c for a in grid]
-        if not n_c or not n_b:
-            return [0.0] * len(grid)
-        baseline = [binomial(k_c, k_c + k_b, n_c / n_b, ALIKE, ALIKE * a) for a in grid]
-        return [min(pair) for pair in zip(limit, baseline, strict=True)]
-
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        log_e = log_mean_exp(account.processes[PROCESS]) if account.processes else 0.0
-        excess = {s: counts[1] - self.allowed * counts[0] for s, counts in account.recent.items()}
-        reading = Reading(account, log_e, self.threshold, excess)
+        loud = loudness(account)
+        log_e = joined(account, PROCESS, loud)
+        reading = Reading(account, log_e, self.threshold, loud)
         n_c, k_c, *_ = reading.counts
         recent = total(account.recent)
         above = "the canary is above the limit, not beyond doubt"
@@ -123,6 +138,30 @@ class Ceiling:
         return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
 
 
-def _alternatives(allowed: float) -> list[float]:
-    """Return the multiples of a limit that are looked for; none beyond what a share can be."""
-    return [max(1.0, min(a, 0.95 / allowed)) for a in ALTERNATIVES]
+def _above(counts: Floats, allowed: Floats) -> Floats:
+    """Return evidence that more than a share is bad: a line per row of counts, a column per alternative."""
+    theta, times = allowed[:, None], _alternatives(allowed)
+    found: Floats = counts[:, 1:2] * np.log(times) - (times - 1) * theta * counts[:, :1]
+    return found
+
+
+def _above_both(counts: Floats, allowed: float, alike: Floats) -> Floats:
+    """Return the lesser of :func:`_above` and of the evidence that the canary is worse than the baseline.
+
+    There is none where one of them has no requests. ``alike`` are the ratios up to which both breach alike.
+    """
+    limit = np.full(len(counts), allowed)
+    times, null = _alternatives(limit), alike[:, None]
+    n_c, k_c, n_b, k_b = (column[:, None] for column in counts.T)
+    both = (n_c > 0) & (n_b > 0)
+    ratio = np.where(both, n_c, 1.0) / np.where(both, n_b, 1.0)
+    common = np.log1p(null * ratio) - np.log1p(null * times * ratio)
+    worse = k_c * np.log(times) + (k_c + k_b) * common
+    found: Floats = np.where(both, np.minimum(_above(counts, limit), worse), 0.0)
+    return found
+
+
+def _alternatives(allowed: Floats) -> Floats:
+    """Return the multiples of limits that are looked for; none beyond what a share can be."""
+    found: Floats = np.maximum(1.0, np.minimum(np.array(ALTERNATIVES), 0.95 / allowed[:, None]))
+    return found

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
 from controlplane.evidence.blocks import Blocks, Pairs
+from controlplane.evidence.by_segment import SEGMENT, loudness
 from controlplane.evidence.learned import SIZES, Learned
 from controlplane.evidence.likelihood import (
     binomial,
@@ -44,7 +45,7 @@ MOSTLY = 4.0  # canary requests per baseline request from which on the dense pro
 SURGING = 0.2  # chance that a block shows a burst of a size, while a fault makes them
 RARE = 0.005  # chance of a burst in a block of a good canary from which on it says nothing
 SURGE_RISE = ALTERNATIVES.index(10.0)  # the fault by which a burst must also be explained
-MAIN, QUASI, DENSE, SURGE, SEGMENT = "main", "quasi", "dense", "surge", "segment:"
+MAIN, QUASI, DENSE, SURGE = "main", "quasi", "dense", "surge"
 MAIN_WEIGHT, QUASI_WEIGHT, DENSE_WEIGHT, SURGE_WEIGHT, SEGMENT_WEIGHT = 0.4, 0.2, 0.1, 0.2, 0.1
 ACQUAINTED = 50  # requests of the baseline before anything is compared with it
 
@@ -162,7 +163,7 @@ class Comparison:
         usual = learned.rate(self.counter)
         return max(usual, now) if stage.limits.emergency else usual
 
-    def _log_e(self, account: Account, loudness: Mapping[str, float]) -> float:
+    def _log_e(self, account: Account, loud: Mapping[str, float]) -> float:
         """Return the logarithm of the evidence of a fault."""
         if MAIN not in account.processes:
             return 0.0
@@ -172,21 +173,14 @@ class Comparison:
             (DENSE_WEIGHT, DENSE),
             (SURGE_WEIGHT, SURGE),
         )
-        known, loud = account.processes, list(loudness.values())
+        known, segments = account.processes, list(loud.values())
         parts = [(weight, log_mean_exp(known[label]) if label in known else 0.0) for weight, label in weights]
-        return log_mixture((*parts, (SEGMENT_WEIGHT, log_mean_exp(loud) if loud else parts[0][1])))
-
-    def _loudness(self, account: Account) -> dict[str, float]:
-        return {
-            label.removeprefix(SEGMENT): log_mean_exp(account.processes[label])
-            for label in sorted(account.processes)
-            if label.startswith(SEGMENT)
-        }
+        return log_mixture((*parts, (SEGMENT_WEIGHT, log_mean_exp(segments) if segments else parts[0][1])))
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        loudness = self._loudness(account)
-        reading = Reading(account, self._log_e(account, loudness), self.threshold, loudness)
+        loud = loudness(account)
+        reading = Reading(account, self._log_e(account, loud), self.threshold, loud)
         n_c, k_c, n_b, k_b = reading.counts
         seen = (
             f"canary {k_c:.0f} of {n_c:.0f} ({percent(k_c, n_c)}), "

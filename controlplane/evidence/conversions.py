@@ -10,9 +10,10 @@ from math import log
 
 import numpy as np
 
-from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Interval, Stage
+from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
 from controlplane.evidence.blocks import ERRORS, Blocks, rows_of
 from controlplane.evidence.blocks import total as total_row
+from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.learned import PHI, WEIGHT, Learned
 from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
@@ -157,8 +158,9 @@ SHORT_BY = 0.25  # part of the limit by which promotion excludes that it is miss
 class LeastShare:
     """The least share of events that the canary must have.
 
-    It fails when the canary stays below it and below the baseline: each interval counts for the lesser of
-    the two. Evidence is divided by the dispersion that is taken without history.
+    It fails when the canary stays below it and below the baseline, by all requests or by those of one
+    segment: each interval counts for the lesser of the two. Evidence is divided by the dispersion that is
+    taken without history.
     """
 
     name: str
@@ -167,18 +169,24 @@ class LeastShare:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        fresh = self.measured.counts(interval)
+        fresh, whole = self.measured.counts(interval), interval.stage.full_segments
         n_c, k_c, _, _ = total(fresh)
-        own = total({s: row for s, row in fresh.items() if s not in interval.stage.full_segments})
-        gain = []
-        for fault in FAULTS:
-            below = k_c * log(fault) + (1 - fault) * self.limit * n_c
-            if EVERYONE not in interval.stage.full_segments:
-                both, ratio = int(own[1] + own[3]), own[0] / own[2] if own[2] else 0.0
-                worse = binomial(int(own[1]), both, ratio, ALIKE, ALIKE * fault) if ratio else 0.0
-                below = min(below, worse)
-            gain.append(below / PHI)
-        account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
+        own = total({s: row for s, row in fresh.items() if s not in whole})
+        gains = {label: [0.0] * len(FAULTS) for label in account.processes}
+        if EVERYONE in whole:
+            # Nobody is left on the baseline: the limit alone, and for a segment what it used to have.
+            gains[PROCESS] = _below(n_c, k_c, self.limit)
+            for segment, row in fresh.items():
+                usual = shown(account, segment)
+                least = self.limit if usual is None else min(self.limit, ALIKE * usual)
+                gains[SEGMENT + segment] = _below(row[0], row[1], least)
+        else:
+            gains[PROCESS] = _lesser(_below(n_c, k_c, self.limit), _worse(own, ALIKE))
+            for segment, row in fresh.items():
+                alike = 1 / (1 + FULL_MARGIN) if segment in whole else ALIKE
+                gains[SEGMENT + segment] = _lesser(_below(row[0], row[1], self.limit), _worse(row, alike))
+        processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
+        account = replace(account, processes=processes)
         if interval.counting and n_c:
             enough = -k_c * log(1 - SHORT_BY) - SHORT_BY * self.limit * n_c
             account = account.promoted(max(-MOST, min(MOST, enough / PHI)))
@@ -186,9 +194,8 @@ class LeastShare:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        process = account.processes.get(PROCESS)
-        missing = {s: self.limit * c[0] - c[1] for s, c in account.recent.items()}
-        reading = Reading(account, log_mean_exp(process) if process else 0.0, 1 / ALPHA, missing)
+        loud = loudness(account)
+        reading = Reading(account, joined(account, PROCESS, loud), 1 / ALPHA, loud)
         n_c, k_c, *_ = reading.counts
         _, _, n_b, k_b = total(account.recent)
         below = "the canary is below the limit, not beyond doubt"
@@ -207,3 +214,20 @@ class LeastShare:
         speed = (k_c / n_c * -log(1 - SHORT_BY) - SHORT_BY * self.limit) / PHI if n_c else 0.0
         needed = max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
         return reading.answer(self.name, words, holds, needed, "total")
+
+
+def _below(n_c: float, k_c: float, least: float) -> list[float]:
+    """Return evidence that fewer than the share ``least`` of the canary's requests have it."""
+    return [(k_c * log(fault) + (1 - fault) * least * n_c) / PHI for fault in FAULTS]
+
+
+def _worse(counts: Counts, alike: float) -> list[float]:
+    """Return evidence that the canary has fewer than ``alike`` times the baseline's; none without one."""
+    n_c, k_c, n_b, k_b = counts
+    if not n_c or not n_b:
+        return [0.0] * len(FAULTS)
+    return [binomial(int(k_c), int(k_c + k_b), n_c / n_b, alike, alike * fault) / PHI for fault in FAULTS]
+
+
+def _lesser(one: list[float], other: list[float]) -> list[float]:
+    return [min(pair) for pair in zip(one, other, strict=True)]

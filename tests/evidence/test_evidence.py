@@ -237,6 +237,61 @@ def test_without_any_baseline_the_limit_alone_decides(known):
     assert outcomes(folded(known, observation, 30, full), known, full)["success rate"] is Outcome.FAIL
 
 
+SUCCESS = Limits(errors_margin=None, success_rate=0.99)
+
+
+def beside(canary, baseline):
+    """A second in which beta, 2 % of the requests, has errors; everyone has 1 in 500."""
+    return seen(
+        ("p", "beta", CANARY, 10, canary, None), ("p", "beta", STABLE, 10, baseline, None),
+        ("p", "everyone", CANARY, 500, 1, None), ("p", "everyone", STABLE, 500, 1, None),
+    )  # fmt: skip
+
+
+def test_a_limit_that_only_one_segment_breaks_fails_and_names_it(known):
+    at = stage(limits=SUCCESS)
+
+    (found,) = verdicts(folded(known, beside(3, 0), 60, at), known, at)
+
+    assert (found.outcome, found.segment) == (Outcome.FAIL, "beta")
+    assert found.reason.startswith("the limit is broken in segment beta: 30 % of 600 canary requests failed")
+
+
+def test_a_limit_that_a_segment_breaks_on_both_versions_does_not_fail(known):
+    at = stage(limits=SUCCESS)
+
+    assert outcomes(folded(known, beside(3, 3), 300, at), known, at)["success rate"] is Outcome.PASS
+
+
+@pytest.mark.parametrize(("usual", "outcome"), [(0, Outcome.FAIL), (3, Outcome.PASS)])
+def test_with_nobody_left_a_segment_is_held_to_what_it_used_to_have(known, usual, outcome):
+    before = stage(limits=SUCCESS)
+    at = stage(limits=SUCCESS, full_segments=frozenset({"beta", "everyone"}))
+    alone = seen(("p", "beta", CANARY, 20, 6, None), ("p", "everyone", CANARY, 1000, 2, None))
+
+    evidence = folded(known, beside(usual, usual), 60, before)
+    for _ in range(60):
+        evidence = fold(evidence, known, alone, at)
+
+    assert outcomes(evidence, known, at)["success rate"] is outcome
+
+
+def test_a_limit_in_a_full_segment_is_beside_the_rest_of_the_service_with_a_wider_margin(known):
+    at = stage(limits=SUCCESS, full_segments=frozenset({"staff"}))
+
+    def judged(baseline):
+        observation = seen(
+            ("p", "staff", CANARY, 50, 2, None),
+            ("p", "everyone", CANARY, 500, 0, None),
+            ("p", "everyone", STABLE, 500, baseline, None),
+        )
+        (found,) = verdicts(folded(known, observation, 200, at), known, at)
+        return found.outcome is Outcome.FAIL, found.segment
+
+    assert judged(4) == (True, "staff")
+    assert judged(11) == (False, "everyone")  # 4 % against 2.2 %: other users, other habits
+
+
 def test_a_perfect_success_rate_may_be_asked_for(known):
     at = stage(limits=Limits(errors_margin=None, success_rate=1.0))
     observation = seen(("p", "everyone", CANARY, 100, 0, None), ("p", "everyone", STABLE, 900, 0, None))

@@ -1,5 +1,6 @@
 """Business metrics, counters of clusters, and readings of other systems."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -120,6 +121,32 @@ def test_the_most_of_what_is_not_wanted_is_a_limit_too():
 
     assert run(refunds, 5, canary=0.2)[1].outcome is Outcome.FAIL
     assert run(refunds, 5, canary=0.04)[1].outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("metric", "bad"),
+    [
+        (LeastShare("metric sold limit", SOLD, 0.04), (40, 0, 0)),
+        (MostShare("metric sold limit", SOLD, 0.08), (40, 20, 0)),
+    ],
+)
+def test_a_limit_that_only_one_segment_breaks_fails_and_names_it(metric, bad):
+    usual, alike = (2000, 120, 0), (40, 2, 0)
+
+    def mixed(canary, baseline):
+        one, other = interval(usual, usual), interval(canary, baseline, "beta")
+        return replace(one, cells=one.cells + other.cells, measures=one.measures + other.measures)
+
+    def last(observation):
+        at, evidence = Stage(CANARY, STABLE, limits(metric), TEN, 0.25), Evidence()
+        for _ in range(200):
+            evidence = fold(evidence, Learned(), observation, at)
+        return verdicts(evidence, Learned(), at)[0]
+
+    fault, both = last(mixed(bad, alike)), last(mixed(bad, bad))
+
+    assert (fault.outcome, fault.segment) == (Outcome.FAIL, "beta")
+    assert both.outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize("metric", [Conversions("m", SOLD, 0.05, 100), Sums("m", MONEY, 0.05)])

@@ -144,6 +144,20 @@ def test_the_loop_ends_a_release_as_it_should(fault, outcome):
     assert release(QUICK, replace(MODEL, longest=600), faults(fault), seed=5).outcome == outcome
 
 
+def test_a_limit_that_is_kept_by_all_together_is_broken_in_one_segment():
+    own = {
+        "steps": (QUICK.steps[0], {"name": "half", "share": "50%", "for": "10m"}),
+        "conditions": ({"success_rate": {"at_least": "95%"}},),
+    }
+    policy = PinnedPolicy.model_validate(QUICK.model_dump(by_alias=True) | own)
+    model = replace(MODEL, segments={"beta": 0.03}, longest=600)
+
+    ended = release(policy, model, faults("errors=40%@2m@segment=beta"), seed=5)
+
+    assert (ended.outcome, ended.where) == ("rolled back", "half")
+    assert ended.reason.startswith("the limit is broken in segment beta")
+
+
 def test_a_simulation_waits_for_nobody_who_would_be_called_or_asked():
     point = {"approve": {"role": "admin"}, "run": {"url": "https://ops.example.com/drop"}}
     asking = {
