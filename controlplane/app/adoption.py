@@ -6,7 +6,7 @@ in question; until each of them is adopted, the proxy is left alone. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,17 +14,36 @@ from controlplane.app.actions import end
 from controlplane.app.ordering import service_named
 from controlplane.release.ports import Change, Record, World
 from controlplane.release.state import Phase, ReleaseState
-from controlplane.release.traffic import Endpoints
+from controlplane.release.traffic import Endpoints, traffic
 from controlplane.resources.names import SCOPE_NONE, cluster_version
-from controlplane.resources.rendering import Rendering
+from controlplane.resources.rendering import Rendering, route_hash
 from controlplane.web.port import Adopt, RefusedError
 from controlplane.xds.conversation import WILDCARD
+from controlplane.xds.snapshot import Resource
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
+from controlplane.xds.version import Version
 from controlplane.xds.view import StreamView
+from controlplane.xds.wire import set_hash
 
 SHOWN = 5  # names in a sentence
 
-InQuestion = Mapping[str, tuple[str, ...]]  # proxies that have a service from another store, by service
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A service that proxies have from another store.
+
+    Attributes:
+        proxies: Which ones, sorted.
+        had: The version that all its requests get at all of them, as the content of their routes proves; ''
+            if it does not, as while a release was running.
+    """
+
+    proxies: tuple[str, ...]
+    had: str = ""
+
+
+InQuestion = Mapping[str, Question]  # by service
+Proof = Callable[[Rendering, str, str], str]
 
 
 def questioned(view: StreamView, rendering: Rendering, settled: frozenset[str]) -> frozenset[str]:
@@ -58,17 +77,54 @@ def _all(view: StreamView, rendering: Rendering) -> frozenset[str]:
     return frozenset(found[0] for found in known if found) or frozenset(rendering.services)
 
 
+def proven(rendering: Rendering, service: str, content: str) -> str:
+    """Return the version to which routes of this content lead all requests of a service, or ''.
+
+    Routes are a function of documents and versions, so whoever renders the same has the same. That takes the
+    same documents, and services on the same hosts that are as we have them. Of a state-of-the-world client
+    the content is its last response's, which may have had these routes alone.
+    """
+    fleet, own = rendering.fleet, rendering.services.get(service)
+    if own is None or fleet.grpc or fleet.adopted:
+        return ""
+    home = rendering.home[service]
+    members = [rendering.services[name] for name in rendering.groups[home]]
+    for version in sorted(own.service.versions):
+        alone = traffic(own.service, version, None, own.anonymous)
+        found = route_hash(fleet, home, [alone if each is own else each for each in members])
+        if content in (found, set_hash({home: Resource(home, b"", Version(0, found))})):
+            return version
+    return ""
+
+
 def in_question(
-    views: Iterable[StreamView], renderings: Mapping[str, Rendering], settled: frozenset[str]
+    views: Iterable[StreamView],
+    renderings: Mapping[str, Rendering],
+    settled: frozenset[str],
+    proof: Proof = proven,
 ) -> InQuestion:
-    """Return the services in question, and which proxies have them."""
-    found: dict[str, set[str]] = {}
+    """Return the services in question; ``proof`` is asked what routes prove."""
+    proxies: dict[str, set[str]] = {}
+    had: dict[str, set[str]] = {}
     for view in views:
         rendering = renderings.get(view.group or "")
-        if view.strange and rendering is not None and view.node is not None:
-            for service in questioned(view, rendering, settled):
-                found.setdefault(service, set()).add(view.node.id)
-    return {service: tuple(sorted(proxies)) for service, proxies in sorted(found.items())}
+        if not view.strange or rendering is None or view.node is None:
+            continue
+        for service in questioned(view, rendering, settled):
+            proxies.setdefault(service, set()).add(view.node.id)
+            content = _content(view, rendering.home.get(service, ""))
+            had.setdefault(service, set()).add(proof(rendering, service, content))
+    return {
+        service: Question(tuple(sorted(found)), had[service].pop() if len(had[service]) == 1 else "")
+        for service, found in sorted(proxies.items())
+    }
+
+
+def _content(view: StreamView, route: str) -> str:
+    """Return the hash in the version of a route configuration that a proxy has."""
+    routes = view.of(ROUTE)
+    version = routes.acked.get(route) if routes is not None else None
+    return version.hash if version is not None else ""
 
 
 def listed(names: Iterable[str]) -> str:
@@ -81,11 +137,13 @@ def listed(names: Iterable[str]) -> str:
 def problems(found: InQuestion, world: World) -> Iterator[str]:
     """Say of each service in question who has it, and what ends that."""
     known = {service.name: service for service in world.catalog.services()}
-    for service, proxies in found.items():
-        text = f"service {service}: left alone, {listed(proxies)} got it from another store; "
+    for service, question in found.items():
+        text = f"service {service}: left alone, {listed(question.proxies)} got it from another store"
+        text += f", by which all have {question.had}; " if question.had else "; "
         if service in known:
             versions = ", ".join(sorted(known[service].versions))
-            text += f"`turnout store init --adopt {service}=VERSION` says what is stable, of {versions}"
+            adopt = f"`turnout store init --adopt {service}={question.had or 'VERSION'}`"
+            text += f"{adopt} says what is stable, of {versions}"
         else:
             text += f"no document has it: apply it, or take it away by `turnout store init --gone {service}`"
         yield text
@@ -191,6 +249,6 @@ def _releases(world: World, service: str, version: str, reason: str, now: dateti
 
 def _reason(new: Newness, service: str, version: str, wanted: Adopt) -> str:
     text = f"{version} is what is stable" if version else f"{service} is gone"
-    if proxies := new.found.get(service):
-        text += f"; {listed(proxies)} had it from another store"
+    if question := new.found.get(service):
+        text += f"; {listed(question.proxies)} had {question.had or 'it'} from another store"
     return f"{text}: {wanted.reason}" if wanted.reason else text

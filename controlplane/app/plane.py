@@ -101,7 +101,7 @@ class Plane:
         """Return all services, by name."""
         alone = self._publisher.in_question(self.world)
         found = self.world.catalog.services()
-        return tuple(show_service(service, self.world, alone.get(service.name, ())) for service in found)
+        return tuple(show_service(service, self.world, alone.get(service.name)) for service in found)
 
     def releases(self) -> tuple[ReleaseShown, ...]:
         """Return all releases, newest first."""

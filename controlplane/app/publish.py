@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import structlog
 
-from controlplane.app.adoption import InQuestion, in_question, listed, questioned
+from controlplane.app.adoption import InQuestion, in_question, listed, proven, questioned
 from controlplane.app.membership import Member, member
 from controlplane.app.propagation import Relevant, merge, propagation, refusals, unacked
 from controlplane.app.treatment import Treatment
@@ -57,6 +57,7 @@ class Publisher:
         self._fleets: tuple[Fleet, ...] = ()
         self._renderings: dict[str, Rendering] = {}
         self._treatment = Treatment()
+        self._proofs: dict[tuple[str, str, str], str] = {}
         self._world: World | None = None
 
     def listens(self, prefix: str) -> bool:
@@ -85,6 +86,7 @@ class Publisher:
     def publish(self, world: World) -> None:
         """Render what changed and hand it to the streams."""
         self._world = world
+        self._proofs.clear()
         self.whereabouts.follow(world.catalog)
         problems: dict[str, str] = {}
         for fleet in world.catalog.fleets():
@@ -139,7 +141,7 @@ class Publisher:
 
     def in_question(self, world: World) -> InQuestion:
         """Return the services that proxies have from another store, and that nobody adopted yet."""
-        return in_question(self.server.views(), self._renderings, world.settled)
+        return in_question(self.server.views(), self._renderings, world.settled, self._proven)
 
     def endpoints(self, world: World, service: str) -> Endpoints:
         """Return where each version of a service answers."""
@@ -171,6 +173,13 @@ class Publisher:
         assert view.group is not None
         found = sorted(questioned(view, self._renderings[view.group], self._world.settled))
         return f"has {listed(found)} from another store: see `turnout store init`" if found else ""
+
+    def _proven(self, rendering: Rendering, service: str, content: str) -> str:
+        # Many proxies have the same, and it is asked for often: the routes are made once for each.
+        key = rendering.fleet.name, service, content
+        if key not in self._proofs:
+            self._proofs[key] = proven(rendering, service, content)
+        return self._proofs[key]
 
     def _group_of(self, node: Node) -> str | None:
         return member(node, self._fleets).group

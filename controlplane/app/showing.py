@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from controlplane.app.acceptance import drifted
+from controlplane.app.adoption import Question
 from controlplane.app.publish import Publisher
 from controlplane.app.tick import Reading
 from controlplane.policy.documents import Service
@@ -33,7 +34,7 @@ from controlplane.xds.version import Version
 from controlplane.xds.view import StreamView, TypeView
 
 
-def show_service(service: Service, world: World, left_alone: tuple[str, ...] = ()) -> ServiceShown:
+def show_service(service: Service, world: World, question: Question | None = None) -> ServiceShown:
     """Return a service as it is now."""
     release = world.of_service(service.name)
     return ServiceShown(
@@ -43,7 +44,8 @@ def show_service(service: Service, world: World, left_alone: tuple[str, ...] = (
         versions=tuple(sorted(service.versions)),
         stable=world.stable.get(service.name, service.initial),
         release=release.name if release else "",
-        left_alone=left_alone,
+        left_alone=question.proxies if question else (),
+        had=question.had if question else "",
     )
 
 

@@ -250,7 +250,8 @@ def _join(words: Sequence[str], between: str = ", ") -> str:
 
 
 def _stable(shown: ServiceShown) -> str:
-    return f"{shown.stable}? LEFT ALONE" if shown.left_alone else shown.stable
+    had = f" WITH {shown.had}" if shown.had else ""
+    return f"{shown.stable}? LEFT ALONE{had}" if shown.left_alone else shown.stable
 
 
 def _why(shown: ReleaseShown) -> str:

@@ -151,7 +151,7 @@ class Maker:
     ) -> Resource:
         """Return a resource with this message, and with what it needs and follows."""
         body = message.SerializeToString(deterministic=True)
-        digest = content_hash((body,))
+        digest = _hash(body)
         former = self.former.of(type_url).get(name)
         if former is None or former.version.hash != digest:
             return Resource(name, body, Version(self.revision, digest), needs, follows, hollow)
@@ -287,12 +287,26 @@ def _rerouted(
 
 def _route(make: Maker, fleet: Fleet, name: str, traffics: Sequence[ServiceTraffic]) -> Resource:
     needs = {ref for traffic in traffics for ref in _needs(traffic)}
-    message = route_configuration(name, traffics)
     if fleet.transparent:
         needs.add((CLUSTER, PASSTHROUGH))
+    return make(ROUTE, name, _routes_of(fleet, name, traffics), frozenset(needs))
+
+
+def _routes_of(fleet: Fleet, name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:
+    message = route_configuration(name, traffics)
+    if fleet.transparent:
         for host in message.virtual_hosts:
             host.routes.append(passthrough_route())  # paths that no service claims
-    return make(ROUTE, name, message, frozenset(needs))
+    return message
+
+
+def route_hash(fleet: Fleet, name: str, traffics: Sequence[ServiceTraffic]) -> str:
+    """Return the hash in the version of a route configuration, as it would be for services of one group."""
+    return _hash(_routes_of(fleet, name, traffics).SerializeToString(deterministic=True))
+
+
+def _hash(body: bytes) -> str:
+    return content_hash((body,))
 
 
 def route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:

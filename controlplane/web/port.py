@@ -32,6 +32,9 @@ class ServiceShown(Shown):
     left_alone: tuple[str, ...] = Field(
         default=(), description="proxies that have it from another store; see `turnout store init`"
     )
+    had: str = Field(
+        default="", description="the version that all requests get there, if their routes prove it"
+    )
 
 
 class StepShown(Shown):

@@ -1,20 +1,23 @@
 """A store in place of one that was lost: which services are in question, and what an operator says."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest
 from controlplane._pb.node_pb2 import Node as NodeMessage
-from controlplane.app.adoption import in_question, listed, questioned
+from controlplane.app.adoption import Question, in_question, listed, proven, questioned
 from controlplane.release.state import Phase
 from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.port import Act, Adopt, Documents, Order, RefusedError, Switch
 from controlplane.xds.messages import Node
+from controlplane.xds.snapshot import Resource
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
 from controlplane.xds.version import Version
 from controlplane.xds.view import Peer, StreamView, TypeView
+from controlplane.xds.wire import set_hash
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 CART = """\
@@ -107,9 +110,58 @@ async def test_proxies_are_listed_by_service(tmp_path, rendered):
 
     found = in_question([*views, has((ROUTE, "cart")), has()], {"edge": rendering}, frozenset({"cart"}))
 
-    assert found == {"shop": ("edge-1", "edge-2")}
+    assert found == {"shop": Question(("edge-1", "edge-2"))}
     assert in_question(views, {}, frozenset()) == {}
     assert listed(f"edge-{n}" for n in range(8)) == "edge-0, edge-1, edge-2, edge-3, edge-4 and 3 more"
+
+
+async def content(folder, kit, fleet, stable, **texts):
+    """Return the hash of the routes of shop at a site where something is stable."""
+    site = await kit.start(folder, cart=CART, fleet=fleet, **texts)
+    if stable != "v1":
+        await site.plane.switch("shop", Switch(actor="ann", version=stable))
+    if stable == "v1" and "order" in texts:
+        await kit.until(site, lambda world: world.releases["shop-2"].at == "ten")
+    site.publisher.publish(await site.store.world())
+    await site.store.close()
+    return site.publisher._renderings["edge"].snapshot.of(ROUTE)["shop"].version.hash
+
+
+@pytest.mark.parametrize("kind", ["edge", "local"])
+async def test_routes_prove_which_version_all_requests_get(tmp_path, kit, kind):
+    fleet = kit.FLEET.replace('8080"}', f'8080", kind: {kind}}}')
+    site = await kit.start(tmp_path / "new", cart=CART, fleet=fleet)
+    site.publisher.publish(await site.store.world())
+    await site.store.close()
+    rendering = site.publisher._renderings["edge"]
+    had = [await content(tmp_path / version, kit, fleet, version) for version in ("v1", "v2")]
+    releasing = await content(tmp_path / "order", kit, fleet, "v1", order=kit.RELEASE)
+
+    last = set_hash({"shop": Resource("shop", b"", Version(57, had[1]))})  # of a state-of-the-world client
+
+    found = [proven(rendering, "shop", each) for each in (*had, last, releasing, "")]
+
+    assert found == ["v1", "v2", "v2", "", ""]
+    assert proven(rendering, "gone", had[0]) == ""
+
+
+async def test_a_service_had_a_version_if_the_routes_of_all_proxies_prove_it(tmp_path, rendered):
+    rendering = await rendered(tmp_path)
+
+    def having(route, proxy):
+        view = has((ROUTE, "shop"), proxy=proxy)
+        routes = TypeView(
+            ROUTE, True, False, frozenset({"shop"}), NOW, {}, {"shop": Version(57, route)}, {}, None, {}, None
+        )
+        return replace(view, types=(*view.types, routes))
+
+    def told(*routes):
+        views = [having(route, f"edge-{number}") for number, route in enumerate(routes)]
+        found = in_question(views, {"edge": rendering}, frozenset(), lambda _r, _s, content: content)
+        return found["shop"].had
+
+    assert told("v2", "v2") == "v2"
+    assert told("v2", "") == told("v2", "v1") == ""
 
 
 # --- an operator says what is stable ----------------------------------------------------------------------

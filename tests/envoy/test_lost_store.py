@@ -131,3 +131,38 @@ async def test_a_store_that_was_lost_moves_nobody_until_somebody_says_what_is_st
     ]
     assert await site.get("/v1/problems") == []
     assert load.unexplained == 0, load.examples
+
+
+async def test_routes_prove_what_was_stable_and_adopting_that_moves_nobody(site):
+    documents = site.world("edge")
+    await site.serve()
+    await site.apply(*documents)
+    await site.start(edge_1=site.bootstrap("edge-1"), edge_2=site.bootstrap("edge-2", variant="sotw"))
+    await site.post("/v1/services/shop/switch", version="v2")
+
+    async def synced():
+        return {state for _, state in await states(site)} == {"synced"}
+
+    await site.until(synced)
+    before = await seen(site)
+    await lose(site)
+    await site.apply(*documents)
+
+    async def told():
+        return await states(site) == [(node, "alone") for node in NODES]
+
+    await site.until(told)
+    shown = await turnout(site, "get", "services")
+    problems = await site.get("/v1/problems")
+    said = await turnout(site, "store", "init", "--adopt=shop=v2")
+    await site.until(synced)
+
+    assert set(before[0]) == {"v2"}
+    assert "v1? LEFT ALONE WITH v2" in shown[1]
+    (problem,) = problems
+    assert (
+        "edge-1, edge-2 got it from another store, by which all have v2; `turnout store init --adopt"
+        in problem
+    )
+    assert said == (0, "shop: v2 is stable\n")
+    assert await seen(site) == before
