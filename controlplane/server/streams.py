@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from time import monotonic
 
 import structlog
 
@@ -20,8 +21,8 @@ from controlplane.xds.delta import DeltaStream
 from controlplane.xds.messages import Node, ProtocolError
 from controlplane.xds.snapshot import Snapshot
 from controlplane.xds.sotw import SotwStream
-from controlplane.xds.stream import Received, Stream
-from controlplane.xds.view import Nack, Peer, StreamView, Variant
+from controlplane.xds.stream import Stream
+from controlplane.xds.view import Nack, Peer, Received, StreamView, Variant
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +31,7 @@ Refusal = Callable[[Node, Peer], str | None]
 Aloof = Callable[[StreamView], str]
 
 WAITS = "has nothing yet and waits: proxies of its fleet have resources of another store"
+_NOW = partial(datetime.now, UTC)
 _STOPPING = ProtocolError("UNAVAILABLE", "the server is stopping")
 _LARGE = 128 << 10  # bytes of a request; a real Envoy's first one has 61 KB
 _SMALL = 2048  # bytes of a request that is taken in at once: no need to look at the clock
@@ -99,8 +101,13 @@ class Session:
     over: asyncio.Future[None]
     closing: ProtocolError | None = None
     half_closed: bool = False  # by the client: it will not ask for anything any more
-    writing_since: float | None = None  # in the loop's time; None if nothing is being written
+    writing_since: float | None = None  # monotonic; None if nothing is being written
     late: asyncio.TimerHandle | None = None  # while the client is ahead of us
+
+    @property
+    def leaving(self) -> bool:
+        """True if the stream ends once it has nothing more to write."""
+        return self.half_closed or self.closing is not None
 
     def fail(self, error: BaseException | None) -> None:
         """Let the handler end: with an error, or well."""
@@ -120,7 +127,6 @@ class XdsServer:
     Args:
         group_of: Names the group of a node, or None for an unknown one, which is held unanswered and listed.
         refusal: Says why a node may not be served to a peer (its certificate does not own the name), or None.
-        changed: Called whenever a view may have changed; must return at once.
         callbacks: Called at events of single streams.
         identifier: Name of this replica, in each response.
         clock: The time, in UTC.
@@ -137,15 +143,13 @@ class XdsServer:
         group_of: GroupOf,
         *,
         refusal: Refusal = lambda _node, _peer: None,
-        changed: Callable[[], None] = lambda: None,
         callbacks: Callbacks = Callbacks(),
         identifier: str = "",
         limits: Limits = Limits(),
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = _NOW,
     ) -> None:
         self._group_of = group_of
         self._refusal = refusal
-        self._changed = changed
         self._callbacks = callbacks
         self._identifier = identifier
         self._limits = limits
@@ -163,7 +167,6 @@ class XdsServer:
         self.aloof: Aloof = lambda _view: ""
         self.ahead = 0
         self._watch: asyncio.Task[None] | None = None
-        self._debug = log.bind().debug  # bound once: binding costs more than a message that nobody reads
 
     # -- for the application
 
@@ -175,8 +178,8 @@ class XdsServer:
             log.warning("older snapshot ignored", group=group, **revisions)
             return
         self._snapshots[group] = snapshot
-        for session in self._members.get(group, ()):
-            self._give(session, snapshot)
+        # Each stream is given it when its turn comes: to touch them all twice would cost more.
+        self._turns.add_all(self._members.get(group, ()))
 
     def regroup(self) -> None:
         """Ask again for the group of each node: after a change of fleets, or of who may be served."""
@@ -190,6 +193,8 @@ class XdsServer:
 
     def views(self) -> tuple[StreamView, ...]:
         """Return all streams, oldest first."""
+        for session in self._sessions:
+            self._renew(session.stream)
         return tuple(session.stream.view() for session in self._sessions)
 
     async def drain(self, seconds: float) -> None:
@@ -250,22 +255,19 @@ class XdsServer:
                 self._watch.cancel()
                 self._watch = None
             log.info("stream ended", **_who(session))
-            self._changed()
             if self._callbacks.ended is not None:
                 self._callbacks.ended(stream.view())
 
     async def _read(self, session: Session) -> None:
         """Take requests until the client closes its side."""
-        stream, loop = session.stream, asyncio.get_running_loop()
-        while (data := await session.transport.read()) is not None:
-            first = stream.node is None
+        stream, read = session.stream, session.transport.read
+        while (data := await read()) is not None:
+            first, small = stream.node is None, len(data) <= _SMALL
             if first:
                 await self._admit()
-            if len(data) > _LARGE:
-                # One such request per turn of the loop, whoever sends it.
-                async with self._large:
-                    await asyncio.sleep(0)
-            began = loop.time() if len(data) > _SMALL else None
+            if not small:
+                await self._take_turns(len(data))
+            began = None if small else monotonic()
             try:
                 received = stream.receive(data, self._clock())
             except ProtocolError as error:
@@ -273,24 +275,29 @@ class XdsServer:
                 return
             if first:
                 self._assign(session)
-            self._tell(session, received)
-            self._changed()
+            if not received.acked or self._callbacks.acked is not None:
+                self._tell(session, received)
             if stream.due:  # most ACKs ask for nothing
                 self._advance(session)
-            if began is not None and (spent := loop.time() - began) > _LONG:
+            if began is not None and (spent := monotonic() - began) > _LONG:
                 # Whoever sends what takes long to read must not have the loop to itself.
                 await asyncio.sleep(_PAUSE * spent)
+
+    async def _take_turns(self, size: int) -> None:
+        """Wait until a large request may be taken in: one per turn of the loop, whoever sends it."""
+        if size > _LARGE:
+            async with self._large:
+                await asyncio.sleep(0)
 
     def _tell(self, session: Session, received: Received) -> None:
         """Count, log and report what a request was."""
         stream, type_url = session.stream, received.type_url
-        self._debug("request received", type_url=type_url, nonce=received.nonce)
         if received.nack is not None:
             self.counts.nacks += 1
             self._warn(session, type_url, received.nack)
             if self._callbacks.nacked is not None:
                 self._callbacks.nacked(stream.view(), type_url, received.nack)
-        elif received.acked and self._callbacks.acked is not None:
+        if received.acked and self._callbacks.acked is not None:
             self._callbacks.acked(stream.view(), type_url)
         if received.first and stream.snapshot is not None and not stream.snapshot.serves(type_url):
             self.counts.unserved += 1
@@ -330,20 +337,22 @@ class XdsServer:
             log.info("stream started", group=group, **_who(session))
             if self._callbacks.connected is not None:
                 self._callbacks.connected(stream.view())
-        snapshot = self._snapshots.get(group)
-        if snapshot is not None and stream.snapshot is not snapshot:
-            self._give(session, snapshot)
+        self._renew(stream)
+        self._turns.add(session)
 
-    def _give(self, session: Session, snapshot: Snapshot) -> None:
-        """Set a stream's target; if that is news to its client, it gets a turn."""
-        if session.stream.publish(snapshot) or session.late is not None:
-            self._turns.add(session)
+    def _renew(self, stream: Stream) -> None:
+        """Give a stream the newest target of its group, if it has not got it yet."""
+        target = self._snapshots.get(stream.group or "")
+        if target is not stream.snapshot and target is not None:
+            stream.publish(target)
 
     def _advance(self, session: Session) -> None:
         """Send what may be sent next, or end the stream; nothing happens while a write is under way.
 
         Called whenever that may have become possible: after a request, a publication, a write.
         """
+        stream = session.stream
+        self._renew(stream)
         if session.writing_since is not None or session.over.done():
             return
         try:
@@ -351,7 +360,7 @@ class XdsServer:
                 self._finish(session, session.closing)
                 session.fail(None)
             elif (data := self._next(session)) is not None:
-                session.writing_since = asyncio.get_running_loop().time()
+                session.writing_since = monotonic()
                 session.transport.write(data, partial(self._written, session))
             elif session.half_closed:
                 session.fail(None)
@@ -387,16 +396,15 @@ class XdsServer:
         """Note that a client is not left alone any more; who waited for it gets a turn."""
         if session in self._alone:
             del self._alone[session]
-            for member in self._members.get(group, ()):
-                self._turns.add(member)
+            self._turns.add_all(self._members.get(group, ()))
 
     def _written(self, session: Session, error: BaseException | None) -> None:
         session.writing_since = None
-        self._changed()
         if error is not None:
             session.fail(error)
-        else:
-            failpoint("after-push")
+            return
+        failpoint("after-push")
+        if session.stream.due or session.leaving or session.late is not None:  # most writes are the last
             self._advance(session)
 
     def _read_all(self, session: Session, reader: asyncio.Task[None]) -> None:
@@ -427,10 +435,10 @@ class XdsServer:
 
     async def _cut_stuck(self) -> None:
         """Look for writes that take too long, while there are streams: a timer for each would cost more."""
-        loop, most = asyncio.get_running_loop(), self._limits.write_timeout
+        most = self._limits.write_timeout
         while True:
             await asyncio.sleep(most / 10)
-            late = loop.time() - most
+            late = monotonic() - most
             for session in self._sessions:
                 if session.writing_since is not None and session.writing_since < late:
                     handler, session.handler = session.handler, None

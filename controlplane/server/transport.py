@@ -41,42 +41,44 @@ class Transport(Protocol):
         """Set the gRPC status with which the stream ends when its handler returns."""
 
 
-class _Driven:
-    """A coroutine that is driven by the futures that it awaits: a task for each write would cost more."""
-
-    __slots__ = ("_coroutine", "_done")
-
-    def __init__(self, coroutine: Coroutine[Any, None, None], done: Written) -> None:
-        self._coroutine = coroutine
-        self._done = done
-
-    def step(self, _awaited: object = None) -> None:
-        """Run it to its next future, or to its end."""
-        try:
-            awaited = self._coroutine.send(None)
-        except StopIteration:
-            self._done(None)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, its owner is told
-            self._done(error)
-        else:
-            awaited.add_done_callback(self.step)
-
-
 class GrpcTransport:
     """A stream of grpc.aio."""
 
+    __slots__ = ("_context", "_done", "_write", "_writing", "peer")
+
     def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        self._context = context
         self.peer = peer_of(context)
+        self._context = context
+        self._write: Callable[[bytes], Coroutine[Any, None, None]] = context.write
+        self._writing: Coroutine[Any, None, None] | None = None
+        self._done: Written | None = None
 
     async def read(self) -> bytes | None:
         """Return the next message, or None when the client has closed its side."""
         message: Any = await self._context.read()
-        return None if message is grpc.aio.EOF else bytes(message)
+        return None if message is grpc.aio.EOF else message
 
     def write(self, data: bytes, done: Written) -> None:
         """Begin to send one message."""
-        _Driven(self._context.write(data), done).step()
+        self._writing, self._done = self._write(data), done
+        self._step()
+
+    def _step(self, _awaited: object = None) -> None:
+        """Run the write to its next future, or to its end; a task for each write would cost more."""
+        assert self._writing is not None
+        try:
+            awaited = self._writing.send(None)
+        except StopIteration:
+            self._end(None)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, its owner is told
+            self._end(error)
+        else:
+            awaited.add_done_callback(self._step)
+
+    def _end(self, error: BaseException | None) -> None:
+        done, self._done, self._writing = self._done, None, None  # kept, it would be a cycle
+        assert done is not None
+        done(error)
 
     def finish(self, status: str, text: str) -> None:
         """Set the final status."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -28,22 +29,25 @@ class Turns(Generic[T]):
 
     def add(self, member: T) -> None:
         """Give a member a turn soon, from the event loop."""
-        if member in self._known:
-            return
-        self._known.add(member)
-        self._waiting.append(member)
-        if not self._running:
+        self.add_all((member,))
+
+    def add_all(self, members: Iterable[T]) -> None:
+        """Give each of them a turn soon."""
+        new = [member for member in members if member not in self._known]
+        self._known.update(new)
+        self._waiting.extend(new)
+        if new and not self._running:
             self._running = True
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _LONGEST
-        while self._waiting:
-            member = self._waiting.popleft()
-            self._known.discard(member)
-            self._take(member)
-            if loop.time() > until:
-                loop.call_soon(self._run)
+        waiting, forget, take = self._waiting, self._known.discard, self._take
+        until = monotonic() + _LONGEST
+        while waiting:
+            member = waiting.popleft()
+            forget(member)
+            take(member)
+            if monotonic() > until:
+                asyncio.get_running_loop().call_soon(self._run)
                 return
         self._running = False

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from controlplane.xds.messages import MAX_NAMES, ProtocolError
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.version import Version
-from controlplane.xds.view import Nack, TypeView
+from controlplane.xds.view import Nack, Received, TypeView
 
 WILDCARD = "*"
 
@@ -32,6 +32,7 @@ class Conversation:
     Attributes:
         since: When the client first asked.
         window: How many responses may be unanswered.
+        calm: The client accepted all that it was sent, and nothing but its targets has changed since.
         wildcard: The client asks for everything, by ``*`` or by never having named anything.
         explicit: The client has named something, so an empty list no longer means everything.
         names: What it asks for by name.
@@ -59,38 +60,49 @@ class Conversation:
         acked_at: When the client last accepted one.
         gated: What waits for what, as of the last look.
         seen: The view of this state, until it changes.
+        accepted: What a request was that ACKs and says nothing else.
+        ignored: What a request was that says nothing.
     """
 
     type_url: str
     since: datetime
     window: int = 1
+    # What each change touches comes first: it is less memory to fetch for each of thousands of streams.
+    calm: bool = False
     wildcard: bool = False
-    explicit: bool = False
     names: set[str] = field(default_factory=set)
+    dirty: dict[str, None] = field(default_factory=dict)
+    held: dict[str, Resource] = field(default_factory=dict)
+    flights: list[Flight] = field(default_factory=list)
+    nonce: str = ""
+    high: int = 0
+    sent_at: datetime | None = None
+    acked_at: datetime | None = None
+    seen: TypeView | None = None
+    accepted: Received = field(init=False)
+    ignored: Received = field(init=False)
     listed: frozenset[str] | None = None
+    explicit: bool = False
     lost: set[str] = field(default_factory=set)
     claims: dict[str, str] | None = None
     compared: Snapshot | None = None
-    held: dict[str, Resource] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
     whole: Version | None = None
     maybe: dict[str, Resource] = field(default_factory=dict)
     refused: dict[str, Nack] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     again: set[str] = field(default_factory=set)
-    dirty: dict[str, None] = field(default_factory=dict)
     resync: bool = True
     returning: bool = False
     opened: bool = False
-    flights: list[Flight] = field(default_factory=list)
-    nonce: str = ""
     limit: int | None = None
-    high: int = 0
     error: Nack | None = None
-    sent_at: datetime | None = None
-    acked_at: datetime | None = None
     gated: dict[str, Ref] = field(default_factory=dict)
-    seen: TypeView | None = None
+
+    def __post_init__(self) -> None:
+        """Make once what most requests turn out to be."""
+        self.accepted = Received(self.type_url, first=False, acked=True, nack=None)
+        self.ignored = Received(self.type_url, first=False, acked=False, nack=None)
 
     @property
     def due(self) -> bool:
@@ -107,15 +119,35 @@ class Conversation:
         """True if there is nothing to say, whatever was answered."""
         return self.opened and not (self.dirty or self.resync)
 
-    @property
-    def steady(self) -> bool:
-        """True if the client has what it was sent, accepted it all, and a single name may differ."""
-        return (
-            len(self.dirty) == 1
-            and self.opened
-            and not (self.flights or self.resync or self.again or self.maybe or self.refused)
-            and not (self.foreign or self.returning or self.gated or self.limit is not None)
-        )
+    def mark(self, names: tuple[str, ...]) -> bool:
+        """Note that some targets changed; return whether any of them concerns the client.
+
+        The newest go first: what an operator takes back does not queue behind what came before.
+        """
+        if not self.wildcard:
+            wanted = self.names
+            names = tuple([name for name in names if name in wanted])  # a generator costs twice as much
+        if not names:
+            return False
+        waiting, self.dirty = self.dirty, dict.fromkeys(names)
+        if waiting:
+            self.dirty.update(waiting)
+        return True
+
+    def depart(self, flight: Flight) -> None:
+        """Note that a response was sent."""
+        self.flights.append(flight)
+        self.nonce, self.sent_at = flight.nonce, flight.at
+        self.opened, self.returning, self.seen = True, False, None
+        for name in flight.updates:
+            self.dirty.pop(name, None)
+        for name in flight.removed:
+            self.dirty.pop(name, None)
+        if self.calm:
+            return
+        self.again.difference_update(flight.updates, flight.removed)
+        self.told.difference_update(flight.updates)
+        self.told.update(self.names.intersection(flight.removed))
 
     def wants(self, name: str) -> bool:
         """Return whether the client is subscribed to this resource."""
@@ -279,16 +311,17 @@ class Conversation:
     def accept(self, flight: Flight, now: datetime) -> None:
         """The client ACKed a response."""
         self.acked_at = now
+        if self.calm:  # then it still asks for what it was sent, and nothing was taken away
+            self.held.update(flight.updates)
+            return
         self.whole = None
-        troubled = bool(self.maybe or self.refused or self.foreign)
         for name, resource in flight.updates.items():
-            if troubled:
-                self.maybe.pop(name, None)
-                self.foreign.discard(name)
-                before = self.held.get(name)
-                if before is None or before.version != resource.version:  # else it was only sent again
-                    self.refused.pop(name, None)
-            if self.wildcard or name in self.names:
+            self.maybe.pop(name, None)
+            self.foreign.discard(name)
+            before = self.held.get(name)
+            if before is None or before.version != resource.version:  # else it was only sent again
+                self.refused.pop(name, None)
+            if self.wants(name):
                 self.held[name] = resource
         for name in flight.removed:
             self.held.pop(name, None)
@@ -296,14 +329,16 @@ class Conversation:
             self.foreign.discard(name)
         if not self.maybe:
             self.limit = None
-            self._calm()
+            self._forgive()
+            odd = self.flights or self.resync or self.again or self.refused or self.foreign or self.gated
+            self.calm = self.opened and not (odd or self.returning)
 
     def clear(self, name: str) -> None:
         """The target went back to what the client has: an earlier refusal no longer matters."""
         if self.refused.pop(name, None) is not None:
-            self._calm()
+            self._forgive()
 
-    def _calm(self) -> None:
+    def _forgive(self) -> None:
         if not self.maybe and not self.refused:
             self.error = None
 

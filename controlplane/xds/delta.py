@@ -18,6 +18,8 @@ from controlplane.xds.wire import delta_response
 class DeltaStream(Stream):
     """Incremental: the first response of a type has everything, each later one a single changed resource."""
 
+    __slots__ = ()
+
     variant = "delta"
     _message = DeltaDiscoveryRequest
     _acks = Acks()
@@ -96,12 +98,14 @@ class DeltaStream(Stream):
     def _removable(self, conversation: Conversation) -> bool:
         return True
 
-    def _encode(self, conversation: Conversation, plan: Plan, snapshot: Snapshot, nonce: str) -> bytes:
+    def _encode(
+        self,
+        conversation: Conversation,
+        updates: dict[str, Resource],
+        removed: tuple[str, ...],
+        snapshot: Snapshot,
+        nonce: str,
+    ) -> bytes:
         return delta_response(
-            conversation.type_url,
-            plan.updates.values(),
-            plan.removed,
-            snapshot.revision,
-            nonce,
-            self._identifier,
+            conversation.type_url, updates.values(), removed, snapshot.revision, nonce, self._identifier
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from controlplane.xds.conversation import Conversation
-from controlplane.xds.snapshot import Ref, Resource, Snapshot, relations
+from controlplane.xds.snapshot import Ref, Resource, Snapshot
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Gate:
             for resource in conversation.holdings()
             for needed, _ in resource.needs
         }
-        return relations(self.snapshot).needing | held
+        return self.snapshot.relations.needing | held
 
     def unknown(self, type_url: str) -> bool:
         """Return whether the client has resources of another server that might need one of this type.
@@ -98,7 +98,7 @@ class Gate:
         the later one in push order needs the earlier one. What follows another resource (endpoints their
         cluster) goes after what it follows is gone.
         """
-        following, order = relations(self.snapshot).following, self.snapshot.order
+        following, order = self.snapshot.relations.following, self.snapshot.order
         rank = {name: place for place, name in enumerate(order)}
         mine = rank.get(type_url, len(order))
         for other in self.conversations.values():

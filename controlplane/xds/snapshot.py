@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Generic, TypeVar
 
 from controlplane.xds.version import Version
@@ -42,7 +42,7 @@ class Resource:
     wire: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """The target of a group of nodes: complete, immutable, ordered by ``revision``.
 
@@ -73,6 +73,16 @@ class Snapshot:
     def strange(self, version: Version) -> bool:
         """Return whether a version is of another store, or of this one before an older copy was restored."""
         return self.earlier(version) or version.revision > self.revision
+
+    @cached_property
+    def relations(self) -> Relations:
+        """How the resources hang together."""
+        return _relate(self)
+
+    @cached_property
+    def leading(self) -> frozenset[str]:
+        """The types of resources that others follow."""
+        return frozenset(type_url for type_url, _ in self.relations.followers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +123,6 @@ class IdentityCache(Generic[T]):
         self._size = size
         self._entries: dict[tuple[int, ...], tuple[tuple[object, ...], T]] = {}
 
-    def pair(self, first: object, second: object) -> T | None:
-        """Return what is remembered of two objects, or None."""
-        entry = self._entries.get((id(first), id(second)))
-        return entry[1] if entry is not None else None
-
     def get(self, inputs: tuple[object, ...], make: Callable[[], T]) -> T:
         """Return what ``make`` returned for these very objects, calling it at most once while remembered."""
         key = tuple(map(id, inputs))
@@ -132,8 +137,7 @@ class IdentityCache(Generic[T]):
 Followers = Mapping[Ref, tuple[Ref, ...]]
 
 _differences: IdentityCache[Difference] = IdentityCache(16)
-_relations: IdentityCache[Relations] = IdentityCache(16)
-_followers: IdentityCache[Followers] = IdentityCache(16)
+_latest: tuple[Snapshot | None, Snapshot | None, Difference] = None, None, Difference({}, moved=False)
 _following: IdentityCache[Followers] = IdentityCache(64)  # by table
 _needing: IdentityCache[frozenset[tuple[str, str]]] = IdentityCache(64)  # by table
 
@@ -145,8 +149,10 @@ def changes(old: Snapshot, new: Snapshot) -> Mapping[str, tuple[str, ...]]:
 
 def difference(old: Snapshot, new: Snapshot) -> Difference:
     """Return what differs between two snapshots; remembered per pair, so that streams share it."""
-    found = _differences.pair(old, new)
-    return found if found is not None else _differences.get((old, new), partial(_diff, old, new))
+    global _latest  # noqa: PLW0603 - thousands of streams ask for the same one in a row
+    if _latest[0] is not old or _latest[1] is not new:
+        _latest = old, new, _differences.get((old, new), partial(_diff, old, new))
+    return _latest[2]
 
 
 def _diff(old: Snapshot, new: Snapshot) -> Difference:
@@ -167,23 +173,13 @@ def _changed(old: Snapshot, new: Snapshot) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def relations(snapshot: Snapshot) -> Relations:
-    """Return how the resources of a snapshot hang together; remembered per snapshot."""
-    return _relations.get((snapshot,), partial(_relate, snapshot))
-
-
 def _relate(snapshot: Snapshot) -> Relations:
-    found = followers(snapshot)
+    found = _find_followers(snapshot)
     needing: set[tuple[str, str]] = set()
     for type_url, table in snapshot.resources.items():
         needing |= _needing.get((type_url, table), partial(_needed_by, type_url, table))
     following = frozenset((other, ref[0]) for ref, refs in found.items() for other, _ in refs)
     return Relations(found, following, frozenset(needing))
-
-
-def followers(snapshot: Snapshot) -> Followers:
-    """Return what is sent again after a resource changed; remembered per snapshot."""
-    return _followers.get((snapshot,), partial(_find_followers, snapshot))
 
 
 def _find_followers(snapshot: Snapshot) -> Followers:

@@ -18,6 +18,8 @@ from controlplane.xds.wire import set_hash, sotw_response
 class SotwStream(Stream):
     """State of the world: each response of a full-state type has everything, of another what changed."""
 
+    __slots__ = ()
+
     variant = "sotw"
     _message = DiscoveryRequest
     _acks = Acks()
@@ -105,10 +107,17 @@ class SotwStream(Stream):
         # Absence from other types' responses means nothing: their resources go when what refers to them goes.
         return conversation.type_url in self._full_state
 
-    def _encode(self, conversation: Conversation, plan: Plan, snapshot: Snapshot, nonce: str) -> bytes:
-        resources = plan.updates
+    def _encode(
+        self,
+        conversation: Conversation,
+        updates: dict[str, Resource],
+        removed: tuple[str, ...],
+        snapshot: Snapshot,
+        nonce: str,
+    ) -> bytes:
+        resources = updates
         if conversation.type_url in self._full_state:
-            resources = conversation.held | plan.updates
-            for name in plan.removed:
+            resources = conversation.held | updates
+            for name in removed:
                 resources.pop(name, None)
         return sotw_response(conversation.type_url, resources, conversation.high, nonce, self._identifier)[1]

@@ -7,10 +7,10 @@ newest snapshot, so the latest target wins and a slow client costs nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from controlplane.xds.conversation import WILDCARD, Conversation, Flight
 from controlplane.xds.gate import Gate
@@ -24,9 +24,9 @@ from controlplane.xds.messages import (
     parse_node,
     parse_request,
 )
-from controlplane.xds.snapshot import Ref, Resource, Snapshot, difference, followers
+from controlplane.xds.snapshot import Ref, Resource, Snapshot, difference
 from controlplane.xds.type_urls import EAGER, FULL_STATE
-from controlplane.xds.view import Nack, Peer, StreamView, Variant
+from controlplane.xds.view import Peer, Received, StreamView, Variant
 
 MAX_TYPES = 32  # on one stream
 WINDOW = 4  # unanswered responses of an eager type
@@ -42,16 +42,6 @@ class Plan:
     waiting: bool = False
 
 
-class Received(NamedTuple):
-    """What a request was: the first one of its type, the ACK of our last response, or its refusal."""
-
-    type_url: str
-    nonce: str
-    first: bool
-    acked: bool
-    nack: Nack | None
-
-
 class Stream(ABC):
     """The protocol's state of one stream; ``SotwStream`` and ``DeltaStream`` are its variants.
 
@@ -65,6 +55,27 @@ class Stream(ABC):
     variant: ClassVar[Variant]
     _message: ClassVar[type[Request]]
     _acks: ClassVar[Acks]
+
+    __slots__ = (
+        "_ahead",
+        "_brought",
+        "_conversations",
+        "_eager",
+        "_full_state",
+        "_identifier",
+        "_implied",
+        "_nonces",
+        "_ordered",
+        "_pending",
+        "_unsure",
+        "_view",
+        "alone",
+        "group",
+        "node",
+        "peer",
+        "since",
+        "snapshot",
+    )
 
     def __init__(
         self,
@@ -125,13 +136,14 @@ class Stream(ABC):
         if conversation is None:
             conversation = self._open(type_url, now)
         self._view = conversation.seen = conversation.compared = None
+        conversation.calm = False
         self._pending[type_url] = conversation
         error = conversation.error
         acked = self._take(conversation, request, first=first, now=now)
         if first and conversation.claims is not None:
             self._brought = self._unsure = True
         nack = conversation.error if not acked and conversation.error is not error else None
-        return Received(type_url, request.response_nonce, first, acked, nack)
+        return Received(type_url, first, acked, nack)
 
     def assign(self, group: str) -> None:
         """Name the group whose target this stream gets; for the view alone."""
@@ -155,20 +167,9 @@ class Stream(ABC):
                 conversation.seen = None
         for type_url, names in new.names.items() if new is not None else ():
             changed = self._conversations.get(type_url)
-            if changed is not None:
-                self._mark(changed, names)
+            if changed is not None and changed.mark(names):
+                self._pending[type_url] = changed
         return bool(self._pending)
-
-    def _mark(self, conversation: Conversation, names: tuple[str, ...]) -> None:
-        """Note that some targets changed."""
-        if not conversation.wildcard:
-            names = tuple(name for name in names if name in conversation.names)
-        if names:
-            # The newest first: what an operator takes back does not queue behind what came before.
-            waiting, conversation.dirty = conversation.dirty, dict.fromkeys(names)
-            if waiting:
-                conversation.dirty.update(waiting)
-            self._pending[conversation.type_url] = conversation
 
     @property
     def behind(self) -> bool:
@@ -237,7 +238,7 @@ class Stream(ABC):
             conversation.accept(flight, now)
         if conversation.dirty:
             self._pending[ack.type_url] = conversation
-        return Received(ack.type_url, ack.nonce, False, flight is not None, None)
+        return conversation.accepted if flight is not None else conversation.ignored
 
     @abstractmethod
     def _repeats(self, conversation: Conversation, ack: Ack) -> bool:
@@ -267,8 +268,11 @@ class Stream(ABC):
         At most one response per type is unanswered (``WINDOW`` of an eager one), and types go in push order.
         """
         snapshot = self.snapshot
-        if snapshot is None or not self._pending or self.behind:
+        if not self._pending or snapshot is None or self.behind:
             return None
+        if (change := self._change(snapshot)) is not None:
+            conversation, resource = change
+            return self._send(conversation, {resource.name: resource}, (), snapshot, now)
         gate = None
         for conversation in self._waiting(snapshot):
             if not conversation.due:
@@ -276,24 +280,19 @@ class Stream(ABC):
                     del self._pending[conversation.type_url]
                 continue
             self._view = conversation.seen = None
-            plan = self._single(conversation, snapshot) if conversation.steady else None
-            if plan is not None:
-                return self._send(conversation, plan, snapshot, now)
+            conversation.calm = False
             gate = gate or Gate(self._conversations, snapshot)
             if conversation.resync and not self._resync(conversation, snapshot):
                 return None
             plan = self._plan(conversation, gate)
             if plan is not None:
-                return self._send(conversation, plan, snapshot, now)
+                return self._send(conversation, plan.updates, tuple(plan.removed), snapshot, now)
             if conversation.quiet:
                 del self._pending[conversation.type_url]
         return None
 
     def _waiting(self, snapshot: Snapshot) -> tuple[Conversation, ...]:
         """Return what may have something to say, in push order."""
-        if len(self._pending) == 1:
-            (conversation,) = self._pending.values()
-            return (conversation,) if snapshot.serves(conversation.type_url) else ()
         if self._ordered is None:
             self._ordered = self._sort(snapshot)
         return tuple(c for c in self._ordered if c.type_url in self._pending)
@@ -320,17 +319,23 @@ class Stream(ABC):
         conversation.resync = False
         return True
 
-    def _single(self, conversation: Conversation, snapshot: Snapshot) -> Plan | None:
-        """Return the plan of the most frequent change: one resource, that rests on nothing new.
+    def _change(self, snapshot: Snapshot) -> tuple[Conversation, Resource] | None:
+        """Return the most frequent change: one resource, that rests on nothing new.
 
-        It is what ``_plan`` would return, without a look at anything else. None means: look.
+        It is what would be sent anyway, without a look at anything else. None means: look.
         """
-        (name,) = conversation.dirty
-        target = snapshot.of(conversation.type_url).get(name)
-        held = conversation.held.get(name)
-        if target is None or held is None or held.version == target.version:
+        if len(self._pending) > 1:
             return None
-        return Plan({name: target}, []) if target.needs <= held.needs else None
+        (conversation,) = self._pending.values()
+        if not conversation.calm or len(conversation.dirty) != 1 or conversation.flights:
+            return None
+        (name,) = conversation.dirty
+        held, target = conversation.held.get(name), snapshot.of(conversation.type_url).get(name)
+        if held is None or target is None or held.version.hash == target.version.hash:
+            return None
+        if target.needs is not held.needs and not target.needs <= held.needs:
+            return None
+        return conversation, target
 
     @abstractmethod
     def _reconcile(
@@ -343,7 +348,14 @@ class Stream(ABC):
         """Return what the next response of this type has, or None if there is none to send now."""
 
     @abstractmethod
-    def _encode(self, conversation: Conversation, plan: Plan, snapshot: Snapshot, nonce: str) -> bytes:
+    def _encode(
+        self,
+        conversation: Conversation,
+        updates: dict[str, Resource],
+        removed: tuple[str, ...],
+        snapshot: Snapshot,
+        nonce: str,
+    ) -> bytes:
         """Encode a response."""
 
     def _collect(self, conversation: Conversation, gate: Gate, limit: int | None, *, opening: bool) -> Plan:
@@ -420,36 +432,36 @@ class Stream(ABC):
     def _removable(self, conversation: Conversation) -> bool:
         """Return whether a resource of this type can be taken from the client at all."""
 
-    def _send(self, conversation: Conversation, plan: Plan, snapshot: Snapshot, now: datetime) -> bytes:
+    def _send(
+        self,
+        conversation: Conversation,
+        updates: dict[str, Resource],
+        removed: tuple[str, ...],
+        snapshot: Snapshot,
+        now: datetime,
+    ) -> bytes:
         self._nonces += 1
         nonce = str(self._nonces)
-        for resource in plan.updates.values():
+        for resource in updates.values():
             conversation.high = max(conversation.high, resource.version.revision)
-        data = self._encode(conversation, plan, snapshot, nonce)
-        conversation.flights.append(Flight(nonce, plan.updates, tuple(plan.removed), now))
-        conversation.nonce = nonce
-        conversation.sent_at = now
-        conversation.opened = True
-        conversation.returning = False
-        for name in (*plan.updates, *plan.removed):
-            conversation.dirty.pop(name, None)
-            conversation.again.discard(name)
-        if conversation.told:
-            conversation.told.difference_update(plan.updates)
-        if plan.removed:
-            conversation.told.update(conversation.names.intersection(plan.removed))
-        if conversation.quiet:
-            del self._pending[conversation.type_url]
-        self._trail(conversation.type_url, plan, snapshot)
+        data = self._encode(conversation, updates, removed, snapshot, nonce)
+        conversation.depart(Flight(nonce, updates, removed, now))
+        self._view = None
+        type_url = conversation.type_url
+        if not conversation.dirty:
+            del self._pending[type_url]
+        if type_url in snapshot.leading:
+            self._trail(type_url, updates, snapshot)
         return data
 
-    def _trail(self, type_url: str, plan: Plan, snapshot: Snapshot) -> None:
+    def _trail(self, type_url: str, updates: Iterable[str], snapshot: Snapshot) -> None:
         """Have what follows the changed resources sent again: Envoy warms a changed cluster until then."""
-        index = followers(snapshot)
-        for name in plan.updates:
+        index = snapshot.relations.followers
+        for name in updates:
             for other, follower in index.get((type_url, name), ()):
                 conversation = self._conversations.get(other)
                 if conversation is not None and conversation.wants(follower):
+                    conversation.calm = False
                     conversation.again.add(follower)
                     conversation.dirty[follower] = None
                     self._pending[other] = conversation

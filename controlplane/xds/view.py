@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from controlplane.xds.messages import Node
 from controlplane.xds.snapshot import Ref
@@ -33,6 +33,15 @@ class Nack:
     version: Version | None
     message: str
     at: datetime
+
+
+class Received(NamedTuple):
+    """What a request was: the first one of its type, the ACK of our last response, or its refusal."""
+
+    type_url: str
+    first: bool
+    acked: bool
+    nack: Nack | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,14 +118,15 @@ def sotw_response(
 def delta_response(
     type_url: str,
     resources: Iterable[Resource],
-    removed: Iterable[str],
+    removed: tuple[str, ...],
     revision: int,
     nonce: str,
     identifier: str,
 ) -> bytes:
     """Encode a DeltaDiscoveryResponse; ``revision`` goes into ``system_version_info``, for people."""
-    resources, removed = tuple(resources), tuple(removed)
-    key = ("delta", type_url, removed, revision, nonce, identifier, *map(id, resources))
+    resources = tuple(resources)
+    ids = id(resources[0]) if len(resources) == 1 else tuple(map(id, resources))
+    key = (ids, nonce, type_url, removed, revision, identifier)
     entry = _recent.get(key)
     if entry is not None:
         return entry[1][1]

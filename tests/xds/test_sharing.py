@@ -9,7 +9,7 @@ import pytest
 from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from controlplane._pb.node_pb2 import Node
 from controlplane.xds.delta import DeltaStream
-from controlplane.xds.snapshot import Resource, Snapshot, content_hash, relations
+from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.stream import WINDOW
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, PUSH_ORDER, ROUTE
 from controlplane.xds.version import Version
@@ -112,9 +112,9 @@ def test_relations_of_tables_that_stay_are_those_of_a_fresh_snapshot():
     clusters = {name: resource(name, b"c") for name in "ab"}
     needs = frozenset({(CLUSTER, "a"), (ENDPOINT, "a")})
     old = {CLUSTER: clusters, ENDPOINT: endpoints, ROUTE: {"r": resource("r", b"1", needs=needs)}}
-    before = relations(Snapshot(1, old, PUSH_ORDER))
+    before = Snapshot(1, old, PUSH_ORDER).relations
 
-    after = relations(Snapshot(2, {**old, ROUTE: {"r": resource("r", b"2", 2)}}, PUSH_ORDER))
+    after = Snapshot(2, {**old, ROUTE: {"r": resource("r", b"2", 2)}}, PUSH_ORDER).relations
 
     assert before.followers == {(CLUSTER, "a"): ((ENDPOINT, "a"),), (CLUSTER, "b"): ((ENDPOINT, "b"),)}
     assert before.needing == {(ROUTE, CLUSTER), (ROUTE, ENDPOINT)}

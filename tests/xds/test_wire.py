@@ -41,7 +41,7 @@ def test_sotw_response_is_what_an_encoder_would_write(model):
 def test_delta_response_is_what_an_encoder_would_write(model):
     resource = model.resource("a", "x" * 300)
 
-    message = DeltaDiscoveryResponse.FromString(delta_response(CLUSTER, [resource], ["b"], 7, "3", "me"))
+    message = DeltaDiscoveryResponse.FromString(delta_response(CLUSTER, [resource], ("b",), 7, "3", "me"))
 
     (sent,) = message.resources
     assert (sent.name, sent.version, sent.resource.value) == ("a", str(resource.version), resource.body)
