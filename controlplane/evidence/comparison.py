@@ -24,7 +24,7 @@ from controlplane.evidence.likelihood import (
     no_harm_rate,
 )
 from controlplane.evidence.reading import Reading, Words, borrowed, percent
-from controlplane.evidence.rows import cautious, no_harm, no_harm_plain
+from controlplane.evidence.rows import Floats, cautious, dues, no_harm, no_harm_plain
 from controlplane.evidence.verdict import Verdict
 
 ALTERNATIVES = (
@@ -38,7 +38,7 @@ ALTERNATIVES = (
     100.0,
     300.0,
 )  # faults, as multiples of what is tolerated
-LEAST_RISE = 0.001  # a rise by 0.1 percentage points is always tolerated
+LEAST_RISE = 0.001  # a rise by 0.1 percentage points is always tolerated, whatever the usual rate
 QUASI_MOST = 1.0  # that one block may add to the process for small lasting faults: a burst is not lasting
 DENSE_RATE, DENSE_EVENTS = 0.05, 10  # above five times the usual rate; what an interval must have to be dense
 MOSTLY = 4.0  # canary requests per baseline request from which on the dense process counts
@@ -68,10 +68,10 @@ class Comparison:
 
     def grid(self, learned: Learned, lent: bool) -> tuple[float, ...]:
         """Return the tolerated ratio of rates, then the alternatives, none above what a rate can be."""
-        rate = learned.rate(self.counter)
-        margin = max(self.margin, FULL_MARGIN) if lent else self.margin
-        null = max(1 + margin, 1 + LEAST_RISE / rate)
-        return (null, *(max(null, min(null * a, 0.95 / rate)) for a in ALTERNATIVES))
+        return _grid(1 + self._margin(lent), learned.rate(self.counter))
+
+    def _margin(self, lent: bool) -> float:
+        return max(self.margin, FULL_MARGIN) if lent else self.margin
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
@@ -85,25 +85,25 @@ class Comparison:
     def _gains(self, account: Account, blocks: Blocks, learned: Learned) -> dict[str, list[float]]:
         """Return what the interval adds to each process, for each alternative."""
         width, counter = len(ALTERNATIVES), self.counter
-        own = self.grid(learned, lent=False)
+        # Where all blocks are one, or bursts, the least rise is a ratio to the usual rate.
+        rate = learned.rate(counter)
+        wide = _grid(1 + max(self.margin, LEAST_RISE / rate), rate)
         spread, swing = learned.spread(counter), learned.swing(counter)
         gains = {label: [0.0] * width for label in (MAIN, QUASI, DENSE, *account.processes)}
         n_c, k_c, n_b, k_b = blocks.pair(counter)
         both = (n_c > 0) & (n_b > 0)
-        gains[DENSE] = self._dense(blocks, learned, own)
-        gains[SURGE] = self._surge(blocks.pair(counter, both & ~blocks.borrowed), learned, own)
+        gains[DENSE] = self._dense(blocks, learned, wide)
+        gains[SURGE] = self._surge(blocks.pair(counter, both & ~blocks.borrowed), learned, wide)
         for segment, lines in blocks.lines.items():
             if (both & lines).any():
                 gains.setdefault(SEGMENT + segment, [0.0] * width)
         failed = both & (k_c + k_b > 0)
         for lent in (False, True):
-            some = failed & (blocks.borrowed == lent)
+            rise = max(0.0, LEAST_RISE - self._margin(lent) * rate)
+            some = (both if rise else failed) & (blocks.borrowed == lent)
             if not some.any():
                 continue
-            n_c, k_c, n_b, k_b = blocks.pair(counter, some)
-            grid = self.grid(learned, lent=True) if lent else own
-            clusters = learned.cluster_rate(counter) * (n_c + n_b)
-            plain, least = cautious(k_c, (n_c, n_b), k_c + k_b, clusters, grid)
+            plain, least = self._compared(blocks.pair(counter, some), learned, lent, rise)
             for segment, lines in blocks.lines.items():
                 if (mine := lines[some]).any():
                     _add(gains[SEGMENT + segment], least[mine], spread)
@@ -112,6 +112,20 @@ class Comparison:
                 _add(gains[MAIN], least, spread)
                 _add(gains[QUASI], np.minimum(plain, QUASI_MOST * swing), swing)
         return gains
+
+    def _compared(self, pairs: Pairs, learned: Learned, lent: bool, rise: float) -> tuple[Floats, Floats]:
+        """Return the evidence of each block, binomial and cautious, less what a tolerated ``rise`` gains."""
+        n_c, k_c, n_b, k_b = pairs
+        grid = self.grid(learned, lent)
+        plain = -dues((n_c, n_b), grid, rise)
+        least, failed = plain.copy(), k_c + k_b > 0
+        if failed.any():
+            n_c, k_c, n_b, k_b = (column[failed] for column in pairs)
+            clusters = learned.cluster_rate(self.counter) * (n_c + n_b)
+            more, sure = cautious(k_c, (n_c, n_b), k_c + k_b, clusters, grid)
+            plain[failed] += more
+            least[failed] += sure
+        return plain, least
 
     def _surge(self, pairs: Pairs, learned: Learned, grid: tuple[float, ...]) -> list[float]:
         """Return what blocks add for each size of burst.
@@ -208,6 +222,10 @@ class Comparison:
         usual = self._usual(learned, stage, rate)
         speed = no_harm_rate(rate, rate, stage.tolerated(usual, self.margin))
         return max(0.0, ENOUGH - account.promotion) / speed
+
+
+def _grid(null: float, rate: float) -> tuple[float, ...]:
+    return (null, *(max(null, min(null * a, 0.95 / rate)) for a in ALTERNATIVES))
 
 
 def _add(gains: list[float], more: NDArray[np.float64], divisor: float) -> None:

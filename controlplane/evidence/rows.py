@@ -47,6 +47,18 @@ def cautious(
     return plain, np.where(k <= total * pi[:, :1], np.minimum(least, 0.0), least)
 
 
+def dues(requests: tuple[Floats, Floats], grid: Sequence[float], rise: float) -> Floats:
+    """Return the logarithm of what ``cautious`` gains of each block on average if the canary's rate rises.
+
+    An error more of the canary makes the evidence at most ``pi1 / pi0`` times as large; here their number is
+    Poisson, with the mean ``rise * requests``. Lines and columns are those of ``cautious``.
+    """
+    odds = np.array(grid) * (requests[0] / requests[1])[:, None]
+    pi = odds / (1 + odds)
+    found: Floats = rise * requests[0][:, None] * (pi[:, 1:] / pi[:, :1] - 1)
+    return found
+
+
 def poisson_tail(mean: Floats, above: Floats) -> Floats:
     """Return ``likelihood.poisson_tail`` of each pair."""
     found = np.where((mean > 100) | (above < 0), 1.0, 0.0)

@@ -31,6 +31,32 @@ def test_many_blocks_at_once_are_one_after_the_other(blocks, alternatives):
         assert least[line] == pytest.approx(other_one, rel=1e-8, abs=1e-7)
 
 
+@pytest.mark.parametrize("others", [0, 1, 6])
+@pytest.mark.parametrize("canary", [20, 500])
+@pytest.mark.parametrize("baseline", [20, 500, 10**5])
+@pytest.mark.parametrize("clusters", [0.01, 5.0])
+def test_a_canary_with_a_tolerated_rise_gains_nothing_on_average(others, canary, baseline, clusters):
+    rise, grid = 0.001, [1.25, *(1.25 * a for a in (1.5, 3, 20, 300))]
+    requests = np.array([float(canary)]), np.array([float(baseline)])
+    pi = 1.25 * canary / (1.25 * canary + baseline)
+    due = rows.dues(requests, grid, rise)[0]
+
+    plain_mean, least_mean = np.zeros(4), np.zeros(4)
+    for ordinary in range(others + 1):  # errors of the canary among those that come as usual, of both
+        usual = math.comb(others, ordinary) * pi**ordinary * (1 - pi) ** (others - ordinary)
+        for more in range(300):  # and those of the rise
+            log_chance = (
+                math.log(usual) + more * math.log(rise * canary) - rise * canary - math.lgamma(more + 1)
+            )
+            k, total = np.array([float(ordinary + more)]), np.array([float(others + more)])
+            plain, least = rows.cautious(k, requests, total, np.array([clusters]), grid)
+            plain_mean += np.exp(log_chance + plain[0] - due)
+            least_mean += np.exp(log_chance + least[0] - due)
+
+    assert plain_mean == pytest.approx(np.ones(4), rel=1e-6)
+    assert (least_mean <= 1 + 1e-9).all()
+
+
 @given(st.floats(1e-6, 1e6))
 def test_the_gamma_function_is_that_of_the_library(x):
     assert rows.lgamma(np.array([x]))[0] == pytest.approx(math.lgamma(x), rel=1e-11, abs=1e-11)
