@@ -1,100 +1,24 @@
 """The decision rule beside others, on simulated releases: the goals G1 to G9 of docs/decision-rule.md.
 
-Run as ``python -m bench.decisions [--quick] [--only G3]``. The full run takes hours on two cores; progress
-goes to standard error. Seeds from 500000 on were used for no tuning.
+Run as ``python -m bench.decisions [--quick] [--only G3] [--save FILE [--resume]]``. The full run takes hours
+on two cores; progress goes to standard error. Seeds from 500000 on were used for no tuning.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from time import monotonic
 
+from bench.cells import ADVANCE, FAST, OURS, SEED, Cell
+from bench.lab import Lab
 from bench.report import say
-from bench.rivals import RIVALS, rival
-from controlplane.policy.loading import load
-from controlplane.policy.pinned import PinnedPolicy
-from controlplane.policy.pinning import pin
-from controlplane.simulation.faults import Fault
-from controlplane.simulation.loop import Ended, release
+from bench.rivals import RIVALS
+from controlplane.simulation.loop import Ended
 from controlplane.simulation.summary import Summary, summarise
-from controlplane.simulation.traffic import Model
-
-SEED = 500_000
-OURS, ADVANCE, FAST = "Turnout", "Turnout, when_unsure: advance", "Turnout, fast"
-LADDERS = {"1%": (1, 5, 10, 25, 50), "5%": (5, 10, 25, 50)}
-
-
-@cache
-def policy(rule: str, first: str) -> PinnedPolicy:
-    """Return the standard ladder; a step takes at least a minute with what it takes to verify the split."""
-    least, soak = ("10s", "1m") if rule == FAST else ("35s", "5m")
-    steps = [f"{{name: s{p}, everyone: {p}%, for: {soak if p == 50 else least}}}" for p in LADDERS[first]]
-    text = f"kind: Policy\nname: standard\nsteps: [{', '.join(steps)}, {{name: all, everyone: 100%}}]\n"
-    text += "conditions: []\nguard: {for: 30s, hold_back: 2%}\n"
-    if rule == ADVANCE:
-        text += "when_unsure: {after: 20m, do: advance}\n"
-    loaded = load({"standard.yaml": text.encode()})
-    assert not loaded.errors, loaded.errors
-    return pin(loaded.catalog.policies()[0], loaded.catalog)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One kind of release under one rule."""
-
-    fault: str
-    noise: str = "mod"
-    first: str = "1%"
-    interval: float = 5.0
-    proxies: int = 3
-    errors: float = 0.005
-    rps: float = 100.0
-    rule: str = OURS
-
-    @property
-    def faults(self) -> tuple[Fault, ...]:
-        """What is wrong."""
-        return tuple(Fault.parse(part) for part in self.fault.split("+"))
-
-    @property
-    def bad(self) -> bool:
-        """Whether the release should be rolled back."""
-        return any(fault.bad for fault in self.faults)
-
-    @property
-    def model(self) -> Model:
-        """The service."""
-        # One of ten requests is of a group that the policy does not know: a fault may hit it alone.
-        proxies = (0.4, 0.35, 0.25) if self.proxies == 3 else (1.0,) * self.proxies
-        history = 1800.0 if self.interval >= 5 else 600.0
-        return Model(
-            rps=self.rps, errors=self.errors, noise=self.noise, proxies=proxies, segments={"some": 0.1},
-            interval=self.interval, history=history,
-        )  # fmt: skip
-
-    def run(self, seed: int) -> Ended:
-        """Run one release."""
-        if self.rule in RIVALS:
-            shares = [p / 100 for p in LADDERS[self.first]]
-            return rival(self.rule, shares, self.model, self.faults, seed)
-        return release(policy(self.rule, self.first), self.model, self.faults, seed)
-
-    def __str__(self) -> str:
-        usual = Cell(self.fault)
-        more = [f"{self.noise:9s}", f"from {self.first}"]
-        more += [f"{self.interval:g} s"] if self.interval != usual.interval else []
-        more += [f"{self.proxies} proxy"] if self.proxies != usual.proxies else []
-        more += [f"{self.rps:g}/s"] if self.rps != usual.rps else []
-        return f"{self.rule:30s} {self.fault:22s} {' '.join(more)}"
-
+from controlplane.simulation.traffic import Harm
 
 Found = Callable[[Cell], Summary]
 Answer = tuple[str, str, bool]  # goal, measured, met
@@ -252,43 +176,70 @@ GOALS = {
 }  # fmt: skip
 
 
-@dataclass
-class Lab:
-    """Runs each cell once."""
-
-    pool: ProcessPoolExecutor
-    good: int
-    bad: int
-    known: dict[Cell, Summary] = field(default_factory=dict)
-
-    def find(self, cell: Cell) -> Summary:
-        """Return what a cell's releases say."""
-        if cell not in self.known:
-            began, n = monotonic(), self.bad if cell.bad else self.good
-            ended = list(self.pool.map(cell.run, range(SEED, SEED + n), chunksize=2))
-            begins = min((f.begins for f in cell.faults if f.bad), default=0.0)
-            self.known[cell] = summarise(ended, bad=cell.bad, begins=begins if cell.bad else 0.0)
-            sys.stderr.write(f"{cell}: {n} in {monotonic() - began:.0f} s" + "\n")
-        return self.known[cell]
+TABLE = (Cell("none"), Cell("none", "harsh"), Cell("outage=20%"), *(Cell(fault, first="5%") for fault in BAD))
 
 
-def table(lab: Lab, faults: Sequence[Cell]) -> Iterator[str]:
+def table(found: Found) -> Iterator[str]:
     """Yield all rules beside each other."""
-    for cell in faults:
+    for cell in TABLE:
         yield f"\n{cell.fault}, {cell.noise}, from {cell.first}"
         for rule in (OURS, *RIVALS):
-            s = lab.find(Cell(**(asdict(cell) | {"rule": rule})))
+            s = found(replace(cell, rule=rule))
             got = f"{s.detected.median:5.0f}/{s.detected.p95:5.0f} s" if s.detected else f"{'-':>13s}"
             whole = f"{s.whole.median / 60:5.1f} min" if s.whole else f"{'-':>9s}"
             yield (
-                f"  {rule:32s} back {100 * s.rolled_back.share:5.1f} %  "
+                f"  {rule:32s} n {s.releases:4d}  back {100 * s.rolled_back.share:5.1f} %  "
                 f"promoted {100 * s.promoted.share:5.1f} %  "
                 f"after {got}  100 % {whole}  failed {s.failed:8.1f}  slow {s.slow:7.1f}"
             )
 
 
+def nothing(cell: Cell) -> Summary:
+    """Return what is said of a cell of which nothing is known."""
+    ended = Ended("undecided", 0.0, None, Harm(1.0, 1.0), "", "", "")
+    return replace(summarise([ended], bad=cell.bad), releases=0)
+
+
+def plan(wanted: list[str]) -> list[Cell]:
+    """Return the cells that the wanted parts ask for."""
+    cells: list[Cell] = []
+
+    def ask(cell: Cell) -> Summary:
+        cells.append(cell)
+        return nothing(cell)
+
+    for name in wanted:
+        for _ in table(ask) if name == "table" else GOALS[name](ask):
+            pass
+    return cells
+
+
+def report(lab: Lab, wanted: list[str]) -> None:
+    """Print each wanted goal with what was measured, and on how many releases."""
+    asked: list[Summary] = []
+
+    def find(cell: Cell) -> Summary:
+        asked.append(lab.find(cell) or nothing(cell))
+        return asked[-1]
+
+    met = []
+    for name in wanted:
+        for what, measured, reached in GOALS[name](find) if name in GOALS else ():
+            sizes = sorted({s.releases for s in asked})
+            asked.clear()
+            if sizes[0]:
+                met.append(reached)
+                n = "..".join(str(size) for size in sizes)
+                say(f"{name:12s} {'met    ' if reached else 'NOT MET'} {what:58s} {measured}  [n = {n}]")
+            else:
+                say(f"{name:12s} not run {what}")
+    for line in table(find) if "table" in wanted else ():
+        say(line)
+    say(f"\n{sum(met)} of {len(met)} met; seeds from {SEED}")
+
+
 def main() -> None:
-    """Run the goals and print each with what was measured."""
+    """Run the cells of the wanted goals, and print what came out."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -297,32 +248,22 @@ def main() -> None:
     parser.add_argument("--bad", type=int, default=200, help="releases per bad cell")
     parser.add_argument("--only", action="append", choices=[*GOALS, "table"], help="again for several")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--save", type=Path, help="write all figures as JSON")
+    parser.add_argument("--save", type=Path, help="append each batch of releases, as JSON, when it is done")
+    parser.add_argument("--resume", action="store_true", help="take up what --save has already")
+    parser.add_argument("--report", action="store_true", help="the same, and run nothing")
     args = parser.parse_args()
+    if (args.resume or args.report) and args.save is None:
+        parser.error("--resume and --report need --save FILE")
     wanted = args.only or [*GOALS, "table"]
     good, bad = (40, 40) if args.quick else (args.good, args.bad)
-    with ProcessPoolExecutor(args.jobs) as pool:
-        lab = Lab(pool, good, bad)
-        met = []
-        for name, goal in GOALS.items():
-            for what, measured, reached in goal(lab.find) if name in wanted else ():
-                met.append(reached)
-                say(f"{name:12s} {'met    ' if reached else 'NOT MET'} {what:58s} {measured}")
-        if "table" in wanted:
-            cells = [
-                Cell("none"),
-                Cell("none", "harsh"),
-                Cell("outage=20%"),
-                *(Cell(f, first="5%") for f in BAD),
-            ]
-            for line in table(lab, cells):
-                say(line)
-        say(
-            f"\n{sum(met)} of {len(met)} met; {good} releases per good cell, {bad} per bad, seeds from {SEED}"
-        )
-        if args.save:
-            rows = [{"cell": asdict(cell), "found": asdict(s)} for cell, s in lab.known.items()]
-            args.save.write_text(json.dumps(rows, indent=1))
+    lab = Lab(good, bad, args.save)
+    if args.resume or args.report:
+        lab.resume()
+    elif args.save is not None:
+        args.save.write_text("")
+    if not args.report:
+        lab.run(plan(wanted), args.jobs)
+    report(lab, wanted)
 
 
 if __name__ == "__main__":

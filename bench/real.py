@@ -26,7 +26,7 @@ from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
 
-from bench.decisions import policy as standard
+from bench.cells import policy as standard
 from bench.recorded import FORMAT, Log, Replayed
 from bench.report import Table, say
 from controlplane.app.logs import quiet

@@ -7,7 +7,7 @@ number of requests. They run without scrape lag, which favours them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Literal
 
@@ -142,9 +142,8 @@ RIVALS: Mapping[str, Callable[[], Flagger | Argo | Kayenta]] = {
 
 def rival(name: str, shares: Sequence[float], model: Model, faults: tuple[Fault, ...], seed: int) -> Ended:
     """Run one release under another tool's rule."""
-    traffic, rule = Traffic(model, faults, seed), RIVALS[name]()
-    while traffic.second < 0:
-        traffic.step({})
+    # None of them learns from the time before.
+    traffic, rule = Traffic(replace(model, history=0), faults, seed), RIVALS[name]()
     step, begun, due, seen, failed, slow = 0, 0.0, rule.every, Minutes(), 0.0, 0.0
     while traffic.second < model.longest:
         observation, harm = traffic.step({"everyone": ("everyone", shares[step])})

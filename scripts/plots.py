@@ -1,11 +1,10 @@
 """Draw the plots of docs/how-it-decides.md from simulated releases, as SVG without any library.
 
-Figures of other rules are read from what ``python -m bench.decisions --only table --save FILE`` wrote.
+Figures of the rules are read from what ``python -m bench.decisions --only table --save FILE`` wrote.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from math import log10
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from bench.decisions import OURS, Cell, policy
+from bench.cells import OURS, Cell, policy
+from bench.lab import Lab
+from bench.rivals import RIVALS
 from controlplane.simulation.loop import watch
 
 ROOT = Path(__file__).parent.parent
@@ -128,20 +129,17 @@ def draw_bars(name: str, title: str, rows: Sequence[tuple[str, float, str]]) -> 
 
 def draw_rules(saved: Path) -> None:
     """Draw how long each rule takes, and what that costs, from saved figures of the bench."""
-    wanted = {"fault": "errors=10%", "noise": "mod", "first": "5%", "interval": 5.0}
-    found = {
-        row["cell"]["rule"]: row["found"]
-        for row in json.loads(saved.read_text())
-        if wanted.items() <= row["cell"].items() and row["found"]["detected"]
-    }
-    rules = [OURS, *(rule for rule in found if rule != OURS)]
-    times = [(rule, found[rule]["detected"]["median"]) for rule in rules]
+    lab = Lab(0, 0, saved)
+    lab.resume()
+    summaries = {rule: lab.find(Cell("errors=10%", first="5%", rule=rule)) for rule in (OURS, *RIVALS)}
+    found = {rule: s for rule, s in summaries.items() if s is not None and s.detected is not None}
+    times = [(rule, s.detected.median) for rule, s in found.items() if s.detected is not None]
     draw_bars(
         "time-to-detect.svg",
         "Seconds until a canary is rolled back that fails 10 % of its requests (5 % of 100/s)",
         [(rule, value, f"{value:.0f} s") for rule, value in times],
     )
-    harmed = [(rule, found[rule]["failed"]) for rule in rules]
+    harmed = [(rule, s.failed) for rule, s in found.items()]
     draw_bars(
         "harmed-requests.svg",
         "Requests that fail until then",

@@ -102,21 +102,53 @@ def past(traffic: Source) -> Learned:
     return learned
 
 
-def watch(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: int) -> Iterator[Instant]:
-    """Yield a release's intervals until it ends, or the model's longest time is over."""
+@dataclass(frozen=True, slots=True)
+class Eve:
+    """A service just before a release starts: its traffic, and what the past taught."""
+
+    traffic: Traffic
+    learned: Learned
+
+
+def eve(model: Model, seed: int) -> Eve:
+    """Return a service after the model's history, in which nothing is wrong."""
+    traffic = Traffic(model, (), seed)
+    return Eve(traffic, past(traffic))
+
+
+def watch(
+    policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: int | Eve
+) -> Iterator[Instant]:
+    """Yield a release's intervals until it ends, or the model's longest time is over.
+
+    Args:
+        policy: By which it is released.
+        model: The service.
+        faults: What is wrong from the start on; each says when.
+        seed: Of the history and all that follows; or the eve of a service with the segments of the model and
+            the policy, whose history is not drawn again.
+    """
     # A segment that a fault names, or the model, has requests of its own even if no step is for it.
     groups = dict(model.segments) | segments(policy, model.segments)
+    before = seed if isinstance(seed, Eve) else eve(replace(model, segments=groups), seed)
     proxies = tuple(f"p{i}" for i in range(len(model.proxies)))
-    yield from follow(
-        policy, Traffic(replace(model, segments=groups), faults, seed), proxies, model.interval, model.longest
-    )
+    traffic = before.traffic.beset(faults)
+    yield from follow(policy, traffic, proxies, model.interval, model.longest, before.learned)
 
 
 def follow(
-    policy: PinnedPolicy, traffic: Source, proxies: tuple[str, ...], interval: float, longest: float
+    policy: PinnedPolicy,
+    traffic: Source,
+    proxies: tuple[str, ...],
+    interval: float,
+    longest: float,
+    learned: Learned | None = None,
 ) -> Iterator[Instant]:
-    """Yield a release's intervals, of so many seconds, until it ends, or the longest time is over."""
-    learned = past(traffic)
+    """Yield a release's intervals, of so many seconds, until it ends, or the longest time is over.
+
+    Without ``learned`` the traffic's past is gone through first.
+    """
+    learned = past(traffic) if learned is None else learned
     ready = Moment(
         at=START,
         elapsed=timedelta(0),
@@ -141,8 +173,8 @@ def follow(
             return
 
 
-def release(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: int) -> Ended:
-    """Run one release to its end."""
+def release(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: int | Eve) -> Ended:
+    """Run one release to its end; the arguments are those of `watch`."""
     return end(policy, watch(policy, model, faults, seed))
 
 

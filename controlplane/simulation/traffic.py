@@ -6,6 +6,7 @@ Source: docs/decision-rule.md, "The simulator".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -110,12 +111,21 @@ class Traffic:
         parts = {**model.segments, EVERYONE: rest}
         whole = sum(model.proxies)
         self._part = np.array([model.proxies[p] / whole * parts[s] for p, s, _ in cells])
-        self._hit = [np.array([f.segment in (None, s) for _, s, _ in cells]) for f in faults]
+        self._hit = self._hits(faults)
         segments = np.array([names.index(s) for _, s, _ in cells])
         layout = Layout(self._proxy, segments, self._canary, self._part, model.interval)
         family = FAMILIES[model.noise] if isinstance(model.noise, str) else model.noise
         self._noise = family.start(layout, self._rng)
         self._held: dict[int, dict[Cell, Tally]] = {}
+
+    def beset(self, faults: tuple[Fault, ...]) -> Traffic:
+        """Return the same traffic as it goes on from here with other faults; this one stays as it is."""
+        other = deepcopy(self)
+        other.faults, other._hit = faults, self._hits(faults)
+        return other
+
+    def _hits(self, faults: tuple[Fault, ...]) -> list[NDArray[np.bool_]]:
+        return [np.array([f.segment in (None, s) for _, s, _ in self._cells]) for f in faults]
 
     def step(
         self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None
@@ -139,10 +149,9 @@ class Traffic:
         base = np.minimum(model.errors * errors, 1.0)
         failed = self._noise.errors(requests, np.minimum(base * times, 1.0) * requests)
         failed = failed + rng.binomial(requests - failed, np.minimum(added, 1.0))
-        buckets, sound = (
-            self._buckets(slower, scale, heavy),
-            self._buckets(slower, 1 + 0 * scale, 1 + 0 * heavy),
-        )
+        sound = buckets = self._buckets(slower, np.ones(len(scale)), np.ones(len(scale)))
+        if (scale != 1).any() or (heavy != 1).any():
+            buckets = self._buckets(slower, scale, heavy)
         slow = requests[:, None] - np.cumsum(rng.multinomial(requests, buckets), axis=1)[:, :-1]
         lost = (requests * (added + base * (times - 1)))[self._canary].sum()
         late = requests * (buckets - sound)[:, _SLOW + 1 :].sum(axis=1)

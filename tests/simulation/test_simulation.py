@@ -141,7 +141,7 @@ def test_a_seed_gives_the_same_release_again_and_another_seed_another():
     ],
 )  # fmt: skip
 def test_the_loop_ends_a_release_as_it_should(fault, outcome):
-    assert release(QUICK, replace(MODEL, longest=600), faults(fault), seed=5).outcome == outcome
+    assert release(QUICK, replace(MODEL, longest=600), faults(fault), 5).outcome == outcome
 
 
 def test_a_limit_that_is_kept_by_all_together_is_broken_in_one_segment():
@@ -168,7 +168,7 @@ def test_a_simulation_waits_for_nobody_who_would_be_called_or_asked():
     }
     policy = PinnedPolicy.model_validate(QUICK.model_dump(by_alias=True) | asking)
 
-    assert release(policy, replace(MODEL, longest=600), faults("none"), seed=5).outcome == "promoted"
+    assert release(policy, replace(MODEL, longest=600), faults("none"), 5).outcome == "promoted"
 
 
 @pytest.mark.parametrize(
