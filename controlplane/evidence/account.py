@@ -19,7 +19,7 @@ BETA = 0.05  # chance that a step passes which does the harm that it should excl
 ENOUGH = log(1 / BETA)
 # Evidence of no harm is kept between these: a long good time must not outweigh a fault that begins later in
 # the step, and an outage of both versions must not be paid for long after it.
-LEAST, MOST = -2 * ENOUGH, ENOUGH + 2
+LEAST, MOST = -2 * ENOUGH, ENOUGH + 4.0
 LEAST_PLAIN = -4 * ENOUGH  # the same, where every error of a burst counts
 RECENT_HALF_LIFE = 30.0  # seconds
 FULL_MARGIN = 1.0  # at least this margin for a segment that borrows its baseline: other users, other habits
@@ -73,7 +73,7 @@ class Stage:
         limits: What it is held to.
         elapsed: Since the release's start, at the end of the interval.
         next_share: Largest share of requests, in 0..1, that the canary gets when this step passes.
-        counting: Whether the interval counts for promotion: wholly after verification, complete data.
+        counting: Whether the interval counts for promotion: wholly after the ACKs, complete data.
         full_segments: Segments with a share of 100 %, which have no baseline of their own.
         judged: Time of judging in this step that counted, before the interval.
     """

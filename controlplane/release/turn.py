@@ -68,15 +68,18 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         if moment.observation is not None:
             # The first interval after a restart has what was counted meanwhile; it may roll back.
             settled = state.stage is not Stage.PROPAGATE and state.elapsed >= moment.settle
-            counting = state.stage is Stage.JUDGE and not stale and not state.halt
+            # What the split check sees is the proof as well; nothing advances before the check agrees.
+            counting = state.stage is not Stage.PROPAGATE and not stale and not state.halt
             watch = watching.fold(
                 watch, learned, moment.observation, state, settled=settled, counting=counting
             )
             # With less than all to wait for, a client may be without the step and not split for that reason.
             if settled and propagation.at_least == PPM:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
-        verdicts = (*watching.verdicts(watch, learned, state), *hooks.verdicts(state))
         split = watching.split_seen(watch, state)
+        if split.problem:
+            watch = watching.unproved(watch)
+        verdicts = (*watching.verdicts(watch, learned, state), *hooks.verdicts(state))
     sick = _unhealthy(moment.observation, state)
     seen = Seen(
         elapsed=moment.elapsed,

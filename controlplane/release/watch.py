@@ -266,6 +266,11 @@ def next_step(watch: Watch) -> Watch:
     return replace(watch, evidence=fold_of.next_step(watch.evidence), step={}, missed={})
 
 
+def unproved(watch: Watch) -> Watch:
+    """Return the watch without what spoke for promotion: where the split is wrong, requests prove nothing."""
+    return replace(watch, evidence=fold_of.next_step(watch.evidence))
+
+
 def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdict, ...]:
     """Return how each condition reads now, the budget, and where no client reaches the canary."""
     at = setting(state, counting=state.stage is Stage.JUDGE)

@@ -16,7 +16,12 @@ TEN = timedelta(seconds=10)
 
 
 def intervals(make, *cells, state, count=1, **propagation):
-    """Return a release after intervals that are all alike; cells are (client, version, calls)."""
+    """Return a release's state after intervals that are all alike; cells are (client, version, calls)."""
+    return gathered(make, *cells, state=state, count=count, **propagation).state
+
+
+def gathered(make, *cells, state, count=1, **propagation):
+    """Return the same with its evidence."""
     tallies = tuple(sorted((Cell(p, "everyone", v), Tally(n)) for p, v, n in cells))
     who = Propagation(**({"live": ("a", "b"), "acked": ("a", "b")} | propagation))
     progress = Progress(state)
@@ -26,7 +31,7 @@ def intervals(make, *cells, state, count=1, **propagation):
         seen = Observation("shop", start, start + TEN, tallies, ("a", "b"), issued=issued)
         moment = Moment(start + TEN, TEN, seen, settle=TEN, propagation=who, endpoints=make.ENDPOINTS)
         progress = turn(progress, Learned(), moment).after
-    return progress.state
+    return progress
 
 
 @pytest.mark.parametrize("stage", [Stage.VERIFY, Stage.JUDGE])
@@ -62,6 +67,28 @@ def test_one_client_alone_without_the_canary_holds_and_is_named(make):
 
     assert after.phase is Phase.PROGRESSING
     assert after.because.startswith("a acknowledged but does not split as asked")
+
+
+def proved(make, *cells, count=3, **changed):
+    """Return the canary requests that speak for promotion after intervals that are all alike."""
+    state = make.state(**({"elapsed": TEN} | changed))
+    watch = gathered(make, *cells, state=state, count=count).watch
+    return sum(counts[0] for counts in watch.evidence.accounts["errors"].step.values())
+
+
+def test_requests_by_which_a_split_is_verified_are_proof_as_well(make):
+    cells = ("a", "v1", 60), ("a", "v2", 2), ("b", "v1", 60), ("b", "v2", 4)
+
+    assert proved(make, *cells, stage=Stage.VERIFY) == 18
+    assert proved(make, *cells, stage=Stage.PROPAGATE, count=1) == 0
+    assert proved(make, *cells, stage=Stage.VERIFY, halt="paused") == 0
+
+
+@pytest.mark.parametrize("stage", [Stage.VERIFY, Stage.JUDGE])
+def test_split_that_disagrees_drops_what_was_proved(make, stage):
+    cells = ("a", "v1", 900), ("a", "v2", 45), ("b", "v1", 90), ("b", "v2", 800)
+
+    assert proved(make, *cells, stage=stage) == 0
 
 
 def test_clients_that_do_not_call_prove_nothing(make):
