@@ -8,6 +8,7 @@ import pytest
 from controlplane.release.ports import Change
 from controlplane.release.replay import replay
 from controlplane.release.state import Phase
+from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.port import Act, Order
 
 ANN = Act(actor="ann")
@@ -53,6 +54,31 @@ async def test_a_replay_decides_as_the_loop_did_with_the_same_numbers(site, kit,
     state = taken[-1].turn.after.state
     assert state.phase is (Phase.PROMOTED if end == "good" else Phase.ROLLED_BACK)
     assert state == world.releases[name].model_copy(update={"revision": state.revision})
+
+
+async def test_a_replay_crosses_a_point_of_no_return_as_the_loop_did_and_calls_nobody(kit, tmp_path):
+    policy = kit.POLICY.replace("{latency: off}]", "{latency: off}, {success_rate: {at_least: 90%}}]")
+    policy = policy.replace(", hold_back: 2%", "") + "point_of_no_return: {approve: {}, run: 'http://x/y'}\n"
+    site = await kit.start(tmp_path, quick=policy)
+    name = await ordered(site)
+    await kit.until(site, lambda w: w.releases[name].hold == "approval")
+    await site.plane.act(name, "approve", ANN)
+    await kit.until(site, lambda w: w.releases[name].crossing is not None)
+    totals = site.traffic.totals
+    await site.store.close()
+
+    later = await kit.Site(await SqliteStore(tmp_path).open(), site.clock).restore(totals)
+    later.clock = site.clock
+    world = await kit.tick(later, 2)
+    assert world.releases[name].halt == "frozen"
+    await later.plane.act(name, "promote", ANN)
+
+    taken = await again(later, name)
+
+    assert written(taken) == await decided(later, name)
+    state = taken[-1].turn.after.state
+    assert (state.halt, state.crossing) == ("frozen", world.releases[name].crossing)
+    await later.store.close()
 
 
 async def test_a_replay_follows_silence_stragglers_operators_and_a_restart(site, kit, tmp_path):
