@@ -8,32 +8,10 @@ import pytest
 
 from controlplane.release.state import Phase
 from controlplane.web.port import Act, Order, RefusedError
+from tests.app.site import Many
 
 ANN = Act(actor="ann")
 CHAIN = ("back", "mid", "front")  # each depends on the one before
-
-
-class Many:
-    """The traffic of several services."""
-
-    def __init__(self, kit, services):
-        self.of = {name: kit.Traffic(service=name) for name in services}
-
-    def arrive(self, world):
-        for traffic in self.of.values():
-            traffic.arrive(world)
-
-    def observe(self, world, start, end):
-        seen, cursors = {}, {}
-        for traffic in self.of.values():
-            more = traffic.observe(world, start, end)
-            seen |= more[0]
-            cursors |= more[1]
-        return seen, cursors
-
-    def commit(self):
-        for traffic in self.of.values():
-            traffic.commit()
 
 
 def release(name, *, group="group: summer", after=None, policy="quick", more="", start="auto"):
@@ -48,7 +26,7 @@ async def begin(tmp_path, kit, *, policy=None, texts=None, **orders):
         for name in orders
     }
     site = await kit.start(tmp_path, shop=None, quick=policy or kit.POLICY, **services)
-    site.traffic = site.loop._statistics = Many(kit, orders)
+    site.traffic = site.loop._statistics = Many(orders)
     texts = (texts or {}) | {f"{name}-order": text for name, text in orders.items()}
     applied = await site.plane.take(
         kit.files(shop=None, quick=policy or kit.POLICY, **services, **texts), "test"

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.app import logs
 from controlplane.app.importing import Importer
 from controlplane.release.state import Phase
 from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.port import Act
-from tests.app.conftest import Site, logs
+from tests.app.site import Site
 
 EXAMPLES = Path(__file__).parents[2] / "policies"
 ALL = "TURNOUT_CHAOS" in os.environ  # every prefix, not a sample
@@ -24,7 +25,7 @@ TOGETHER = 250
 pytestmark = [
     pytest.mark.chaos,
     pytest.mark.xdist_group("prefixes"),
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(3600),  # of a busy machine
 ]
 
 

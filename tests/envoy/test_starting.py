@@ -136,7 +136,7 @@ async def reached(site, name):
     "push",
     [
         pytest.param(True, id="pushed", marks=pytest.mark.timeout(150)),
-        pytest.param(False, id="by-evidence", marks=[LONG, pytest.mark.chaos, pytest.mark.timeout(1800)]),
+        pytest.param(False, id="by-evidence", marks=[LONG, pytest.mark.chaos, pytest.mark.timeout(3600)]),
     ],
 )
 async def test_each_policy_takes_a_failing_version_back_and_a_good_one_to_the_end(
