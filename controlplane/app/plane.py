@@ -262,7 +262,7 @@ class Plane:
                 at=self._clock(),
                 kind="action",
                 service=service,
-                release=state.name if state else "",
+                release=state.name if state and releases else "",
                 action="switch",
                 actor=wanted.actor,
                 reason=reason,
@@ -373,6 +373,7 @@ class Plane:
                     self._record(b, moved.action, actor, moved.after.because) for b, moved in moves
                 ),
                 evidence={key: watch.to_json() for key, watch in watches.items() if key in kept},
+                origins={b.name: self._loop.origin(b) for b, m in moves if m.move is Action.START},
             )
         )
         self._loop.watches |= watches

@@ -125,6 +125,10 @@ class Loop:
         self._learned = {name: Learned.from_json(body) for name, body in memory.learned.items()}
         return memory.cursors
 
+    def origin(self, state: ReleaseState) -> Origin:
+        """Return a release as it is right before its first step, to decide it again later."""
+        return Origin(state, self._learned.get(state.service, Learned()).to_json())
+
     def forget(self, release: str) -> None:
         """Drop what was shown under a name: it is another attempt now."""
         self.readings.pop(release, None)
@@ -279,7 +283,7 @@ class Loop:
             took.records,
             stable,
             reading,
-            origin=Origin(state, learned.to_json()) if begins else None,
+            origin=self.origin(state) if begins else None,
             recorded=Recorded(moment, None if known or begins else state) if begins or state.active else None,
         )
 

@@ -28,6 +28,7 @@ EVENTS: Mapping[str, Event] = {
     "rollback": "rolling_back",
     "start": "started",
     "step-back": "stepped_back",
+    "withdraw": "rolled_back",  # it had not started
 }
 # Waiting of this kind is what releases do all the time.
 ORDINARY = frozenset(

@@ -60,7 +60,8 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         learned: From the past of the stable version, without this interval.
         moment: What was seen.
     """
-    state, watch, verdicts = before.state, before.watch, before.verdicts
+    state, watch = before.state, before.watch
+    verdicts: tuple[Verdict, ...] = ()
     propagation, stale, split = moment.propagation, _stale(moment), watching.SplitSeen()
     if state.active:
         state, propagation = with_gate(state, propagation, moment.elapsed)
@@ -98,7 +99,11 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         blackouts=moment.blackouts,
         links=moment.links,
     )
-    return _decided(state, watch, seen, moment.at)
+    took = _decided(state, watch, seen, moment.at)
+    if state.phase in IN_PROGRESS or took.after.state.key != state.key:
+        return took
+    # Nothing is judged any more; the last verdicts are still shown.
+    return replace(took, after=replace(took.after, verdicts=before.verdicts))
 
 
 def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Turn:

@@ -12,6 +12,7 @@ from controlplane.app.outbox import TRIES, Outbox, pause
 from controlplane.app.posting import Poster
 from controlplane.release.ports import Change, Message, Record
 from controlplane.stores.sqlite import SqliteStore
+from controlplane.web.port import Act, Order, Switch
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVENT = {"specversion": "1.0", "type": "turnout.release.held", "data": {}}
@@ -110,6 +111,19 @@ async def test_an_address_that_does_not_work_is_named_and_kept(desk, url, error)
     (message,) = await desk.send()
 
     assert error in message.error
+
+
+async def test_a_switch_that_leaves_a_release_alone_tells_nobody_of_it(tmp_path, kit):
+    told = "notify: [{webhook: 'https://example.com', on: [rolling_back]}]\n"
+    site = await kit.start(tmp_path, quick=kit.POLICY + told)
+    await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
+    await kit.until(site, lambda world: world.releases["shop-v2"].at == "ten")
+    await site.plane.act("shop-v2", "rollback", Act(actor="ann"))
+
+    await site.plane.switch("shop", Switch(version="v1", actor="ann"))
+
+    assert [m.body["data"]["reason"] for m in await site.store.waiting()] == ["rollback by ann"]
+    await site.store.close()
 
 
 async def test_what_nobody_takes_for_days_is_given_up(desk, receiver):

@@ -105,6 +105,37 @@ async def test_a_replay_follows_silence_stragglers_operators_and_a_restart(site,
     assert not any(each.left_out for each in taken)
 
 
+async def test_what_was_judged_before_a_rollback_is_not_what_ended_it(site, kit):
+    """Nor does it matter whether the process that ended it had seen it."""
+    name = await ordered(site)
+    await kit.until(site, lambda w: w.releases[name].at == "ten")
+    await site.plane.act(name, "rollback", ANN)
+    await site.store.close()
+    site = await kit.start(site.store.path.parent, site.clock)
+    await kit.until(site, lambda w: w.releases[name].ended)
+
+    taken = await again(site, name)
+
+    assert written(taken) == await decided(site, name)
+    assert written(taken)[-1]["numbers"]["verdicts"] == []
+    await site.store.close()
+
+
+async def test_a_release_that_a_person_started_is_decided_again_too(site, kit):
+    await site.plane.take(kit.files(order=kit.RELEASE.replace("auto", "manual")), "ann")
+    await kit.tick(site, 3)
+    await site.plane.act("shop-2", "advance", ANN)
+    world = await kit.until(site, lambda w: w.releases["shop-2"].ended)
+
+    taken = await again(site, "shop-2")
+
+    records = [
+        r for r in await site.store.records("shop-2", 1000) if r.kind == "decision" and r.step != "waiting"
+    ]
+    assert written(taken) == [r.model_dump(exclude={"number"}) for r in records]
+    assert taken[-1].turn.after.state.phase is world.releases["shop-2"].phase
+
+
 async def test_another_policy_may_decide_differently_on_the_same_counts(site, kit):
     name = await ordered(site)
     await kit.until(site, lambda w: w.releases[name].at == "ten")

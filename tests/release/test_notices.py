@@ -40,6 +40,7 @@ def record(action, code="", **more):
         ("rollback", "", Phase.ROLLED_BACK, "rolled_back"),
         ("finish", "rolled-back", Phase.ROLLED_BACK, "rolled_back"),
         ("switch", "", Phase.PROMOTED, "promoted"),
+        ("withdraw", "", Phase.ROLLED_BACK, "rolled_back"),
         ("hold", "nack", Phase.PROGRESSING, "held"),
         ("hold", "unsafe", Phase.PROGRESSING, "held"),
         ("hold", "approval", Phase.PROGRESSING, "asking"),
