@@ -24,9 +24,12 @@ from controlplane.release.moves import next_action
 from controlplane.release.ports import StoreError, World
 from controlplane.release.state import TRANSITIONS, Action, Phase, Stage
 from controlplane.release.watch import Watch
-from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.port import Act, Documents, Order, RefusedError, Switch
+from tests.app.crashing import Crash, Crashing, opened
+from tests.app.site import Clock, Site, files, plain
+from tests.documents import POLICY, SERVICE
 
+LONG = int(os.environ.get("TURNOUT_CHAOS", "0"))  # `make chaos N=30`
 GROWING = (Action.ADVANCE, Action.GUARD, Action.PROMOTE)
 LEAST = {"staff": 5, "ten": 10, "all": 5, "guarding": 15}  # seconds, as the policies say
 POLICIES = ("quick", "brave", "frosty", "again", "stepping", "asking")
@@ -38,67 +41,12 @@ STEPPING = "on_failure: {do: step_back, retry: {after: 20s, times: 1}}\n"
 ASKING = "everyone: 10%, approve: {expires: 60s, on_expiry: rollback},"
 
 
-KIT: list = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _given_kit(kit):
-    """A state machine takes no fixtures."""
-    KIT.append(kit)
-
-
-class Crash(BaseException):
-    """The process ends here."""
-
-
-class Gates:
-    """A store that may crash or fail before or after any call, and that has every change checked."""
-
-    def __init__(self, inner, check):
-        self.inner = inner
-        self.check = check
-        self.crash_in: int | None = None
-        self.refuse = False
-
-    def _gate(self):
-        if self.crash_in is not None:
-            self.crash_in -= 1
-            if self.crash_in < 0:
-                raise Crash
-
-    async def _call(self, work, *arguments):
-        self._gate()
-        result = await work(*arguments)
-        self._gate()
-        return result
-
-    async def world(self):
-        return await self._call(self.inner.world)
-
-    async def memory(self):
-        return await self._call(self.inner.memory)
-
-    async def records(self, release=None, limit=100):
-        return await self._call(self.inner.records, release, limit)
-
-    async def commit(self, change):
-        self._gate()
-        if self.refuse:
-            raise StoreError("disk full")
-        before = await self.inner.world()
-        after = await self.inner.commit(change)
-        self.check(before, change, after)
-        self._gate()
-        return after
-
-
 class LoopMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self):
-        self.kit = KIT[0]
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR"))
-        self.clock = self.kit.Clock()
+        self.clock = Clock()
         self.totals = Counter()
         self.stored = {"evidence": {}, "learned": {}, "cursors": {}}
         self.observed = Counter()
@@ -109,9 +57,9 @@ class LoopMachine(RuleBasedStateMachine):
         self.mode = ("good", "all")
         self._open()
         kinds = (("brave", BRAVE), ("frosty", FROSTY), ("again", AGAIN), ("stepping", STEPPING))
-        texts = [self.kit.POLICY, *(self.kit.POLICY.replace("quick", name) + more for name, more in kinds)]
-        texts.append(self.kit.POLICY.replace("quick", "asking").replace("everyone: 10%,", ASKING))
-        self._run(self.site.plane.take(self.kit.files(quick="---\n".join(texts)), "test"))
+        texts = [POLICY, *(POLICY.replace("quick", name) + more for name, more in kinds)]
+        texts.append(POLICY.replace("quick", "asking").replace("everyone: 10%,", ASKING))
+        self._run(self.site.plane.take(files(quick="---\n".join(texts)), "test"))
         assert not self.site.plane.problems()
         self.order("v2", "quick", None, None, 0)
 
@@ -125,9 +73,9 @@ class LoopMachine(RuleBasedStateMachine):
         return self.loop.run_until_complete(coroutine)
 
     def _open(self):
-        self.store = self._run(SqliteStore(Path(self.folder.name)).open())
-        self.gates = Gates(self.store, self._committed)
-        self.site = self._run(self.kit.Site(self.gates, self.clock).restore(self.totals))
+        self.store = self._run(opened(Path(self.folder.name)))
+        self.gates = Crashing(self.store, self._committed)
+        self.site = self._run(Site(self.gates, self.clock).restore(self.totals))
         self.last_tick = None
 
     # --- what happens -------------------------------------------------------------------------------------
@@ -199,14 +147,14 @@ class LoopMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1), version=st.sampled_from(["2", "1"]), then=st.integers(0, 8))
     def move_endpoints(self, number, version, then):
         self.by_loop = False
-        text = self.kit.SERVICE.replace(f'"10.0.0.{version}:80"', f'"10.0.{number}.{version}:80"')
+        text = SERVICE.replace(f'"10.0.0.{version}:80"', f'"10.0.{number}.{version}:80"')
         self._guarded(self.site.plane.apply(Documents(files={"shop.yaml": text}, actor="ann")), None)
         self.good_ticks(then)
 
     def _guarded(self, coroutine, fault):
         before = self._run(self.store.world())
         self.gates.refuse = fault == "refuse"
-        self.gates.crash_in = fault if isinstance(fault, int) else None
+        self.gates.countdown.left = fault if isinstance(fault, int) else None
         try:
             self._run(coroutine)
         except Crash:
@@ -217,9 +165,10 @@ class LoopMachine(RuleBasedStateMachine):
             if self.by_loop:
                 self.last_tick = self.clock.monotonic
         finally:
-            self.gates.refuse, self.gates.crash_in = False, None
+            self.gates.refuse, self.gates.countdown.left = False, None
 
     def _crash(self):
+        self._run(self.gates.settle())
         self._run(self.store.close())
         self.clock.monotonic = 1.0  # another process, another boot
         self._open()
@@ -232,7 +181,7 @@ class LoopMachine(RuleBasedStateMachine):
 
     # --- what must never happen ---------------------------------------------------------------------------
 
-    def _committed(self, before, change, after):
+    async def _committed(self, before, change, after):
         """Check one change, and remember it as the truth."""
         assert after.revision == before.revision + change.visible_after(before)
         moved = {}
@@ -247,7 +196,7 @@ class LoopMachine(RuleBasedStateMachine):
             assert bool(change.stable) is bool(promoted or switched)
             assert switched or set(change.stable.values()) == {after.releases[n].to_version for n in promoted}
         for table, rows in self.stored.items():
-            rows.update(self.kit.plain(getattr(change, table)))
+            rows.update(plain(getattr(change, table)))
         if change.catalog is not None or any(state.ended for state in change.releases):
             going = {state.key for state in after.releases.values() if not state.ended}
             for key in self.stored["evidence"].keys() - going:
@@ -346,7 +295,7 @@ class LoopMachine(RuleBasedStateMachine):
         for key, body in self.stored["evidence"].items() if hasattr(self, "stored") else ():
             state = self.expected.releases[key.partition("#")[0]]
             if state.active and state.key == key:
-                assert self.kit.plain(self.site.loop.watches[key].to_json()) == body
+                assert plain(self.site.loop.watches[key].to_json()) == body
 
     @invariant()
     def the_records_lead_to_the_state(self):
@@ -387,7 +336,10 @@ def meant(record, state):
 
 
 TestLoop = LoopMachine.TestCase
-TestLoop.pytestmark = [pytest.mark.timeout(600)]  # seconds without a failure; to shrink one takes minutes
+TestLoop.pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600 + 60 * LONG)]  # to shrink takes minutes
 TestLoop.settings = settings(
-    max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20 * (LONG or 1),
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
