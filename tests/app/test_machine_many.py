@@ -453,6 +453,7 @@ TestMany = ManyMachine.TestCase
 TestMany.pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600 + 60 * LONG)]  # to shrink takes minutes
 TestMany.settings = settings(
     max_examples=20 * (LONG or 1),
+    derandomize=not LONG,  # the same histories each time; `make chaos` draws others
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
