@@ -20,15 +20,19 @@ UNKNOWN = "service 'shop' has no version 'v9'; known: v1, v2; no service is name
 ADOPT = "`turnout store init --adopt shop=VERSION` says what is stable, of v1, v2"
 
 
-async def turnout(site, *words):
-    """Run a command against the control plane; return its status and what it printed."""
+async def command(*words):
+    """Run a command; return its status and what it printed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "from controlplane.cli import main; main()", *words,
-        f"--server=http://127.0.0.1:{site.http}",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     output, _ = await process.communicate()
     return process.returncode, output.decode()
+
+
+async def turnout(site, *words):
+    """Run a command against the control plane."""
+    return await command(*words, f"--server=http://127.0.0.1:{site.http}")
 
 
 async def weights(site, node):
@@ -166,3 +170,39 @@ async def test_routes_prove_what_was_stable_and_adopting_that_moves_nobody(site)
     )
     assert said == (0, "shop: v2 is stable\n")
     assert await seen(site) == before
+
+
+async def test_a_copy_that_is_older_than_what_proxies_have_is_passed_by_an_adoption(site):
+    copy, data = site.folder / "copy.db", site.folder / "data"
+    await site.serve()
+    await site.apply(*site.world("edge"))
+    await site.start(edge_1=site.bootstrap("edge-1"))
+    backup = await command("store", "backup", str(copy), f"--data={data}")
+    await site.post("/v1/services/shop/switch", version="v2")
+
+    async def have_v2():
+        return set(await site.ask(site.ports["edge"], USERS)) == {"v2"}
+
+    await site.until(have_v2)
+    await site.kill()
+    restored = await command("store", "restore", str(copy), f"--data={data}")
+    await site.serve()
+
+    async def behind():
+        return await states(site) == [("edge-1", "behind")]
+
+    await site.until(behind)
+    problems = await site.get("/v1/problems")
+    said = await turnout(site, "store", "init", "--adopt=shop=v2")
+
+    async def synced():
+        return await states(site) == [("edge-1", "synced")]
+
+    await site.until(synced)
+
+    assert (backup[0], restored[0]) == (0, 0)
+    assert [problem.partition(";")[0] for problem in problems] == [
+        "service shop: left alone, edge-1 got it from another store, by which all have v2"
+    ]
+    assert said == (0, "shop: v2 is stable\n")
+    assert await have_v2()
