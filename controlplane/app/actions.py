@@ -63,8 +63,8 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     if meant is Action.ROLL_BACK and not state.doomed and (first := _seen(at, state).links.first):
         meant, action = Action.DOOM, "doom"
         reason += f"; goes back after {first}, of its group"
-    if meant in (Action.ROLL_BACK, Action.DOOM) and not wanted.past_point_of_no_return:
-        check_way_back(state)
+    if meant in (Action.ROLL_BACK, Action.DOOM):
+        _check_back(at, state, meant, wanted)
     _check_target(at.endpoints, state, meant)
     _check_gates(at, state, meant)
     if meant is Action.APPROVE:
@@ -139,6 +139,22 @@ def check_way_back(state: ReleaseState) -> None:
             409,
             f"release {state.name!r} is past its point of no return ({state.past});"
             " --past-point-of-no-return goes back all the same",
+        )
+
+
+def _check_back(at: Standing, state: ReleaseState, meant: Action, wanted: Act) -> None:
+    """Refuse to go back past the point of no return by a slip, or before others of the group.
+
+    What waits for its turn is taken back by the loop, and that never goes back past the point.
+    """
+    if not wanted.past_point_of_no_return:
+        check_way_back(state)
+    if meant is Action.DOOM and state.past:
+        first = _seen(at, state).links.first
+        raise RefusedError(
+            409,
+            f"release {state.name!r} is past its point of no return, and {first} of its group goes back"
+            " before it: take that back first, by a word of its own; nothing was changed",
         )
 
 

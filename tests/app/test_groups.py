@@ -160,6 +160,24 @@ async def test_an_operator_takes_a_group_back_by_any_of_its_releases(tmp_path, k
     await site.store.close()
 
 
+async def test_past_the_point_of_no_return_a_person_takes_each_back_dependants_first(tmp_path, kit):
+    policy = kit.POLICY.replace("for: 10s}", "for: 10s, approve: {}, irreversible: {because: migrated}}")
+    site = await chain(tmp_path, kit, policy=policy.replace("hold_back: 2%", "hold_back: 0%"))
+    for name in CHAIN:
+        await site.plane.act(f"{name}-2", "approve", ANN)
+    await kit.until(site, lambda w: w.releases["front-2"].at == "ten")
+    meant = Act(actor="ann", past_point_of_no_return=True)
+
+    with pytest.raises(RefusedError, match="and mid-2 of its group goes back before it"):
+        await site.plane.act("back-2", "rollback", meant)
+    for name in reversed(CHAIN):
+        await site.plane.act(f"{name}-2", "rollback", meant)
+        await kit.until(site, lambda w, name=name: w.releases[f"{name}-2"].ended)
+
+    assert [name for name, _ in await moved(site, "rollback")] == ["front", "mid", "back"]
+    await site.store.close()
+
+
 async def test_a_group_is_retried_as_a_whole_with_one_new_salt(tmp_path, kit):
     site = await chain(tmp_path, kit)
     await kit.until(site, lambda w: w.releases["front-2"].at == "ten")
