@@ -90,6 +90,14 @@ def total(rows: Rows) -> Row:
     return tuple(rows.sum(axis=0).tolist())
 
 
+def proxy_groups(observation: Observation) -> dict[str, str]:
+    """Return the group of each proxy: itself, unless there are more than GROUPS."""
+    proxies = {cell.proxy for cell, _ in observation.cells}
+    if len(proxies) <= GROUPS:
+        return {proxy: proxy for proxy in proxies}
+    return {proxy: f"#{crc32(proxy.encode()) % GROUPS}" for proxy in proxies}
+
+
 def version_rows(observation: Observation, version: str) -> Table:
     """Return the rows of one version.
 
@@ -97,13 +105,12 @@ def version_rows(observation: Observation, version: str) -> Table:
     are left out.
     """
     left_out = {proxy for proxy, _ in observation.partial}
-    many = len({cell.proxy for cell, _ in observation.cells}) > GROUPS
+    groups = proxy_groups(observation)
     keys: list[Key] = []
     found: list[Tally] = []
     for cell, tally in observation.cells:
         if cell.version == version and cell.segment not in UNCOMPARED and cell.proxy not in left_out:
-            group = f"#{crc32(cell.proxy.encode()) % GROUPS}" if many else cell.proxy
-            keys.append((group, cell.segment))
+            keys.append((groups[cell.proxy], cell.segment))
             found.append(tally)
     names, at = _places(keys)
     return Table(tuple(names), _sums(rows_of(found), at, len(names)))

@@ -7,13 +7,14 @@ every counter of a row. Source: docs/decision-rule.md, "What the past teaches".
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.evidence.blocks import WIDTH, Row, total, version_rows
+from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.table import Table, from_json
 
@@ -83,6 +84,7 @@ class Learned:
         last: What an only cell had in the interval before.
         last_short: The same in the SHORT window before.
         last_long: The same in the LONG window before.
+        crowd: How far the requests of all versions come from few users.
     """
 
     total: Floats = _NO_ROW
@@ -99,6 +101,7 @@ class Learned:
     last: Table = _NO_CELLS
     last_short: Table = _NO_CELLS
     last_long: Table = _NO_CELLS
+    crowd: Crowd = field(default_factory=Crowd)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; nothing is lost."""
@@ -113,6 +116,7 @@ class Learned:
             "bursts": [list(row) for row in self.bursts],
             "exposed": list(self.exposed),
             "last": [table.to_json() for table in (self.last, self.last_short, self.last_long)],
+            "crowd": self.crowd.to_json(),
         }
 
     @classmethod
@@ -122,7 +126,7 @@ class Learned:
             Fraction(tuple(data[name][0]), tuple(data[name][1])) for name in ("brief", "lasting", "clusters")
         )
         short, long = (Window(data[name][0], from_json(data[name][1], WIDTH)) for name in ("short", "long"))
-        return cls(
+        found = cls(
             tuple(data["total"]),
             tuple(data["recent"]),
             from_json(data["cells"], WIDTH),
@@ -134,6 +138,7 @@ class Learned:
             long,
             *_since_0_2(data),
         )
+        return replace(found, crowd=Crowd.from_json(data["crowd"])) if "crowd" in data else found
 
     def _fractions(self) -> tuple[tuple[str, Fraction], ...]:
         return (("brief", self.brief), ("lasting", self.lasting), ("clusters", self.clusters))
@@ -201,6 +206,7 @@ def learn(learned: Learned, observation: Observation, stable: str) -> Learned:
         recent=_decayed(learned.recent, total(rows.rows), 0.5 ** (seconds / RECENT_HALF_LIFE)),
         short=learned.short.plus(seconds, rows),
         long=learned.long.plus(seconds, rows),
+        crowd=learned.crowd.plus(observation),
     )
     calm = ~learned.unusuals()
     only, pairs = _beside(rows, learned.last)

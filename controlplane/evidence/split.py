@@ -1,16 +1,23 @@
 """Whether the split that Envoy counts is the one that was asked for.
 
-Users are hashed but requests are counted, and a few heavy users move the share far: only what is plainly
-wrong disagrees. Source: docs/decision-rule.md, "Split check".
+Users are hashed but requests are counted, and a few heavy users move the share far: only what chance and they
+do not explain disagrees. Source: docs/decision-rule.md, "Split check".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import log, log1p
 
 FACTOR = 4.0
 EXPECTED = 50  # requests that a side must have been due before its share is judged
+RARE, RAREST = (
+    log(100),
+    log(10_000),
+)  # chance beyond which a share is wrong: far off, and near the desired one
+# Requests that are spread evenly over proxies hide their users; two in 500 are taken to be of one user.
+LEAST_ALIKE = 0.002
 LATE = 3  # requests of one proxy that began before it had the step and ended long after: streams, uploads
 
 
@@ -30,7 +37,27 @@ class SplitVerdict:
     reason: str
 
 
-def check_split(share: float, canary: int, baseline: int, late: int = LATE) -> SplitVerdict:
+@dataclass(frozen=True, slots=True)
+class Crowding:
+    """How far the requests of a group come from few users.
+
+    Attributes:
+        alike: Chance that two of them are of one user; one over how many equal users it comes to.
+        heaviest: The largest share that one user may have.
+        known: Whether this was learned, so that small deviations say something.
+    """
+
+    alike: float = 0.0
+    heaviest: float = 0.0
+    known: bool = False
+
+
+ALONE = Crowding()  # each request is of another user, as far as anyone knows
+
+
+def check_split(
+    share: float, canary: int, baseline: int, late: int = LATE, crowding: Crowding = ALONE
+) -> SplitVerdict:
     """Compare the requests of both versions in one segment with the canary's desired share.
 
     Args:
@@ -38,19 +65,52 @@ def check_split(share: float, canary: int, baseline: int, late: int = LATE) -> S
         canary: Requests of the canary that began after every proxy had the step.
         baseline: The same of the baseline.
         late: How many may have begun before, on the side that should have none.
+        crowding: Of these requests.
     """
     requests = canary + baseline
-    if share <= 0 and canary > late:
-        return SplitVerdict(Agreement.DISAGREES, f"{canary} canary requests where none should be")
-    if share >= 1 and baseline > late:
-        return SplitVerdict(Agreement.DISAGREES, f"{baseline} baseline requests where none should be")
+    for side, part, got in (("canary", share, canary), ("baseline", 1 - share, baseline)):
+        if part <= 0 and got > late:
+            return SplitVerdict(Agreement.DISAGREES, f"{got} {side} requests where none should be")
     if not requests:
         return SplitVerdict(Agreement.TOO_FEW, "no requests")
     seen = f"{canary} of {requests} requests went to the canary, {share:.4%} should"
-    for part, got in ((share, canary), (1 - share, baseline)):
-        due = part * requests
-        if due >= EXPECTED and not due / FACTOR <= got <= due * FACTOR:
-            return SplitVerdict(Agreement.DISAGREES, seen)
-    if 0 < share < 1 and share * requests < EXPECTED:
-        return SplitVerdict(Agreement.TOO_FEW, f"{seen}; {EXPECTED} canary requests must be due")
-    return SplitVerdict(Agreement.AGREES, seen)
+    if not 0 < share < 1:
+        return SplitVerdict(Agreement.AGREES, seen)
+    due = [(part * requests, got) for part, got in ((share, canary), (1 - share, baseline))]
+    due = [(part, got) for part, got in due if part >= EXPECTED]
+    far = any(not part / FACTOR <= got <= part * FACTOR for part, got in due)
+    # Where a side has nothing at all it does not matter how few users there are.
+    none = any(got <= late for _, got in due)
+    if far and (none or surprise(share, canary, baseline, crowding) >= RARE):
+        return SplitVerdict(Agreement.DISAGREES, seen)
+    if due and crowding.known and surprise(share, canary, baseline, _at_least(crowding)) >= RAREST:
+        return SplitVerdict(Agreement.DISAGREES, f"{seen}; heavy users do not explain that")
+    missing = ""
+    if share * requests < EXPECTED:
+        missing = f"{EXPECTED} canary requests must be due"
+    elif any(got * FACTOR < part for part, got in due):
+        missing = "so few users send most that it may be chance"
+    return SplitVerdict(Agreement.TOO_FEW if missing else Agreement.AGREES, f"{seen}; {missing}".rstrip("; "))
+
+
+def surprise(share: float, canary: int, baseline: int, crowding: Crowding) -> float:
+    """Return -log of a bound of the chance that users' buckets give shares that are so far off.
+
+    The lesser of two bounds: that one side has so few (variables that are not negative), and that the other
+    has so many (Bennett's inequality, where one user has at most the heaviest share).
+    """
+    requests = canary + baseline
+    part, got = (share, canary) if canary < share * requests else (1 - share, baseline)
+    off = part - got / requests
+    each = 1 / requests
+    variance = part * (1 - part) * (crowding.alike + each)
+    most = crowding.heaviest + each
+    ratio = most * off / variance
+    many = variance / most**2 * ((1 + ratio) * log1p(ratio) - ratio)
+    return max(off * off / (2 * part * (crowding.alike + each)), many)
+
+
+def _at_least(crowding: Crowding) -> Crowding:
+    return Crowding(
+        max(crowding.alike, LEAST_ALIKE), max(crowding.heaviest, LEAST_ALIKE**0.5), crowding.known
+    )

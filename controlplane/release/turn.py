@@ -77,7 +77,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
             # With less than all to wait for, a client may be without the step and not split for that reason.
             if settled and propagation.at_least == PPM:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
-        split = watching.split_seen(watch, state)
+        split = watching.split_seen(watch, state, learned.crowd)
         if split.problem:
             watch = watching.unproved(watch)
         verdicts = (*watching.verdicts(watch, learned, state), *hooks.verdicts(state))

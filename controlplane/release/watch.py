@@ -12,6 +12,7 @@ from controlplane.evidence.account import ALPHA, Limits, Metric
 from controlplane.evidence.account import Stage as Setting
 from controlplane.evidence.cluster_stats import AtMost, Retries
 from controlplane.evidence.conversions import Conversions, LeastShare, MostShare
+from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.evidence import Evidence
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.measures import Measured
@@ -307,15 +308,20 @@ class SplitSeen:
     missing: str = ""
 
 
-def split_seen(watch: Watch, state: ReleaseState) -> SplitSeen:
+def split_seen(watch: Watch, state: ReleaseState, crowd: Crowd) -> SplitSeen:
     """Compare per proxy and segment, and over all proxies for the segment of the step.
+
+    ``crowd`` says how far heavy users may move a share.
 
     Source: DESIGN "How a release runs", verify.
     """
     in_force = {split.segment: split for split in splits(state.policy, state.step)}
+    whole = sum(row[0] + row[2] for (_, segment), row in watch.step.items() if segment not in UNCOMPARED)
     for (proxy, segment), (canary, _, baseline, _) in sorted(watch.step.items()):
-        if segment in in_force:
-            verdict = check_split(in_force[segment].buckets / BUCKETS, canary, baseline)
+        if segment in in_force and canary + baseline:
+            crowding = crowd.within((canary + baseline) / whole)
+            share = in_force[segment].buckets / BUCKETS
+            verdict = check_split(share, canary, baseline, crowding=crowding)
             if verdict.agreement is Agreement.DISAGREES:
                 return SplitSeen(
                     f"{proxy} acknowledged but does not split as asked, segment {segment}: {verdict.reason}"
@@ -323,7 +329,8 @@ def split_seen(watch: Watch, state: ReleaseState) -> SplitSeen:
     split = step_split(state)
     rows = [counts for (_, segment), counts in watch.step.items() if segment == split.segment]
     canary, baseline = sum(row[0] for row in rows), sum(row[2] for row in rows)
-    verdict = check_split(split.buckets / BUCKETS, canary, baseline, late=LATE * len(rows))
+    crowding = crowd.within((canary + baseline) / max(whole, 1))
+    verdict = check_split(split.buckets / BUCKETS, canary, baseline, LATE * len(rows), crowding)
     match verdict.agreement:
         case Agreement.AGREES:
             return SplitSeen(agrees=True)

@@ -125,7 +125,7 @@ def test_bursts_of_the_past_say_how_likely_they_are():
 
 def test_what_an_earlier_version_stored_is_read():
     data = Learned().to_json()
-    for new in ("bursts", "exposed", "last"):
+    for new in ("bursts", "exposed", "last", "crowd"):
         del data[new]
 
     assert Learned.from_json(data) == Learned()

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
 from controlplane.evidence import Agreement, check_split
+from controlplane.evidence.split import RARE, Crowding, surprise
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,43 @@ def test_only_what_is_plainly_wrong_disagrees(share, canary, baseline, agreement
 
     assert verdict.agreement is agreement
     assert verdict.reason
+
+
+FEW = Crowding(alike=0.02, heaviest=0.14, known=True)  # as 50 users, one with a seventh of the requests
+MANY = Crowding(alike=0.0001, heaviest=0.01, known=True)
+
+
+@pytest.mark.parametrize(
+    ("share", "canary", "baseline", "crowding", "agreement"),
+    [
+        (0.01, 1100, 8900, Crowding(), Agreement.DISAGREES),
+        (0.01, 1100, 8900, FEW, Agreement.AGREES),  # a user who sends a tenth
+        (0.05, 0, 10_000, FEW, Agreement.DISAGREES),  # no split at all
+        (0.5, 3, 10_000, FEW, Agreement.DISAGREES),
+        (0.5, 1000, 9000, Crowding(0.2, 0.45, known=True), Agreement.TOO_FEW),
+        (0.25, 1000, 9000, Crowding(), Agreement.AGREES),
+        (0.25, 1000, 9000, MANY, Agreement.DISAGREES),  # the share of the step before
+        (0.25, 1000, 9000, FEW, Agreement.AGREES),
+        (0.5, 4500, 5500, MANY, Agreement.AGREES),  # users may be hidden behind a balancer
+        (0.25, 10, 90, MANY, Agreement.TOO_FEW),
+    ],
+)
+def test_what_heavy_users_explain_does_not_disagree(share, canary, baseline, crowding, agreement):
+    assert check_split(share, canary, baseline, crowding=crowding).agreement is agreement
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.98])
+@pytest.mark.parametrize("steep", [0.0, 1.0, 2.0])
+def test_a_surprise_is_as_rare_as_it_says(share, steep):
+    rng = np.random.default_rng(1)
+    volumes = np.arange(1, 301) ** -steep
+    volumes /= volumes.sum()
+    crowding = Crowding(float((volumes**2).sum()), float(volumes.max()))
+    surprised = 0
+
+    for _ in range(1000):
+        mine = float(volumes[rng.random(len(volumes)) < share].sum())
+        canary = int(rng.binomial(20_000, min(1.0, mine)))
+        surprised += surprise(share, canary, 20_000 - canary, crowding) >= RARE
+
+    assert surprised <= 10

@@ -6,6 +6,7 @@ from functools import reduce
 
 import pytest
 
+from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.evidence.verdict import Outcome
@@ -108,7 +109,7 @@ def test_a_failing_canary_that_is_only_followed_neither_passes_nor_fails_and_it_
     cells = [("a", "followed", "v2", 9000, 9000), ("a", "followed", "v1", 100, 0)]
     watch = watched(make, state, *[cells] * 20)
 
-    got = split_seen(watch, state)
+    got = split_seen(watch, state, Crowd())
 
     assert (got.problem, got.agrees) == ("", False)
     assert "182000 more follow another release of the group, and count there" in got.missing
@@ -148,7 +149,7 @@ def test_a_failing_canary_that_is_only_followed_neither_passes_nor_fails_and_it_
     ],
 )
 def test_the_split_of_a_tenth_of_everyone_and_all_of_staff(make, cells, problem, agrees):
-    got = split_seen(watched(make, make.state(step=1), cells), make.state(step=1))
+    got = split_seen(watched(make, make.state(step=1), cells), make.state(step=1), Crowd())
 
     assert got.agrees is agrees
     assert problem in got.problem
@@ -156,10 +157,21 @@ def test_the_split_of_a_tenth_of_everyone_and_all_of_staff(make, cells, problem,
     assert bool(got.missing) is not (agrees or bool(got.problem))
 
 
+def test_a_proxy_that_splits_nearly_as_asked_is_named_once_heavy_users_are_known(make):
+    state = make.state(step=1)
+    cells = [(p, "everyone", v, n, 0) for p in "ab" for v, n in (("v1", 9000), ("v2", 1000))]
+    cells += [("c", "everyone", "v1", 9700, 0), ("c", "everyone", "v2", 300, 0)]
+    watch = watched(make, state, cells)
+
+    assert split_seen(watch, state, Crowd()).agrees
+    assert "c acknowledged but" in split_seen(watch, state, Crowd(possible=1.0, windows=20.0)).problem
+    assert split_seen(watch, state, Crowd(seen=0.02, possible=1.0, windows=20.0)).agrees
+
+
 def test_a_canary_request_of_everyone_while_only_staff_has_it_is_a_problem(make):
     state = make.state(step=0)
 
-    got = split_seen(watched(make, state, [("a", "everyone", "v2", 4, 0)]), state)
+    got = split_seen(watched(make, state, [("a", "everyone", "v2", 4, 0)]), state, Crowd())
 
     assert "4 canary requests where none should be" in got.problem
 
@@ -168,7 +180,7 @@ def test_a_whole_segment_is_verified_by_its_own_requests(make):
     state = make.state(step=0)
     cells = [("a", "staff", "v2", 1, 0), ("a", "everyone", "v1", 500, 0)]
 
-    assert split_seen(watched(make, state, cells), state).agrees
+    assert split_seen(watched(make, state, cells), state, Crowd()).agrees
 
 
 @pytest.mark.parametrize(

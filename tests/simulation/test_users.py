@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from controlplane.evidence import Agreement, check_split
+from controlplane.simulation.loop import past
 from controlplane.simulation.noise import Layout
-from controlplane.simulation.traffic import CANARY, Model, Traffic
+from controlplane.simulation.traffic import CANARY, STABLE, Model, Traffic
 from controlplane.simulation.users import HARSH, SCALES, Spells, Users, Wander, expected, length
 
 SECONDS = 5.0
@@ -176,3 +178,22 @@ def test_a_seed_gives_the_same_traffic(noise):
     assert cells() == cells()
     assert any(cell.version == CANARY and tally.errors for seen in cells() for cell, tally in seen.cells)
     assert expected((1, np.e)) == pytest.approx(np.e - 1)
+
+
+@pytest.mark.parametrize(("true", "wrong"), [(0.01, False), (0.0, True)])
+def test_heavy_users_do_not_make_a_split_wrong_and_hide_none_that_is(true, wrong):
+    # Of this seed one heavy user is among the first hundredth of users.
+    traffic = Traffic(Model(noise="users-harsh", history=600, longest=600), (), seed=566)
+    crowd, counts, found, far = past(traffic).crowd, {}, False, False
+    while traffic.second < 300:
+        for cell, tally in traffic.step({"everyone": ("everyone", true)})[0].cells:
+            row = counts.setdefault(cell.proxy, [0, 0])
+            row[cell.version == STABLE] += tally.requests
+        whole = sum(map(sum, counts.values()))
+        for row in counts.values():
+            crowding = crowd.within(sum(row) / whole)
+            found |= check_split(0.01, *row, crowding=crowding).agreement is Agreement.DISAGREES
+            far |= check_split(0.01, *row).agreement is Agreement.DISAGREES
+
+    assert far
+    assert found is wrong
