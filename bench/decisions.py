@@ -222,10 +222,11 @@ def report(lab: Lab, wanted: list[str]) -> None:
         asked.append(lab.find(cell) or nothing(cell))
         return asked[-1]
 
-    met = []
+    met, sizes = [], [0]
     for name in wanted:
         for what, measured, reached in GOALS[name](find) if name in GOALS else ():
-            sizes = sorted({s.releases for s in asked})
+            # A goal that asks nothing new says something more of the same cell.
+            sizes = sorted({s.releases for s in asked}) or sizes
             asked.clear()
             if sizes[0]:
                 met.append(reached)

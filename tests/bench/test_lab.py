@@ -3,7 +3,7 @@
 import json
 
 from bench.cells import SEED, Cell, policy
-from bench.decisions import GOALS, plan
+from bench.decisions import GOALS, plan, report
 from bench.lab import BATCH, Lab
 from controlplane.simulation.loop import release
 
@@ -55,3 +55,14 @@ def test_kept_past_changes_no_release():
 
 def test_every_goal_names_its_cells():
     assert all(plan([name]) for name in GOALS)
+
+
+def test_report_says_what_was_not_run_and_on_how_many_releases_the_rest_rests(capsys):
+    lab = Lab(good=1, bad=1)
+    lab.run([QUICK], jobs=1)
+
+    report(lab, ["G3", "G6", "table"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("G3") and "mod: 5/5 s" in line and line.endswith("[n = 1]") for line in lines)
+    assert sum(line.startswith("G6") and "not run" in line for line in lines) == 4
