@@ -1,4 +1,4 @@
-"""Documents that many tests start from: one fleet, one service of two versions, one policy, one order."""
+"""Documents that many tests start from: one fleet, one service of two versions, a policy, an order."""
 
 FLEET = """\
 kind: Fleet
@@ -27,6 +27,13 @@ steps:
 conditions: [{errors: {against: baseline, margin: 25%}}, {latency: off}]
 guard: {for: 15s, hold_back: 2%}
 """
+BRISK = """\
+kind: Policy
+name: quick
+steps: [{name: ten, everyone: 10%}, {name: all, everyone: 100%}]
+conditions: []
+guard: {hold_back: 2%}
+"""
 RELEASE = """\
 kind: Release
 name: shop-2
@@ -35,4 +42,19 @@ from: v1
 to: v2
 policy: quick
 start: auto
+"""
+
+
+def placed(name, v1, v2):
+    """Return a service on `edge` under a name of its own, with both versions on loopback at these ports."""
+    return f"""\
+kind: Service
+name: {name}
+fleets: [edge]
+routes: [{{host: {name}.example.com}}]
+user: {{from: [{{header: x-user-id}}, {{cookie: uid}}], otherwise: baseline}}
+initial: v1
+versions:
+  v1: {{endpoints: ["127.0.0.1:{v1}"]}}
+  v2: {{endpoints: ["127.0.0.1:{v2}"]}}
 """

@@ -9,7 +9,6 @@ import pytest
 from controlplane.app import logs
 from controlplane.policy.loading import load
 from tests.app import site as sites
-from tests.app.receiver import Receiver
 from tests.documents import FLEET, POLICY, RELEASE, SERVICE
 
 
@@ -19,14 +18,6 @@ async def site(tmp_path):
     made = await sites.start(tmp_path)
     yield made
     await made.store.close()
-
-
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.app.receiver import Receiver
 from tests.chaos.ledger import Weights
 from tests.chaos.lives import Mortal
 
@@ -57,14 +56,6 @@ class Displaced(Mortal):
                 return (await self.client.get("/readyz")).is_success
 
         await self.until(up)
-
-
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
 
 
 async def test_a_clock_that_jumps_shortens_no_step_and_stops_nothing(tmp_path, receiver):

@@ -7,7 +7,6 @@ import asyncio
 import httpx
 import pytest
 
-from tests.app.receiver import Receiver
 from tests.chaos.lives import Mortal
 
 POLICY = """\
@@ -20,14 +19,6 @@ point_of_no_return: {{approve: {{}}, run: {{url: "{url}", timeout: 30s}}}}
 """
 
 pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("chaos"), pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from controlplane.failpoints import POINTS
-from tests.app.receiver import Receiver
 from tests.chaos.ledger import Weights, count, told
 from tests.chaos.lives import Mortal
 
@@ -48,14 +47,6 @@ pytestmark = [
     pytest.mark.xdist_group("chaos"),
     pytest.mark.timeout(120 + 30 * KILLS),
 ]
-
-
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
 
 
 def lives(kills):

@@ -3,35 +3,16 @@
 import json
 import time
 
-DOCUMENTS = """\
-kind: Fleet
-name: edge
-nodes: {cluster: edge}
-listeners: [{name: http, address: "127.0.0.1:80"}]
----
-kind: Service
-name: shop
-fleets: [edge]
-routes: [{host: shop.example.com}]
-user: {from: [{cookie: u}]}
-initial: v1
-versions:
-  v1: {endpoints: ["127.0.0.1:1"]}
-  v2: {endpoints: ["127.0.0.1:2"]}
----
-kind: Policy
-name: quick
-steps: [{name: ten, everyone: 10%}, {name: all, everyone: 100%}]
-conditions: []
-guard: {hold_back: 2%}
-"""
+from tests.documents import BRISK, FLEET, SERVICE
+
+DOCUMENTS = f"{FLEET}---\n{SERVICE}---\n{BRISK}"
 
 
 def test_a_release_is_decided_again_as_it_was_decided(turnout, kit, tmp_path):
     documents = tmp_path / "documents.yaml"
     documents.write_text(DOCUMENTS)
     other = tmp_path / "other.yaml"
-    other.write_text(DOCUMENTS[DOCUMENTS.rindex("kind:") :].replace("quick", "other"))
+    other.write_text(BRISK.replace("quick", "other"))
     with kit.serving(tmp_path) as serving:
         server = serving.server
         assert turnout("apply", "-f", documents, server=server).status == 0

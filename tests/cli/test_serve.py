@@ -6,34 +6,14 @@ import time
 
 import pytest
 
-FLEET = (
-    "kind: Fleet\nname: edge\nnodes: {cluster: edge}\nlisteners: [{name: http, address: '127.0.0.1:80'}]\n"
-)
-SERVICE = """\
-kind: Service
-name: shop
-fleets: [edge]
-routes: [{host: shop.example.com}]
-user: {from: [{cookie: u}]}
-initial: v1
-versions:
-  v1: {endpoints: ["127.0.0.1:1"]}
-  v2: {endpoints: ["127.0.0.1:2"]}
-"""
-POLICY = """\
-kind: Policy
-name: quick
-steps: [{name: ten, everyone: 10%}, {name: all, everyone: 100%}]
-conditions: []
-guard: {hold_back: 2%}
-"""
+from tests.documents import BRISK, FLEET, SERVICE
 
 
 @pytest.fixture
 def documents(tmp_path):
     folder = tmp_path / "documents"
     folder.mkdir()
-    for name, text in (("fleet", FLEET), ("shop", SERVICE), ("quick", POLICY)):
+    for name, text in (("fleet", FLEET), ("shop", SERVICE), ("quick", BRISK)):
         (folder / f"{name}.yaml").write_text(text)
     return folder
 

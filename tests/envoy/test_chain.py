@@ -11,23 +11,13 @@ import pytest
 from controlplane.demo.fault import Fault
 from controlplane.demo.load import Load
 from controlplane.demo.users import HOST, population
+from tests.documents import placed
 
 pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(150)]
 
 LONG = pytest.mark.skipif("TURNOUT_CHAOS" not in os.environ, reason="takes a minute; see `make chaos`")
 CHAIN = ("back", "mid", "front")  # each depends on the one before
 USERS = [user for user in population(150) if user.id]
-SERVICE = """\
-kind: Service
-name: {name}
-fleets: [edge]
-routes: [{{host: {name}.example.com}}]
-user: {{from: [{{header: x-user-id}}, {{cookie: uid}}], otherwise: baseline}}
-initial: v1
-versions:
-  v1: {{endpoints: ["127.0.0.1:{v1}"]}}
-  v2: {{endpoints: ["127.0.0.1:{v2}"]}}
-"""
 RELEASE = """\
 kind: Release
 name: {name}-2
@@ -48,7 +38,7 @@ def to(service, request):
 async def begin(site, *steps):
     """Start everything, users of all three services included, and order the group."""
     v1, v2 = site.sample.ports
-    services = [SERVICE.format(name=name, v1=v1, v2=v2) for name in CHAIN]
+    services = [placed(name, v1, v2) for name in CHAIN]
     await site.serve()
     await site.apply(*site.world("edge"), *services)
     await site.start(edge_1=site.bootstrap("edge-1"), edge_2=site.bootstrap("edge-2"))

@@ -401,8 +401,9 @@ SEGMENT_REQUESTS = [
 ]
 
 
-async def test_conditions_and_their_opposites_mean_in_envoy_what_they_mean_to_us(proxy, ports):
-    trees = [tree for condition in CONDITIONS for tree in (condition, {"not": condition})]
+def both_ways(ports, conditions):
+    """Return the conditions with their opposites, and a service for each, whose segment gets the canary."""
+    trees = [tree for condition in conditions for tree in (condition, {"not": condition})]
     everyone = Split("everyone", None, ())
     states = [
         ServiceTraffic(
@@ -416,6 +417,11 @@ async def test_conditions_and_their_opposites_mean_in_envoy_what_they_mean_to_us
         )
         for i, tree in enumerate(trees)
     ]
+    return trees, states
+
+
+async def test_conditions_and_their_opposites_mean_in_envoy_what_they_mean_to_us(proxy, ports):
+    trees, states = both_ways(ports, CONDITIONS)
     running = await proxy(states)
 
     wrong = []
@@ -482,20 +488,7 @@ TARGET_REQUESTS = [
 
 @pytest.mark.parametrize("kind", ["edge", "local"])
 async def test_what_a_request_asks_for_means_in_envoy_what_it_means_to_us(proxy, ports, kind):
-    trees = [tree for condition in TARGETS for tree in (condition, {"not": condition})]
-    everyone = Split("everyone", None, ())
-    states = [
-        ServiceTraffic(
-            service(ports, f"s{i}", routes=[{"host": "shop.test", "path": f"/s{i}"}], user={}),
-            "v1",
-            "v2",
-            "r1",
-            "s",
-            (Split("in", match(**tree), ((0, BUCKETS),)), everyone),
-            "random",
-        )
-        for i, tree in enumerate(trees)
-    ]
+    trees, states = both_ways(ports, TARGETS)
     running = await proxy(states, kind)
 
     def seen(request: Request, i: int) -> Request:

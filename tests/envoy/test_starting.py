@@ -15,7 +15,7 @@ from controlplane.demo.fault import Fault
 from controlplane.demo.load import Load
 from controlplane.demo.sample import SampleProcess
 from controlplane.demo.users import HOST, population
-from tests.app.receiver import Receiver
+from tests.documents import placed
 
 pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy")]
 
@@ -23,18 +23,7 @@ LONG = pytest.mark.skipif("TURNOUT_CHAOS" not in os.environ, reason="takes minut
 OUTSIDE = ("", "waiting", "guarding", "point_of_no_return", "rolling_back")
 FOLDER = Path(__file__).parents[2] / "policies" / "starting"
 POLICIES = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.yaml"))}
-SERVICE = """\
-kind: Service
-name: {name}
-fleets: [edge]
-routes: [{{host: {name}.example.com}}]
-user: {{from: [{{header: x-user-id}}, {{cookie: uid}}], otherwise: baseline}}
-initial: v1
-versions:
-  v1: {{endpoints: ["127.0.0.1:{v1}"]}}
-  v2: {{endpoints: ["127.0.0.1:{v2}"]}}
-metrics: {{orders: {{header: x-order, better: more}}}}
-"""
+ORDERS = "metrics: {orders: {header: x-order, better: more}}\n"
 RELEASE = """\
 kind: Release
 name: {name}
@@ -82,19 +71,11 @@ async def failing():
     await sample.stop()
 
 
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-
-
 async def begin(site, failing, rps, url):
     """Release a good and a failing version under every policy; return the users of the failing ones."""
     ports = {"": site.sample.ports, "-bad": failing.ports}
     names = {f"{policy}{how}": (policy, *ports[how]) for how in ports for policy in POLICIES}
-    services = [SERVICE.format(name=name, v1=v1, v2=v2) for name, (_, v1, v2) in names.items()]
+    services = [placed(name, v1, v2) + ORDERS for name, (_, v1, v2) in names.items()]
     await site.serve()
     await site.apply(*site.world("edge"), *services, *(quick(policy, url) for policy in POLICIES.values()))
     await site.start(edge_1=site.bootstrap("edge-1"))
@@ -171,7 +152,7 @@ async def test_the_emergency_policy_replaces_a_version_that_is_broken_in_a_black
     """The stable version fails every other request; nobody pushes."""
     works, broken = failing.ports
     await site.serve()
-    service = SERVICE.format(name="orders", v1=broken, v2=works)
+    service = placed("orders", broken, works) + ORDERS
     await site.apply(*site.world("edge"), service, quick(POLICIES["emergency"]))
     await site.start(edge_1=site.bootstrap("edge-1"))
     site.load = Load(tuple(users("orders")), (site.ports["edge"],), 800)

@@ -3,23 +3,11 @@
 import pytest
 
 from controlplane.policy.loading import load
+from tests import documents
+from tests.documents import FLEET
 
-FLEET = (
-    'kind: Fleet\nname: edge\nnodes: {cluster: edge}\nlisteners: [{name: http, address: "127.0.0.1:80"}]\n'
-)
-SERVICE = """\
-kind: Service
-name: shop
-fleets: [edge]
-routes: [{host: shop.example.com}]
-user: {from: [{cookie: u}]}
-initial: v1
-versions:
-  v1: {endpoints: ["10.0.0.1:80"]}
-  v2: {endpoints: ["10.0.0.2:80"]}
-metrics:
-  orders: {header: x-order, better: more}
-"""
+SERVICE = documents.SERVICE + "metrics: {orders: {header: x-order, better: more}}\n"
+RELEASE = documents.RELEASE.replace("quick", "urgent")
 POLICY = """\
 kind: Policy
 name: urgent
@@ -27,15 +15,6 @@ steps: [{name: all, everyone: 100%}]
 conditions: [{success_rate: {at_least: 99%}}, {latency: {p99: 400ms}}]
 guard: {for: 5m, hold_back: 2%}
 emergency: true
-"""
-RELEASE = """\
-kind: Release
-name: shop-2
-service: shop
-from: v1
-to: v2
-policy: urgent
-start: auto
 """
 
 

@@ -14,29 +14,9 @@ from controlplane.app.metrics import Metrics
 from controlplane.evidence.observation import Cell, Measure
 from controlplane.release.ports import StoreError
 from controlplane.web.api import MAX_BODY, Api
+from tests.documents import BRISK, FLEET, SERVICE
 
-FLEET = (
-    "kind: Fleet\nname: edge\nnodes: {cluster: edge}\nlisteners: [{name: http, address: '127.0.0.1:80'}]\n"
-)
-SERVICE = """\
-kind: Service
-name: shop
-fleets: [edge]
-routes: [{host: shop.example.com}]
-user: {from: [{cookie: u}]}
-initial: v1
-versions:
-  v1: {endpoints: ["10.0.0.1:80"]}
-  v2: {endpoints: ["10.0.0.2:80"]}
-"""
-POLICY = """\
-kind: Policy
-name: quick
-steps: [{name: ten, everyone: 10%}, {name: all, everyone: 100%}]
-conditions: []
-guard: {hold_back: 2%}
-"""
-FILES = {"fleet.yaml": FLEET, "shop.yaml": SERVICE, "quick.yaml": POLICY}
+FILES = {"fleet.yaml": FLEET, "shop.yaml": SERVICE, "quick.yaml": BRISK}
 ORDER = {"service": "shop", "to": "v2", "policy": "quick", "actor": "ann"}
 ANN = {"actor": "ann"}
 INTERVAL = timedelta(seconds=5)
@@ -202,7 +182,7 @@ async def test_a_method_that_a_route_does_not_have_is_405(api):
 
 
 async def test_documents_that_are_all_refused_are_422_with_their_places(api):
-    bad = POLICY.replace("everyone: 10%", "everyone: 400%")
+    bad = BRISK.replace("everyone: 10%", "everyone: 400%")
 
     answer = await api.post("/v1/documents", json={"files": {"q.yaml": bad}, "actor": "ann"})
 
@@ -212,7 +192,7 @@ async def test_documents_that_are_all_refused_are_422_with_their_places(api):
 
 
 async def test_documents_that_are_partly_right_are_200_with_both(api):
-    files = {"q.yaml": POLICY.replace("quick", "other"), "x.yaml": "kind: Nothing"}
+    files = {"q.yaml": BRISK.replace("quick", "other"), "x.yaml": "kind: Nothing"}
 
     answer = await api.post("/v1/documents", json={"files": files, "actor": "ann"})
 
