@@ -385,6 +385,8 @@ class XdsServer:
         why = self.aloof(stream.view()) if strange and not stream.behind else ""
         if not why:
             self._release(session, group)
+            if strange and not stream.behind:
+                stream.trust()
             waits = stream.fresh and any(other.stream.group == group for other in self._alone)
             return WAITS if waits else ""
         if session not in self._alone:

@@ -188,25 +188,32 @@ class Stream(ABC):
 
     @property
     def strange(self) -> tuple[Ref, ...]:
-        """What the client has from another store, where it differs from the target."""
+        """What the client has from another store, where it differs from the target; nothing once trusted."""
         snapshot = self.snapshot
         if not self._unsure or snapshot is None:
             return ()
         found: list[Ref] = []
-        certain = True
+        suspect = False
         for conversation in self._conversations.values():
             type_url, target = conversation.type_url, snapshot.of(conversation.type_url)
             if snapshot.serves(type_url):
                 self._compare(conversation, snapshot)
+                suspect |= conversation.claims is not None
             if conversation.whole is not None and snapshot.strange(conversation.whole):
                 found.append((type_url, WILDCARD))
             for name in conversation.foreign:
                 version, ours = conversation.held[name].version, target.get(name)
-                if snapshot.strange(version) and (ours is None or ours.version != version):
-                    found.append((type_url, name))
-            certain &= conversation.claims is None and not conversation.foreign
-        self._unsure = not certain or bool(found)
+                if snapshot.strange(version):
+                    suspect = True
+                    if ours is None or ours.version != version:
+                        found.append((type_url, name))
+        self._unsure = suspect or bool(found)
         return tuple(sorted(found))
+
+    def trust(self) -> None:
+        """Take what the client has brought for ours: it is not looked through again for each response."""
+        self._unsure = False
+        self._view = None
 
     def _compare(self, conversation: Conversation, snapshot: Snapshot) -> None:
         """Compare what the client brought with the target, once for each."""

@@ -104,3 +104,23 @@ def test_what_is_newer_than_the_store_is_strange_too_and_the_client_is_ahead(del
 
     assert delta.stream.strange == ((ROUTE, "r"),)
     assert (delta.stream.behind, delta.stream.ahead) == (True, 101)
+
+
+def test_who_is_trusted_is_looked_through_again_only_for_what_it_tells_anew(delta, model):
+    routes = [model.resource(name, "ours", revision=100) for name in "rs"]
+    clusters = model.resource("a", "ours", revision=100)
+    delta.stream.publish(replace(model.snapshot(100, (ROUTE, *routes), (CLUSTER, clusters)), began=100))
+    claims = dict.fromkeys("rs", "57.0123456789abcdef")
+    message = delta.request(type_url=ROUTE, node=delta.node, initial_resource_versions=claims)
+    delta.stream.receive(message.SerializeToString(), model.NOW)
+    told = [delta.stream.strange]
+
+    delta.stream.trust()
+    told.append(delta.stream.strange)
+    heard = delta.heard()
+    message = delta.request(type_url=CLUSTER, initial_resource_versions={"a": "57.0123456789abcdef"})
+    delta.stream.receive(message.SerializeToString(), model.NOW)
+    told.append(delta.stream.strange)
+
+    assert heard == [["r"], ["s"]]
+    assert told == [((ROUTE, "r"), (ROUTE, "s")), (), ((CLUSTER, "a"), (ROUTE, "r"), (ROUTE, "s"))]
