@@ -60,7 +60,7 @@ bench-real: .venv/ready ## Run releases on real Envoys beside simulated ones, 40
 bench-tick: .venv/ready ## Measure what a tick and the intake of statistics cost; ARGS="--releases 20 --proxies 16".
 	@$(BIN)/python -m bench.tick $(ARGS)
 
-fuzz: .venv/ready ## Fuzz streams and decoders; options: make fuzz MINUTES=10.
+fuzz: .venv/ready ## Fuzz streams, decoders and the order of events; options: make fuzz MINUTES=10.
 	@$(BIN)/python -m bench.fuzz --minutes $(or $(MINUTES),1) $(ARGS)
 
 requirements: ## Pin all dependencies with hashes, without addresses.

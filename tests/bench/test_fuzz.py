@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from bench.fuzz import Run
+from bench.machines import machines
 from bench.mutate import mutate
 from bench.targets import targets
 from controlplane.app import logs
@@ -29,6 +30,15 @@ def test_target_expects_what_it_meets(known, name):
 
     for number in range(40):
         run.once(number)
+
+
+@pytest.mark.parametrize("variant", ["delta", "sotw"])
+def test_machine_finds_nothing_and_its_execution_can_be_repeated(variant):
+    name = f"machine-{variant}"
+    run = Run(name, machines(ROOT / "tests" / "xds")[name], 0)
+
+    run.once(0)
+    run.once(0)
 
 
 def test_every_target_is_looked_at_here(known):

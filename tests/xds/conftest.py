@@ -117,8 +117,8 @@ class Client:
     until the new and changed ones have endpoints; the good part of a refused batch is applied.
 
     ``poison`` are bodies that it refuses. A ``lazy`` one leaves out answers to all but the newest of a type;
-    a ``hasty`` one accepts clusters at once, unlike Envoy, and asks for their endpoints afterwards. Messages
-    wait in ``inbox`` and ``outbox``, so either side may lag.
+    a ``hasty`` one accepts clusters at once, unlike Envoy, and asks for their endpoints afterwards, once it
+    has asked for any on this stream. Messages wait in ``inbox`` and ``outbox``, so either side may lag.
     """
 
     def __init__(self, variant: str) -> None:
@@ -237,7 +237,7 @@ class Client:
         if url == CLUSTER:
             self.refused |= set(bad)
         error = f"bad {sorted(bad)}" if bad else ""
-        if url == CLUSTER and self.hasty:
+        if url == CLUSTER and self.hasty and self.types[ENDPOINT].asked:
             self.answer(url, message.nonce, error)
             self.follow(url, {})
             return True
