@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from controlplane.release.state import ENDED, TRANSITIONS, Phase
+from controlplane.release.state import FINAL, TRANSITIONS, Phase
 
 TARGET = Path(__file__).parent.parent / "docs" / "release-states.md"
 
@@ -28,7 +28,7 @@ def picture() -> str:
         arrows.setdefault((phase, after), []).append(str(action))
     lines = ["```mermaid", "stateDiagram-v2", "    direction LR", f"    [*] --> {Phase.WAITING}"]
     lines += [f"    {start} --> {end}: {', '.join(actions)}" for (start, end), actions in arrows.items()]
-    lines += [f"    {phase} --> [*]" for phase in Phase if phase in ENDED]
+    lines += [f"    {phase} --> [*]" for phase in Phase if phase in FINAL]
     table = ["| phase | action | phase after |", "|---|---|---|"]
     table += [f"| {phase} | {action} | {after} |" for (phase, action), after in TRANSITIONS.items()]
     return _HEAD + "\n".join([*lines, "```", "", *table]) + "\n"

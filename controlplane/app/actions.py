@@ -7,16 +7,25 @@ from datetime import datetime, timedelta
 
 from controlplane.app.acceptance import pinned
 from controlplane.policy.emergencies import NEEDS_REASON
-from controlplane.release import gates, groups
+from controlplane.release import ending, gates, groups
 from controlplane.release.moves import NEW_STEP, act, dated, next_action
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation, Seen
-from controlplane.release.state import Action, Approval, NotAllowedError, Phase, ReleaseState, transition
+from controlplane.release.state import (
+    RETURNING,
+    Action,
+    Approval,
+    NotAllowedError,
+    Phase,
+    ReleaseState,
+    transition,
+)
 from controlplane.release.traffic import Endpoints
 from controlplane.web.port import Act, RefusedError
 
 ACTIONS = {
     "approve": Action.APPROVE,
+    "end": Action.END,
     "pause": Action.PAUSE,
     "promote": Action.PROMOTE,
     "resume": Action.RESUME,
@@ -57,7 +66,9 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     _check_possible(state, meant)
     if meant is Action.RESUME and not state.halt:
         raise RefusedError(409, f"release {state.name!r} is {state.phase}, neither paused nor frozen")
-    reason = f"{action} by {wanted.actor}" + (f": {wanted.reason}" if wanted.reason else "")
+    if meant is Action.END:
+        return _ended(at, state, action, wanted)
+    reason = _reason(action, wanted)
     if meant is Action.START and state.start == "manual":
         state, meant, action, reason = _armed(at, state, reason)
     if meant is Action.ROLL_BACK and not state.doomed and (first := _seen(at, state).links.first):
@@ -69,16 +80,9 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     _check_gates(at, state, meant)
     if meant is Action.APPROVE:
         state = _approved(state, wanted, at.now)
-        reason = f"{state.approvals[-1].step} approved by {wanted.actor}" + (
-            f": {wanted.reason}" if wanted.reason else ""
-        )
+        reason = _reason(f"{state.approvals[-1].step} approved", wanted)
     if meant is Action.RETRY and at.world.catalog.get("Policy", state.policy.name) is not None:
-        # Somebody wants another run, so it is by what the policy says now.
-        policy = pinned(at.world.catalog, state.policy.name, state.service)
-        purpose = wanted.reason or state.purpose
-        if policy.emergency and not purpose:
-            raise RefusedError(400, f"policy {policy.name!r} {NEEDS_REASON}: --reason TEXT")
-        state = state.model_copy(update={"policy": policy, "purpose": purpose})
+        state = _renewed(at, state, wanted)
     if meant is Action.CROSS:
         action, reason = "cross", f"{reason}; crosses the point of no return"
     after = act(state, meant, reason, at.endpoints.places)
@@ -91,6 +95,10 @@ def end(state: ReleaseState, version: str, reason: str, now: datetime) -> Releas
     return dated(act(state, meant, reason), meant, now)
 
 
+def _reason(action: str, wanted: Act) -> str:
+    return f"{action} by {wanted.actor}" + (f": {wanted.reason}" if wanted.reason else "")
+
+
 def _armed(at: Standing, state: ReleaseState, reason: str) -> tuple[ReleaseState, Action, str, str]:
     """Return how an order starts that waited for this: at once, or as soon as its gates open."""
     auto = state.model_copy(update={"start": "auto"})
@@ -98,6 +106,15 @@ def _armed(at: Standing, state: ReleaseState, reason: str) -> tuple[ReleaseState
     if shut is None:
         return auto, Action.START, "advance", reason
     return auto, Action.ARM, "arm", f"{reason}; starts by itself: {shut.reason}"
+
+
+def _renewed(at: Standing, state: ReleaseState, wanted: Act) -> ReleaseState:
+    """Return an order that somebody wants to run again, with what its policy says now."""
+    policy = pinned(at.world.catalog, state.policy.name, state.service)
+    purpose = wanted.reason or state.purpose
+    if policy.emergency and not purpose:
+        raise RefusedError(400, f"policy {policy.name!r} {NEEDS_REASON}: --reason TEXT")
+    return state.model_copy(update={"policy": policy, "purpose": purpose})
 
 
 def _approved(state: ReleaseState, wanted: Act, now: datetime) -> ReleaseState:
@@ -122,7 +139,7 @@ def last_promoted(world: World, name: str) -> ReleaseState:
         raise RefusedError(404, f"no service and no release is named {name!r}")
     service = known.service if known else name
     if (busy := world.of_service(service)) is not None:
-        how = "let it end" if busy.phase is Phase.ROLLING_BACK else "roll that back"
+        how = "let it end" if busy.phase in RETURNING else "roll that back"
         raise RefusedError(409, f"release {busy.name!r} of {service!r} is {busy.phase}: {how}")
     ended = [r for r in world.releases.values() if r.service == service and r.phase is Phase.PROMOTED]
     last = max(ended, key=lambda r: (r.ended_at is not None, r.ended_at), default=None)
@@ -165,10 +182,27 @@ def _check_possible(state: ReleaseState, meant: Action) -> None:
         raise RefusedError(409, str(error)) from error
 
 
+def _ended(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
+    """Return an A/B test at its end; what is none, or where more was asked for, is not taken back."""
+    if state.policy.ends is None:
+        raise RefusedError(
+            409, f"policy {state.policy.name!r} has no `ends`; `turnout rollback {state.name}` takes it back"
+        )
+    if action == "advance":
+        last, name = state.policy.steps[-1].name, state.name
+        how = f"`turnout promote {name}` makes it stable, `turnout end {name}` returns everyone"
+        raise RefusedError(409, f"step {last!r} is the test, and nothing follows but its end: {how}")
+    _check_target(at.endpoints, state, Action.END)
+    reason = _reason(action, wanted)
+    after = act(state, Action.END, f"{reason}; {ending.summary(state.result)}")
+    return Moved(dated(after, Action.END, at.now), Action.END, action)
+
+
 def _check_target(endpoints: Endpoints, state: ReleaseState, meant: Action) -> None:
     """Refuse to send traffic to a version that has nowhere to take it."""
-    if meant in (Action.ROLL_BACK, Action.PROMOTE, Action.CROSS, *NEW_STEP):
-        target = state.from_version if meant is Action.ROLL_BACK else state.to_version
+    back = meant in (Action.ROLL_BACK, Action.END)
+    if back or meant in (Action.PROMOTE, Action.CROSS, *NEW_STEP):
+        target = state.from_version if back else state.to_version
         if not endpoints.places.get(target):
             lack = endpoints.lack(target)
             raise RefusedError(409, f"{target} of {state.service!r} {lack}; nothing was changed")

@@ -13,7 +13,7 @@ from datetime import datetime
 from controlplane.app.actions import end
 from controlplane.app.ordering import service_named
 from controlplane.release.ports import Change, Record, World
-from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.state import RETURNING, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints, traffic
 from controlplane.resources.names import SCOPE_NONE, cluster_version
 from controlplane.resources.rendering import Rendering, route_hash
@@ -243,7 +243,7 @@ def _releases(world: World, service: str, version: str, reason: str, now: dateti
         if state.service == service and state.phase is Phase.WAITING and state.start == "auto":
             yield state.model_copy(update={"start": "manual"})
     going = world.of_service(service)
-    if going is not None and going.phase is not Phase.ROLLING_BACK:
+    if going is not None and going.phase not in RETURNING:
         yield end(going, version, reason, now)
 
 

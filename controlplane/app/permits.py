@@ -11,8 +11,8 @@ from controlplane.release.state import ReleaseState
 from controlplane.web.port import Act, Adopt, Documents, Need, Order, Push, Switch
 
 # Whoever is on call may stop what does harm, go on with it or try it again, but take no new traffic into it.
-CARE: frozenset[str] = frozenset({"pause", "resume", "rollback", "retry"})
-SAFE: frozenset[str] = frozenset({"pause", "rollback"})  # of an emergency, too
+CARE: frozenset[str] = frozenset({"pause", "resume", "rollback", "retry", "end"})
+SAFE: frozenset[str] = frozenset({"pause", "rollback", "end"})  # of an emergency, too
 
 
 def need(world: World, action: str, name: str, wanted: BaseModel) -> Need:

@@ -29,7 +29,7 @@ from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.recording import Recording
 from controlplane.release.seen import Propagation
-from controlplane.release.state import Action, Phase, ReleaseState
+from controlplane.release.state import RETURNING, Action, Phase, ReleaseState
 from controlplane.release.watch import Watch
 from controlplane.server.streams import Counts
 from controlplane.sources.collector import Collector
@@ -207,7 +207,7 @@ class Plane:
         return self.release(state.name)
 
     async def act(self, release: str, action: str, wanted: Act) -> ReleaseShown:
-        """Do what an operator asks: advance, approve, promote, pause, resume, rollback."""
+        """Do what an operator asks: advance, approve, end, promote, pause, resume, rollback."""
         async with self._loop.lock:
             world = await self._store.world()
             state = self._state(world, release)
@@ -254,7 +254,7 @@ class Plane:
             )
             releases: tuple[ReleaseState, ...] = ()
             state = world.of_service(service)
-            if state is not None and state.phase is not Phase.ROLLING_BACK:
+            if state is not None and state.phase not in RETURNING:
                 if wanted.version != state.to_version and not wanted.past_point_of_no_return:
                     check_way_back(state)
                 releases = (end(state, wanted.version, reason, self._clock()),)

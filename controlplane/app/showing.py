@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from controlplane.app.acceptance import drifted
@@ -11,19 +11,21 @@ from controlplane.app.adoption import Question
 from controlplane.app.publish import Publisher
 from controlplane.app.tick import Reading
 from controlplane.policy.documents import Service
-from controlplane.policy.values import format_share
+from controlplane.policy.values import format_duration, format_share
 from controlplane.release import crossing
 from controlplane.release import watch as watching
+from controlplane.release.ending import lasted
 from controlplane.release.failure import too_few
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation
-from controlplane.release.state import NO_RETURN, Phase, ReleaseState
+from controlplane.release.state import NO_RETURN, RETURNED, Phase, ReleaseState
 from controlplane.release.traffic import BUCKETS
 from controlplane.release.watch import NO_COUNTS, Watch
 from controlplane.web.port import (
     ProxyShare,
     ProxyShown,
     ReleaseShown,
+    ResultShown,
     ServiceShown,
     StepShown,
     TypeShown,
@@ -85,6 +87,23 @@ def show_release(state: ReleaseState, reading: Reading, world: World, publisher:
             )
             for v in verdicts
         ),
+        ends=show_ends(state),
+        results=tuple(
+            ResultShown(
+                metric=r.metric,
+                said=r.said,
+                change=r.change,
+                canary=r.canary,
+                baseline=r.baseline,
+                canary_n=r.canary_n,
+                baseline_n=r.baseline_n,
+                better=r.better,
+                worse=r.worse,
+                threshold=r.threshold,
+                decides=r.decides,
+            )
+            for r in state.result
+        ),
         proxies=_shares(state, watch, publisher.propagation(world, state.service))
         if state.started_at
         else (),
@@ -112,7 +131,7 @@ def return_point(state: ReleaseState, world: World, publisher: Publisher) -> str
     if state.phase is Phase.PROMOTED:
         back = f"`turnout switch {state.service} {state.from_version}`"
         return f"past: {state.to_version} is stable; {back} goes back"
-    if state.phase is Phase.ROLLED_BACK:
+    if state.phase in RETURNED:
         return f"done: {state.from_version} has every request"
     endpoints = publisher.endpoints(world, state.service)
     there = len(endpoints.places.get(state.from_version, ()))
@@ -129,7 +148,7 @@ def point_of_no_return(state: ReleaseState) -> str:
     """Say how far away the point of no return is."""
     if state.past:
         return f"passed at {state.past}" + (f": {crossing.outcome(state.crossing)}" if state.crossing else "")
-    if state.phase in (Phase.PROMOTED, Phase.ROLLED_BACK):
+    if state.ended:
         return "none was passed"
     begun = -1 if state.phase in (Phase.WAITING, Phase.RETRYING) else state.step
     for number, step in enumerate(state.policy.steps):
@@ -142,6 +161,18 @@ def point_of_no_return(state: ReleaseState) -> str:
         consent = f"approved by {given.actor}" if given else "not approved yet"
         return f"{away} away: after the guard, the call of {point.run.url} ({consent})"
     return "none: until the promotion a rollback is one route change"
+
+
+def show_ends(state: ReleaseState) -> str:
+    """Say how the A/B test ends, and how long it still takes; '' if there is none."""
+    ends = state.policy.ends
+    if ends is None:
+        return ""
+    what = f"{ends.do} after {format_duration(ends.after)}"
+    if not state.testing:
+        return what
+    left = max(timedelta(0), ends.after - state.judged)
+    return f"{what}, {lasted(left)} left" if left else f"{what}, which are over"
 
 
 def _step(state: ReleaseState, number: int) -> StepShown:

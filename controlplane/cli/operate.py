@@ -38,19 +38,20 @@ class Goal(StrEnum):
 
 
 REACHED: Mapping[Goal, frozenset[str]] = {
-    Goal.PROGRESSING: frozenset({"progressing", "guarding", "promoted"}),
+    Goal.PROGRESSING: frozenset({"progressing", "guarding", "promoted", "ending", "ended"}),
     Goal.GUARDING: frozenset({"guarding", "promoted"}),
     Goal.PROMOTED: frozenset({"promoted"}),
     Goal.RETIRED: frozenset({"promoted"}),
     Goal.ROLLED_BACK: frozenset({"rolled_back"}),
-    Goal.ENDED: frozenset({"promoted", "rolled_back"}),
+    Goal.ENDED: frozenset({"promoted", "rolled_back", "ended"}),
 }
 ACTIONS = {
     "advance": "Go one step on, without waiting for evidence; from the guard: promote.",
+    "end": "End an A/B test now: everyone returns to the old version, and the result stays.",
     "pause": "Stop a release where it is; a failing canary is still rolled back.",
     "promote": "Go all the way now: the new version becomes stable.",
     "resume": "Let a paused or frozen release go on.",
-    "retry": "Run a rolled back order again: a new attempt, with other users and new evidence.",
+    "retry": "Run an order that went back or ended again: a new attempt, with other users and new evidence.",
 }
 
 

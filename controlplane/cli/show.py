@@ -30,6 +30,7 @@ from controlplane.web.port import (
     Explained,
     ProxyShown,
     ReleaseShown,
+    ResultShown,
     ServiceShown,
     StepShown,
     VerdictShown,
@@ -41,6 +42,8 @@ PHASES = {
     "promoted": "green",
     "rolled_back": "red",
     "rolling_back": "red",
+    "ending": "cyan",
+    "ended": "green",
     "guarding": "cyan",
     "progressing": "cyan",
 }
@@ -219,7 +222,21 @@ def release_view(shown: ReleaseShown) -> RenderableType:
             for p in shown.proxies
         ],
     )  # fmt: skip
-    return Group(title, ladder, because, back, Text(), share, Text(), _verdicts(shown.verdicts))
+    if shown.ends:
+        back = Text.assemble(("ends     ", "dim"), f"{shown.ends}\n", back)
+    parts: list[RenderableType] = [
+        title,
+        ladder,
+        because,
+        back,
+        Text(),
+        share,
+        Text(),
+        _verdicts(shown.verdicts),
+    ]
+    if shown.results:
+        parts += [Text(), _results(shown.results)]
+    return Group(*parts)
 
 
 def _approval(step: StepShown) -> str:
@@ -233,6 +250,18 @@ def _verdicts(verdicts: Sequence[VerdictShown]) -> Table:
         ("condition", "segment", "verdict", "why"),
         [(v.metric, v.segment, v.outcome, v.reason) for v in verdicts],
     )
+
+
+def _results(results: Sequence[ResultShown]) -> Table:
+    return _table(
+        ("tested", "canary", "of", "baseline", "of", "difference", "better", "worse", "needed", "shown"),
+        [
+            (r.metric + " (observed)" * (not r.decides), f"{r.canary:.4g}", f"{r.canary_n:.0f}",
+             f"{r.baseline:.4g}", f"{r.baseline_n:.0f}", "-" if r.change is None else f"{r.change:+.2%}",
+             f"{r.better:.3g}", f"{r.worse:.3g}", f"{r.threshold:g}", r.said)
+            for r in results
+        ],
+    )  # fmt: skip
 
 
 def show_table(

@@ -196,6 +196,7 @@ def _print(policy: PinnedPolicy, model: Model, found: dict[str, Summary]) -> Non
         for what, value, note in (
             ("rolled back", _rate(s.rolled_back), false),
             ("promoted", _rate(s.promoted), missed),
+            ("ended", _rate(s.ended) if policy.ends else "", "the test is over, everyone is back"),
             ("undecided", _rate(s.undecided), ""),
             ("found after", _times(s.detected), "from the fault's begin to the rollback" if s.bad else ""),
             ("last step after", _times(s.whole), ""),

@@ -41,6 +41,7 @@ class Limits:
         grace: By metric: the first time of judging in a step, which does not count for it.
         added: Conditions beside these, ready-made.
         observed: What is shown and decides nothing.
+        tests: What an A/B test gathers; see `better`.
         emergency: Whether it may replace a baseline that is broken: then the baseline's faults hold nothing.
         step: Name of the present step and what it alone is held to, or None.
         harm: Share of the service's requests that a step may spoil unseen; smaller is slower.
@@ -57,6 +58,7 @@ class Limits:
     grace: tuple[tuple[str, timedelta], ...] = ()
     added: tuple[Metric, ...] = ()
     observed: tuple[Metric, ...] = ()
+    tests: tuple[Folded, ...] = ()
     emergency: bool = False
     step: tuple[str, Limits] | None = None
     harm: float = 0.0025
@@ -201,17 +203,21 @@ class Interval:
         return advance(past, restart_mass(before, now), gain)
 
 
-class Metric(Protocol):
-    """One thing that a release is judged by."""
+class Folded(Protocol):
+    """One thing that is gathered interval by interval."""
 
     @property
     def name(self) -> str:
-        """How verdicts call it."""
+        """How its account is called."""
         ...
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
         ...
+
+
+class Metric(Folded, Protocol):
+    """One thing that a release is judged by; verdicts call it by its name."""
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""

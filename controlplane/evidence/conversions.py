@@ -39,26 +39,30 @@ class Conversions:
         measured: What is counted.
         margin: Tolerated loss, as a part of the baseline's rate.
         threshold: e-value at which it fails.
+        faults: Ratios that are looked for, of what is tolerated; one over these where fewer is better.
+        per_user: How many events one user makes; its evidence counts as that of one.
     """
 
     name: str
     measured: Measured
     margin: float
     threshold: float
+    faults: tuple[float, ...] = FAULTS
+    per_user: float = 1.0
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
         account, window = gathered(account, interval, self.measured)
         if window is None:
             return account
-        phi = self._phi(account)
-        gain, harmless = [0.0] * len(FAULTS), 0.0
+        phi = self._phi(account) * self.per_user
+        gain, harmless = [0.0] * len(self.faults), 0.0
         for segment, (n_c, k_c, n_b, k_b) in window.counts.items():
             if not n_c or not n_b:
                 continue
             lent = segment in interval.stage.full_segments
             null, both, ratio = self._null(lent), k_c + k_b, n_c / n_b
-            for i, fault in enumerate(FAULTS):
+            for i, fault in enumerate(self.faults):
                 rho = null * (fault if self.measured.more else 1 / fault)
                 gain[i] += binomial(int(k_c), int(both), ratio, null, rho) / phi
             harm, good = self._excluded(lent)

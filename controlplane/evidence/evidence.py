@@ -142,7 +142,7 @@ def fold(evidence: Evidence, learned: Learned, observation: Observation, stage: 
         observation=observation,
     )
     accounts, grace = {}, graces(stage.limits)
-    for metric in metrics(stage.limits):
+    for metric in (*metrics(stage.limits), *stage.limits.tests):
         account = evidence.accounts.get(metric.name, EMPTY)
         # In its grace a metric is not judged: neither for the canary nor against it.
         judged = stage.judged >= grace.get(metric.name, timedelta(0))

@@ -25,9 +25,9 @@ HISTORY = 0.97
 PROCESS, PAST, SCALE = "main", "past", "scale"
 
 
-def bet(share: float, stakes: tuple[float, ...] = STAKES) -> list[float]:
-    """Return what a window adds to each process; ``share`` of the stake is won, at most 1 either way."""
-    kept = min(1.0, max(-1.0, share))
+def bet(share: float, stakes: tuple[float, ...], least: float = -1.0) -> list[float]:
+    """Return what a window adds to each process; ``share`` of the stake is won, from ``least`` to 1."""
+    kept = min(1.0, max(least, share))
     return [log1p(stake * kept) for stake in stakes]
 
 
@@ -81,6 +81,9 @@ class Sums:
         margin: Tolerated loss, as a part of the baseline's mean; None if only the limit counts.
         limit: What the mean has to keep to: at least it where more is better, else at most it; None without.
         threshold: e-value at which it fails.
+        stakes: Parts of what one has that are bet.
+        least: What a window loses at most, in stakes.
+        per_user: How many events one user makes; its evidence counts as that of one.
     """
 
     name: str
@@ -88,6 +91,9 @@ class Sums:
     margin: float | None
     limit: float | None = None
     threshold: float = 1 / ALPHA
+    stakes: tuple[float, ...] = STAKES
+    least: float = -1.0
+    per_user: float = 1.0
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
@@ -122,7 +128,7 @@ class Sums:
         if self.limit is not None:
             worse = min(worse, sign * (self.limit - canary))
             better = min(better, sign * (canary - self.limit) + span / SPANS)
-        gain = bet(worse / span)
+        gain = [won / self.per_user for won in bet(worse / span, self.stakes, self.least)]
         account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
         return account.promoted(bet(better / span, (STAKE,))[0]) if interval.counting else account
 

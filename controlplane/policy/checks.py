@@ -12,10 +12,11 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from controlplane.policy import emergencies, settings
+from controlplane.policy import emergencies, endings, settings
 from controlplane.policy.capabilities import KINDS, Feature, refusal
 from controlplane.policy.documents import (
     Condition,
+    Ends,
     Fleet,
     Guard,
     Match,
@@ -169,7 +170,8 @@ def _policy(raw: Raw) -> Iterator[Finding]:
     yield from _shares(steps)
     yield from _segments(steps)
     yield from _excluded(steps)
-    if steps and steps[-1] and steps[-1].everyone != PPM:
+    ends = _read(Ends, raw["ends"]) if "ends" in raw else None
+    if "ends" not in raw and steps and steps[-1] and steps[-1].everyone != PPM:
         yield Finding(("steps", len(steps) - 1), "is the last step; it must be `everyone: 100%`")
     conditions = _read_all(Condition, raw.get("conditions"))
     yield from _conditions((), conditions)
@@ -182,7 +184,10 @@ def _policy(raw: Raw) -> Iterator[Finding]:
                 yield Finding(("steps", index, "conditions", at), text)
     yield from _queries(items, conditions)
     yield from emergencies.check(raw, _everywhere(items, conditions))
-    yield from _hold_back(raw, conditions, steps)
+    if ends is not None:
+        yield from endings.check(raw, ends, steps, conditions)
+    if ends is None or ends.do != "report":
+        yield from _hold_back(raw, conditions, steps)
     yield from _no_return(raw, items, steps)
 
 
@@ -301,7 +306,8 @@ def _hold_back(
     absolute = any(c and c.absolute for c in conditions)
     if absolute and point:
         return  # it cannot be otherwise, and limits are what there is
-    text = "hold-back is 0%: the last step and the guard are judged by absolute limits alone"
+    unpaired = "the guard is" if "ends" in raw else "the last step and the guard are"
+    text = f"hold-back is 0%: {unpaired} judged by absolute limits alone"
     if not absolute and None not in conditions:
         text += ", and this policy has none"
     yield Finding(("guard", "hold_back"), text, "warning")

@@ -57,6 +57,9 @@ def _alone(release: Release, find: Find) -> Iterator[Finding]:
     policy = find("Policy", release.policy)
     if not isinstance(policy, Policy):
         return
+    if policy.ends is not None:
+        text = f"policy {policy.name!r} is an A/B test (`ends`); a group goes on or back as a whole"
+        yield Finding(("policy",), text)
     rules = [policy.on_failure, *(step.on_failure for step in policy.steps if step.on_failure)]
     if any(rule.do == "step_back" for rule in rules):
         text = f"policy {policy.name!r} may go a step back; a group goes back as a whole"

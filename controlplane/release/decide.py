@@ -17,8 +17,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from controlplane.evidence.verdict import Outcome
+from controlplane.policy.documents import Ends
 from controlplane.policy.values import format_duration, format_share
-from controlplane.release import crossing, failure, gates
+from controlplane.release import crossing, ending, failure, gates
+from controlplane.release.ending import SUSPICIOUS
 from controlplane.release.failure import roll_back
 from controlplane.release.moves import next_action
 from controlplane.release.seen import Decision, Propagation, Seen
@@ -26,7 +28,6 @@ from controlplane.release.state import Action, Phase, ReleaseState, Stage
 
 NOTHING = timedelta(0)
 ALONE = timedelta(minutes=1)
-SUSPICIOUS = 10.0  # e-value from which nothing advances, whatever else has passed
 
 
 def decide(state: ReleaseState, seen: Seen) -> Decision:
@@ -37,11 +38,11 @@ def decide(state: ReleaseState, seen: Seen) -> Decision:
     match state.phase:
         case Phase.WAITING:
             return _waiting(state, seen)
-        case Phase.ROLLING_BACK:
-            return _rolling_back(state, seen.propagation)
+        case Phase.ROLLING_BACK | Phase.ENDING:
+            return _returning(state, seen.propagation)
         case Phase.RETRYING:
             return _retrying(state, seen)
-        case Phase.PROMOTED | Phase.ROLLED_BACK:
+        case Phase.PROMOTED | Phase.ROLLED_BACK | Phase.ENDED:
             return Decision(None, "", state.reason)
         case Phase.PROGRESSING | Phase.GUARDING:
             return _in_progress(state, seen)
@@ -57,18 +58,21 @@ def _waiting(state: ReleaseState, seen: Seen) -> Decision:
     return Decision(Action.START, "start", f"first step: {describe_step(state, 0)}")
 
 
-def _rolling_back(state: ReleaseState, propagation: Propagation) -> Decision:
+def _returning(state: ReleaseState, propagation: Propagation) -> Decision:
     acked, live = len(propagation.acked), len(propagation.live)
     end = Action.FINISH if state.rest is None else Action.REST
+    done, until, why = "rolled-back", "rolling-back", ""
+    if state.phase is Phase.ENDING:
+        done, until, why = "ended", "ending", f"; {state.reason}"
     if live and acked == live and not propagation.absent:
-        return Decision(end, "rolled-back", f"{acked} of {live} proxies acknowledged")
+        return Decision(end, done, f"{acked} of {live} proxies acknowledged{why}")
     if not live and not propagation.absent:
         # After a restart the proxies take a moment to return; none for a minute means that none is left.
         if state.elapsed >= ALONE:
-            return Decision(end, "rolled-back", "no proxy is connected")
+            return Decision(end, done, f"no proxy is connected{why}")
         return Decision(None, "no-proxy", "no proxy is connected")
     still = [*propagation.waiting, *(f"{proxy} ({why})" for proxy, why in propagation.nacked)]
-    return Decision(None, "rolling-back", f"may still serve the canary: {', '.join(still)}")
+    return Decision(None, until, f"may still serve the canary: {', '.join(still)}")
 
 
 def _retrying(state: ReleaseState, seen: Seen) -> Decision:
@@ -92,7 +96,8 @@ def _in_progress(state: ReleaseState, seen: Seen) -> Decision:
         case Stage.VERIFY:
             return _verify(seen)
         case Stage.JUDGE:
-            return _judge(state, seen)
+            ends = state.policy.ends if state.testing else None
+            return _judge(state, seen) if ends is None else _test(state, ends, seen)
 
 
 def _failing(state: ReleaseState, seen: Seen) -> Decision | None:
@@ -211,6 +216,28 @@ def _judge(state: ReleaseState, seen: Seen) -> Decision:
     if guarding:
         return _onwards(state, seen, "guarded", f"guarded for {_seconds(judged)}: {proof}")
     return _onwards(state, seen, "passed", proof)
+
+
+def _test(state: ReleaseState, ends: Ends, seen: Seen) -> Decision:
+    """Return what an A/B test does: it goes on for its time, whatever it shows meanwhile."""
+    problem = _not_trusted(seen)
+    if problem is not None:
+        return problem
+    judged = state.judged + seen.elapsed
+    shown = ending.summary(seen.results)
+    if judged < ends.after:
+        of = f"tested for {ending.lasted(judged)} of {format_duration(ends.after)}"
+        return Decision(None, "testing", f"{of}; {shown}", counts=True)
+    over = f"tested for {ending.lasted(judged)}; {shown}"
+    match ends.do:
+        case "report":
+            return ending.return_all(state, seen, "reported", over)
+        case "ask":
+            return ending.ask(state, over)
+        case "promote_if_better":
+            if missing := ending.missing(seen):
+                return ending.return_all(state, seen, "not-better", f"not promoted, {missing}; {over}")
+            return _onwards(state, seen, "better", over)
 
 
 def _onwards(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decision:

@@ -31,8 +31,11 @@ def failed(state: ReleaseState, seen: Seen, verdict: Verdict) -> Decision:
 def step_below(state: ReleaseState) -> int:
     """Return the step that a step back leads to; below 0 there is none.
 
-    The guard has the shares of the last step, so from there it is the one before.
+    The guard has the shares of the last step, so from there it is the one before; after an A/B test it has
+    more, and back is the test.
     """
+    if state.policy.ends is not None:
+        return state.step - 1
     return min(state.step, state.steps - 1) - 1
 
 
@@ -41,7 +44,7 @@ def _step_back(state: ReleaseState, seen: Seen, code: str, reason: str, rest: ti
     if below < 0:
         return roll_back(state, seen, code, f"{reason}; there is no step to go back to")
     if not seen.endpoints.get(state.from_version):
-        return _unsafe(state, seen, reason)
+        return unsafe(state, seen, reason)
     again = "a person lets it go on" if rest is None else f"goes on after {format_duration(rest)}"
     text = f"{reason}; back to step {state.policy.steps[below].name!r}, {again}"
     return Decision(Action.STEP_BACK, code, text, rest=rest)
@@ -54,7 +57,7 @@ def roll_back(
     if state.past:
         return no_way_back(state, code, reason)
     if state.phase is not Phase.WAITING and not seen.endpoints.get(state.from_version):
-        return _unsafe(state, seen, reason)
+        return unsafe(state, seen, reason)
     if seen.links.first and not state.doomed:
         return Decision(Action.DOOM, code, f"{reason}; goes back after {seen.links.first}, of its group")
     text = reason if rest is None else f"{reason}; starts again after {format_duration(rest)}"
@@ -74,6 +77,7 @@ def too_few(state: ReleaseState, there: int) -> bool:
     return keep is not None and state.active and there * PPM < state.way_back * keep
 
 
-def _unsafe(state: ReleaseState, seen: Seen, reason: str) -> Decision:
+def unsafe(state: ReleaseState, seen: Seen, reason: str) -> Decision:
+    """Return the alarm that the old version has nowhere to take the requests."""
     why = f"ALARM: cannot go back, {seen.lack(state.from_version)}; {reason}"
     return Decision(None, "unsafe", why)

@@ -31,6 +31,7 @@ SHUT = ASKING | {
     "stepped-back",
     hooks.ASKED,
     hooks.REFUSED,
+    "test-over",
 }  # codes of a release whose step has passed and that waits for a gate
 
 

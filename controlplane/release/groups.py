@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from controlplane.release.gates import SHUT
 from controlplane.release.seen import Links
-from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.state import RETURNED, RETURNING, Phase, ReleaseState
 
 Releases = Mapping[str, ReleaseState]
 
 BACK = frozenset({Phase.ROLLING_BACK, Phase.RETRYING, Phase.ROLLED_BACK})
-HAS_TRAFFIC = frozenset({Phase.PROGRESSING, Phase.GUARDING, Phase.ROLLING_BACK})
+HAS_TRAFFIC = frozenset({Phase.PROGRESSING, Phase.GUARDING}) | RETURNING
 REACHED = {
     "guarding": frozenset({Phase.GUARDING, Phase.PROMOTED}),
     "promoted": frozenset({Phase.PROMOTED}),
@@ -64,7 +64,7 @@ def _unmet(state: ReleaseState, releases: Releases) -> str:
 
 def _failed(state: ReleaseState, releases: Releases) -> str:
     for name, _, other in _outside(state, releases):
-        if other is not None and other.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK):
+        if other is not None and other.phase in RETURNING | RETURNED:
             return f"release {name!r}, on which it depends, went back: {other.reason}"
     return ""
 

@@ -84,7 +84,7 @@ def body(state: ReleaseState, call: Call, now: datetime) -> Json:
     return {**event, "id": call.key}
 
 
-def cloud_event(state: ReleaseState, kind: str, at: datetime, **more: str) -> Json:
+def cloud_event(state: ReleaseState, kind: str, at: datetime, **more: object) -> Json:
     """Return an event about a release in the JSON format of CloudEvents 1.0, without its ``id``."""
     return {
         "specversion": "1.0",

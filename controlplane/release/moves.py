@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from controlplane.release import crossing, failure, gates
 from controlplane.release.seen import Decision, Propagation, Seen
-from controlplane.release.state import Action, Phase, ReleaseState, Stage, salt, transition
+from controlplane.release.state import RETURNING, Action, Phase, ReleaseState, Stage, salt, transition
 
 NOTHING = timedelta(0)
 GRACE = 10.0  # seconds that a proxy may be away and still count; by our bootstrap it is back within 5
@@ -48,6 +48,7 @@ def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
             "calls": (*state.calls, *decision.calls),
             "dooming": state.dooming + (seen.elapsed if state.doomed else NOTHING),
             "rest": _rested(state, seen.elapsed),
+            "result": seen.results or state.result,
         }
     )
     if decision.action is None:
@@ -59,7 +60,7 @@ def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
 
 
 def _rested(state: ReleaseState, elapsed: timedelta) -> timedelta | None:
-    if state.rest is None or state.halt or state.phase is Phase.ROLLING_BACK:
+    if state.rest is None or state.halt or state.phase in RETURNING:
         return state.rest
     return max(NOTHING, state.rest - elapsed)
 
@@ -84,7 +85,7 @@ def act(
         case Action.PROCEED:
             after = {Stage.PROPAGATE: Stage.VERIFY, Stage.VERIFY: Stage.JUDGE, Stage.JUDGE: Stage.JUDGE}
             update |= {"stage": after[state.stage], "elapsed": NOTHING}
-        case Action.PROMOTE | Action.ROLL_BACK:
+        case Action.PROMOTE | Action.ROLL_BACK | Action.END:
             update |= {"halt": None, "reason": reason, "elapsed": NOTHING, "rest": None}
         case Action.CROSS:
             state = crossing.crossed(state)
@@ -115,7 +116,8 @@ def _moved_step(state: ReleaseState, action: Action) -> dict[str, object]:
     kept = {pinned.name for pinned in state.policy.steps[: step + 1]}
     approvals = tuple(given for given in state.approvals if given.step in kept)
     calls = tuple(call for call in state.calls if call.step in kept)
-    return _fresh_step(step) | {"halt": None, "barred": True, "approvals": approvals, "calls": calls}
+    fresh: dict[str, object] = {"barred": True, "approvals": approvals, "calls": calls, "result": ()}
+    return _fresh_step(step) | {"halt": None} | fresh
 
 
 def dated(state: ReleaseState, action: Action | None, now: datetime) -> ReleaseState:
@@ -158,6 +160,7 @@ def restart_step(state: ReleaseState, reason: str, endpoints: tuple[str, ...]) -
         update=_fresh_step(state.step)
         | {"because": reason, "hold": "restarted", "canary_endpoints": endpoints}
         | {"rest": state.rest, "barred": state.barred}
+        | {"result": () if state.testing else state.result}
     )
 
 
@@ -173,4 +176,6 @@ def next_action(state: ReleaseState) -> Action:
     if state.phase is Phase.GUARDING:
         return Action.CROSS if crossing.ahead(state) else Action.PROMOTE
     last = state.phase is Phase.PROGRESSING and state.step + 1 >= state.steps
+    if state.testing and state.policy.ends is not None and state.policy.ends.do == "report":
+        return Action.END
     return Action.GUARD if last else Action.ADVANCE

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from controlplane.policy.documents import Event, Point
-from controlplane.release import hooks
+from controlplane.release import ending, hooks
 from controlplane.release.hooks import cloud_event
 from controlplane.release.ports import Change, Json, Message, Record, World
 from controlplane.release.state import Phase, ReleaseState
@@ -30,11 +30,13 @@ EVENTS: Mapping[str, Event] = {
     "step-back": "stepped_back",
     "withdraw": "rolled_back",  # it had not started
 }
+SWITCHED: Mapping[Phase, Event] = {Phase.PROMOTED: "promoted", Phase.ROLLING_BACK: "rolling_back"}
 # Waiting of this kind is what releases do all the time.
 ORDINARY = frozenset(
-    {"", "busy", "crossing", "dwell", "manual", "hook", "not-yet", "propagate", "rolling-back", "verify"}
+    {"", "busy", "crossing", "dwell", "ending", "manual", "hook", "not-yet", "propagate", "rolling-back"}
+    | {"testing", "verify"}
 )
-ASKING = frozenset({"approval", "approval-expired", "manual"})
+ASKING = frozenset({"approval", "approval-expired", "manual", "test-over"})
 
 
 def with_notices(change: Change, world: World) -> Change:
@@ -57,7 +59,9 @@ def event_of(record: Record, state: ReleaseState) -> Event | None:
     if record.action == "rollback" and state.ended:
         return "rolled_back"  # it had not started
     if record.action == "switch":
-        return "promoted" if state.phase is Phase.PROMOTED else "rolling_back"
+        return SWITCHED.get(state.phase)
+    if record.action == "finish" and state.phase is Phase.ENDED:
+        return "ended"
     return EVENTS.get(record.action)
 
 
@@ -74,7 +78,7 @@ def _messages(position: int, record: Record, state: ReleaseState) -> Iterator[Me
 
 def _points(record: Record, event: Event | None) -> Iterator[Point]:
     """Yield the points at which hooks are told of a record, and nobody waits for an answer."""
-    if event in ("promoted", "rolled_back"):
+    if event in ("promoted", "rolled_back", "ended"):
         yield "end"
     if record.kind == "decision" and (record.action == "step-back" or event in ("rolling_back", "frozen")):
         yield "failure"
@@ -82,7 +86,9 @@ def _points(record: Record, event: Event | None) -> Iterator[Point]:
 
 def _cloud_event(event: str, record: Record, state: ReleaseState) -> Json:
     """Return an event for a webhook; its ``id`` is given by the store."""
-    told = {"step": record.step, "actor": record.actor, "reason": record.reason}
+    told: dict[str, object] = {"step": record.step, "actor": record.actor, "reason": record.reason}
+    if state.result:
+        told["result"] = ending.figures(state.result)
     return cloud_event(state, f"release.{event}", record.at, **told)
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from controlplane.policy.catalog import Catalog
 from controlplane.policy.documents import Blackout, Model, Service
 from controlplane.release.recording import Origin, Recorded, Recording
-from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.state import RETURNED, RETURNING, ReleaseState
 
 Json = Mapping[str, object]
 
@@ -177,7 +177,7 @@ class Change:
     @property
     def retreats(self) -> bool:
         """True if it takes traffic away from a canary: the last thing that a full disk may stop."""
-        return any(state.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK) for state in self.releases)
+        return any(state.phase in RETURNING | RETURNED for state in self.releases)
 
     def visible_after(self, world: World) -> bool:
         """True if proxies may have to look different after this change."""

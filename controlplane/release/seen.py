@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from controlplane.evidence.better import Result
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import Blackout
@@ -124,6 +125,7 @@ class Seen:
         split_agrees: True if enough requests were seen since the ACKs to say that it agrees.
         split_missing: What is still too little to say so, for people.
         verdicts: One per condition, for this step and the whole release.
+        results: What the A/B test has shown, while there is one.
         endpoints: Addresses by version, as the documents have them now.
         missing: Why a version has none, as the end of that sentence, where there is more to say.
         suspicion: The release's rollback e-value; 1 says nothing, 100 rolls back.
@@ -141,6 +143,7 @@ class Seen:
     split_agrees: bool = False
     split_missing: str = ""
     verdicts: tuple[Verdict, ...] = ()
+    results: tuple[Result, ...] = ()
     endpoints: dict[str, tuple[str, ...]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     suspicion: float = 1.0

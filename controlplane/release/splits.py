@@ -85,9 +85,10 @@ Held = frozenset[Match]  # conditions beside cohorts that hold for a request
 def splits(policy: PinnedPolicy, step: int) -> tuple[Split, ...]:
     """Return the splits in force at a step; -1 is before the first, the number of steps is the guard.
 
-    Rules stay once they were reached, so shares only grow. Each group gets its own share or the share of
-    everyone, whichever is larger; the last ``hold_back`` buckets stay with the baseline, except in a segment
-    that is wanted whole. What is held out or excluded stays with the baseline, whatever else it matches.
+    Rules stay once they were reached, so shares only grow; the guard after an A/B test is for everyone. Each
+    group gets its own share or the share of everyone, whichever is larger; the last ``hold_back`` buckets
+    stay with the baseline, except in a segment that is wanted whole. What is held out or excluded stays with
+    the baseline, whatever else it matches.
     """
     return _splits(Same(policy), step)
 
@@ -101,6 +102,9 @@ def _splits(same: Same, step: int) -> tuple[Split, ...]:
     current = policy.steps[min(step, len(policy.steps) - 1)]
     kept = {s.name: _rule(s.name, s.match, 0) for s in (*policy.hold_out, *current.exclude)}
     shared = {s.segment: _rule(s.segment, s.match, s.share // STEP_PPM) for s in policy.steps[: step + 1]}
+    if policy.ends is not None and step >= len(policy.steps):
+        # What an A/B test has shown to be better everyone gets, to be watched in the guard.
+        shared[EVERYONE] = _rule(EVERYONE, None, BUCKETS)
     rules = [*kept.values(), *(rule for name, rule in shared.items() if name not in kept)]
     table = _Table(rules, BUCKETS - policy.guard.hold_back // STEP_PPM)
     plain = [rule for rule in rules if rule.plain]

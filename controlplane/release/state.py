@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal
 
+from controlplane.evidence.better import Result
 from controlplane.policy.documents import After, Model, Point
 from controlplane.policy.fields import Duration
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 
 
 class Phase(StrEnum):
-    """Where a release is in its life; the last two are ends."""
+    """Where a release is in its life; three of them are ends."""
 
     WAITING = "waiting"
     PROGRESSING = "progressing"
@@ -21,6 +22,8 @@ class Phase(StrEnum):
     ROLLING_BACK = "rolling_back"
     RETRYING = "retrying"  # rolled back, and starts again after a while
     ROLLED_BACK = "rolled_back"
+    ENDING = "ending"  # an A/B test is over, and everyone returns
+    ENDED = "ended"
     PROMOTED = "promoted"
 
 
@@ -42,9 +45,10 @@ class Action(StrEnum):
     CROSS = "cross"  # the point of no return
     PROMOTE = "promote"
     ROLL_BACK = "rollback"
+    END = "end"  # an A/B test
     FREEZE = "freeze"
     STEP_BACK = "step-back"
-    FINISH = "finish"  # every proxy has acknowledged the rollback
+    FINISH = "finish"  # every proxy has acknowledged that everyone returns
     REST = "rest"  # the same, and it starts again after a while
     RETRY = "retry"  # as a new attempt
     DOOM = "doom"  # goes back as soon as those of its group that depend on it have
@@ -70,6 +74,7 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.PROGRESSING, Action.PROMOTE): Phase.PROMOTED,
     (Phase.PROGRESSING, Action.STEP_BACK): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.ROLL_BACK): Phase.ROLLING_BACK,
+    (Phase.PROGRESSING, Action.END): Phase.ENDING,
     (Phase.PROGRESSING, Action.APPROVE): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.DOOM): Phase.PROGRESSING,
     (Phase.PROGRESSING, Action.FREEZE): Phase.PROGRESSING,
@@ -92,6 +97,8 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.RETRYING, Action.PAUSE): Phase.RETRYING,
     (Phase.RETRYING, Action.RESUME): Phase.RETRYING,
     (Phase.ROLLED_BACK, Action.RETRY): Phase.WAITING,
+    (Phase.ENDING, Action.FINISH): Phase.ENDED,
+    (Phase.ENDED, Action.RETRY): Phase.WAITING,
 }
 
 # What the loop does, or what an operator's `advance` turns out to be.
@@ -109,7 +116,9 @@ BY_ITSELF = frozenset(
         Action.STEP_BACK,
     }
 )
-ENDED = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK})
+FINAL = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ENDED})
+RETURNING = frozenset({Phase.ROLLING_BACK, Phase.ENDING})  # everyone, to the stable version
+RETURNED = frozenset({Phase.ROLLED_BACK, Phase.ENDED})
 
 Halt = Literal["paused", "frozen"]
 
@@ -189,6 +198,7 @@ class ReleaseState(Model):
         doomed: Why it goes back as soon as those of its group that depend on it have; '' if it does not.
         dooming: Time for which it has waited for them, by the monotonic clock.
         way_back: How many endpoints the old version had at the start.
+        result: What its A/B test has shown, by metric; empty before the test.
         gate: Proxies that must acknowledge the present step, each with the seconds that it has been away.
         canary_endpoints: Addresses of the canary when the step began.
         revision: How often it was written; a writer must have read the newest.
@@ -225,6 +235,7 @@ class ReleaseState(Model):
     doomed: str = ""
     dooming: timedelta = timedelta(0)
     way_back: int = 0
+    result: tuple[Result, ...] = ()
     gate: tuple[tuple[str, float], ...] = ()
     canary_endpoints: tuple[str, ...] = ()
     created_at: datetime
@@ -251,7 +262,7 @@ class ReleaseState(Model):
     @property
     def active(self) -> bool:
         """True while it has traffic or may get some: started and not ended."""
-        return self.phase in (Phase.PROGRESSING, Phase.GUARDING, Phase.ROLLING_BACK)
+        return self.phase in (Phase.PROGRESSING, Phase.GUARDING) or self.phase in RETURNING
 
     @property
     def may_go_on(self) -> bool:
@@ -266,7 +277,7 @@ class ReleaseState(Model):
     @property
     def ended(self) -> bool:
         """True if nothing can happen to it any more."""
-        return self.phase in ENDED
+        return self.phase in FINAL
 
     @property
     def past(self) -> str:
@@ -282,6 +293,12 @@ class ReleaseState(Model):
     def steps(self) -> int:
         """How many steps the policy has; the guard is not one of them."""
         return len(self.policy.steps)
+
+    @property
+    def testing(self) -> bool:
+        """True in the last step of a policy that ends, which is its A/B test."""
+        last = self.phase is Phase.PROGRESSING and self.step + 1 >= self.steps
+        return last and self.policy.ends is not None
 
     @property
     def current(self) -> PinnedStep | None:
@@ -316,7 +333,8 @@ def transition(state: ReleaseState, action: Action) -> Phase:
     try:
         return TRANSITIONS[state.phase, action]
     except KeyError:
-        allowed = sorted(str(a) for phase, a in TRANSITIONS if phase is state.phase and a not in BY_ITSELF)
+        other = BY_ITSELF if state.policy.ends else BY_ITSELF | {Action.END}
+        allowed = sorted(str(a) for phase, a in TRANSITIONS if phase is state.phase and a not in other)
         hint = f"possible: {', '.join(allowed)}" if allowed else "it ends by itself"
         if state.ended:
             hint = "it has ended; `turnout release` starts another"

@@ -12,7 +12,7 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
-from controlplane.release import hooks
+from controlplane.release import ending, hooks
 from controlplane.release import watch as watching
 from controlplane.release.decide import decide
 from controlplane.release.moves import NEW_STEP, apply, dated, restart_step, with_gate
@@ -90,6 +90,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         split_agrees=split.agrees,
         split_missing=split.missing,
         verdicts=verdicts,
+        results=watching.results(watch, state),
         endpoints={name: found for name, found in moment.endpoints.items() if name not in sick},
         missing={**moment.missing, **sick},
         suspicion=watching.suspicion(verdicts),
@@ -179,6 +180,8 @@ def _record(state: ReleaseState, decision: Decision, seen: Seen, now: datetime) 
             for v in seen.verdicts
         ],
     }
+    if seen.results:
+        numbers["result"] = ending.figures(seen.results)
     return Record(
         at=now,
         kind="decision",

@@ -7,9 +7,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from controlplane.evidence import better
 from controlplane.evidence import evidence as fold_of
 from controlplane.evidence.account import ALPHA, Limits, Metric
 from controlplane.evidence.account import Stage as Setting
+from controlplane.evidence.better import MetricTest, Result
 from controlplane.evidence.cluster_stats import AtMost, Retries
 from controlplane.evidence.conversions import Conversions, LeastShare, MostShare
 from controlplane.evidence.crowd import Crowd
@@ -98,12 +100,26 @@ class Watch:
         )
 
 
+def tests(policy: PinnedPolicy) -> tuple[MetricTest, ...]:
+    """Return what an A/B test looks at: every business metric; those with a condition decide."""
+    if policy.ends is None:
+        return ()
+    judged = (*policy.conditions, *policy.steps[-1].conditions)
+    decisive = {condition.metric.name for condition in judged if condition.metric}
+    return better.metric_tests(policy.metrics, decisive, policy.ends.per_user or 1)
+
+
 def limits(policy: PinnedPolicy, step: int | None = None) -> Limits:
     """Return what the statistics need of a policy, at one of its steps or in the guard (None)."""
     found = _limits(policy.conditions, policy)
     observed = tuple(m for name in policy.observe for m in _business(MetricCondition(name=name), policy))
     found = replace(found, observed=observed, emergency=policy.emergency)
-    if step is None or step >= len(policy.steps) or not policy.steps[step].conditions:
+    if step is None or step >= len(policy.steps):
+        return found
+    if step + 1 == len(policy.steps):
+        halves = (half for test in tests(policy) for half in (test.better, test.worse))
+        found = replace(found, tests=tuple(halves))
+    if not policy.steps[step].conditions:
         return found
     own = policy.steps[step]
     return replace(found, step=(own.name, _limits(own.conditions, policy)))
@@ -285,6 +301,13 @@ def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdi
     return (*fold_of.verdicts(watch.evidence, learned, at), *filter(None, (spent, *unreached)))
 
 
+def results(watch: Watch, state: ReleaseState) -> tuple[Result, ...]:
+    """Return what the A/B test has shown until now; nothing outside of it."""
+    if not state.testing or state.stage is not Stage.JUDGE:
+        return ()
+    return tuple(better.result(test, watch.evidence) for test in tests(state.policy))
+
+
 def suspicion(readings: tuple[Verdict, ...]) -> float:
     """Return the largest rollback e-value of any condition, scaled so that 100 rolls back."""
     scaled = [1.0]
@@ -353,10 +376,12 @@ def step_split(state: ReleaseState) -> Split:
         case Phase.PROGRESSING | Phase.GUARDING:
             in_force = {split.segment: split for split in splits(state.policy, state.step)}
             current = state.policy.steps[min(state.step, state.steps - 1)]
+            if state.policy.ends is not None and state.phase is Phase.GUARDING:
+                return in_force[EVERYONE]
             return in_force.get(current.segment, in_force[EVERYONE])
         case Phase.PROMOTED:
             return Split(EVERYONE, None, ((0, BUCKETS),))
-        case Phase.WAITING | Phase.ROLLING_BACK | Phase.RETRYING | Phase.ROLLED_BACK:
+        case _:  # before the first step, and on the way back
             return Split(EVERYONE, None, ())
 
 

@@ -20,7 +20,7 @@ from controlplane.simulation.traffic import CANARY, STABLE, START, Harm, Model, 
 
 SEGMENT = 0.1  # of the requests, for a segment of which the model says nothing
 
-Outcome = Literal["promoted", "rolled back", "undecided"]
+Outcome = Literal["promoted", "rolled back", "ended", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +191,8 @@ def end(policy: PinnedPolicy, instants: Iterator[Instant]) -> Ended:
     outcome: Outcome = "undecided"
     if state.phase is Phase.PROMOTED:
         outcome = "promoted"
+    elif state.phase is Phase.ENDED:
+        outcome = "ended"
     elif _failed(last.turn):
         outcome = "rolled back"
     where = policy.steps[state.step].name if state.step <= final else "guard"

@@ -62,7 +62,8 @@ class Summary:
         bad: True if they should have been rolled back.
         rolled_back: Share that was; of good releases these are the false ones.
         promoted: Share that was; of bad releases these are the misses.
-        undecided: Share that was neither at the longest time.
+        ended: Share whose A/B test ended with everyone back; of good releases that is no failure.
+        undecided: Share that was none of these at the longest time.
         detected: From the fault's begin to the rollback.
         whole: From the start to the begin of the last step, of those that were promoted.
         done: From the start to the promotion.
@@ -77,6 +78,7 @@ class Summary:
     bad: bool
     rolled_back: Rate
     promoted: Rate
+    ended: Rate
     undecided: Rate
     detected: Times | None
     whole: Times | None
@@ -98,13 +100,15 @@ def summarise(ended: Sequence[Ended], *, bad: bool, begins: float = 0.0) -> Summ
     """
     back = [e for e in ended if e.outcome == "rolled back"]
     done = [e for e in ended if e.outcome == "promoted"]
+    over = sum(e.outcome == "ended" for e in ended)
     n = len(ended)
     return Summary(
         releases=n,
         bad=bad,
         rolled_back=Rate.of(len(back), n),
         promoted=Rate.of(len(done), n),
-        undecided=Rate.of(n - len(back) - len(done), n),
+        ended=Rate.of(over, n),
+        undecided=Rate.of(n - len(back) - len(done) - over, n),
         detected=Times.of(e.seconds - begins for e in back if e.seconds >= begins),
         whole=Times.of(e.whole for e in done if e.whole is not None),
         done=Times.of(e.seconds for e in done),

@@ -77,6 +77,26 @@ class VerdictShown(Shown):
     seconds_needed: float | None = None
 
 
+class ResultShown(Shown):
+    """What an A/B test has shown of one metric.
+
+    ``change`` is the difference as a part of the baseline, None where that has nothing; ``better`` and
+    ``worse`` are e-values, and ``threshold`` is where one of them shows it. Only what ``decides`` promotes.
+    """
+
+    metric: str
+    said: str
+    change: float | None
+    canary: float
+    baseline: float
+    canary_n: float
+    baseline_n: float
+    better: float
+    worse: float
+    threshold: float
+    decides: bool
+
+
 class ReleaseShown(Shown):
     """One release: where it is, why, and what was seen."""
 
@@ -100,6 +120,8 @@ class ReleaseShown(Shown):
     canary_errors: int = 0
     suspicion: float = 1.0
     verdicts: tuple[VerdictShown, ...] = ()
+    ends: str = Field(default="", description="how its A/B test ends, and when; '' if it is none")
+    results: tuple[ResultShown, ...] = Field(default=(), description="of its A/B test")
     proxies: tuple[ProxyShare, ...] = ()
     drift: tuple[str, ...] = Field(
         default=(), description="what the documents say by now; a release that has started never follows"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from controlplane.app.plane import Plane
 from controlplane.app.publish import Publisher
 from controlplane.app.tick import Loop
-from controlplane.evidence.observation import Cell, Observation, Tally
+from controlplane.evidence.observation import Cell, Measure, Observation, Tally
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase
 from controlplane.release.traffic import BUCKETS, endpoints, splits
@@ -32,11 +32,13 @@ def files(**texts):
 class Traffic:
     """Statistics as the collector gives them: cumulative counts, and a cursor that moves on commit.
 
-    ``arrive`` lets requests happen under the split of a world; ``mode`` says what becomes of the numbers.
+    ``arrive`` lets requests happen under the split of a world; ``mode`` says what becomes of the numbers,
+    ``orders`` how many of a hundred requests are orders, by version.
     """
 
     def __init__(self, cursors=None, service="shop"):
         self.mode = "good"
+        self.orders = {}
         self.totals = Counter()
         self.service = service
         self._key = "edge-1" if service == "shop" else f"edge-1/{service}"
@@ -78,7 +80,14 @@ class Traffic:
             self._pending = self._cursor
         else:
             partial = (("edge-1", "counters do not add up"),) if self.mode == "partial" else ()
-            seen = Observation(self.service, start, end, cells, fresh=("edge-1",), partial=partial)
+            measures = tuple(
+                Measure(cell, "orders", tally.requests * self.orders[cell.version] // 100)
+                for cell, tally in cells
+                if cell.version in self.orders
+            )
+            seen = Observation(
+                self.service, start, end, cells, fresh=("edge-1",), partial=partial, measures=measures
+            )
         return {self.service: seen}, {self._key: self._pending}
 
     def commit(self):

@@ -11,7 +11,7 @@ from controlplane.app.acceptance import order
 from controlplane.app.asking import explain_request
 from controlplane.app.treatment import Treatment
 from controlplane.release.ports import World
-from controlplane.release.state import Phase
+from controlplane.release.state import RETURNING, Phase
 from controlplane.web.port import Asked
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -72,7 +72,7 @@ def test_each_follows_the_other_where_nobody_from_outside_is_believed(worlds, fl
 @pytest.mark.parametrize("front", Phase)
 @pytest.mark.parametrize("back", Phase)
 def test_following_begins_and_ends_with_the_traffic_of_both(worlds, front, back):
-    leads = front in (Phase.PROGRESSING, Phase.GUARDING, Phase.ROLLING_BACK)
+    leads = front in (Phase.PROGRESSING, Phase.GUARDING, *RETURNING)
     follows = back in (Phase.PROGRESSING, Phase.GUARDING)
 
     assert told(worlds(front=front, back=back)) == ([OLD, NEW] if leads and follows else [])

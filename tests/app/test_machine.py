@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from controlplane.release.failure import step_below
 from controlplane.release.moves import next_action
 from controlplane.release.ports import StoreError, World
-from controlplane.release.state import TRANSITIONS, Action, Phase, Stage
+from controlplane.release.state import RETURNING, TRANSITIONS, Action, Phase, Stage
 from controlplane.release.watch import Watch
 from controlplane.web.port import Act, Documents, Order, RefusedError, Switch
 from tests.app.crashing import Crash, Crashing, opened
@@ -31,13 +31,14 @@ from tests.documents import POLICY, SERVICE
 
 LONG = int(os.environ.get("TURNOUT_CHAOS", "0"))  # `make chaos N=30`
 GROWING = (Action.ADVANCE, Action.GUARD, Action.PROMOTE)
-LEAST = {"staff": 5, "ten": 10, "all": 5, "guarding": 15}  # seconds, as the policies say
-POLICIES = ("quick", "brave", "frosty", "again", "stepping", "asking")
+LEAST = {"staff": 5, "ten": 10, "all": 5, "trial": 20, "guarding": 15}  # seconds, as the policies say
+POLICIES = ("quick", "brave", "frosty", "again", "stepping", "asking", "reporting", "wondering")
 FAULTS = st.sampled_from([None] * 5 + ["refuse"] * 2 + [0, 1, 2, 3])  # a full disk, or the await to crash at
 BRAVE = "when_unsure: {after: 20s, do: advance}\n"
 FROSTY = "on_failure: {do: freeze}\n"
 AGAIN = "on_failure: {do: rollback, retry: {after: 20s, times: 1}}\n"
 STEPPING = "on_failure: {do: step_back, retry: {after: 20s, times: 1}}\n"
+TESTS = {"reporting": "report", "wondering": "ask"}
 ASKING = "everyone: 10%, approve: {expires: 60s, on_expiry: rollback},"
 
 
@@ -59,6 +60,9 @@ class LoopMachine(RuleBasedStateMachine):
         kinds = (("brave", BRAVE), ("frosty", FROSTY), ("again", AGAIN), ("stepping", STEPPING))
         texts = [POLICY, *(POLICY.replace("quick", name) + more for name, more in kinds)]
         texts.append(POLICY.replace("quick", "asking").replace("everyone: 10%,", ASKING))
+        test = re.sub(r"  - {name: all.*\n|guard: .*\n", "", POLICY)
+        test = test.replace("name: ten, everyone: 10%, for: 10s", "name: trial, everyone: 10%")
+        texts += [test.replace("quick", n) + f"ends: {{after: 20s, do: {do}}}\n" for n, do in TESTS.items()]
         self._run(self.site.plane.take(files(quick="---\n".join(texts)), "test"))
         assert not self.site.plane.problems()
         self.order("v2", "quick", None, None, 0)
@@ -113,7 +117,7 @@ class LoopMachine(RuleBasedStateMachine):
 
     @rule(
         action=st.sampled_from(
-            ["resume"] * 3 + ["approve"] * 2 + ["pause", "advance", "promote", "rollback", "retry"]
+            ["resume"] * 3 + ["approve"] * 2 + ["pause", "advance", "promote", "rollback", "retry", "end"]
         ),
         fault=FAULTS,
         then=st.integers(0, 8),
@@ -242,6 +246,9 @@ class LoopMachine(RuleBasedStateMachine):
             assert change.evidence.get(now.key, Watch().to_json()) == Watch().to_json()
         if action in GROWING and self.by_loop:
             self._deserved(was, records[0])
+        if action is Action.END and self.by_loop:
+            assert was.policy.name == "reporting"
+            assert self.judged.get(was.name, 0.0) + self._elapsed() >= LEAST[was.at] - 1e-6
         assert (records[0].actor == "turnout") is self.by_loop
         return action
 
@@ -327,7 +334,7 @@ class LoopMachine(RuleBasedStateMachine):
 def meant(record, state):
     """Return the action on a release that a record tells of; None if a switch left it alone."""
     if record.action == "switch":
-        if state.phase is Phase.ROLLING_BACK:
+        if state.phase in RETURNING:
             return None
         return Action.PROMOTE if f"switch to {state.to_version} " in record.reason else Action.ROLL_BACK
     if record.action == "advance" and record.actor != "turnout":

@@ -8,6 +8,13 @@ from controlplane.release.ports import StoreConflictError, StoreError
 from controlplane.release.state import Phase
 from controlplane.web.port import Act, Documents, Order, RefusedError, Switch
 
+TEST = """\
+kind: Policy
+name: quick
+steps: [{name: half, everyone: 50%}]
+conditions: []
+ends: {after: 1h}
+"""
 ANN = Act(actor="ann", reason="why not")
 
 
@@ -50,6 +57,13 @@ async def reach(site, kit, phase):
     elif phase is Phase.ROLLED_BACK:
         await site.plane.order(wanted())
         await site.plane.act("shop-v2", "rollback", ANN)
+    elif phase in (Phase.ENDING, Phase.ENDED):
+        await site.plane.apply(Documents(files={"quick.yaml": TEST}, actor="ann"))
+        await site.plane.order(wanted())
+        await kit.tick(site, 2)
+        await site.plane.act("shop-v2", "end", ANN)
+        site.fleet.mode = "nack" if phase is Phase.ENDING else "all"
+        await kit.until(site, lambda w: w.releases["shop-v2"].phase is phase)
     else:
         await site.plane.order(wanted())
         await kit.until(site, lambda w: w.releases["shop-v2"].phase is phase)
@@ -98,16 +112,20 @@ ALLOWED = {
     Phase.RETRYING: {"pause", "retry", "rollback"},
     Phase.PROMOTED: set(),
     Phase.ROLLED_BACK: {"retry"},
+    Phase.ENDING: set(),
+    Phase.ENDED: {"retry"},
 }
 
 
-@pytest.mark.parametrize("action", ["pause", "resume", "advance", "retry", "rollback", "promote"])
+@pytest.mark.parametrize("action", ["pause", "resume", "advance", "retry", "rollback", "promote", "end"])
 @pytest.mark.parametrize("phase", Phase)
 async def test_each_action_in_each_phase(site, kit, phase, action):
     await reach(site, kit, phase)
     asked = site.plane.act("shop-v2", action, ANN)
     if action not in ALLOWED[phase]:
-        await refused(site, asked, 409, f"is {phase}")
+        # Only an A/B test can be ended, and this release is none while it goes.
+        why = "has no `ends`" if (phase, action) == (Phase.PROGRESSING, "end") else f"is {phase}"
+        await refused(site, asked, 409, why)
         return
 
     shown = await asked
@@ -130,7 +148,7 @@ async def test_what_is_paused_can_be_resumed_once(going):
 async def test_names_that_are_not_known_are_refused_with_those_that_are(going):
     await refused(going, going.plane.act("shop-v3", "pause", ANN), 404, "'shop-v3'", "known: shop-v2")
     await refused(
-        going, going.plane.act("shop-v2", "halt", ANN), 404, "'halt'", "advance, approve, pause, promote"
+        going, going.plane.act("shop-v2", "halt", ANN), 404, "'halt'", "advance, approve, end, pause, promote"
     )
     await refused(going, going.plane.records("shop-v3", 10), 404, "known: shop-v2")
     await refused(going, going.plane.switch("shap", Switch(actor="a", version="v1")), 404, "known: shop")
@@ -170,6 +188,7 @@ async def test_an_order_cannot_be_started_by_hand_before_its_turn(going):
         (Phase.GUARDING, "v2", Phase.PROMOTED),
         (Phase.ROLLING_BACK, "v2", Phase.ROLLING_BACK),
         (Phase.ROLLING_BACK, "v1", Phase.ROLLING_BACK),
+        (Phase.ENDING, "v2", Phase.ENDING),
         (Phase.PROMOTED, "v1", Phase.PROMOTED),
     ],
 )

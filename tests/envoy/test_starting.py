@@ -13,14 +13,15 @@ import pytest
 from controlplane.demo.envoys import free_ports
 from controlplane.demo.fault import Fault
 from controlplane.demo.load import Load
-from controlplane.demo.sample import SampleProcess
+from controlplane.demo.sample import Sample, SampleProcess
 from controlplane.demo.users import HOST, population
 from tests.documents import placed
 
 pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy")]
 
 LONG = pytest.mark.skipif("TURNOUT_CHAOS" not in os.environ, reason="takes minutes; see `make chaos`")
-OUTSIDE = ("", "waiting", "guarding", "point_of_no_return", "rolling_back")
+OUTSIDE = ("", "waiting", "guarding", "point_of_no_return", "rolling_back", "ending")
+TEST, ALIKE = "ab-test", "ab-test-alike"
 FOLDER = Path(__file__).parents[2] / "policies" / "starting"
 POLICIES = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.yaml"))}
 ORDERS = "metrics: {orders: {header: x-order, better: more}}\n"
@@ -36,8 +37,20 @@ start: auto
 """
 
 
+class Seller(Sample):
+    """A version that sells more: whoever looks at the cart orders, too."""
+
+    def answer(self, head):
+        seconds, answer = super().answer(head)
+        return seconds, self._order if b" /cart " in head and answer == self._ok else answer
+
+
 def quick(policy, url=""):
-    """Return a policy with a second for each time, any hours, calls to `url`, and loopback as the office."""
+    """Return a policy with a second for each time, any hours, calls to `url`, and loopback as the office.
+
+    An A/B test takes a few windows, of half a minute each.
+    """
+    policy = policy.replace("after: 14d", "after: 150s")
     policy = re.sub(r"^windows: .*\n", "", policy, flags=re.MULTILINE)
     policy = re.sub(r'url: "[^"]*"', f'url: "{url}"', policy)
     return re.sub(r"\bfor: [0-9]+[smhd]", "for: 1s", policy).replace("10.0.0.0/8", "127.0.0.0/8")
@@ -71,30 +84,48 @@ async def failing():
     await sample.stop()
 
 
-async def begin(site, failing, rps, url):
-    """Release a good and a failing version under every policy; return the users of the failing ones."""
+@pytest.fixture
+async def selling():
+    """Two versions of which the new one sells more, side by side: so they are as fast as one another."""
+    versions = Sample("v1"), Seller("v2")
+    for version in versions:
+        await version.start()
+    yield tuple(version.port for version in versions)
+    for version in versions:
+        version.stop()
+
+
+async def begin(site, failing, selling, rps, url):
+    """Release a good and a failing version under every policy; return the users of those that go back.
+
+    What is good in an A/B test sells more; one that does not, ALIKE, is no failure either.
+    """
     ports = {"": site.sample.ports, "-bad": failing.ports}
     names = {f"{policy}{how}": (policy, *ports[how]) for how in ports for policy in POLICIES}
+    names |= {TEST: (TEST, *selling), ALIKE: (TEST, *site.sample.ports)}
     services = [placed(name, v1, v2) + ORDERS for name, (_, v1, v2) in names.items()]
     await site.serve()
     await site.apply(*site.world("edge"), *services, *(quick(policy, url) for policy in POLICIES.values()))
     await site.start(edge_1=site.bootstrap("edge-1"))
 
-    def load(how):
-        visitors = tuple(user for policy in POLICIES for user in users(f"{policy}{how}"))
+    def load(*services):
+        visitors = tuple(user for service in services for user in users(service))
         return Load(visitors, (site.ports["edge"],), rps / 2)
 
-    site.load, spoiled = load(""), load("-bad")
+    site.load, spoiled = load(*POLICIES), load(*(f"{policy}-bad" for policy in POLICIES), ALIKE)
     await asyncio.gather(site.load.start(), spoiled.start())
     await site.apply(*(RELEASE.format(name=name, policy=policy) for name, (policy, *_) in names.items()))
     return spoiled
 
 
 async def ended(site, name, *, push):
-    """Return how a release ends; approve what asks, and ``push`` on as soon as a step is judged."""
+    """Return how a release ends; approve what asks, and ``push`` on as soon as a step is judged.
+
+    ALIKE is pushed to the end of its test.
+    """
     while True:
         shown = await site.get(f"/v1/releases/{name}")
-        if shown["phase"] in ("promoted", "rolled_back"):
+        if shown["phase"] in ("promoted", "rolled_back", "ended"):
             return shown["phase"]
         asking = [step["name"] for step in shown["steps"] if step["approval"] == "needed"]
         if shown["phase"] == "guarding" and "not approved yet" in shown["point_of_no_return"]:
@@ -102,7 +133,9 @@ async def ended(site, name, *, push):
         if asking and (push or shown["hold"] == "approval"):
             await site.post(f"/v1/releases/{name}/approve", step=asking[0])
         elif push and shown["stage"] == "judge":
-            answer = await site.client.post(f"/v1/releases/{name}/advance", json={"actor": "tester"})
+            over = name == ALIKE and shown["step"] == "half"
+            path = f"/v1/releases/{name}/{'end' if over else 'advance'}"
+            answer = await site.client.post(path, json={"actor": "tester"})
             assert answer.is_success or answer.status_code == 409, answer.text  # it went on meanwhile
         await asyncio.sleep(0.2)
 
@@ -121,24 +154,26 @@ async def reached(site, name):
     ],
 )
 async def test_each_policy_takes_a_failing_version_back_and_a_good_one_to_the_end(
-    site, failing, receiver, push
+    site, failing, selling, receiver, push
 ):
     """Failing ones by their evidence alone; good ones too in `make chaos`, which takes minutes."""
-    spoiled = await begin(site, failing, 900, receiver.url)
+    spoiled = await begin(site, failing, selling, 900, receiver.url)
     ends = await asyncio.gather(
         *(ended(site, name, push=push) for name in POLICIES),
         *(ended(site, f"{name}-bad", push=False) for name in POLICIES),
+        ended(site, ALIKE, push=push),
     )
     await spoiled.stop()
     load, theirs = await site.leave(), spoiled.counts()
 
-    assert ends == ["promoted"] * len(POLICIES) + ["rolled_back"] * len(POLICIES)
+    assert ends == ["promoted"] * len(POLICIES) + ["rolled_back"] * len(POLICIES) + ["ended"]
     for name, policy in POLICIES.items():
         steps = re.findall(r"^  - (?:\{)?name: ([a-z]+)", policy, re.MULTILINE)
         assert await reached(site, name) == steps
         assert await reached(site, f"{name}-bad") == steps[:1]
     assert {s["name"]: s["stable"] for s in await site.get("/v1/services")} == {
         "shop": "v1",
+        ALIKE: "v1",
         **dict.fromkeys(POLICIES, "v2"),
         **{f"{name}-bad": "v1" for name in POLICIES},
     }

@@ -41,6 +41,12 @@ conditions: []
 guard: {hold_back: 2%}
 ---
 kind: Policy
+name: test
+steps: [{name: ten, everyone: 10%}, {name: half, everyone: 50%}]
+conditions: []
+ends: {after: 1d}
+---
+kind: Policy
 name: again
 steps: [{name: ten, everyone: 10%}, {name: all, everyone: 100%}]
 conditions: []
@@ -132,3 +138,9 @@ def test_a_group_must_move_the_same_users_step_by_step(second, words):
     found = problems(release("a", "group: g"), release("b", "group: g", **({"service": "front"} | second)))
 
     assert [p[: len(words)] for p in found] == [words] if words else found == []
+
+
+def test_an_ab_test_is_in_no_group():
+    found = problems(release("a", "group: g", policy="test"))
+
+    assert [p.partition(" (")[0] for p in found] == ["policy: policy 'test' is an A/B test"]

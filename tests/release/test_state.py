@@ -5,6 +5,7 @@ import pytest
 from controlplane.release.moves import act, next_action
 from controlplane.release.state import (
     BY_ITSELF,
+    RETURNING,
     TRANSITIONS,
     Action,
     NotAllowedError,
@@ -35,8 +36,9 @@ def test_an_action_that_is_not_in_the_table_is_refused_and_says_what_is_possible
         act(before, action, "because")
 
     assert before == copy
-    possible = {str(a) for p, a in TRANSITIONS if p is phase and a not in BY_ITSELF}
-    ending = "it ends by itself" if phase is Phase.ROLLING_BACK else "it has ended"
+    # An A/B test alone can be ended.
+    possible = {str(a) for p, a in TRANSITIONS if p is phase and a not in {*BY_ITSELF, Action.END}}
+    ending = "it ends by itself" if phase in RETURNING else "it has ended"
     assert all(word in str(refused.value) for word in possible or {ending})
 
 
@@ -49,12 +51,14 @@ def test_the_ends_are_final_and_every_other_phase_has_a_way_to_one():
         reach = {phase: known.union(*(ways[p] for p in known)) for phase, known in reach.items()}
 
     assert {phase for phase in Phase if not ways[phase]} == {Phase.PROMOTED}
-    assert {a for p, a in TRANSITIONS if p is Phase.ROLLED_BACK} == {Action.RETRY}
+    for end in (Phase.ROLLED_BACK, Phase.ENDED):
+        assert {a for p, a in TRANSITIONS if p is end} == {Action.RETRY}
     assert all(Phase.ROLLED_BACK in reach[phase] for phase in Phase if phase is not Phase.PROMOTED)
 
 
-def test_rolling_back_cannot_be_stopped_or_turned_into_a_promotion():
+def test_returning_cannot_be_stopped_or_turned_into_a_promotion():
     assert {a for p, a in TRANSITIONS if p is Phase.ROLLING_BACK} == {Action.FINISH, Action.REST}
+    assert {a for p, a in TRANSITIONS if p is Phase.ENDING} == {Action.FINISH}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,9 @@ def test_advance_means_the_next_step_whatever_it_is(make, phase, step, action):
     assert next_action(make.state(phase, step=step)) is action
 
 
-@pytest.mark.parametrize("phase", [Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.PROMOTED])
+@pytest.mark.parametrize(
+    "phase", [Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ENDING, Phase.ENDED, Phase.PROMOTED]
+)
 @pytest.mark.parametrize("step", range(4))
 def test_advance_is_refused_where_there_is_nothing_to_advance_to(make, phase, step):
     state = make.state(phase, step=step)

@@ -202,3 +202,16 @@ def test_a_summary_says_what_was_missed():
     assert summary.promoted.share == 0.2
     assert summary.detected.count == 4
     assert json.dumps(summary.where)
+
+
+@pytest.mark.parametrize(("fault", "outcome"), [("none", "ended"), ("errors=20%", "rolled back")])
+def test_an_ab_test_ends_and_a_bad_one_goes_back_before(fault, outcome):
+    steps = ({"name": "half", "share": "50%"},)
+    test = PinnedPolicy.model_validate({"name": "ab", "steps": steps, "ends": {"after": "5m"}})
+
+    found = release(test, MODEL, faults(fault), 7)
+    summary = summarise([found], bad=False)
+
+    assert found.outcome == outcome
+    assert (found.seconds > 300) is (outcome == "ended")
+    assert (summary.ended.share, summary.undecided.share) == (float(outcome == "ended"), 0.0)

@@ -51,6 +51,7 @@ NEEDED = [  # the least role, and what takes it
     ("operator", "releases/shop-v2/pause", ME),
     ("operator", "releases/shop-v2/resume", ME),
     ("operator", "releases/shop-v2/rollback", ME),
+    ("operator", "releases/shop-v2/end", ME),
     ("operator", "releases/shop-v2/retry", ME),
     ("operator", "releases/shop-v2/approve", ME),
     ("operator", "services/shop/metrics/sales", PUSH),

@@ -135,6 +135,23 @@ class PointOfNoReturn(Model):
     run: RunChoice
 
 
+class Ends(Model):
+    """An A/B test: at its end everyone returns, unless ``do`` and what it has shown say otherwise.
+
+    ``per_user`` is how many of the counted events one user makes in the test.
+    """
+
+    after: Duration
+    do: Literal["report", "ask", "promote_if_better"] = "report"
+    per_user: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _has_time(self) -> Self:
+        if not self.after:
+            raise ValueError("after is how long the test lasts; it must be longer than 0s")
+        return self
+
+
 class Conduct(Model):
     """What a policy says that refers to nothing else; a release keeps it as it stands."""
 
@@ -144,6 +161,7 @@ class Conduct(Model):
     on_failure: OnFailure = OnFailure()
     guard: Guard = Guard()
     point_of_no_return: PointOfNoReturn | None = None
+    ends: Ends | None = None
     deadline: Duration | None = None
     on_timeout: Literal["hold", "rollback"] = "hold"
     on_failed_dependency: Literal["hold", "rollback"] = "hold"

@@ -1,0 +1,169 @@
+"""A/B tests: whether business metrics are better on the canary, or worse, with a stated error rate.
+
+The tests are those that look for harm, without a margin, and turned round to look for what is better. They
+see only the intervals of the test, and only segments whose users the hash divides.
+
+Source: docs/decision-rule.md, "A/B tests".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from math import exp
+from typing import Literal
+
+from controlplane.evidence.account import EMPTY, Account, Interval
+from controlplane.evidence.conversions import PROCESS, Conversions
+from controlplane.evidence.evidence import Evidence
+from controlplane.evidence.likelihood import log_mean_exp
+from controlplane.evidence.measures import Measured
+from controlplane.evidence.observation import Observation
+from controlplane.evidence.sums import Sums
+from controlplane.policy.pinned import PinnedMetric
+
+ERROR_RATE = 0.05  # chance that any of the metrics is called better when none is; the same for worse
+RATIOS = (0.99, 0.98, 0.95, 0.9, 0.8, 0.5)  # that are looked for: people test for a few percent
+STAKES = (0.01, 0.03, 0.1, 0.3)
+# A loss is cut far out only: sums of few orders are skewed, and a cut of the long side is a gain on average.
+LEAST = -3.0
+
+Said = Literal["better", "worse", "no difference seen"]
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """One direction of a test; its account begins anew with the step."""
+
+    name: str
+    test: Conversions | Sums
+
+    def fold(self, account: Account, interval: Interval) -> Account:
+        """Return the account after one interval."""
+        if not interval.stage.judged:
+            account = EMPTY
+        if not interval.counting:
+            return account
+        seen = divided(interval.observation, interval.stage.full_segments)
+        return self.test.fold(account, replace(interval, observation=seen))
+
+
+@dataclass(frozen=True, slots=True)
+class MetricTest:
+    """One metric that is tested, in both directions.
+
+    Attributes:
+        metric: Its name.
+        decides: Whether a promotion may rest on it.
+        threshold: e-value from which on a difference is shown.
+        better: Looks for what is better on the canary.
+        worse: Looks for what is worse.
+    """
+
+    metric: str
+    decides: bool
+    threshold: float
+    better: Half
+    worse: Half
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a test has shown of one metric.
+
+    Attributes:
+        metric: Its name.
+        decides: Whether a promotion may rest on it.
+        canary: Its share of events, or its mean.
+        baseline: The same, segments weighted as they are on the canary.
+        canary_n: Requests or users of the canary.
+        baseline_n: Of the baseline.
+        better: e-value of its being better on the canary.
+        worse: e-value of its being worse.
+        threshold: e-value from which on a difference is shown.
+    """
+
+    metric: str
+    decides: bool
+    canary: float
+    baseline: float
+    canary_n: float
+    baseline_n: float
+    better: float
+    worse: float
+    threshold: float
+
+    @property
+    def said(self) -> Said:
+        """What it comes to."""
+        if self.better >= self.threshold:
+            return "better"
+        return "worse" if self.worse >= self.threshold else "no difference seen"
+
+    @property
+    def change(self) -> float | None:
+        """Difference as a part of the baseline; None where that has nothing."""
+        return self.canary / self.baseline - 1 if self.baseline else None
+
+
+def metric_tests(
+    metrics: Iterable[PinnedMetric], decisive: Collection[str], per_user: float
+) -> tuple[MetricTest, ...]:
+    """Return the tests of metrics; those that decide share one error rate, and so do the others.
+
+    Args:
+        metrics: What is measured.
+        decisive: Names of those on which a promotion may rest.
+        per_user: How many events one user makes in the test.
+    """
+    known = tuple(metrics)
+    deciding = sum(metric.name in decisive for metric in known)
+    among = {True: deciding, False: len(known) - deciding}
+    return tuple(_test(m, m.name in decisive, among[m.name in decisive], per_user) for m in known)
+
+
+def _test(metric: PinnedMetric, decides: bool, among: int, per_user: float) -> MetricTest:
+    threshold = among / ERROR_RATE
+    halves = []
+    for direction, more in (("better", metric.better != "more"), ("worse", metric.better == "more")):
+        name = f"{metric.name} {direction}"
+        measured = Measured(name, metric.name, metric.per or "", more, metric.pushed)
+        kind: Conversions | Sums = (
+            Sums(name, measured, 0.0, None, threshold, STAKES, LEAST, per_user)
+            if metric.sum
+            else Conversions(name, measured, 0.0, threshold, RATIOS, per_user)
+        )
+        halves.append(Half(name, kind))
+    return MetricTest(metric.name, decides, threshold, *halves)
+
+
+def result(test: MetricTest, evidence: Evidence) -> Result:
+    """Return what a test has shown until now."""
+    account = evidence.accounts.get(test.better.name, EMPTY)
+    rows = [row for _, row in sorted(account.step.items()) if row[0] and row[2]]
+    n_c, n_b = sum(row[0] for row in rows), sum(row[2] for row in rows)
+    return Result(
+        metric=test.metric,
+        decides=test.decides,
+        canary=sum(row[1] for row in rows) / n_c if n_c else 0.0,
+        baseline=sum(row[0] / n_c * row[3] / row[2] for row in rows),
+        canary_n=n_c,
+        baseline_n=n_b,
+        better=_e_value(account),
+        worse=_e_value(evidence.accounts.get(test.worse.name, EMPTY)),
+        threshold=test.threshold,
+    )
+
+
+def _e_value(account: Account) -> float:
+    process = account.processes.get(PROCESS)
+    return exp(min(log_mean_exp(process), 690.0)) if process else 1.0
+
+
+def divided(seen: Observation, whole: frozenset[str]) -> Observation:
+    """Return what was seen without segments of which one version has every user."""
+    if not whole:
+        return seen
+    cells = tuple(pair for pair in seen.cells if pair[0].segment not in whole)
+    measures = tuple(measure for measure in seen.measures if measure.cell.segment not in whole)
+    return replace(seen, cells=cells, measures=measures)
