@@ -85,6 +85,8 @@ class Learned:
         last_short: The same in the SHORT window before.
         last_long: The same in the LONG window before.
         crowd: How far the requests of all versions come from few users.
+        lags: As ``lasting``, of all cells together, beside the LONG window before and the one before that.
+        before: What all cells together had in these two windows.
     """
 
     total: Floats = _NO_ROW
@@ -102,6 +104,8 @@ class Learned:
     last_short: Table = _NO_CELLS
     last_long: Table = _NO_CELLS
     crowd: Crowd = field(default_factory=Crowd)
+    lags: tuple[Fraction, ...] = (Fraction(), Fraction())
+    before: tuple[Floats, ...] = (_NO_ROW, _NO_ROW)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; nothing is lost."""
@@ -117,6 +121,8 @@ class Learned:
             "exposed": list(self.exposed),
             "last": [table.to_json() for table in (self.last, self.last_short, self.last_long)],
             "crowd": self.crowd.to_json(),
+            "lags": [[list(f.over), list(f.under)] for f in self.lags],
+            "before": [list(row) for row in self.before],
         }
 
     @classmethod
@@ -138,7 +144,12 @@ class Learned:
             long,
             *_since_0_2(data),
         )
-        return replace(found, crowd=Crowd.from_json(data["crowd"])) if "crowd" in data else found
+        if "crowd" in data:
+            found = replace(found, crowd=Crowd.from_json(data["crowd"]))
+        if "lags" in data:
+            lags = tuple(Fraction(tuple(over), tuple(under)) for over, under in data["lags"])
+            found = replace(found, lags=lags, before=tuple(map(tuple, data["before"])))
+        return found
 
     def _fractions(self) -> tuple[tuple[str, Fraction], ...]:
         return (("brief", self.brief), ("lasting", self.lasting), ("clusters", self.clusters))
@@ -196,6 +207,19 @@ class Learned:
         requests = (self.size[0] + 1000) / (self.size[1] + 1) * LONG / SHORT / cells
         return (self.swing(counter) - 1) / (requests * self.rate(counter))
 
+    def sway(self, counter: int) -> float:
+        """Return the variance of a whole version's own rate over LONG, relative to its square.
+
+        A pause of the runtime or an ill host moves all cells of a version, which no cell beside another
+        shows. Drift that both versions share shows, too, but the more so the farther apart two windows are:
+        a straight line through both distances leaves it out. An only cell has it in :meth:`unevenness`.
+        """
+        if len(self.cells.keys) < 2:
+            return 0.0
+        requests = (self.size[0] + 1000) / (self.size[1] + 1) * LONG / SHORT
+        near, far = (lag.shrunk(1.0, WEIGHT, counter) for lag in self.lags)
+        return max(0.0, min(2 * near - far, near) - 1) / (requests * self.rate(counter))
+
 
 def learn(learned: Learned, observation: Observation, stable: str) -> Learned:
     """Return what is known after one more interval of the stable version; its past is not needed again."""
@@ -218,8 +242,19 @@ def learn(learned: Learned, observation: Observation, stable: str) -> Learned:
         only, pairs = _beside(learned.long.rows, learned.last_long)
         seen = _Dispersion.of(pairs, learned, calm)
         lasting = seen.added(learned.lasting, learned.long.seconds)
-        learned = replace(learned, lasting=lasting, long=Window(), last_long=only)
+        learned = replace(_lagged(learned, calm), lasting=lasting, long=Window(), last_long=only)
     return learned
+
+
+def _lagged(learned: Learned, calm: NDArray[np.bool_]) -> Learned:
+    """Compare all cells together in the long window that is full with what they had one and two before."""
+    now = total(learned.long.rows.rows)
+    lags = list(learned.lags)
+    for lag, then in enumerate(learned.before):
+        if now[0] and then[0]:
+            both = Table((("now", ""), ("then", "")), np.array((now, then), dtype=float))
+            lags[lag] = _Dispersion.of(both, learned, calm).added(lags[lag], learned.long.seconds)
+    return replace(learned, lags=tuple(lags), before=(tuple(map(float, now)), *learned.before[:-1]))
 
 
 def _close_short(learned: Learned, calm: NDArray[np.bool_]) -> Learned:

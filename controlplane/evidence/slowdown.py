@@ -131,10 +131,12 @@ def _gain(interval: Interval, beyond: Beyond, edges: Sequence[int], slower: floa
     share = np.array([beyond.shares[edge] for edge in edges])
     null = np.array([beyond.ratio(edge, slower) for edge in edges])
     uneven = np.array([interval.learned.unevenness(counter) for counter in counters])
+    sway = np.array([interval.learned.sway(counter) for counter in counters])
     # One line per block, one column per edge, then one layer per alternative.
     requests, slow = canary[:, :1], canary[:, counters]
     ratio, events = requests / baseline[:, :1], slow + baseline[:, counters]
-    phi = 1 + uneven * (share * requests * LONG / interval.seconds) * (1 + ratio)
+    expected = share * requests * LONG / interval.seconds
+    phi = 1 + (uneven * expected + sway * expected.sum(axis=0)) * (1 + ratio)
     floor = null[:, None]
     rhos = np.maximum(floor, np.minimum(floor * np.array(ALTERNATIVES), 0.95 / share[:, None]))
     common = np.log((1 + null * ratio)[:, :, None] / (1 + ratio[:, :, None] * rhos))

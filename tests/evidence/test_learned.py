@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from datetime import timedelta
+from math import sin
 
 import pytest
 from world import GOOD, START, Traffic, World, past
@@ -76,7 +77,7 @@ def test_dispersion_tells_independent_errors_from_clusters(noise):
 
 
 def test_json_round_trip_loses_nothing():
-    world = World(noise="harsh", history=41)
+    world = World(noise="harsh", history=131)
     learned = past(Traffic(world, GOOD, seed=2))
 
     assert Learned.from_json(json.loads(json.dumps(learned.to_json()))) == learned
@@ -110,6 +111,37 @@ def test_an_only_cell_is_compared_with_its_own_last_window():
     assert bursts.cluster_rate(1) < steady.cluster_rate(1)
 
 
+def swaying(factor):
+    """Return what 100 minutes teach in which both proxies have ``factor(half minute)`` times 50 events."""
+    known = Learned()
+    for i in range(1200):
+        errors = round(50 * factor(i // 6))
+        known = learn(
+            known, seen(("p", "everyone", "v1", 1000, errors), ("q", "everyone", "v1", 1000, errors)), "v1"
+        )
+    return known
+
+
+def test_what_moves_a_whole_version_at_once_is_its_own_and_slow_drift_is_not():
+    steady = swaying(lambda _: 1.0)
+    pauses = swaying(lambda window: 1.4 if (window * 7919) % 5 == 0 else 0.9)  # variance 0.2 x 0.8 x 0.5^2
+    drift = swaying(lambda window: 1 + 0.4 * sin(window / 20))
+
+    assert steady.sway(ERRORS) == 0
+    assert 0.02 < pauses.sway(ERRORS) < 0.08
+    assert drift.sway(ERRORS) < 0.1 * pauses.sway(ERRORS)
+    assert pauses.swing(ERRORS) == 1.0  # beside one another its cells look alike
+
+
+def test_an_only_cell_does_not_count_its_swings_twice():
+    known = Learned()
+    for i in range(400):
+        known = learn(known, seen(("p", "everyone", "v1", 1000, 70 if i % 30 < 6 else 45)), "v1")
+
+    assert known.unevenness(ERRORS) > 0
+    assert known.sway(ERRORS) == 0
+
+
 def test_bursts_of_the_past_say_how_likely_they_are():
     known = Learned()
     for i in range(100):
@@ -125,7 +157,7 @@ def test_bursts_of_the_past_say_how_likely_they_are():
 
 def test_what_an_earlier_version_stored_is_read():
     data = Learned().to_json()
-    for new in ("bursts", "exposed", "last", "crowd"):
+    for new in ("bursts", "exposed", "last", "crowd", "lags", "before"):
         del data[new]
 
     assert Learned.from_json(data) == Learned()
