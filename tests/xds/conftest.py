@@ -156,6 +156,9 @@ class Client:
         node = NODE if self.first else b""
         self.first = False
         if self.variant == "sotw":
+            unacked = self.unacked[url]
+            if has.nonce in unacked:  # whatever the request is for, it answers what has this nonce
+                del unacked[: unacked.index(has.nonce) + 1]
             message = DiscoveryRequest(
                 node=node,
                 type_url=url,
