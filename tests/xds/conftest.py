@@ -142,6 +142,7 @@ class Client:
         self.unacked: dict[str, list[str]] = {url: [] for url in PUSH_ORDER}
         self.warming: set[str] = set()
         self.withheld: str | None = None
+        self.left_out: set[tuple[str, str]] = set()
         self.first = True
         again = [url for url in order if self.types[url].asked and self.types[url].names != []]
         for has in self.types.values():
@@ -206,7 +207,11 @@ class Client:
             message = self.parse(data)
             for name, body in self.bodies(message).items():
                 nack = nacks[message.type_url].get(name)
-                if nack is not None and nack.version == Version(0, content_hash((body,))):
+                if nack is None or nack.version != Version(0, content_hash((body,))):
+                    continue
+                if (message.type_url, name) in self.left_out:
+                    self.left_out.discard((message.type_url, name))  # asked for anew, so it is sent anew
+                else:
                     self.problems.append(f"{body!r} was sent again after it was refused")
             self.unacked[message.type_url].append(message.nonce)
             if len(self.unacked[message.type_url]) > (WINDOW if message.type_url in EAGER else 1):
@@ -312,6 +317,7 @@ class Client:
     def name(self, url: str, names: list[str]) -> None:
         has = self.types[url]
         old, has.names = has.names, names
+        self.left_out |= {(url, name) for name in old or () if name not in names}
         for name in list(has.bodies):
             if name not in names:
                 del has.bodies[name]
