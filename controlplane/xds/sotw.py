@@ -71,10 +71,13 @@ class SotwStream(Stream):
         Until it has ours, anything may be in use by it, if it is of a kind that uses others. Of what is gone
         it will never get another one, so that does not count.
         """
-        if not any(resource.needs for resource in target.values()):
-            return
         assert self.snapshot is not None
         known = {name: target[name] for name in conversation.names & target.keys()}
+        if not any(resource.needs for resource in target.values()):
+            # Nothing is in use by these, but of a full-state type the version tells of all of them.
+            if conversation.type_url in self._full_state and set_hash(known) != version.hash:
+                conversation.whole = version
+            return
         # If its last response had all that it asks for, the version of that set tells.
         whole = self.snapshot.earlier(version) and len(known) == len(conversation.names)
         if whole and set_hash(known) == version.hash:

@@ -297,11 +297,6 @@ async def test_a_release_holds_while_nobody_calls(site, shop):
     assert "no requests" in shown["because"]  # and not that it is silent: idle clients report nothing
 
 
-@pytest.mark.xfail(
-    strict=False,
-    raises=KeyError,
-    reason="a caller that asks for clusters before routes is answered before it is known: docs/operating.md",
-)
 async def test_callers_are_left_alone_when_the_store_was_lost(site, shop):
     service = SERVICE.format(v1=shop.ports[0], v2=shop.ports[1])
     documents = [FLEET, service, *order("name: fifth, everyone: 20%, for: 10m")]
