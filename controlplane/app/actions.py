@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from controlplane.app.acceptance import pinned
 from controlplane.policy.emergencies import NEEDS_REASON
 from controlplane.release import ending, gates, groups
-from controlplane.release.moves import NEW_STEP, act, dated, next_action
+from controlplane.release.moves import NEW_STEP, act, based, dated, next_action
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation, Seen
 from controlplane.release.state import (
@@ -62,6 +62,7 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     if action != "advance" and action not in ACTIONS:
         known = ", ".join(sorted({*ACTIONS, "advance"}))
         raise RefusedError(404, f"no action is named {action!r}; known: {known}")
+    state = based(state, at.world.stable.get(state.service, ""))
     meant = next_action(state) if action == "advance" else ACTIONS[action]
     _check_possible(state, meant)
     if meant is Action.RESUME and not state.halt:
@@ -201,6 +202,8 @@ def _ended(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved
 def _check_target(endpoints: Endpoints, state: ReleaseState, meant: Action) -> None:
     """Refuse to send traffic to a version that has nowhere to take it."""
     back = meant in (Action.ROLL_BACK, Action.END)
+    if back and not state.active:
+        return  # it has no traffic that would go anywhere
     if back or meant in (Action.PROMOTE, Action.CROSS, *NEW_STEP):
         target = state.from_version if back else state.to_version
         if not endpoints.places.get(target):

@@ -31,6 +31,7 @@ def ordered_by(world: World, wanted: Order, now: datetime) -> ReleaseState:
         raise RefusedError(409, f"{wanted.to!r} is what is stable already")
     name = wanted.name or f"{service.name}-{wanted.to}"
     before = _former(world, name, service)
+    _check_alone(world, wanted)
     fields = {
         "kind": "Release",
         "name": name,
@@ -51,7 +52,7 @@ def ordered_by(world: World, wanted: Order, now: datetime) -> ReleaseState:
         if why := unfit(state.policy, kind, fleet):
             where = f"{kind} fleet {fleet.name!r}"
             raise RefusedError(409, f"policy {wanted.policy!r} does not fit {where}: {why}")
-    return state.model_copy(update={"purpose": wanted.reason})
+    return state.model_copy(update={"purpose": wanted.reason, "from_stable": True})
 
 
 def service_named(world: World, name: str) -> Service:
@@ -75,6 +76,14 @@ def _former(world: World, name: str, service: Service) -> ReleaseState | None:
     if found is not None and found.service != service.name:
         raise RefusedError(409, f"release {name!r} was one of {found.service!r}; choose another name")
     return found
+
+
+def _check_alone(world: World, wanted: Order) -> None:
+    """Refuse a second order of one version: it would start when the first has failed."""
+    for other in world.releases.values():
+        if (other.service, other.to_version) == (wanted.service, wanted.to) and not other.ended:
+            how = f"release {other.name!r} ({other.phase}) goes there; let it end, or roll it back"
+            raise RefusedError(409, f"{wanted.to!r} of {wanted.service!r} is ordered already: {how}")
 
 
 def _check_policy(world: World, wanted: Order, service: Service) -> None:

@@ -57,9 +57,13 @@ def origin(state: ReleaseState, seen: Seen) -> Decision | None:
     """An order starts from what is stable."""
     if seen.stable == state.from_version:
         return None
+    off = f"`turnout rollback {state.name}` calls the order off"
+    if seen.stable == state.to_version:
+        return _closed("not-from", f"{seen.stable!r} is stable already; {off}")
+    wait = f"wait for release {seen.busy!r}, or " if seen.busy else ""
+    again = f"`turnout release {state.service} {state.to_version} --policy {state.policy.name}`"
     why = f"stable is {seen.stable!r}, but the order is from {state.from_version!r}; "
-    why += f"wait for release {seen.busy!r}, or correct the order" if seen.busy else "correct the order"
-    return _closed("not-from", why)
+    return _closed("not-from", f"{why}{wait}correct its document, or {off} and {again} orders it from there")
 
 
 def manual(state: ReleaseState, seen: Seen) -> Decision | None:

@@ -65,6 +65,13 @@ def _rested(state: ReleaseState, elapsed: timedelta) -> timedelta | None:
     return max(NOTHING, state.rest - elapsed)
 
 
+def based(state: ReleaseState, stable: str) -> ReleaseState:
+    """Return a release from what is stable now, if it waits and its order leaves `from` to that."""
+    if not state.from_stable or state.phase is not Phase.WAITING or stable in ("", state.to_version):
+        return state
+    return state if stable == state.from_version else state.model_copy(update={"from_version": stable})
+
+
 def act(
     state: ReleaseState, action: Action, reason: str, endpoints: dict[str, tuple[str, ...]] | None = None
 ) -> ReleaseState:
@@ -103,7 +110,7 @@ def act(
 
 
 _HALTS: Mapping[Action, Mapping[str, object]] = {
-    Action.ARM: {"start": "auto"},
+    Action.ARM: {"start": "auto", "halt": None},
     Action.FREEZE: {"halt": "frozen"},
     Action.PAUSE: {"halt": "paused"},
 }
@@ -146,6 +153,7 @@ def _again(state: ReleaseState, reason: str) -> ReleaseState:
         after=state.after,
         group=state.group,
         supersedes=state.supersedes,
+        from_stable=state.from_stable,
         purpose=state.purpose,
         tries=state.tries,
         because=reason,

@@ -195,6 +195,7 @@ class ReleaseState(Model):
         after: Releases that must have come so far before it starts.
         group: Releases of one name go step by step together; '' for none.
         supersedes: A release of the service that goes back for this one.
+        from_stable: While it waits it is from whatever is stable, as a command orders it.
         doomed: Why it goes back as soon as those of its group that depend on it have; '' if it does not.
         dooming: Time for which it has waited for them, by the monotonic clock.
         way_back: How many endpoints the old version had at the start.
@@ -232,6 +233,7 @@ class ReleaseState(Model):
     after: tuple[After, ...] = ()
     group: str = ""
     supersedes: str = ""
+    from_stable: bool = False
     doomed: str = ""
     dooming: timedelta = timedelta(0)
     way_back: int = 0

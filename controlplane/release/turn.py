@@ -15,7 +15,7 @@ from controlplane.policy.values import PPM
 from controlplane.release import ending, hooks
 from controlplane.release import watch as watching
 from controlplane.release.decide import decide
-from controlplane.release.moves import NEW_STEP, apply, dated, restart_step, with_gate
+from controlplane.release.moves import NEW_STEP, apply, based, dated, restart_step, with_gate
 from controlplane.release.ports import Record
 from controlplane.release.seen import Decision, Moment, Propagation, Seen
 from controlplane.release.state import Action, Phase, ReleaseState, Stage
@@ -60,7 +60,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         learned: From the past of the stable version, without this interval.
         moment: What was seen.
     """
-    state, watch = before.state, before.watch
+    state, watch = based(before.state, moment.stable), before.watch
     verdicts: tuple[Verdict, ...] = ()
     propagation, stale, split = moment.propagation, _stale(moment), watching.SplitSeen()
     if state.active:

@@ -170,8 +170,10 @@ async def test_nobody_is_sent_to_a_version_without_endpoints(going, kit, version
     )
 
 
-async def test_an_order_cannot_be_started_by_hand_before_its_turn(going):
-    await going.plane.order(wanted(name="later"))
+async def test_an_order_cannot_be_started_by_hand_before_its_turn(going, kit):
+    later = kit.RELEASE.replace("to: v2", "to: v3").replace("shop-2", "later")
+    three = kit.SERVICE + '  v3: {endpoints: ["10.0.0.3:80"]}\n'
+    await going.plane.apply(Documents(files={"shop.yaml": three, "later.yaml": later}, actor="ann"))
 
     await refused(going, going.plane.act("later", "advance", ANN), 409, "waits behind release 'shop-v2'")
     await going.plane.act("shop-v2", "promote", ANN)
@@ -222,10 +224,12 @@ async def test_a_store_that_refuses_is_told_and_nothing_is_half_done(going, kit,
 
     status = 409 if isinstance(error, StoreConflictError) else 503
     watch = going.loop.watches["shop-v2#1"]
+    three = kit.SERVICE + '  v3: {endpoints: ["10.0.0.3:80"]}\n'
+    await going.plane.apply(Documents(files={"shop.yaml": three}, actor="ann"))
     monkeypatch.setattr(going.store, "commit", fails)
     for asked in (
         going.plane.act("shop-v2", "advance", ANN),
-        going.plane.order(wanted(name="later")),
+        going.plane.order(wanted(to="v3")),
         going.plane.switch("shop", Switch(actor="a", version="v2")),
         going.plane.apply(Documents(files={"new.yaml": kit.RELEASE}, actor="ann")),
     ):

@@ -248,18 +248,6 @@ async def test_one_release_that_cannot_be_decided_does_not_stop_the_others(tmp_p
     await site.store.close()
 
 
-async def test_of_two_orders_of_a_service_the_second_waits_for_the_first(site, kit):
-    first, second = await ordered(site, name="one"), await ordered(site, name="two")
-
-    world = await kit.until(site, lambda w: w.releases[first].ended)
-    held = world.releases[second]
-    assert (held.phase, held.hold) == (Phase.WAITING, "busy")
-    world = await kit.tick(site)
-
-    assert world.releases[second].hold == "not-from"
-    assert "stable is 'v2'" in world.releases[second].because
-
-
 async def test_an_operators_advance_skips_proof_but_not_the_record(site, kit):
     name = await ordered(site)
     site.traffic.mode = "silent"
