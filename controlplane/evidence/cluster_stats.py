@@ -50,7 +50,7 @@ def _blind(metric: str, account: Account) -> Verdict | None:
         f"{metric}: not reported by {', '.join(names[:3])}{more}, whose bootstrap is older;"
         " `turnout bootstrap` writes one that does"
     )
-    return Verdict(metric, EVERYONE, Outcome.NOT_YET, reason)
+    return Verdict(metric, EVERYONE, Outcome.NOT_YET, reason, lacking=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,8 @@ class AtMost:
         if blind := _blind(self.name, account):
             return blind
         if not sum(counts[0] for counts in account.step.values()):
-            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, "no canary requests in this step", numbers)
+            reason = "no canary requests in this step"
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, lacking=True)
         return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
 
 

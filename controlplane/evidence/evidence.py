@@ -163,7 +163,7 @@ def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdic
         left = grace.get(metric.name, timedelta(0)) - stage.judged
         if left > timedelta(0):
             reason = f"{metric.name}: in grace for another {left.total_seconds():.0f} s of judging"
-            found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, reason))
+            found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, reason, lacking=True))
         else:
             verdict = timed(metric.verdict(account, learned, stage), account, stage.elapsed)
             found.append(replace(verdict, decisive=not metric.name.endswith(" (observed)")))

@@ -106,7 +106,9 @@ class Reading:
         elif self.account.promotion >= ENOUGH:
             outcome, why, more = Outcome.PASS, words.good, 0
         reason = f"{why}: {words.seen}" if self.counts[0] else why
-        return Verdict(metric, self.segment, outcome, reason, self.numbers(event), more)
+        # Doubt is about the canary; whatever else holds is about what it is judged by.
+        lacking = outcome is Outcome.NOT_YET and (not self.counts[0] or held not in (None, words.doubt))
+        return Verdict(metric, self.segment, outcome, reason, self.numbers(event), more, lacking=lacking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +142,15 @@ def timed(verdict: Verdict, account: Account, elapsed: timedelta) -> Verdict:
     if not total(account.step)[0]:
         return verdict  # which says that there are no requests
     if rate < 1e-6:
-        return replace(verdict, reason=f"{verdict.reason}; {more} more are needed, and none come")
+        reason = f"{verdict.reason}; {more} more are needed, and none come"
+        return replace(verdict, reason=reason, lacking=True)
     seconds = more / rate
-    reason = f"{verdict.reason}; about {more} more are needed, {_time(seconds)} at this traffic"
+    reason = f"{verdict.reason}; about {more} more are needed, {rough(seconds)} at this traffic"
     return replace(verdict, reason=reason, seconds_needed=seconds)
 
 
-def _time(seconds: float) -> str:
+def rough(seconds: float) -> str:
+    """Return a time for reading, in one unit."""
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

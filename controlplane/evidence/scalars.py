@@ -54,7 +54,7 @@ class Scalars:
             reason = f"{self.name}: the canary is worse: {shown(account)}"
             return Verdict(self.name, EVERYONE, Outcome.FAIL, reason, numbers)
         if problem := lacking(self.name, account, self.every):
-            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, problem, numbers)
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, problem, numbers, lacking=True)
         if account.promotion >= ENOUGH:
             reason = f"{self.name}: the canary is no worse: {shown(account)}"
             return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
@@ -156,7 +156,7 @@ class ScalarLimit:
             reason = f"{self.name}: {streak:.0f} readings in a row beyond {bound}: {shown(account)}"
             return Verdict(self.name, EVERYONE, Outcome.FAIL, reason, numbers)
         if problem := lacking(self.name, account, self.every):
-            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, problem, numbers)
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, problem, numbers, lacking=True)
         good = account.step.get(GOOD, (0.0, 0.0, 0.0, 0.0))[0]
         reason = f"{self.name}: {shown(account)}, {bound}"
         if good >= ENOUGH_READINGS:

@@ -29,6 +29,8 @@ class Verdict:
             more requests alone will not do.
         decisive: Whether it counts: what a policy only observes is shown and decides nothing.
         seconds_needed: How long those take at the present traffic; None if that cannot be said.
+        lacking: Whether it is data that lacks: none comes, it is old, a source fails or does not report, or
+            nothing is there to compare with. Time does not make up for that.
     """
 
     metric: str
@@ -39,3 +41,4 @@ class Verdict:
     requests_needed: int | None = None
     seconds_needed: float | None = None
     decisive: bool = True
+    lacking: bool = False

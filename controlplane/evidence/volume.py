@@ -14,7 +14,10 @@ from controlplane.policy.documents import EVERYONE
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """Passes once this step has judged ``at_least`` canary requests; it never fails."""
+    """Passes once this step has judged ``at_least`` canary requests; it never fails.
+
+    Until then it is data that lacks: without them nothing goes on, with proof or without.
+    """
 
     name: str
     at_least: int
@@ -34,4 +37,5 @@ class Volume:
             f"{seen} of {self.at_least} canary requests judged in this step",
             (("canary_requests", seen), ("needed", self.at_least)),
             missing,
+            lacking=missing > 0,
         )

@@ -28,6 +28,8 @@ from controlplane.release.state import Action, Phase, ReleaseState, Stage
 
 NOTHING = timedelta(0)
 ALONE = timedelta(minutes=1)
+NOT_YET = "not-yet"
+UNREACHED = frozenset({"nack", "left-alone", "no-proxy"})  # a rollback would not reach them either
 
 
 def decide(state: ReleaseState, seen: Seen) -> Decision:
@@ -94,7 +96,7 @@ def _in_progress(state: ReleaseState, seen: Seen) -> Decision:
         case Stage.PROPAGATE:
             return _propagate(state, seen.propagation)
         case Stage.VERIFY:
-            return _verify(seen)
+            return _verify(state, seen)
         case Stage.JUDGE:
             ends = state.policy.ends if state.testing else None
             return _judge(state, seen) if ends is None else _test(state, ends, seen)
@@ -172,12 +174,13 @@ def _not_propagated(propagation: Propagation) -> Decision | None:
     return None
 
 
-def _verify(seen: Seen) -> Decision:
+def _verify(state: ReleaseState, seen: Seen) -> Decision:
     problem = _not_trusted(seen)
     if problem is not None:
-        return problem
+        return _unsure(state, seen, problem)
     if not seen.split_agrees:
-        return Decision(None, "verify", f"too few requests to verify the split: {seen.split_missing}")
+        few = f"too few requests to verify the split: {seen.split_missing}"
+        return _unsure(state, seen, Decision(None, "verify", few))
     return Decision(Action.PROCEED, "verified", "the observed split agrees with the one asked for")
 
 
@@ -196,22 +199,21 @@ def _not_trusted(seen: Seen) -> Decision | None:
 def _judge(state: ReleaseState, seen: Seen) -> Decision:
     problem = _not_trusted(seen)
     if problem is not None:
-        return problem
+        return _unsure(state, seen, problem)
     judged = state.judged + seen.elapsed
     guarding = state.phase is Phase.GUARDING
     least = state.policy.guard.for_ if guarding else state.policy.steps[state.step].for_
     if seen.suspicion >= SUSPICIOUS:
-        return _unsure(
-            state, seen, judged, "suspicious", f"suspicious: e-value {seen.suspicion:.3g}, rollback at 100"
-        )
+        suspicious = f"suspicious: e-value {seen.suspicion:.3g}, rollback at 100"
+        return _unsure(state, seen, Decision(None, "suspicious", suspicious, counts=True))
     if judged < least:
         return Decision(
             None, "dwell", f"judged for {_seconds(judged)} of at least {format_duration(least)}", counts=True
         )
     # The guard ends with a proof like any step: its end gives the hold-back to the canary.
-    unsure = [v for v in seen.verdicts if v.decisive and v.outcome is not Outcome.PASS]
-    if unsure:
-        return _unsure(state, seen, judged, "not-yet", "; ".join(v.reason for v in unsure))
+    if seen.unproved:
+        short = "; ".join(v.reason for v in seen.unproved)
+        return _unsure(state, seen, Decision(None, NOT_YET, short, counts=True))
     proof = "; ".join(v.reason for v in seen.verdicts) or "no conditions"
     if guarding:
         return _onwards(state, seen, "guarded", f"guarded for {_seconds(judged)}: {proof}")
@@ -251,15 +253,20 @@ def _onwards(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decisio
     return Decision(action, code, reason, counts=True)
 
 
-def _unsure(state: ReleaseState, seen: Seen, judged: timedelta, code: str, reason: str) -> Decision:
-    unsure = state.policy.when_unsure
-    if judged < unsure.after or unsure.do == "hold":
-        return Decision(None, code, reason, counts=True)
-    after = f"unsure for {_seconds(judged)} (when_unsure: {unsure.do}): {reason}"
-    if unsure.do == "rollback":
+def _unsure(state: ReleaseState, seen: Seen, held: Decision) -> Decision:
+    """Return what the policy says of a step that has gone without proof for long; until then it is held.
+
+    Whatever lacks, it may go back. It goes on only where requests came and nothing but their number lacks.
+    """
+    rule, spent = state.policy.when_unsure, state.unproved + seen.elapsed
+    if rule.do == "hold" or spent < rule.after or held.code in UNREACHED or state.testing:
+        return held
+    after = f"unsure for {_seconds(spent)} (when_unsure: {rule.do}): {held.reason}"
+    if rule.do == "rollback":
         return roll_back(state, seen, "unsure/everyone", after)
-    if code == "suspicious" or state.phase is Phase.GUARDING:
-        return Decision(None, code, reason, counts=True)
+    enough = seen.sighted and state.sighted + seen.elapsed >= rule.after
+    if held.code != NOT_YET or not enough or state.phase is Phase.GUARDING:
+        return held
     return _onwards(state, seen, "without-proof", f"advanced without proof; {after}")
 
 

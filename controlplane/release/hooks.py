@@ -58,7 +58,8 @@ def verdicts(state: ReleaseState) -> tuple[Verdict, ...]:
     for call in calls(state, "judging", state.at):
         made = state.call(call.key) or call
         outcome = {Answer.YES: Outcome.PASS, Answer.NO: Outcome.FAIL}.get(made.answer, Outcome.NOT_YET)
-        found.append(Verdict("hook", state.at, outcome, _said(made)))
+        lacking = outcome is Outcome.NOT_YET
+        found.append(Verdict("hook", state.at, outcome, _said(made), lacking=lacking))
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from controlplane.release import crossing, failure, gates
+from controlplane.release.ending import SUSPICIOUS
 from controlplane.release.seen import Decision, Propagation, Seen
 from controlplane.release.state import RETURNING, Action, Phase, ReleaseState, Stage, salt, transition
 
@@ -36,11 +37,14 @@ def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
     counted = seen.elapsed if decision.counts and state.active else NOTHING
     asked = seen.elapsed if decision.code in gates.ASKING else NOTHING
     stepped = seen.elapsed if state.active and not state.halt and decision.code not in gates.SHUT else NOTHING
+    unproved, sighted = _unproved(state, decision, seen)
     stay = state.model_copy(
         update={
             "hold": "" if decision.action else decision.code,
             "because": decision.reason,
             "judged": state.judged + counted,
+            "unproved": unproved,
+            "sighted": sighted,
             "elapsed": state.elapsed + (seen.elapsed if state.active else NOTHING),
             "running": state.running + (seen.elapsed if state.active else NOTHING),
             "stepping": state.stepping + stepped,
@@ -57,6 +61,17 @@ def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
     if decision.rest is None:
         return after
     return after.model_copy(update={"rest": decision.rest, "tries": state.tries + 1, "barred": False})
+
+
+def _unproved(state: ReleaseState, decision: Decision, seen: Seen) -> tuple[timedelta, timedelta]:
+    """Return how long the step has gone without proof, and how much of it everything else was there."""
+    waits = state.stage is Stage.PROPAGATE or state.halt or state.phase in RETURNING
+    if waits or not state.active:
+        return state.unproved, state.sighted
+    if decision.counts and not seen.unproved and seen.suspicion < SUSPICIOUS:
+        return NOTHING, NOTHING
+    sighted = seen.elapsed if decision.counts and seen.sighted else NOTHING
+    return state.unproved + seen.elapsed, state.sighted + sighted
 
 
 def _rested(state: ReleaseState, elapsed: timedelta) -> timedelta | None:
@@ -173,7 +188,7 @@ def restart_step(state: ReleaseState, reason: str, endpoints: tuple[str, ...]) -
 
 
 def _fresh_step(step: int) -> dict[str, object]:
-    clocks = dict.fromkeys(("judged", "elapsed", "stepping", "asking"), NOTHING)
+    clocks = dict.fromkeys(("judged", "unproved", "sighted", "elapsed", "stepping", "asking"), NOTHING)
     return {"step": step, "stage": Stage.PROPAGATE, "rest": None, "barred": False} | clocks
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from controlplane.evidence.better import Result
 from controlplane.evidence.observation import Observation
-from controlplane.evidence.verdict import Verdict
+from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import Blackout
 from controlplane.release.state import Action, Call
 
@@ -133,6 +133,7 @@ class Seen:
         stable: What is stable now.
         blackouts: Of the service's fleets.
         links: What other releases mean for it.
+        served: Whether requests of the canary were seen in this interval that are compared.
     """
 
     now: datetime
@@ -151,6 +152,17 @@ class Seen:
     stable: str = ""
     blackouts: tuple[Blackout, ...] = ()
     links: Links = field(default_factory=Links)
+    served: bool = False
+
+    @property
+    def unproved(self) -> tuple[Verdict, ...]:
+        """What decides and does not pass."""
+        return tuple(v for v in self.verdicts if v.decisive and v.outcome is not Outcome.PASS)
+
+    @property
+    def sighted(self) -> bool:
+        """True if requests of the canary came and nothing but their number keeps it from being judged."""
+        return self.served and not self.stale and not any(v.lacking for v in self.unproved)
 
     def lack(self, version: str) -> str:
         """Say that a version has no endpoints, and why."""

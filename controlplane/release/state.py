@@ -183,6 +183,8 @@ class ReleaseState(Model):
         hold: Why the loop does not go on, '' if it does; a short code, for comparison.
         because: The same for people, with names and numbers.
         judged: Time of judging in this step that counted: fresh data, verified split, nothing held.
+        unproved: Time in this step since every proxy had it, or since its last proof, without halts.
+        sighted: The part of it that counted as judging, with requests of the canary and all data there.
         elapsed: Time in this stage, by the monotonic clock.
         running: Time since the start, by the monotonic clock.
         stepping: Time in this step until it passed, without halts, by the monotonic clock.
@@ -221,6 +223,8 @@ class ReleaseState(Model):
     hold: str = ""
     because: str = ""
     judged: timedelta = timedelta(0)
+    unproved: timedelta = timedelta(0)
+    sighted: timedelta = timedelta(0)
     elapsed: timedelta = timedelta(0)
     running: timedelta = timedelta(0)
     stepping: timedelta = timedelta(0)

@@ -99,6 +99,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         now=moment.at,
         blackouts=moment.blackouts,
         links=moment.links,
+        served=watching.served(moment.observation, state),
     )
     took = _decided(state, watch, seen, moment.at)
     if state.phase in IN_PROGRESS or took.after.state.key != state.key:
@@ -176,7 +177,15 @@ def _record(state: ReleaseState, decision: Decision, seen: Seen, now: datetime) 
         "suspicion": seen.suspicion,
         "code": decision.code,
         "verdicts": [
-            {"metric": v.metric, "segment": v.segment, "outcome": str(v.outcome), "numbers": dict(v.numbers)}
+            {
+                "metric": v.metric,
+                "segment": v.segment,
+                "outcome": str(v.outcome),
+                "reason": v.reason,
+                "numbers": dict(v.numbers),
+                "requests_needed": v.requests_needed,
+                "seconds_needed": v.seconds_needed,
+            }
             for v in seen.verdicts
         ],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import lru_cache
 
 from controlplane.evidence import better
@@ -20,8 +21,9 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.measures import Measured
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reach import missed, reach
+from controlplane.evidence.reading import rough
 from controlplane.evidence.scalars import ScalarLimit, Scalars
-from controlplane.evidence.split import LATE, Agreement, check_split
+from controlplane.evidence.split import EXPECTED, LATE, Agreement, check_split
 from controlplane.evidence.spoiled import Spoiled
 from controlplane.evidence.sums import Sums
 from controlplane.evidence.verdict import Verdict
@@ -269,6 +271,12 @@ def fold(
     return Watch(evidence, step, whole, watch.missed, spoiled)
 
 
+def served(observation: Observation | None, state: ReleaseState) -> bool:
+    """Return whether an interval has requests of the canary that are compared."""
+    counts = {} if observation is None else _counts(observation, state)
+    return any(row[0] for (_, segment), row in counts.items() if segment not in UNCOMPARED)
+
+
 def follow(watch: Watch, observation: Observation, state: ReleaseState, acked: AbstractSet[str]) -> Watch:
     """Return the watch with what of a settled interval shows whether clients reach the canary.
 
@@ -360,7 +368,16 @@ def split_seen(watch: Watch, state: ReleaseState, crowd: Crowd) -> SplitSeen:
         case Agreement.DISAGREES:
             return SplitSeen(f"segment {split.segment}: {verdict.reason}")
         case Agreement.TOO_FEW:
-            return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}{_elsewhere(watch)}")
+            due = _until(split.buckets / BUCKETS, canary + baseline, state.elapsed)
+            return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}{due}{_elsewhere(watch)}")
+
+
+def _until(share: float, requests: int, since: timedelta) -> str:
+    """Say how long it takes until a split can be verified, if requests go on to come as they have."""
+    more = EXPECTED / share - requests if share else 0.0
+    if more <= 0 or not requests or not since:
+        return ""
+    return f", {rough(more * since.total_seconds() / requests)} more at the traffic of this step"
 
 
 def _elsewhere(watch: Watch) -> str:

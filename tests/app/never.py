@@ -156,6 +156,7 @@ class Never:
             assert was.policy.when_unsure.do == "advance"
             assert was.phase is Phase.PROGRESSING
             assert spent >= was.policy.when_unsure.after
+            assert self.outside.quality.get(was.service, "good") != "none", "somebody was served now"
             return
         assert {v["outcome"] for v in record.numbers["verdicts"]} == {"pass"}
         now = self.outside.quality.get(was.service, "good") in ("good", "both", "reset")

@@ -64,6 +64,7 @@ def seen(**over):
         "endpoints": ENDPOINTS,
         "stable": "v1",
         "now": T0,
+        "served": True,
     }
     return Seen(**(base | over))
 

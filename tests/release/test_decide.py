@@ -1,5 +1,6 @@
 """What is decided in each stage, and each reason to hold."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -158,16 +159,24 @@ def test_what_is_not_proved_is_named_and_waited_for(make, outcome):
         ("rollback", {"suspicion": 50.0}, (Action.ROLL_BACK, "unsure/everyone")),
         ("advance", {"suspicion": 50.0}, (None, "suspicious")),
         ("advance", {"stale": "no statistics"}, (None, "stale")),
-        ("rollback", {"stale": "no statistics"}, (None, "stale")),
+        ("rollback", {"stale": "no statistics"}, (Action.ROLL_BACK, "unsure/everyone")),
+        ("advance", {"split_problem": "a does not"}, (None, "split")),
+        ("rollback", {"split_problem": "a does not"}, (Action.ROLL_BACK, "unsure/everyone")),
         ("advance", {"propagation": NACKED}, (None, "nack")),
+        ("rollback", {"propagation": NACKED}, (None, "nack")),
+        ("rollback", {"propagation": NOBODY}, (None, "no-proxy")),
+        ("advance", {"served": False}, (None, "not-yet")),
+        ("rollback", {"served": False}, (Action.ROLL_BACK, "unsure/everyone")),
     ],
 )
 def test_a_policy_says_what_to_do_when_time_alone_has_passed(make, do, unsure, told_):
     rules = make.policy(when_unsure={"after": "20m", "do": do})
     seen = make.seen(verdicts=(make.verdict(Outcome.NOT_YET),), **unsure)
 
-    early = decide(make.state(policy=rules, judged=timedelta(minutes=19)), seen)
-    late = decide(make.state(policy=rules, judged=timedelta(minutes=20)), seen)
+    early, late = (
+        decide(make.state(policy=rules, judged=spent, unproved=spent, sighted=spent), seen)
+        for spent in (timedelta(minutes=19), timedelta(minutes=20))
+    )
 
     assert early.action is None
     assert told(late) == told_
@@ -328,13 +337,16 @@ def test_more_traffic_needs_fresh_proof_and_enough_time(make, data):
         stage=pick(*Stage),
         halt=pick(None, "paused", "frozen"),
         judged=timedelta(seconds=data.draw(st.integers(0, 200))),
+        unproved=timedelta(seconds=data.draw(st.integers(0, 200))),
+        sighted=timedelta(seconds=data.draw(st.integers(0, 200))),
         policy=make.policy(when_unsure={"after": "2m", "do": pick("hold", "rollback", "advance")}),
     )
     seen = make.seen(
         propagation=pick(*PROPAGATIONS),
         stale=pick("", "silent"),
         split_problem=pick("", "wrong"),
-        verdicts=tuple(make.verdict(pick(*Outcome)) for _ in range(2)),
+        verdicts=tuple(replace(make.verdict(pick(*Outcome)), lacking=pick(False, True)) for _ in range(2)),
+        served=pick(False, True),
         suspicion=pick(1.0, 99.0),
         endpoints=pick(make.ENDPOINTS, {"v1": (), "v2": ("x",)}, {"v1": ("x",), "v2": ()}),
     )
@@ -352,7 +364,7 @@ def test_more_traffic_needs_fresh_proof_and_enough_time(make, data):
         assert all(v.outcome is not Outcome.FAIL for v in seen.verdicts)
         assert (
             decision.action is Action.PROMOTE
-            or decision.code == "without-proof"
+            or (decision.code == "without-proof" and seen.sighted)
             or all(v.outcome is Outcome.PASS for v in seen.verdicts)
         )
     assert after.judged == 0 * SECOND or after.judged - state.judged in (0 * SECOND, seen.elapsed)

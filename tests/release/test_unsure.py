@@ -1,0 +1,180 @@
+"""What a release does that has no proof for long: missing data never lets it go on, and may take it back."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from controlplane.evidence.learned import Learned, learn
+from controlplane.evidence.observation import Cell, Observation, Reading, Tally
+from controlplane.release.state import Phase, Stage
+from controlplane.release.turn import Moment, Progress, Propagation, turn
+
+TEN, AFTER = timedelta(seconds=10), timedelta(minutes=5)
+WHO = Propagation(live=("a",), acked=("a",))
+QUEUE = {"name": "queue", "query": "q", "at_most": 10, "every": "10s"}
+DOWN = Reading("queue", None, problem="Prometheus cannot be reached")
+FEW = {"v1": 270, "v2": 30}  # requests in an interval: enough to verify, too few to prove
+BROKEN = {"v1": (270, 200), "v2": (30, 20)}
+
+
+def interval(start, counts, **more):
+    rows = ((version, (n, 0) if isinstance(n, int) else n) for version, n in counts.items())
+    cells = tuple((Cell("a", "everyone", version), Tally(*row)) for version, row in sorted(rows))
+    return Observation("shop", start, start + TEN, cells, **({"fresh": ("a",)} | more))
+
+
+class Releasing:
+    """A release of the step `ten` under a policy, interval by interval."""
+
+    def __init__(self, make, do, *conditions, **over):
+        self.make, self.now, self.learned = make, make.T0, Learned()
+        for n in range(30, 0, -1):
+            self.learned = learn(self.learned, interval(make.T0 - n * TEN, {"v1": 3000}), "v1")
+        rules = make.policy(
+            when_unsure={"after": AFTER, "do": do},
+            conditions=conditions or ({"errors": {}},),
+        )
+        begun = {"stage": Stage.PROPAGATE, "running": timedelta(hours=1)}
+        self.progress = Progress(make.state(policy=rules, **(begun | over)))
+
+    @property
+    def state(self):
+        return self.progress.state
+
+    def sees(self, counts, times=1, **more):
+        """Return what was decided last, after intervals that are alike, or until the step ends."""
+        last = None
+        for _ in range(times):
+            seen = interval(self.now, counts, **more)
+            self.now += TEN
+            moment = Moment(self.now, TEN, seen, settle=TEN, propagation=WHO, endpoints=self.make.ENDPOINTS)
+            took = turn(self.progress, self.learned, moment)
+            self.learned = learn(self.learned, seen, "v1")
+            before, self.progress, last = self.state, took.after, took.decision
+            if (before.phase, before.step) != (self.state.phase, self.state.step):
+                break
+        return last
+
+
+LONG = 2 * AFTER // TEN
+
+
+def test_few_requests_that_are_all_there_advance_without_proof_after_the_time(make):
+    release = Releasing(make, "advance")
+
+    decision = release.sees(FEW, LONG)
+
+    assert (decision.code, release.state.step) == ("without-proof", 2)
+    assert decision.reason.startswith("advanced without proof; unsure for 5m")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "counts", "more", "words"),
+    [
+        (({"prometheus": QUEUE},), FEW, {"readings": (DOWN,)}, "Prometheus cannot be reached"),
+        (({"ejections": {"at_most": 0}},), FEW, {}, "not reported by a, whose bootstrap is older"),
+        (({"requests": {"at_least": 9000}},), FEW, {}, "of 9000 canary requests judged in this step"),
+        (({"errors": {}},), BROKEN, {}, "the baseline itself has unusually many errors"),
+        (({"errors": {}, "grace": "1h"},), FEW, {}, "in grace"),
+    ],
+)
+def test_what_cannot_be_known_never_lets_a_step_go_on(make, conditions, counts, more, words):
+    release = Releasing(make, "advance", *conditions)
+
+    decision = release.sees(counts, LONG, **more)
+
+    assert (decision.action, release.state.step) == (None, 1)
+    assert words in decision.reason
+
+
+@pytest.mark.parametrize("served", [15, 28])
+def test_traffic_that_stopped_lets_nothing_go_on(make, served):
+    release = Releasing(make, "advance")
+    release.sees(FEW, served)
+
+    decision = release.sees({"v1": 300}, LONG)
+
+    assert (decision.action, release.state.step) == (None, 1)
+
+
+def test_time_without_data_is_no_time_of_judging_without_proof(make):
+    """A source that returns is listened to before it is done without."""
+    release = Releasing(make, "advance", {"errors": {}}, {"prometheus": QUEUE})
+    release.sees(FEW, LONG, readings=(DOWN,))
+
+    decision = release.sees(FEW, readings=(Reading("queue", 1.0),))
+
+    assert (decision.action, release.state.step) == (None, 1)
+
+
+def test_proof_begins_the_time_without_it_anew(make):
+    release = Releasing(make, "rollback", {"prometheus": QUEUE})
+    release.progress = Progress(release.state.model_copy(update={"rest": timedelta(hours=9)}))
+    release.sees(FEW, 20, readings=(Reading("queue", 1.0),))
+    assert release.state.hold == "resting"
+
+    decision = release.sees(FEW, AFTER // TEN - 1, readings=(DOWN,))
+
+    assert (decision.action, decision.code) == (None, "not-yet")
+    assert release.sees(FEW, 2, readings=(DOWN,)).code == "unsure/everyone"
+
+
+@pytest.mark.parametrize(
+    ("counts", "more", "words"),
+    [
+        ({}, {}, "too few requests to verify the split: segment everyone: no requests"),
+        ({"v1": 9, "v2": 1}, {}, "50 canary requests must be due"),
+        ({}, {"fresh": (), "silent": ("a",)}, "no statistics from a"),
+        (FEW, {"partial": (("a", "a gap"),)}, "statistics of a are partial: a gap"),
+        ({"v1": 270, "v2": 600}, {}, "a acknowledged but does not split as asked"),
+    ],
+)
+@pytest.mark.parametrize("do", ["hold", "rollback", "advance"])
+def test_a_step_that_starves_holds_and_then_does_what_the_policy_says(make, do, counts, more, words):
+    release = Releasing(make, do)
+
+    early = release.sees(counts, AFTER // TEN - 1, **more)
+    late = release.sees(counts, 3, **more)
+
+    assert early.action is None
+    assert words in early.reason
+    assert (release.state.phase is Phase.ROLLING_BACK) is (do == "rollback")
+    if do == "rollback":
+        assert late.reason.startswith("unsure for 5m")
+        assert words in late.reason
+    assert release.state.step == 1
+
+
+def test_a_halt_is_no_time_without_proof(make):
+    release = Releasing(make, "rollback")
+    release.sees({}, 2)
+    release.progress = Progress(release.state.model_copy(update={"halt": "paused"}))
+    release.sees({}, LONG)
+    release.progress = Progress(release.state.model_copy(update={"halt": None}))
+
+    assert release.sees({}).action is None
+
+
+def test_what_verifies_a_split_says_how_long_it_takes(make):
+    """One canary request in 10 s: 40 s have passed of the 500 s that 50 take."""
+    release = Releasing(make, "hold")
+
+    release.sees({"v1": 9, "v2": 1}, 5)
+
+    assert "50 canary requests must be due, 8 min more at the traffic of this step" in release.state.because
+
+
+def test_a_record_has_the_reason_of_each_verdict_and_what_is_still_needed(make):
+    release = Releasing(make, "hold")
+    release.sees(FEW, 3)
+    before = release.progress
+    moment = Moment(release.now, TEN, interval(release.now, FEW), propagation=WHO, endpoints=make.ENDPOINTS)
+
+    took = turn(Progress(before.state.model_copy(update={"hold": ""}), before.watch), release.learned, moment)
+
+    (verdict,) = took.records[0].numbers["verdicts"]
+    assert "too few requests to be sure" in verdict["reason"]
+    assert verdict["requests_needed"] > 0
+    assert verdict["seconds_needed"] > 0
