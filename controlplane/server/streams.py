@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -158,7 +158,7 @@ class XdsServer:
         self._sessions: dict[Session, None] = {}
         self._members: dict[str, dict[Session, None]] = {}  # by group
         self._alone: dict[Session, None] = {}
-        self._turns = Turns(self._advance)
+        self._turns = Turns(self._advance_all)
         self._admission: Admission | None = None
         self._large = asyncio.Lock()
         self._quota = Quota(limits.streams_per_peer)
@@ -351,22 +351,41 @@ class XdsServer:
 
         Called whenever that may have become possible: after a request, a publication, a write.
         """
+        data = self._respond(session)
+        if data is not None:
+            self._write(session, data)
+
+    def _advance_all(self, sessions: Sequence[Session]) -> None:
+        """Advance some streams: one kind of work for all of them after the other is cheaper than by turns."""
+        ready = [(session, data) for session in sessions if (data := self._respond(session)) is not None]
+        for session, data in ready:
+            self._write(session, data)
+
+    def _respond(self, session: Session) -> bytes | None:
+        """Return what has to be written now, if anything; it counts as being written."""
         stream = session.stream
         self._renew(stream)
         if session.writing_since is not None or session.over.done():
-            return
+            return None
         try:
             if session.closing is not None:
                 self._finish(session, session.closing)
                 session.fail(None)
             elif (data := self._next(session)) is not None:
                 session.writing_since = monotonic()
-                session.transport.write(data, partial(self._written, session))
+                return data
             elif session.half_closed:
                 session.fail(None)
             else:
                 self._wait_for_us(session)
         except Exception as error:  # noqa: BLE001 - a bug ends this stream, by its handler, and no other one
+            session.fail(error)
+        return None
+
+    def _write(self, session: Session, data: bytes) -> None:
+        try:
+            session.transport.write(data, partial(self._written, session))
+        except Exception as error:  # noqa: BLE001 - the same
             session.fail(error)
 
     def _next(self, session: Session) -> bytes | None:
