@@ -29,6 +29,8 @@ class _Transport:
         self.waiting: asyncio.Future[bytes | None] | None = None
         self._first = first_requests(variant, node(number), EVERYTHING)
 
+    end = None
+
     async def read(self) -> bytes | None:
         if self._first:
             return self._first.pop(0)

@@ -46,6 +46,8 @@ class _Client:
         self._pending = first_requests(variant, node(random.randrange(3)), EVERYTHING[: random.randint(1, 5)])
         self._answers = 0
 
+    end = None
+
     async def read(self) -> bytes | None:
         """Return the next request, mutated or not; a publication may come before it."""
         await asyncio.sleep(0)

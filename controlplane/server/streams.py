@@ -260,8 +260,8 @@ class XdsServer:
 
     async def _read(self, session: Session) -> None:
         """Take requests until the client closes its side."""
-        stream, read = session.stream, session.transport.read
-        while (data := await read()) is not None:
+        stream, read, end = session.stream, session.transport.read, session.transport.end
+        while (data := await read()) is not end:
             first, small = stream.node is None, len(data) <= _SMALL
             if first:
                 await self._admit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -21,14 +21,23 @@ Written = Callable[[BaseException | None], None]
 
 
 class Transport(Protocol):
-    """One bidirectional stream of messages. One reader, one writer."""
+    """One bidirectional stream of messages. One reader, one writer.
+
+    Attributes:
+        peer: Who is at the other end.
+        read: Return the next message, or ``end`` when the client has closed its side.
+        end: What no message is.
+    """
 
     @property
-    def peer(self) -> Peer:
-        """Who is at the other end."""
+    def peer(self) -> Peer: ...
 
-    async def read(self) -> bytes | None:
-        """Return the next message, or None when the client has closed its side."""
+    # Not a method: grpc.aio's own goes here, as a coroutine around it would be one more for each message.
+    @property
+    def read(self) -> Callable[[], Awaitable[Any]]: ...
+
+    @property
+    def end(self) -> object: ...
 
     def write(self, data: bytes, done: Written) -> None:
         """Begin to send one message; no other may be begun before ``done`` was called.
@@ -44,19 +53,16 @@ class Transport(Protocol):
 class GrpcTransport:
     """A stream of grpc.aio."""
 
-    __slots__ = ("_context", "_done", "_write", "_writing", "peer")
+    __slots__ = ("_context", "_done", "_write", "_writing", "end", "peer", "read")
 
     def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         self.peer = peer_of(context)
+        self.read: Callable[[], Awaitable[Any]] = context.read
+        self.end: object = grpc.aio.EOF
         self._context = context
         self._write: Callable[[bytes], Coroutine[Any, None, None]] = context.write
         self._writing: Coroutine[Any, None, None] | None = None
         self._done: Written | None = None
-
-    async def read(self) -> bytes | None:
-        """Return the next message, or None when the client has closed its side."""
-        message: Any = await self._context.read()
-        return None if message is grpc.aio.EOF else message
 
     def write(self, data: bytes, done: Written) -> None:
         """Begin to send one message."""
