@@ -351,27 +351,29 @@ class XdsServer:
 
         Called whenever that may have become possible: after a request, a publication, a write.
         """
-        data = self._respond(session)
+        data = self._respond(session, self._clock())
         if data is not None:
             self._write(session, data)
 
     def _advance_all(self, sessions: Sequence[Session]) -> None:
         """Advance some streams: one kind of work for all of them after the other is cheaper than by turns."""
-        ready = [(session, data) for session in sessions if (data := self._respond(session)) is not None]
+        now = self._clock()
+        ready = [(session, data) for session in sessions if (data := self._respond(session, now)) is not None]
         for session, data in ready:
             self._write(session, data)
 
-    def _respond(self, session: Session) -> bytes | None:
+    def _respond(self, session: Session, now: datetime) -> bytes | None:
         """Return what has to be written now, if anything; it counts as being written."""
-        stream = session.stream
-        self._renew(stream)
-        if session.writing_since is not None or session.over.done():
+        if session.writing_since is not None:
+            self._renew(session.stream)
+            return None
+        if session.over.done():
             return None
         try:
             if session.closing is not None:
                 self._finish(session, session.closing)
                 session.fail(None)
-            elif (data := self._next(session)) is not None:
+            elif (data := self._next(session, now)) is not None:
                 session.writing_since = monotonic()
                 return data
             elif session.half_closed:
@@ -388,15 +390,21 @@ class XdsServer:
         except Exception as error:  # noqa: BLE001 - the same
             session.fail(error)
 
-    def _next(self, session: Session) -> bytes | None:
+    def _next(self, session: Session, now: datetime) -> bytes | None:
         """Return what may be sent now: nothing to whom another store serves, and who waits for those."""
         stream = session.stream
+        target = self._snapshots.get(stream.group or "")
+        if target is not stream.snapshot and target is not None:
+            if stream.alone or self._alone:
+                stream.publish(target)
+            elif (data := stream.push(target, now)) is not None:
+                return data
         strange = bool(stream.strange)
         if stream.group is not None and (strange or stream.alone or self._alone):
             stream.leave(self._reserve(session, stream.group, strange=strange))
             if stream.alone:
                 return None
-        return stream.next_response(self._clock())
+        return stream.next_response(now)
 
     def _reserve(self, session: Session, group: str, *, strange: bool) -> str:
         """Return why a client is left alone now, or ''."""

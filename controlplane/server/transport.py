@@ -23,21 +23,21 @@ Written = Callable[[BaseException | None], None]
 class Transport(Protocol):
     """One bidirectional stream of messages. One reader, one writer.
 
-    Attributes:
-        peer: Who is at the other end.
-        read: Return the next message, or ``end`` when the client has closed its side.
-        end: What no message is.
+    ``read`` is a property, so that it may be another object's own: a coroutine around that costs as much as
+    a whole ACK.
     """
 
     @property
-    def peer(self) -> Peer: ...
-
-    # Not a method: grpc.aio's own goes here, as a coroutine around it would be one more for each message.
-    @property
-    def read(self) -> Callable[[], Awaitable[Any]]: ...
+    def peer(self) -> Peer:
+        """Who is at the other end."""
 
     @property
-    def end(self) -> object: ...
+    def read(self) -> Callable[[], Awaitable[Any]]:
+        """What returns the next message, or ``end`` when the client has closed its side."""
+
+    @property
+    def end(self) -> object:
+        """What ``read`` returns after the last message."""
 
     def write(self, data: bytes, done: Written) -> None:
         """Begin to send one message; no other may be begun before ``done`` was called.

@@ -73,7 +73,7 @@ class Conversation:
     names: set[str] = field(default_factory=set)
     dirty: dict[str, None] = field(default_factory=dict)
     held: dict[str, Resource] = field(default_factory=dict)
-    flights: list[Flight] = field(default_factory=list)
+    flights: tuple[Flight, ...] = ()
     nonce: str = ""
     high: int = 0
     sent_at: datetime | None = None
@@ -136,7 +136,7 @@ class Conversation:
 
     def depart(self, flight: Flight) -> None:
         """Note that a response was sent."""
-        self.flights.append(flight)
+        self.flights += (flight,)
         self.nonce, self.sent_at = flight.nonce, flight.at
         self.opened, self.returning, self.seen = True, False, None
         for name in flight.updates:
@@ -293,14 +293,11 @@ class Conversation:
 
         A client answers in order. If it left one out, what that one had may be there or not.
         """
-        flights = self.flights
-        if len(flights) == 1:
-            return flights.pop() if flights[0].nonce == nonce else None
-        for place, flight in enumerate(flights):
+        for place, flight in enumerate(self.flights):
             if flight.nonce == nonce:
-                for older in flights[:place]:
+                for older in self.flights[:place]:
                     self._doubt(older)
-                del flights[: place + 1]
+                self.flights = self.flights[place + 1 :]
                 return flight
         return None
 

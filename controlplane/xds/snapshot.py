@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from controlplane.xds.version import Version
 
@@ -85,6 +85,13 @@ class Snapshot:
         return frozenset(type_url for type_url, _ in self.relations.followers)
 
 
+class Change(NamedTuple):
+    """A resource of some type, as it is now."""
+
+    type_url: str
+    resource: Resource
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """What differs between two snapshots.
@@ -92,10 +99,12 @@ class Difference:
     Attributes:
         names: Of each type, what was added, removed or changed, in order.
         moved: True if other types are served, or in another order.
+        single: The only change, if it is one resource that was there and is there.
     """
 
     names: Mapping[str, tuple[str, ...]]
     moved: bool
+    single: Change | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +166,17 @@ def difference(old: Snapshot, new: Snapshot) -> Difference:
 
 def _diff(old: Snapshot, new: Snapshot) -> Difference:
     moved = old.order != new.order or old.resources.keys() != new.resources.keys()
-    return Difference(_changed(old, new), moved)
+    names = _changed(old, new)
+    return Difference(names, moved, None if moved else _single(names, old, new))
+
+
+def _single(names: Mapping[str, tuple[str, ...]], old: Snapshot, new: Snapshot) -> Change | None:
+    refs = [(type_url, name) for type_url, changed in names.items() for name in changed]
+    if len(refs) != 1:
+        return None
+    ((type_url, name),) = refs
+    resource = new.of(type_url).get(name)
+    return None if resource is None or name not in old.of(type_url) else Change(type_url, resource)
 
 
 def _changed(old: Snapshot, new: Snapshot) -> dict[str, tuple[str, ...]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -197,12 +198,22 @@ class Client:
         self.pump()
         return True
 
+    def publish(self, snapshot: Snapshot, *, at_once: bool) -> None:
+        """Set the target, with the most frequent response in one go or not, and write what may be written."""
+        self.write(
+            partial(self.stream.push, snapshot, NOW) if at_once else partial(self.stream.publish, snapshot)
+        )
+        self.pump()
+
     def pump(self) -> None:
-        while True:
-            nacks = {view.type_url: view.nacks for view in self.stream.view().types}
-            data = self.stream.next_response(NOW)
-            if data is None:
-                return
+        while self.write(partial(self.stream.next_response, NOW)):
+            pass
+
+    def write(self, respond: Callable[[], object]) -> bool:
+        """Write one response, if there is one; return whether there was."""
+        nacks = {view.type_url: view.nacks for view in self.stream.view().types}
+        data = respond()
+        if isinstance(data, bytes):
             self.inbox.append(data)
             message = self.parse(data)
             for name, body in self.bodies(message).items():
@@ -216,6 +227,7 @@ class Client:
             self.unacked[message.type_url].append(message.nonce)
             if len(self.unacked[message.type_url]) > (WINDOW if message.type_url in EAGER else 1):
                 self.problems.append(f"too many un-ACKed responses of {message.type_url}")
+        return isinstance(data, bytes)
 
     def parse(self, data: bytes):
         return (DiscoveryResponse if self.variant == "sotw" else DeltaDiscoveryResponse).FromString(data)

@@ -38,21 +38,23 @@ class Talk:
         return self.ask(url, names, nonce=self.last[url].nonce, **fields)
 
     def publish(self, revision, *groups):
-        self.stream.publish(self.model.snapshot(revision, *groups))
-        return self.heard()
+        data = self.stream.push(self.model.snapshot(revision, *groups), self.model.NOW)
+        return ([] if data is None else [self.hear(data)]) + self.heard()
 
     def heard(self):
         """All responses that may go now: names sent, with ``-`` before those removed."""
         found = []
         while (data := self.stream.next_response(self.model.NOW)) is not None:
-            message = self.response.FromString(data)
-            self.last[message.type_url] = message
-            names = [
-                r.name if self.variant == "delta" else r.value.split(b"=")[0].decode()
-                for r in message.resources
-            ]
-            found.append(sorted(names) + [f"-{n}" for n in getattr(message, "removed_resources", [])])
+            found.append(self.hear(data))
         return found
+
+    def hear(self, data):
+        message = self.response.FromString(data)
+        self.last[message.type_url] = message
+        names = [
+            r.name if self.variant == "delta" else r.value.split(b"=")[0].decode() for r in message.resources
+        ]
+        return sorted(names) + [f"-{n}" for n in getattr(message, "removed_resources", [])]
 
     def view(self, url):
         return self.stream.view().of(url)

@@ -20,12 +20,12 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
             self.world = model.World()
             self.client = model.Client(variant)
             self.content = 1
+            self.at_once = True
             self.publish()
 
         def publish(self):
             self.world.revision += 1
-            self.client.stream.publish(self.world.snapshot())
-            self.client.pump()
+            self.client.publish(self.world.snapshot(), at_once=self.at_once)
 
         def fresh(self):
             self.content += 1
@@ -66,6 +66,10 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
             target = sorted(self.world.snapshot().of(url).values(), key=lambda r: r.name)
             if index < len(target):
                 self.client.poison.add(target[index].body)
+
+        @rule(at_once=st.booleans())
+        def publish_otherwise(self, at_once):
+            self.at_once = at_once
 
         @rule(lazy=st.booleans(), hasty=st.booleans())
         def answer_otherwise(self, lazy, hasty):
