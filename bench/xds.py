@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench import inside, seam
+from bench import crafted, inside, seam
 from bench.http2 import Fleet
 from bench.process import Server, raise_limits, server
 from bench.report import Table, say, section
@@ -219,12 +219,15 @@ def main() -> None:
     parser.add_argument(
         "--pinned", action="store_true", help="servers on the first CPU, client on the others"
     )
-    parser.add_argument("only", nargs="*", help="inside, seam, pushes, storm; all of them by default")
+    parser.add_argument(
+        "only", nargs="*", help="inside, seam, crafted, pushes, storm; all of them by default"
+    )
     options = parser.parse_args()
     plan = QUICK if options.quick else FULL
     parts: dict[str, Callable[[], None]] = {
         "inside": lambda: inside.run(quick=options.quick),
         "seam": lambda: seam.run(quick=options.quick),
+        "crafted": lambda: crafted.run(quick=options.quick),
         "pushes": lambda: pushes(plan, pinned=options.pinned),
         "storm": lambda: storms(plan, pinned=options.pinned),
     }

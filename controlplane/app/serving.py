@@ -148,7 +148,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
 
         intake = Intake(lambda peer, data: collector.receive(peer, data, datetime.now(UTC)))
         server = grpc.aio.server(options=SERVER_OPTIONS)
-        loads = LoadReporting(settings.interval, reports.opened)
+        loads = LoadReporting(settings.interval, reports.opened, settings.limits.streams_per_peer)
         server.add_generic_rpc_handlers((*handlers(publisher.server), intake.handler(), loads.handler()))
         xds_port = _bind(server, settings)
         # Nothing is answered before the state is loaded: from here on it is, and the first snapshot is there.
@@ -156,6 +156,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         collect_seldom()
         await server.start()
         leaving.push_async_callback(stop, server, publisher.server, DRAIN)
+        leaving.callback(loads.stop)  # before that: nothing else would end them
 
         web = _Web(_web_config(Api(plane, registry, access).app, settings.http_tls))
         tasks = [

@@ -3,34 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from controlplane.xds.view import Peer
 
+_BURST = 0.1  # seconds' worth of turns that are kept while nobody needs one
+
 
 @dataclass(slots=True)
 class Admission:
-    """Lets through ``rate`` per second, after a burst of a tenth of a second; the rest wait, in order.
+    """Lets through ``rate`` per second, after a burst; the rest wait, and peers are let in by turns.
 
-    ``clock`` returns seconds, never going back.
+    A turn is taken when it is used: whoever leaves while it waits costs the others nothing. ``clock`` returns
+    seconds, never going back.
     """
 
     rate: float
     clock: Callable[[], float]
-    _next: float = field(default=0.0, init=False)
+    _next: float = field(default=0.0, init=False)  # when a turn is free
+    _waiting: dict[str, deque[asyncio.Future[None]]] = field(default_factory=dict, init=False)
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
 
-    def delay(self) -> float:
-        """Take the next turn; return the seconds to wait for it."""
+    def turn(self) -> bool:
+        """Take a turn, if one is free now."""
         now = self.clock()
-        self._next = max(self._next, now - 0.1) + 1 / self.rate
-        return max(0.0, self._next - now)
+        self._next = max(self._next, now - _BURST)
+        if self._next > now:
+            return False
+        self._next += 1 / self.rate
+        return True
 
-    async def admit(self) -> None:
+    async def admit(self, peer: Peer) -> None:
         """Wait for a turn."""
-        delay = self.delay()
-        if delay > 0:
-            await asyncio.sleep(delay)
+        if not self._waiting and self.turn():
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(known_as(peer), deque()).append(turn)
+        self._arm()
+        await turn
+
+    def _arm(self) -> None:
+        if self._timer is None and self._waiting:
+            delay = max(0.0, self._next - self.clock())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._release)
+
+    def _release(self) -> None:
+        self._timer = None
+        while self._waiting:
+            who, queue = next(iter(self._waiting.items()))
+            while queue and queue[0].done():  # it has left
+                queue.popleft()
+            if queue and not self.turn():
+                break
+            del self._waiting[who]
+            if queue:
+                queue.popleft().set_result(None)
+            if queue:
+                self._waiting[who] = queue  # at the end of the line
+        self._arm()
 
 
 @dataclass(slots=True)
@@ -42,7 +74,7 @@ class Quota:
 
     def enter(self, peer: Peer) -> bool:
         """Count one more stream; False, and not counted, if the peer has as many as it may."""
-        key = _who(peer)
+        key = known_as(peer)
         streams = self._open.get(key, 0)
         if streams >= self.most:
             return False
@@ -51,11 +83,12 @@ class Quota:
 
     def leave(self, peer: Peer) -> None:
         """Count one less."""
-        key = _who(peer)
+        key = known_as(peer)
         self._open[key] -= 1
         if not self._open[key]:
             del self._open[key]
 
 
-def _who(peer: Peer) -> str:
+def known_as(peer: Peer) -> str:
+    """Return what a peer is known by: what its certificate proves, else its host."""
     return peer.identities[0] if peer.identities else peer.address.rpartition(":")[0] or peer.address

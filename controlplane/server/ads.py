@@ -28,8 +28,7 @@ SERVICES: Final = (
 async def stop(server: grpc.aio.Server, xds: XdsServer, seconds: float) -> None:
     """Stop gracefully: take in nothing new (GOAWAY), end the streams over some seconds, then connections."""
     stopping = asyncio.ensure_future(server.stop(grace=3 * seconds))
-    if xds.views():
-        await xds.drain(seconds)
+    await xds.drain(seconds)
     await stopping
 
 

@@ -30,6 +30,7 @@ class Message(Protocol):
 Body = bytes | Message | Resource
 Resources = Mapping[str, Mapping[str, Body]]
 Publish = Callable[[str, Snapshot], None]
+Withdraw = Callable[[str], None]
 _Given = Mapping[str, Mapping[str, bytes | Resource]]
 _M = TypeVar("_M", Cluster, ClusterLoadAssignment, RouteConfiguration)
 
@@ -50,7 +51,7 @@ class Cache:
         self.group_of = group_of
         self._given: dict[str, _Given] = {}
         self._snapshots: dict[str, Snapshot] = {}
-        self._servers: list[Publish] = []
+        self._servers: list[tuple[Publish, Withdraw]] = []
 
     def replace(self, group: str, resources: Resources) -> None:
         """Set all resources of a group at once: type URL to name to message, its bytes, or a `Resource`.
@@ -77,16 +78,27 @@ class Cache:
         """Take everything away from the nodes of a group; they stay known."""
         self.replace(group, {})
 
+    def forget(self, group: str) -> None:
+        """Make a group unknown again, once its nodes are gone: nothing of it is kept.
+
+        Nodes that are still there keep what they have.
+        """
+        self._given.pop(group, None)
+        if self._snapshots.pop(group, None) is not None:
+            for _, withdraw in tuple(self._servers):
+                withdraw(group)
+
     def snapshot(self, group: str) -> Snapshot | None:
         """Return what a group has, or None if nothing was ever set."""
         return self._snapshots.get(group)
 
-    def attach(self, publish: Publish) -> Callable[[], None]:
+    def attach(self, publish: Publish, withdraw: Withdraw) -> Callable[[], None]:
         """Hand all snapshots to a server, now and at each change; return what ends that."""
-        self._servers.append(publish)
+        server = publish, withdraw
+        self._servers.append(server)
         for group, snapshot in self._snapshots.items():
             publish(group, snapshot)
-        return lambda: self._servers.remove(publish)
+        return lambda: self._servers.remove(server)
 
     def _publish(self, group: str, given: _Given) -> None:
         present = self._snapshots.get(group)
@@ -98,7 +110,7 @@ class Cache:
             found[url] = {name: old[name] if old.get(name) == new else new for name, new in of.items()}
         self._given[group] = given
         snapshot = self._snapshots[group] = Snapshot(0, found, PUSH_ORDER)
-        for publish in tuple(self._servers):
+        for publish, _ in tuple(self._servers):
             publish(group, snapshot)
 
 

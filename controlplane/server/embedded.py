@@ -52,7 +52,7 @@ async def serve(  # noqa: PLR0913 - options, by name
     server.add_generic_rpc_handlers(handlers(xds))
     host, port = split_address(address)
     bound = bind(server, host, port, tls.credentials() if tls is not None else None, insecure=insecure)
-    detach = cache.attach(xds.publish)
+    detach = cache.attach(xds.publish, xds.withdraw)
     await server.start()
     try:
         yield Served(bound, xds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
 from controlplane._pb.lrs_pb2 import LoadStatsResponse
+from controlplane.server.admission import Quota
 from controlplane.server.transport import peer_of
 from controlplane.xds.view import Peer
 
@@ -32,17 +34,26 @@ class LoadReporting:
 
     Attributes:
         streams: Streams that are open.
-        refused: Streams that were ended because of what they sent.
+        refused: Streams that were ended because of what they sent, or because their peer has too many.
     """
 
-    def __init__(self, interval: timedelta, opened: Callable[[Peer], Reports]) -> None:
+    def __init__(
+        self, interval: timedelta, opened: Callable[[Peer], Reports], streams_per_peer: int = 10_000
+    ) -> None:
+        """Have clients report every ``interval``; ``opened`` returns what takes the messages of a stream."""
         every = Duration()
         every.FromTimedelta(interval)
         answer = LoadStatsResponse(load_reporting_interval=every, send_all_clusters=True)
         self._answer = answer.SerializeToString()
         self._opened = opened
+        self._quota = Quota(streams_per_peer)
+        self._stopping = asyncio.Event()
         self.streams = 0
         self.refused = 0
+
+    def stop(self) -> None:
+        """End all streams: a client reports again to whom it finds next."""
+        self._stopping.set()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service for ``grpc.aio.Server.add_generic_rpc_handlers``."""
@@ -51,12 +62,18 @@ class LoadReporting:
         )
 
     async def _stream(self, _requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        reports = self._opened(peer_of(context))
+        peer = peer_of(context)
+        if not self._quota.enter(peer):
+            self.refused += 1
+            text = f"you have {self._quota.most} streams already"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        reports = self._opened(peer)
         self.streams += 1
+        stopping = asyncio.create_task(self._stopping.wait())
         first = True
         try:
-            while (message := await context.read()) is not grpc.aio.EOF:
-                reports.receive(bytes(message))
+            while (message := await _read(context, stopping)) is not grpc.aio.EOF:
+                reports.receive(message)
                 if first:  # it says who the client is, and waits to be told what to report
                     await context.write(self._answer)
                     first = False
@@ -64,5 +81,17 @@ class LoadReporting:
             self.refused += 1
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
+            stopping.cancel()
             self.streams -= 1
+            self._quota.leave(peer)
             reports.close()
+
+
+async def _read(context: grpc.aio.ServicerContext[bytes, bytes], stopping: asyncio.Task[object]) -> Any:
+    """Return the next message, or EOF; ends the stream if the server stops before."""
+    reading = asyncio.ensure_future(context.read())
+    await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not reading.done():
+        reading.cancel()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+    return reading.result()

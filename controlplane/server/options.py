@@ -13,9 +13,9 @@ _MINUTE = 60_000  # milliseconds
 SERVER_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # Two servers on one port would share the proxies by chance, and neither would know.
     ("grpc.so_reuseport", 0),
-    # A delta client that reconnects lists every name and version: 10 000 names of 250 characters fit. More
-    # would let one hostile message (of a million empty entries) stop the loop for a tenth of a second.
-    ("grpc.max_receive_message_length", 3 << 20),
+    # Twice what a service takes: what is too large for it is refused by it, and is shown. gRPC itself would
+    # refuse it unseen.
+    ("grpc.max_receive_message_length", 8 << 20),
     ("grpc.max_send_message_length", -1),
     # Clients of the per-type services open several streams per proxy over one connection.
     ("grpc.max_concurrent_streams", 512),

@@ -159,6 +159,7 @@ class XdsServer:
         self._members: dict[str, dict[Session, None]] = {}  # by group
         self._alone: dict[Session, None] = {}
         self._turns = Turns(self._advance_all)
+        self._newcomers = Turns(self._assign_all)
         self._admission: Admission | None = None
         self._large = asyncio.Lock()
         self._quota = Quota(limits.streams_per_peer)
@@ -181,11 +182,13 @@ class XdsServer:
         # Each stream is given it when its turn comes: to touch them all twice would cost more.
         self._turns.add_all(self._members.get(group, ()))
 
+    def withdraw(self, group: str) -> None:
+        """Forget a group's target: whoever is there keeps what it has, whoever comes is held unanswered."""
+        self._snapshots.pop(group, None)
+
     def regroup(self) -> None:
-        """Ask again for the group of each node: after a change of fleets, or of who may be served."""
-        for session in list(self._sessions):
-            if session.stream.node is not None:
-                self._assign(session)
+        """Have the group of each node asked for again: after a change of fleets, or of who may be served."""
+        self._newcomers.add_all(self._sessions)
 
     def snapshot(self, group: str) -> Snapshot | None:
         """Return a group's target."""
@@ -249,7 +252,7 @@ class XdsServer:
                 session.late.cancel()
             del self._sessions[session]
             if stream.group is not None:
-                del self._members[stream.group][session]
+                self._forget(session, stream.group)
                 self._release(session, stream.group)
             if not self._sessions and self._watch is not None:
                 self._watch.cancel()
@@ -258,13 +261,19 @@ class XdsServer:
             if self._callbacks.ended is not None:
                 self._callbacks.ended(stream.view())
 
+    def _forget(self, session: Session, group: str) -> None:
+        members = self._members[group]
+        del members[session]
+        if not members:  # groups come and go: by default each node of an embedded server is one
+            del self._members[group]
+
     async def _read(self, session: Session) -> None:
         """Take requests until the client closes its side."""
         stream, read, end = session.stream, session.transport.read, session.transport.end
         while (data := await read()) is not end:
             first, small = stream.node is None, len(data) <= _SMALL
             if first:
-                await self._admit()
+                await self._admit(stream.peer)
             if not small:
                 await self._take_turns(len(data))
             began = None if small else monotonic()
@@ -309,10 +318,15 @@ class XdsServer:
             "response refused", type_url=type_url, version=version, error=nack.message, **_who(session)
         )
 
-    async def _admit(self) -> None:
+    async def _admit(self, peer: Peer) -> None:
         if self._admission is None:
             self._admission = Admission(self._limits.first_requests, asyncio.get_running_loop().time)
-        await self._admission.admit()
+        await self._admission.admit(peer)
+
+    def _assign_all(self, sessions: Sequence[Session]) -> None:
+        for session in sessions:
+            if session.stream.node is not None and not session.over.done():
+                self._assign(session)
 
     def _assign(self, session: Session) -> None:
         """Give a stream the target of its node's group, or end it if its peer may not have it."""

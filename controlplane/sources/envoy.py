@@ -15,6 +15,12 @@ from controlplane.resources.names import cluster_of, segment_cluster
 
 MAX_SERIES = 20_000  # per proxy; as many are about 4 MiB, and take 60 ms to read
 MAX_SCOPES = 16  # Envoy sends one
+# What 4 MiB of an Envoy's statistics cannot have: reading more points and tags takes too long at a time. A
+# small export need not be looked through for them.
+MAX_RESOURCE_TAGS = 1000
+MAX_POINTS = 100_000
+MAX_TAGS = 150_000
+_SMALL = 128 << 10  # bytes
 INSTANCE = "service.instance.id"
 OUTCOMES = "turnout.rq"
 LATENCIES = "turnout.t"
@@ -122,6 +128,8 @@ def parse_export(data: bytes, listens: Callable[[str], bool] = lambda prefix: Tr
     scopes = [scope for part in message.resource_metrics for scope in part.scope_metrics]
     if sum(len(scope.metrics) for scope in scopes) > MAX_SERIES:
         raise MalformedError(f"the export of {proxy!r} has more than {MAX_SERIES} metrics")
+    if len(data) > _SMALL:
+        _check_size(proxy, [metric for scope in scopes for metric in scope.metrics])
     reader = _Reader()
     for scope in scopes:
         for metric in scope.metrics:
@@ -153,6 +161,8 @@ def parse_export(data: bytes, listens: Callable[[str], bool] = lambda prefix: Tr
 def _proxy(parts: Sequence[otlp_pb2.ResourceMetrics]) -> str:
     if len(parts) > MAX_SCOPES or sum(len(part.scope_metrics) for part in parts) > MAX_SCOPES:
         raise MalformedError(f"the export has more than {MAX_SCOPES} resources or scopes")
+    if sum(len(part.resource.attributes) for part in parts) > MAX_RESOURCE_TAGS:
+        raise MalformedError(f"the export has more than {MAX_RESOURCE_TAGS} resource attributes")
     names = {
         tag.value.string_value for part in parts for tag in part.resource.attributes if tag.key == INSTANCE
     }
@@ -161,6 +171,18 @@ def _proxy(parts: Sequence[otlp_pb2.ResourceMetrics]) -> str:
             f"the export has {len(names)} values of {INSTANCE}, one that is not empty is allowed"
         )
     return str(names.pop())
+
+
+def _check_size(proxy: str, metrics: Sequence[otlp_pb2.Metric]) -> None:
+    kinds = ((metric, metric.WhichOneof("data")) for metric in metrics)
+    points = [getattr(metric, kind).data_points for metric, kind in kinds if kind]
+    tags = 0
+    if sum(map(len, points)) <= MAX_POINTS:
+        tags = sum(len(point.attributes) for some in points for point in some)
+        if tags <= MAX_TAGS:
+            return
+    most = f"{MAX_TAGS} attributes" if tags else f"{MAX_POINTS} points"
+    raise MalformedError(f"the export of {proxy!r} has more than {most}")
 
 
 class _Reader:

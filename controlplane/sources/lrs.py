@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from google.protobuf.message import DecodeError
 
-from controlplane._pb.lrs_pb2 import LoadStatsRequest
+from controlplane._pb.lrs_pb2 import ClusterStats, LoadStatsRequest
 from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.policy.latency import EDGES_MS
 from controlplane.resources.names import segment_cluster
@@ -24,6 +24,7 @@ from controlplane.xds.view import Peer
 
 MAX_BYTES = 1 << 20  # of one report
 MAX_CLUSTERS = 20_000  # that all clients together are remembered to have reported between two observations
+MAX_ENTRIES = 30_000  # clusters and their localities in one report: reading more takes too long at a time
 MAX_COUNT = 1 << 53
 
 _Place = tuple[str, str, Cell]  # origin, service, cell
@@ -153,21 +154,29 @@ class LoadReports:
         self._open += Counter()  # forgets those at zero
 
     def _count(self, node: str, source: str, request: LoadStatsRequest) -> None:
+        entries = len(request.cluster_stats)
+        if entries <= MAX_ENTRIES:
+            entries += sum(len(stats.upstream_locality_stats) for stats in request.cluster_stats)
+        if entries > MAX_ENTRIES:
+            raise ValueError(f"more than {MAX_ENTRIES} clusters and localities in one report")
         for stats in request.cluster_stats:
-            whose = segment_cluster(stats.cluster_name)
-            places = stats.upstream_locality_stats
-            good = sum(place.total_successful_requests for place in places)
-            bad = sum(place.total_error_requests for place in places) + stats.total_dropped_requests
-            issued = sum(place.total_issued_requests for place in places)
-            if whose is None or not good + bad + issued:
-                continue
+            self._add(node, source, stats)
+
+    def _add(self, node: str, source: str, stats: ClusterStats) -> None:
+        good, bad, issued = 0, stats.total_dropped_requests, 0
+        for locality in stats.upstream_locality_stats:
+            good += locality.total_successful_requests
+            bad += locality.total_error_requests
+            issued += locality.total_issued_requests
+        whose = segment_cluster(stats.cluster_name) if good + bad + issued else None
+        if whose is not None:
             service, version, segment = whose
             place = (source, service, Cell(node, segment, version))
             if good + bad + issued > MAX_COUNT or (
                 place not in self._counts.calls and len(self._counts.calls) >= MAX_CLUSTERS
             ):
                 self.ignored += 1
-                continue
+                return
             self._counts.add(place, good + bad, bad, issued)
 
 

@@ -14,6 +14,7 @@ from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, Received, TypeView
 
 WILDCARD = "*"
+_OBJECT = 100  # bytes that a short text takes besides its characters, with its place in a set
 
 
 class Flight(NamedTuple):
@@ -148,6 +149,12 @@ class Conversation:
         self.again.difference_update(flight.updates, flight.removed)
         self.told.difference_update(flight.updates)
         self.told.update(self.names.intersection(flight.removed))
+
+    def weight(self) -> int:
+        """Return about how many bytes what the client said takes: names and versions, with their objects."""
+        claims = self.claims or {}
+        texts = (*self.names, *self.lost, *claims, *claims.values(), *self.foreign)
+        return sum(len(text) if text.isascii() else 4 * len(text) for text in texts) + _OBJECT * len(texts)
 
     def wants(self, name: str) -> bool:
         """Return whether the client is subscribed to this resource."""

@@ -16,8 +16,14 @@ Request = DiscoveryRequest | DeltaDiscoveryRequest
 
 # What one client may make us read and keep. An Envoy's node is 61 KB, nearly all of it the list of its
 # extensions, which is not read.
+# A delta client that reconnects lists every name and version: 10 000 names of 250 characters fit. More would
+# let one hostile message (of a million empty entries) stop the loop for a tenth of a second.
+MAX_REQUEST = 3 << 20  # bytes
 MAX_NAMES = 10_000  # in one request, and of one type on one stream
 MAX_NAME = 1024  # characters, of a name or a version
+MAX_HELD = (
+    32 << 20
+)  # bytes of names and versions that are kept of one stream, as `Conversation.weight` counts
 MAX_NODE = 256 << 10  # bytes
 MAX_METADATA = 64 << 10  # bytes
 MAX_NODE_ID = 512  # characters
@@ -103,8 +109,11 @@ def parse_request(kind: type[Request], data: bytes) -> Request:
     """Parse one request of either variant.
 
     Raises:
-        ProtocolError: If the bytes are not such a message, or it has more or longer names than are allowed.
+        ProtocolError: If it is too large, not such a message, or has more or longer names than are allowed.
     """
+    if len(data) > MAX_REQUEST:
+        text = f"request of {len(data)} bytes, at most {MAX_REQUEST} are allowed"
+        raise ProtocolError("RESOURCE_EXHAUSTED", text)
     try:
         request: Request = kind.FromString(data)
     except DecodeError as error:

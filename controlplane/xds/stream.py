@@ -15,6 +15,7 @@ from typing import ClassVar
 from controlplane.xds.conversation import WILDCARD, Conversation, Flight
 from controlplane.xds.gate import Gate
 from controlplane.xds.messages import (
+    MAX_HELD,
     Ack,
     Acks,
     Node,
@@ -31,6 +32,7 @@ from controlplane.xds.view import Peer, Received, StreamView, Variant
 MAX_TYPES = 32  # on one stream
 WINDOW = 4  # unanswered responses of an eager type
 MAX_ERROR = 4096  # characters of a refusal that are kept
+_WEIGH_AFTER = 256 << 10  # bytes of requests that were no mere ACKs
 
 
 @dataclass(slots=True)
@@ -79,6 +81,7 @@ class Stream(ABC):
         "_conversations",
         "_eager",
         "_full_state",
+        "_heard",
         "_identifier",
         "_implied",
         "_nonces",
@@ -124,6 +127,7 @@ class Stream(ABC):
         self._ordered: tuple[Conversation, ...] | None = None
         self._pending: dict[str, Conversation] = {}  # that may have something to say
         self._nonces = 0
+        self._heard = 0  # bytes, since what is kept was weighed
         self._ahead = 0
         self._brought = False  # something of an earlier stream
         self._unsure = False  # whether that is ours
@@ -157,6 +161,9 @@ class Stream(ABC):
         self._pending[type_url] = conversation
         error = conversation.error
         acked = self._take(conversation, request, first=first, now=now)
+        self._heard += len(data)
+        if self._heard > _WEIGH_AFTER:
+            self._weigh()
         if first and conversation.claims is not None:
             self._brought = self._unsure = True
         nack = conversation.error if not acked and conversation.error is not error else None
@@ -297,6 +304,15 @@ class Stream(ABC):
             self._view = conversation.seen = None
             self._reconcile(conversation, conversation.claims, snapshot.of(conversation.type_url))
             conversation.compared = snapshot
+
+    def _weigh(self) -> None:
+        """End a client that has more kept than it may; looked at once in a while, as it takes a while."""
+        self._heard = 0
+        weight = sum(conversation.weight() for conversation in self._conversations.values())
+        if weight > MAX_HELD:
+            most = f"at most {MAX_HELD >> 20} are allowed"
+            text = f"names and versions of {weight >> 20} MiB on one stream, {most}"
+            raise ProtocolError("RESOURCE_EXHAUSTED", text)
 
     def _type_of(self, request: Request) -> str:
         type_url = request.type_url or self._implied

@@ -59,7 +59,7 @@ def test_what_refers_to_what_is_read_from_the_resources():
 
 def test_only_what_changed_is_a_new_resource():
     cache, seen = Cache(), []
-    cache.attach(lambda group, snapshot: seen.append((group, snapshot)))
+    cache.attach(lambda group, snapshot: seen.append((group, snapshot)), seen.append)
     cache.replace("g", {CLUSTER: {"a": b"", "b": b""}})
     first = cache.snapshot("g")
 
@@ -162,3 +162,16 @@ async def test_example_sets_replaces_and_clears_an_envoy(kit, tmp_path, variant)
 
     assert {status for status, _ in seen} == {"200"}
     assert {name for _, name in seen} == {"blue", "green"}
+
+
+def test_a_group_that_is_forgotten_is_unknown_again():
+    cache, gone = Cache(), []
+    cache.attach(lambda _group, _snapshot: None, gone.append)
+    cache.replace("g", {CLUSTER: {"a": b""}})
+
+    cache.forget("g")
+    cache.forget("other")
+
+    assert (cache.snapshot("g"), gone) == (None, ["g"])
+    cache.set("g", CLUSTER, "b", b"")
+    assert names(cache.snapshot("g"), CLUSTER) == ["b"]

@@ -11,12 +11,11 @@ import pytest
 
 from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 from controlplane._pb.node_pb2 import Node
-from controlplane.server.options import SERVER_OPTIONS
 from controlplane.server.streams import Limits
-from controlplane.xds.messages import MAX_METADATA, MAX_NAME, MAX_NAMES, MAX_NODE
+from controlplane.xds.messages import MAX_METADATA, MAX_NAME, MAX_NAMES, MAX_NODE, MAX_REQUEST
 from controlplane.xds.type_urls import CLUSTER, ROUTE
 
-MOST = dict(SERVER_OPTIONS)["grpc.max_receive_message_length"]
+MOST = MAX_REQUEST
 NODE = Node(id="bad", cluster="edge").SerializeToString()
 DELTA = "DeltaAggregatedResources"
 SOTW = "StreamAggregatedResources"
@@ -53,7 +52,8 @@ def delta(rest=b"", node=NODE):
 CRAFTED = {
     "not a message": (SOTW, b"\xff" * 1000, "INVALID_ARGUMENT", "not a DiscoveryRequest"),
     "megabytes of garbage": (DELTA, b"\xff" * (MOST - 1), "INVALID_ARGUMENT", "not a DeltaDiscoveryRequest"),
-    "larger than a message may be": (SOTW, bytes(8 << 20), "RESOURCE_EXHAUSTED", "larger than max"),
+    "larger than a request may be": (SOTW, bytes(MOST + 1), "RESOURCE_EXHAUSTED", "request of"),
+    "larger than a message may be": (SOTW, bytes((8 << 20) + 1), "RESOURCE_EXHAUSTED", "larger than max"),
     "a million names": (SOTW, sotw(fill(field(3, b"a"))), "RESOURCE_EXHAUSTED", "resource_names: "),
     "a million subscriptions": (DELTA, delta(fill(field(3, b"a"))), "RESOURCE_EXHAUSTED", "_subscribe: "),
     "a million unsubscriptions": (DELTA, delta(fill(field(4, b"a"))), "RESOURCE_EXHAUSTED", "_unsubscribe: "),

@@ -4,8 +4,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from controlplane.server import intake as module
-from controlplane.server.intake import Intake
+from controlplane.server.intake import MAX_BYTES, Intake
+from controlplane.server.options import SERVER_OPTIONS
 
 METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
@@ -24,7 +24,7 @@ class Callback:
 async def service():
     callback = Callback()
     intake = Intake(callback)
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers((intake.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -56,12 +56,12 @@ async def test_what_the_callback_cannot_use_is_an_invalid_argument(service):
     assert intake.problem[1] == "not an export"
 
 
-async def test_a_large_export_is_refused_before_it_is_read(service, monkeypatch):
+async def test_a_large_export_is_refused_before_it_is_read_and_shown(service):
     intake, callback, call = service
-    monkeypatch.setattr(module, "MAX_BYTES", 10)
 
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
-        await call(bytes(11), timeout=5)
+        await call(bytes(MAX_BYTES + 1), timeout=5)
 
     assert refusal.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert (intake.refused, callback.taken) == (1, [])
+    assert intake.problem[1] == f"export of {MAX_BYTES + 1} bytes, at most {MAX_BYTES} are allowed"

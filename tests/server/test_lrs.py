@@ -35,7 +35,7 @@ class Taken:
 @pytest.fixture
 async def served():
     taken = Taken()
-    reporting = LoadReporting(timedelta(milliseconds=1500), taken.opened)
+    reporting = LoadReporting(timedelta(milliseconds=1500), taken.opened, streams_per_peer=3)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((reporting.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -95,3 +95,38 @@ async def test_a_client_that_breaks_off_is_let_go(served):
     await until(lambda: taken.closed == 1)
 
     assert reporting.streams == 0
+
+
+async def test_a_peer_has_its_share_of_streams_and_gets_it_back(served):
+    _, reporting, stream_load_stats = served
+    calls = [stream_load_stats() for _ in range(3)]
+    for call in calls:
+        await call.write(b"x")
+        await call.read()
+
+    more = stream_load_stats()
+
+    assert await more.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await more.details() == "you have 3 streams already"
+    assert (reporting.streams, reporting.refused) == (3, 1)
+    calls[0].cancel()
+    await until(lambda: reporting.streams == 2)
+    again = stream_load_stats()
+    await again.write(b"x")
+    await again.read()
+    assert reporting.streams == 3
+
+
+async def test_streams_end_at_a_stop(served):
+    taken, reporting, stream_load_stats = served
+    calls = [stream_load_stats() for _ in range(3)]
+    for call in calls:
+        await call.write(b"x")
+        await call.read()
+
+    reporting.stop()
+
+    async with asyncio.timeout(5):
+        assert {await call.code() for call in calls} == {grpc.StatusCode.UNAVAILABLE}
+    await until(lambda: reporting.streams == 0)
+    assert taken.closed == 3

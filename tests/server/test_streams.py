@@ -17,6 +17,7 @@ from controlplane.server.options import SERVER_OPTIONS, BindError, bind
 from controlplane.server.streams import Limits
 from controlplane.xds.snapshot import Snapshot
 from controlplane.xds.type_urls import CLUSTER, PUSH_ORDER, ROUTE
+from controlplane.xds.view import Peer
 
 
 async def test_state_of_the_world_stream_is_served_acked_and_updated(serve, kit):
@@ -200,10 +201,50 @@ def test_admission_spreads_a_storm_over_time():
     now = 100.0
     admission = Admission(1000, lambda: now)
 
-    delays = [admission.delay() for _ in range(1100)]
+    def free():
+        return sum(admission.turn() for _ in range(2000))
 
-    assert delays[:99] == [0.0] * 99
-    assert delays[-1] == pytest.approx(1.0)
+    assert free() == pytest.approx(100, abs=1)  # a tenth of a second's worth
+    assert free() == 0
+    now += 0.05
+    assert free() == pytest.approx(50, abs=1)
+    now += 60
+    assert free() == pytest.approx(100, abs=1)  # turns are not saved up
+
+
+async def test_whoever_leaves_while_it_waits_takes_no_turn(kit):
+    now = 100.0
+    admission = Admission(100, lambda: now)
+    while admission.turn():
+        pass
+    leaving = [asyncio.create_task(admission.admit(Peer("10.0.0.1:1"))) for _ in range(5000)]
+    staying = asyncio.create_task(admission.admit(Peer("10.0.0.1:2")))
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    now += 0.02
+
+    await asyncio.wait_for(staying, 5)
+
+
+async def test_peers_are_let_in_by_turns(kit):
+    now = 100.0
+    admission = Admission(100, lambda: now)
+    while admission.turn():
+        pass
+    order = []
+
+    async def wait(host, number):
+        await admission.admit(Peer(f"{host}:{number}"))
+        order.append(host)
+
+    tasks = [asyncio.create_task(wait("10.0.0.1", n)) for n in range(4)]
+    tasks += [asyncio.create_task(wait("10.0.0.2", n)) for n in range(2)]
+    await asyncio.sleep(0)
+    now += 1
+    await asyncio.gather(*tasks)
+
+    assert order == ["10.0.0.1", "10.0.0.2"] * 2 + ["10.0.0.1"] * 2
 
 
 async def test_storm_of_streams_is_admitted_at_the_rate(serve, kit):
@@ -258,3 +299,39 @@ async def test_refusal_of_one_client_is_its_own(serve, kit):
     views = {view.node.id: view.of(CLUSTER) for view in world.xds.views()}
     assert views["content"].error is None
     assert views["refusing"].error.message == "no"
+
+
+async def test_nothing_is_kept_of_groups_whose_nodes_have_left(serve, kit):
+    world = await serve(group_of=lambda node: node.id)
+    calls = []
+    for number in range(20):
+        group = f"proxy-{number}"
+        world.xds.publish(group, kit.snapshot(1, CLUSTER, kit.resource("a")))
+        calls.append(world.connect(node=group))
+        await calls[-1].ask(CLUSTER)
+        await calls[-1].hear()
+
+    for number, call in enumerate(calls):
+        world.xds.withdraw(f"proxy-{number}")
+        call.call.cancel()
+
+    await kit.until(lambda: not world.xds.views())
+    assert (world.xds._members, world.xds._snapshots) == ({}, {})
+
+
+async def test_whoever_is_there_when_its_group_is_withdrawn_keeps_what_it_has(serve, kit):
+    world = await serve()
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    call = world.connect()
+    await call.ask(CLUSTER)
+    response = await call.hear()
+
+    world.xds.withdraw("edge")
+    await call.ask(CLUSTER, response_nonce=response.nonce)
+    later = world.connect(node="later")
+    await later.ask(CLUSTER)
+    await kit.until(lambda: len([v for v in world.xds.views() if v.node is not None]) == 2)
+
+    assert [dict(v.of(CLUSTER).acked) != {} for v in world.xds.views()] == [True, False]
+    world.xds.publish("edge", kit.snapshot(2, CLUSTER, kit.resource("a", b"2", 2)))
+    assert [len((await c.hear()).resources) for c in (call, later)] == [1, 1]

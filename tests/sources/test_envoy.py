@@ -179,3 +179,28 @@ def test_the_worst_cluster_of_an_owners_version_says_how_it_is_and_copies_say_no
 
     assert owned.healthy == {"shop~1.0": 0}
     assert ours.healthy == {"shop~v2": 2}
+
+
+@pytest.mark.parametrize(
+    ("points", "tags", "text"),
+    [
+        (envoy.MAX_POINTS + 1, 0, "100000 points"),
+        (1000, envoy.MAX_TAGS // 1000 + 1, "150000 attributes"),
+    ],
+)
+def test_an_export_of_very_many_points_or_attributes_is_refused(otlp, points, tags, text):
+    message = otlp_pb2.ExportRequest.FromString(otlp.traffic(5))
+    empty = otlp_pb2.Number(attributes=[otlp_pb2.KeyValue()] * tags)
+    metric = otlp_pb2.Metric(name="other", sum=otlp_pb2.Sum(data_points=[empty] * points))
+    message.resource_metrics[0].scope_metrics[0].metrics.append(metric)
+
+    with pytest.raises(MalformedError, match=f"has more than {text}"):
+        parse_export(message.SerializeToString())
+
+
+def test_an_export_of_very_many_resource_attributes_is_refused(otlp):
+    message = otlp_pb2.ExportRequest.FromString(otlp.traffic(5))
+    message.resource_metrics[0].resource.attributes.extend([otlp_pb2.KeyValue()] * 1000)
+
+    with pytest.raises(MalformedError, match="more than 1000 resource attributes"):
+        parse_export(message.SerializeToString())

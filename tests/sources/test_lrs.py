@@ -8,7 +8,7 @@ import pytest
 
 from controlplane._pb.lrs_pb2 import ClusterStats, LoadStatsRequest, UpstreamLocalityStats
 from controlplane.evidence.observation import Cell
-from controlplane.sources.lrs import Client, LoadReports
+from controlplane.sources.lrs import MAX_ENTRIES, Client, LoadReports
 from controlplane.xds.view import Peer
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -186,3 +186,24 @@ def test_hostile_reports_take_bounded_memory(reports, stream):
     assert len(seen(reports)["shop"].cells) == 20_000
     assert reports.ignored == 5001
     assert Cell("a", "everyone", "v2") not in dict(seen(reports)["shop"].cells)
+
+
+@pytest.mark.parametrize(
+    "stats",
+    [
+        [ClusterStats()] * (MAX_ENTRIES + 1),
+        [ClusterStats(upstream_locality_stats=[UpstreamLocalityStats()] * (MAX_ENTRIES // 2))] * 3,
+    ],
+)
+def test_a_report_of_very_many_entries_is_refused_and_counts_nothing(reports, stats):
+    first = ClusterStats(
+        cluster_name="shop~v1~everyone",
+        upstream_locality_stats=[UpstreamLocalityStats(total_successful_requests=5)],
+    )
+    data = LoadStatsRequest(node=LoadStatsRequest.Sender(id="a"), cluster_stats=[first, *stats])
+
+    with pytest.raises(ValueError, match=f"more than {MAX_ENTRIES} clusters and localities"):
+        reports.opened(HERE).receive(data.SerializeToString())
+
+    (found,) = reports.observe(T0, T0 + INTERVAL, CALLER, SERVICES).values()
+    assert found.cells == ()

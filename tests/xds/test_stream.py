@@ -433,3 +433,23 @@ def test_returning_sotw_client_whose_route_is_gone_loses_what_was_under_it(sotw,
 
     assert clusters == [["a", "b"]]  # a route on it may be in a request that was not read yet
     assert sotw.ack(CLUSTER) == [["b"]]
+
+
+def test_a_client_that_has_very_many_long_names_kept_is_ended(delta):
+    def ask_for_all():
+        for kind in range(MAX_TYPES):
+            url = f"type.googleapis.com/x.Kind{kind}"
+            for part in range(4):
+                delta.ask(url, [f"{part}-{n}-{'x' * 900}" for n in range(2500)])
+
+    with pytest.raises(ProtocolError, match=r"names and versions of \d+ MiB on one stream, at most 32"):
+        ask_for_all()
+
+
+def test_names_that_are_given_up_do_not_count(delta):
+    for turn in range(60):
+        names = [f"{turn}-{n}-{'x' * 900}" for n in range(1000)]
+        delta.ask(ROUTE, names)
+        delta.ask(ROUTE, [], resource_names_unsubscribe=names)
+
+    assert len(delta.stream.view().of(ROUTE).names) == 0
