@@ -190,6 +190,8 @@ class Proxy:
             )  # fmt: skip
             node = b""
 
+    end = None
+
     async def read(self):
         return await self._requests.get()
 
