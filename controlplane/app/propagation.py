@@ -8,9 +8,10 @@ from datetime import timedelta
 
 from controlplane.policy.documents import Propagate
 from controlplane.release.seen import Propagation
+from controlplane.xds.parts import alike
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE, SECRET
-from controlplane.xds.view import StreamView
+from controlplane.xds.view import StreamView, TypeView
 
 CONFIGURED = (CLUSTER, ROUTE, LISTENER)  # a proxy that asks for none of these is not ours to wait for
 
@@ -19,14 +20,16 @@ CONFIGURED = (CLUSTER, ROUTE, LISTENER)  # a proxy that asks for none of these i
 class Relevant:
     """The resources that a service's traffic rests on, in one fleet.
 
+    Of a resource that services share, the ``service``'s part counts.
     ``listener`` is the one that gRPC clients of the service ask for; None for proxies, which have them all.
     """
 
+    service: str
     resources: tuple[tuple[str, Resource], ...]
     listener: str | None = None
 
     @classmethod
-    def of(cls, snapshot: Snapshot, clusters: Iterable[str], route: str) -> Relevant:
+    def of(cls, snapshot: Snapshot, service: str, clusters: Iterable[str], route: str) -> Relevant:
         """Return a service's clusters and endpoints, its route and scope, and the fleet's listeners.
 
         They are given by name: nothing here grows with the number of the fleet's services.
@@ -35,7 +38,8 @@ class Relevant:
         refs += [(type_url, route) for type_url in (ROUTE, SCOPED_ROUTE)]
         refs += [(type_url, name) for type_url in (SECRET, LISTENER) for name in snapshot.of(type_url)]
         found = ((type_url, snapshot.of(type_url).get(name)) for type_url, name in refs)
-        return cls(tuple((type_url, resource) for type_url, resource in found if resource is not None))
+        known = ((type_url, resource) for type_url, resource in found if resource is not None)
+        return cls(service, tuple(known))
 
     @classmethod
     def of_adopted(cls, snapshot: Snapshot, service: str) -> Relevant:
@@ -48,16 +52,17 @@ class Relevant:
             if name.startswith(mine)
         )
         routes = ((ROUTE, resource) for resource in snapshot.of(ROUTE).values())
-        return cls((*named, *routes))
+        return cls(service, (*named, *routes))
 
     @classmethod
     def of_calls(cls, snapshot: Snapshot, service: str) -> Relevant:
         """Return the service's listener and route, and what they name, for a fleet of gRPC clients."""
         route = snapshot.of(ROUTE).get(service)
         if route is None:
-            return cls((), service)
+            return cls(service, (), service)
         refs = ((LISTENER, service), (ROUTE, service), *sorted(route.needs))
-        return cls(tuple((type_url, snapshot.of(type_url)[name]) for type_url, name in refs), service)
+        named = ((type_url, snapshot.of(type_url)[name]) for type_url, name in refs)
+        return cls(service, tuple(named), service)
 
 
 def propagation(views: Iterable[StreamView], relevant: Relevant, limits: Propagate) -> Propagation:
@@ -120,9 +125,17 @@ def _acked(view: StreamView, relevant: Relevant) -> bool:
         wanted = _asks(view, type_url, resource.name)
         if not wanted and (relevant.listener is not None or type_url in (ROUTE, CLUSTER)):
             return False
-        if wanted and asked is not None and asked.acked.get(resource.name) != resource.version:
+        if wanted and asked is not None and not _has(asked, resource, relevant.service):
             return False
     return True
+
+
+def _has(asked: TypeView, resource: Resource, service: str) -> bool:
+    """Return whether a proxy has accepted a resource, or one in which the service's part is the same."""
+    if asked.acked.get(resource.name) == resource.version:
+        return True
+    accepted = asked.partial.get(resource.name)
+    return accepted is not None and alike(accepted, resource, service)
 
 
 def _asks(view: StreamView, type_url: str, name: str) -> bool:

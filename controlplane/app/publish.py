@@ -218,7 +218,7 @@ def _relevant(rendering: Rendering, fleet: Fleet, service: str) -> Relevant:
         return Relevant.of_adopted(rendering.snapshot, service)
     versions = rendering.services[service].service.versions if service in rendering.services else ()
     clusters = [cluster_name(service, version) for version in versions]
-    return Relevant.of(rendering.snapshot, clusters, rendering.home.get(service, ""))
+    return Relevant.of(rendering.snapshot, service, clusters, rendering.home.get(service, ""))
 
 
 def _unfit(world: World, wanted: Mapping[str, ServiceTraffic], fleet: Fleet) -> dict[str, str]:

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from controlplane._pb.route_pb2 import Route, RouteConfiguration
 from controlplane.policy.documents import ANONYMOUS, EVERYONE, Fleet
 from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.clusters import cluster, placed
-from controlplane.resources.names import METADATA, in_segment, segment_cluster_name, stat_name
+from controlplane.resources.names import (
+    METADATA,
+    in_segment,
+    segment_cluster,
+    segment_cluster_name,
+    stat_name,
+)
 from controlplane.resources.rendering import Maker, Rendering, Work, route_configuration, same
+from controlplane.resources.shared_routes import parts_of
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
 
@@ -40,8 +48,9 @@ def render_adopted(
         for type_url, resource in _clusters(make, by_name[name]):
             tables[type_url][resource.name] = resource
     for listener in fleet.listeners:
-        message = _routes(listener.name, [by_name[name] for name in sorted(by_name)])
-        tables[ROUTE][listener.name] = make(ROUTE, listener.name, message, _needs(message, tables[ENDPOINT]))
+        tables[ROUTE][listener.name] = _route(
+            make, listener.name, [by_name[name] for name in sorted(by_name)]
+        )
     resources = {type_url: same(table, old, type_url) for type_url, table in tables.items()}
     home = dict.fromkeys(by_name, fleet.listeners[0].name)
     groups = {listener.name: tuple(sorted(by_name)) for listener in fleet.listeners}
@@ -71,6 +80,13 @@ def _clusters(make: Maker, traffic: ServiceTraffic) -> Iterator[tuple[str, Resou
                 yield ENDPOINT, make(ENDPOINT, name, endpoints, follows=(CLUSTER, name), hollow=not members)
 
 
+def _route(make: Maker, name: str, traffics: Sequence[ServiceTraffic]) -> Resource:
+    compiled = partial(_routes, name)
+    parts = parts_of(traffics, compiled, partial(_needs, name), make.former.of(ROUTE).get(name))
+    needs = frozenset(ref for part in parts.of.values() for ref in part.needs)
+    return make(ROUTE, name, compiled(traffics), needs, parts=parts)
+
+
 def _routes(name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:
     message = route_configuration(name, traffics)
     message.ignore_port_in_host_matching = True  # the owner's listener may leave it there
@@ -90,13 +106,14 @@ def _separate(route: Route) -> None:
         route.route.cluster = in_segment(route.route.cluster, segment)
 
 
-def _needs(message: RouteConfiguration, endpoints: dict[str, Resource]) -> frozenset[Ref]:
+def _needs(name: str, traffic: ServiceTraffic) -> Iterator[Ref]:
+    """Yield the clusters that a service's routes name, and their endpoints."""
+    message = _routes(name, [traffic])
     actions = [route.route for host in message.virtual_hosts for route in host.routes]
     names = {action.cluster for action in actions if action.cluster}
-    names |= {each.name for action in actions for each in action.weighted_clusters.clusters}
-    return frozenset(
-        ref
-        for name in names
-        for ref in ((CLUSTER, name), (ENDPOINT, name))
-        if ref[0] == CLUSTER or name in endpoints
-    )
+    names |= {to.name for action in actions for to in action.weighted_clusters.clusters}
+    for each in names:
+        yield CLUSTER, each
+        found = segment_cluster(each)
+        if found is not None and traffic.service.versions[found[1]].endpoints is not None:
+            yield ENDPOINT, each

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from google.protobuf.message import Message
 
@@ -24,8 +25,10 @@ from controlplane.resources.names import (
     mirror_cluster_name,
 )
 from controlplane.resources.routes import service_routes
+from controlplane.resources.shared_routes import parts_of
 from controlplane.resources.statistics import check_series, header_metrics, series
 from controlplane.resources.transparent import passthrough, passthrough_hosts, passthrough_route
+from controlplane.xds.parts import Parts
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import (
     CLUSTER,
@@ -148,16 +151,17 @@ class Maker:
         needs: frozenset[Ref] = frozenset(),
         follows: Ref | None = None,
         hollow: bool = False,
+        parts: Parts | None = None,
     ) -> Resource:
         """Return a resource with this message, and with what it needs and follows."""
         body = message.SerializeToString(deterministic=True)
         digest = _hash(body)
         former = self.former.of(type_url).get(name)
         if former is None or former.version.hash != digest:
-            return Resource(name, body, Version(self.revision, digest), needs, follows, hollow)
+            return Resource(name, body, Version(self.revision, digest), needs, follows, hollow, parts)
         if (former.needs, former.follows, former.hollow) == (needs, follows, hollow):
             return former
-        return Resource(name, body, former.version, needs, follows, hollow)
+        return Resource(name, body, former.version, needs, follows, hollow, parts)
 
 
 def _asked(service: Service) -> tuple[object, ...]:
@@ -286,10 +290,12 @@ def _rerouted(
 
 
 def _route(make: Maker, fleet: Fleet, name: str, traffics: Sequence[ServiceTraffic]) -> Resource:
-    needs = {ref for traffic in traffics for ref in _needs(traffic)}
+    compiled = partial(_routes_of, fleet, name)
+    parts = parts_of(traffics, compiled, _needs, make.former.of(ROUTE).get(name))
+    needs = {ref for part in parts.of.values() for ref in part.needs}
     if fleet.transparent:
         needs.add((CLUSTER, PASSTHROUGH))
-    return make(ROUTE, name, _routes_of(fleet, name, traffics), frozenset(needs))
+    return make(ROUTE, name, compiled(traffics), frozenset(needs), parts=parts)
 
 
 def _routes_of(fleet: Fleet, name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:

@@ -146,6 +146,8 @@ class Conversation:
             self.dirty.pop(name, None)
         if self.calm:
             return
+        if self.gated:  # what was sent is not all of it
+            self.dirty.update((name, None) for name in flight.updates if name in self.gated)
         self.again.difference_update(flight.updates, flight.removed)
         self.told.difference_update(flight.updates)
         self.told.update(self.names.intersection(flight.removed))
@@ -393,5 +395,6 @@ class Conversation:
             waiting_since=self.flights[0].at if self.flights else None,
             sent_at=self.sent_at,
             acked_at=self.acked_at,
+            partial={name: self.held[name] for name in self.gated if name in self.held},
         )
         return self.seen

@@ -9,6 +9,7 @@ from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest
 from controlplane.xds.conversation import Conversation
 from controlplane.xds.gate import Gate
 from controlplane.xds.messages import Ack, Acks, Request
+from controlplane.xds.parts import recall
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.stream import Plan, Stream
 from controlplane.xds.version import Version
@@ -57,6 +58,13 @@ class DeltaStream(Stream):
                 if self.snapshot.earlier(version):
                     # The same content, once more under our version: by it we know it when it comes back.
                     conversation.again.add(name)
+                continue
+            if (
+                version is not None
+                and not self.snapshot.strange(version)
+                and (mixed := recall(name, version))
+            ):
+                conversation.held[name] = mixed
                 continue
             # Endpoints that it brought may be none: they serve nobody until it has ours.
             hollow = ours is not None and ours.follows is not None

@@ -7,11 +7,12 @@ considerations"; seen: ordering by sending alone fails requests in more than hal
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from controlplane.xds.conversation import Conversation
+from controlplane.xds.parts import Part, mixture
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 
 
@@ -25,52 +26,154 @@ class Gate:
     conversations: Mapping[str, Conversation]
     snapshot: Snapshot
 
-    def unmet(self, conversation: Conversation, resource: Resource) -> Ref | None:
-        """Return a resource that the client must answer before this one may be sent, or None.
+    def goal(self, conversation: Conversation, target: Resource) -> tuple[Resource | None, Ref | None]:
+        """Return what may be sent of a target, and what the client must answer before it may have all of it.
 
-        - Only for a stream with a wildcard subscription to some type that this resource needs. A client that
-          asks for everything by name (gRPC) learns of a cluster from the route, and would wait for ever.
-        - Only what the client's present version does not need already: it serves that one now, so a change
-          away from an emptied cluster is never held up. If it may have one of several versions (under way, or
-          left unanswered), only what all of them need counts.
+        - Only a stream with a wildcard subscription to some type that this resource needs waits. A client
+          that asks for everything by name (gRPC) learns of a cluster from the route, and would wait for ever.
+        - Only what the client's present version does not need already is waited for: it serves that one now,
+          so a change away from an emptied cluster is never held up. If it may have one of several versions
+          (under way, or left unanswered), only what all of them need counts.
         - A type that the stream never asked for, or a resource that the target does not have, cannot be
           waited for.
         - Where the client has no version of this resource, there is nothing to stay on: it is enough that the
           need was answered, even by a NACK, even hollow. One that comes back stays on what it brought, whose
           needs are unknown.
+        - Of a resource that has parts, those that must wait stay as the client has them, and the others go.
+          An owner's part may come from a resource of another name: who shares hosts with whom changes.
         """
-        if not resource.needs:
-            return None
-        name, held = resource.name, conversation.held.get(resource.name)
+        if not target.needs:
+            return target, None
+        name, held = target.name, conversation.held.get(target.name)
         coming = [flight.updates[name] for flight in conversation.flights if name in flight.updates]
         versions = [each for each in (held, conversation.maybe.get(name), *coming) if each is not None]
         known = frozenset.intersection(*(each.needs for each in versions)) if versions else frozenset()
-        new = resource.needs - known
-        if not new:
-            return None
-        subscribed = [self.conversations.get(type_url) for type_url in {ref[0] for ref in resource.needs}]
-        if not any(other is not None and other.wildcard for other in subscribed):
-            return None
-        lenient = not coming and held is None
-        for ref in new:
-            if not self._met(ref, lenient=lenient):
-                return ref
-        return None
+        if target.needs <= known or not self._concerns(target):
+            return target, None
+        had = self._had(conversation, target, versions)
+        known = known.union(*(part.needs for part in had.values()))
+        met = self._met if versions or had else self._answered
+        new = target.needs - known
+        missing = [ref for ref in new if not met(ref)] if target.parts else self._first(new, met)
+        if not missing:
+            return target, None
+        stays = self._mixed(conversation, target, known, frozenset(missing), had) if versions or had else None
+        return stays, min(missing)
 
-    def _met(self, ref: Ref, *, lenient: bool) -> bool:
+    def _had(
+        self, conversation: Conversation, target: Resource, versions: Sequence[Resource]
+    ) -> dict[str, Part]:
+        """Return the parts that the client has in other resources, of owners that are new in this one."""
+        if target.parts is None or any(each.parts is None for each in versions):
+            return {}
+        there = {owner for each in versions if each.parts is not None for owner in each.parts.of}
+        owners = self._owners(conversation)
+        return {owner: owners[owner] for owner in target.parts.of if owner not in there and owner in owners}
+
+    def _owners(self, conversation: Conversation) -> dict[str, Part]:
+        """Return each owner's part in what the client has of a type."""
+        found = self._known.get(conversation.type_url)
+        if found is None:
+            coming = (name for flight in conversation.flights for name in flight.updates)
+            latest = (conversation.latest(name) for name in (*conversation.held, *coming))
+            found = {
+                owner: part
+                for each in latest
+                if each is not None and each.parts is not None
+                for owner, part in each.parts.of.items()
+            }
+            self._known[conversation.type_url] = found
+        return found
+
+    @cached_property
+    def _known(self) -> dict[str, dict[str, Part]]:
+        return {}
+
+    def _concerns(self, target: Resource) -> bool:
+        subscribed = [self.conversations.get(type_url) for type_url in {ref[0] for ref in target.needs}]
+        return any(other is not None and other.wildcard for other in subscribed)
+
+    @staticmethod
+    def _first(refs: Iterable[Ref], met: Callable[[Ref], bool]) -> list[Ref]:
+        """Return at most one: there may be thousands."""
+        return next(([ref] for ref in refs if not met(ref)), [])
+
+    def _met(self, ref: Ref) -> bool:
+        """Return whether what is needed is there and of use."""
         type_url, name = ref
-        other = self.conversations.get(type_url)
-        target = self.snapshot.of(type_url).get(name)
+        other, target = self.conversations.get(type_url), self.snapshot.of(type_url).get(name)
         if target is None:
             return True
-        if not lenient and target.hollow:
+        if target.hollow:
             return False
-        if other is None:
+        firm = other.firm(name) if other is not None else None
+        return other is None or (firm is not None and not firm.hollow)
+
+    def _answered(self, ref: Ref) -> bool:
+        """Return whether the client has said something to what is needed, or never will."""
+        type_url, name = ref
+        other, target = self.conversations.get(type_url), self.snapshot.of(type_url).get(name)
+        if target is None or other is None:
             return True
-        firm = other.firm(name)
-        if lenient:
-            return firm is not None or other.refuses(target) or not other.wants(name)
-        return firm is not None and not firm.hollow
+        return other.firm(name) is not None or other.refuses(target) or not other.wants(name)
+
+    def _hopeless(self, ref: Ref) -> bool:
+        """Return whether waiting for this has no end, unless its content changes: it is hollow or refused."""
+        type_url, name = ref
+        other, target = self.conversations.get(type_url), self.snapshot.of(type_url).get(name)
+        if target is None or other is None:
+            return False
+        # A client that refused a cluster never asks for its endpoints.
+        return (
+            target.hollow
+            or other.refuses(target)
+            or (target.follows is not None and self._hopeless(target.follows))
+        )
+
+    def _mixed(
+        self,
+        conversation: Conversation,
+        target: Resource,
+        known: frozenset[Ref],
+        missing: frozenset[Ref],
+        had: Mapping[str, Part],
+    ) -> Resource | None:
+        """Return the target without the parts that must wait, or None if all of it must."""
+        if target.parts is None:
+            return None
+        parts = target.parts.of.values()
+        waiting = {part.owner for part in parts if not part.needs.isdisjoint(missing)}
+        if len(waiting) == len(parts):
+            return None
+        base = conversation.latest(target.name) or conversation.maybe.get(target.name)
+        unknown = base is not None and base.parts is None
+        stay = dict(had) if base is None or base.parts is None else {**had, **base.parts.of}
+        chosen: list[Part] = []
+        for part in parts:
+            if part.owner not in waiting:
+                chosen.append(part)
+            elif part.owner in stay:
+                chosen.append(stay[part.owner])
+            elif unknown:
+                instead = self._instead(part)
+                if instead is None:
+                    return None
+                chosen.append(instead)
+        mixed = mixture(target, chosen)
+        if mixed is None or not (unknown or all(map(self._met, mixed.needs - known))):
+            return None
+        return mixed
+
+    def _instead(self, part: Part) -> Part | None:
+        """Return what takes the place of a part that must wait, if it is unknown what the client has of it.
+
+        What the rest of the client's version does is unknown too: it may be what was just taken back. So it
+        does not wait without an end: the part goes out in a form that needs less, or as a client that comes
+        new would get it.
+        """
+        if part.least is not None and all(map(self._met, part.least.needs)):
+            return part.least
+        return part if all(self._met(ref) or self._hopeless(ref) for ref in part.needs) else None
 
     @cached_property
     def in_use(self) -> frozenset[Ref]:

@@ -9,9 +9,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from controlplane.xds.version import Version
+
+if TYPE_CHECKING:
+    from controlplane.xds.parts import Parts
 
 Ref = tuple[str, str]  # (type URL, resource name)
 T = TypeVar("T")
@@ -30,6 +33,7 @@ class Resource:
         follows: A resource after whose change this one is sent again, changed or not (endpoints follow
             their cluster: Envoy warms a changed cluster until its endpoints arrive once more).
         hollow: True if having it does not satisfy a need (an assignment without endpoints).
+        parts: What it is made of, if parts of it may go to a client without the others; no part of the value.
         wire: Encoded forms, filled by ``xds.wire``; no part of the value.
     """
 
@@ -39,6 +43,7 @@ class Resource:
     needs: frozenset[Ref] = frozenset()
     follows: Ref | None = None
     hollow: bool = False
+    parts: Parts | None = field(default=None, repr=False, compare=False)
     wire: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 

@@ -478,11 +478,21 @@ class Stream(ABC):
                 conversation.clear(name)
             if not forced:
                 return "keep"
-        unmet = gate.unmet(conversation, target)
+        return self._approach(conversation, target, gate, forced=forced)
+
+    def _approach(
+        self, conversation: Conversation, target: Resource, gate: Gate, *, forced: bool
+    ) -> Resource | str:
+        """Return as much of a target as may be sent, or ``wait`` if the client has that."""
+        goal, unmet = gate.goal(conversation, target)
         if unmet is None:
             return target
-        conversation.gated[name] = unmet
-        return "wait"
+        conversation.gated[target.name] = unmet
+        if goal is None or conversation.refuses(goal):
+            return "wait"
+        latest = conversation.latest(target.name)
+        there = latest is not None and latest.version == goal.version
+        return "wait" if there and not forced else goal
 
     def _leave(self, conversation: Conversation, name: str, gate: Gate) -> Resource | str:
         """Decide on a name that the target does not have."""

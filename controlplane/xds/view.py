@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple
 
 from controlplane.xds.messages import Node
-from controlplane.xds.snapshot import Ref
+from controlplane.xds.snapshot import Ref, Resource
 from controlplane.xds.version import Version
 
 Variant = Literal["sotw", "delta"]
@@ -59,6 +59,7 @@ class TypeView:
         nacks: The refusal of each resource whose present target the client refused.
         error: The last refusal, until everything refused was replaced.
         gated: Resources that wait for another one to be ACKed, and for which.
+        partial: Of these, what the client has accepted: some parts of it may be those of the target.
         waiting_since: When the response was sent that is not answered yet.
         sent_at: When the last response was sent.
         acked_at: When the client last accepted one.
@@ -77,6 +78,7 @@ class TypeView:
     waiting_since: datetime | None
     sent_at: datetime | None = None
     acked_at: datetime | None = None
+    partial: Mapping[str, Resource] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from controlplane.app.propagation import Relevant, merge, propagation, refusals
 from controlplane.policy.documents import Propagate
 from controlplane.release.seen import Propagation
 from controlplane.xds.messages import Node
+from controlplane.xds.parts import Part, Parts
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
 from controlplane.xds.version import Version
@@ -37,7 +38,7 @@ SNAPSHOT = Snapshot(
     },
     PUSH_ORDER,
 )
-RELEVANT = Relevant.of(SNAPSHOT, ["shop~v1", "shop~v2"], "hosts-a")
+RELEVANT = Relevant.of(SNAPSHOT, "shop", ["shop~v1", "shop~v2"], "hosts-a")
 EVERYTHING = {type_url: {r.name: WANTED for r in SNAPSHOT.of(type_url).values()} for type_url in PUSH_ORDER}
 
 
@@ -68,6 +69,32 @@ def without(type_url, name, version=None):
     """Return what is ACKed, but for one resource, of which another version or none is."""
     table = {n: v for n, v in EVERYTHING[type_url].items() if n != name}
     return EVERYTHING | {type_url: table | ({name: version} if version else {})}
+
+
+def part(owner, source):
+    return {owner: Part(owner, frozenset(), source)}
+
+
+def joined(parts):
+    return ",".join(f"{each.owner}={each.source}" for each in parts).encode()
+
+
+@pytest.mark.parametrize(
+    ("shop", "acked"), [("rolled back", ("a",)), ("canary", ())], ids=["its part", "another part"]
+)
+def test_a_service_is_not_behind_because_of_another_ones_part_of_its_route(shop, acked):
+    """The proxy has accepted the route with the cart's part as it was: that one waits for its cluster."""
+    target = part("shop", "rolled back") | part("cart", "new")
+    route = replace(resource("hosts-a"), parts=Parts(target, joined))
+    snapshot = replace(SNAPSHOT, resources={**SNAPSHOT.resources, ROUTE: {"hosts-a": route}})
+    relevant = Relevant.of(snapshot, "shop", ["shop~v1", "shop~v2"], "hosts-a")
+    has = Resource("hosts-a", b"", OLD, parts=Parts(part("shop", shop) | part("cart", "old"), joined))
+    stream = view(acked=without(ROUTE, "hosts-a", OLD))
+    types = (replace(t, partial={"hosts-a": has}) if t.type_url == ROUTE else t for t in stream.types)
+
+    got = propagation([replace(stream, types=tuple(types))], relevant, Propagate())
+
+    assert (got.live, got.acked) == (("a",), acked)
 
 
 def test_a_service_rests_on_its_clusters_and_routes_and_on_the_listeners():

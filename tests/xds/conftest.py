@@ -21,6 +21,7 @@ from controlplane._pb.discovery_pb2 import (
 )
 from controlplane._pb.node_pb2 import Node
 from controlplane.xds.delta import DeltaStream
+from controlplane.xds.parts import Part, Parts
 from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.sotw import SotwStream
 from controlplane.xds.stream import WINDOW
@@ -41,6 +42,22 @@ def resource(name, content="1", *, revision=1, needs=(), follows=None, hollow=Fa
     return Resource(name, body, version, frozenset(needs), follows, hollow)
 
 
+def shared(name, owners, *, revision=1):
+    """A resource of several owners; ``owners`` have a content and a cluster each."""
+
+    def needs(cluster):
+        return frozenset((kind, cluster) for kind in (CLUSTER, ENDPOINT))
+
+    def join(parts):
+        contents = ".".join(f"{part.owner}{part.source[0]}" for part in parts)
+        return f"{name}={contents}:{','.join(part.source[1] for part in parts)}".encode()
+
+    parts = {o: Part(o, needs(cluster), (content, cluster)) for o, (content, cluster) in owners.items()}
+    body = join(tuple(parts[o] for o in sorted(parts)))
+    all_needs = frozenset().union(*(part.needs for part in parts.values()))
+    return Resource(name, body, Version(revision, content_hash((body,))), all_needs, parts=Parts(parts, join))
+
+
 def snapshot(revision, *groups, order=PUSH_ORDER):
     """``groups`` are (type URL, resources...)."""
     return Snapshot(revision, {url: {r.name: r for r in rs} for url, *rs in groups}, order)
@@ -48,13 +65,17 @@ def snapshot(revision, *groups, order=PUSH_ORDER):
 
 @dataclass
 class World:
-    """Clusters with endpoints, routes over clusters, one scope per route, one listener over all scopes."""
+    """Clusters with endpoints, routes over clusters, one scope per route, one listener over all scopes.
+
+    The routes in ``shared`` have owners, each with a content and a cluster.
+    """
 
     revision: int = 1
     clusters: dict[str, int] = field(default_factory=lambda: {"a": 1, "b": 1})
     hollow: set[str] = field(default_factory=set)
     endpoints: dict[str, int] = field(default_factory=dict)
     routes: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=lambda: {"r": (1, ("a",))})
+    shared: dict[str, dict[str, tuple[int, str]]] = field(default_factory=dict)
     salt: int = 0
 
     def snapshot(self) -> Snapshot:
@@ -70,9 +91,8 @@ class World:
             )
             for n in self.clusters
         ]
-        scopes = [
-            resource(f"s-{n}", f"{n};{self.salt}", revision=rev, needs=[(ROUTE, n)]) for n in self.routes
-        ]
+        named = [*self.routes, *self.shared]
+        scopes = [resource(f"s-{n}", f"{n};{self.salt}", revision=rev, needs=[(ROUTE, n)]) for n in named]
         routes = [
             resource(
                 n,
@@ -82,11 +102,12 @@ class World:
             )
             for n, (content, names) in self.routes.items()
         ]
+        routes += [shared(n, owners, revision=rev) for n, owners in self.shared.items()]
         listener = resource(
             "l",
-            f"{self.salt}:{','.join(sorted(self.routes))}",
+            f"{self.salt}:{','.join(sorted(named))}",
             revision=rev,
-            needs=[ref for n in self.routes for ref in ((SCOPED_ROUTE, f"s-{n}"), (ROUTE, n))],
+            needs=[ref for n in named for ref in ((SCOPED_ROUTE, f"s-{n}"), (ROUTE, n))],
         )
         return snapshot(
             rev,
@@ -353,13 +374,16 @@ class Client:
 
     def check(self, url, has, bodies, removed) -> None:
         """A route names only clusters that are here with endpoints; what a route names does not go."""
-        clusters, endpoints = self.types[CLUSTER].bodies, self.types[ENDPOINT].bodies
+        clusters = self.types[CLUSTER].bodies
         if url == ROUTE:
             for name, body in bodies.items():
-                before = used(has.bodies.get(name, b"=:"))
+                # An owner's part may move from one route to another.
+                before = used(has.bodies.get(name, b"=:")).union(
+                    *(used(has.bodies.get(n, b"=:")) for n in "uv")
+                )
                 for cluster in used(body) - before:
                     if name in has.bodies:
-                        if cluster not in clusters or not endpoints.get(cluster, b"-").endswith(b"+"):
+                        if not self.may_name(name, body, cluster):
                             self.problems.append(f"route {body!r} before cluster {cluster}")
                     elif cluster not in clusters and cluster not in self.refused:
                         self.problems.append(f"first route {body!r} before cluster {cluster}")
@@ -371,6 +395,18 @@ class Client:
                     cluster in used(b) for n, b in routes.bodies.items() if n in routes.known or not unseen
                 ):
                     self.problems.append(f"cluster {cluster} went while a route names it")
+
+    def may_name(self, name: str, body: bytes, cluster: str) -> bool:
+        """A later route names what is here with endpoints.
+
+        One that was brought may have a part that was taken back since. So it does not wait without an end for
+        what another part needs: what is refused or empty is named, as it is to a client that comes new.
+        """
+        endpoints = self.types[ENDPOINT].bodies.get(cluster, b"-")
+        if cluster in self.types[CLUSTER].bodies and endpoints.endswith(b"+"):
+            return True
+        hopeless = cluster in self.refused or endpoints.endswith(b"-")
+        return hopeless and b"." in body and name not in self.types[ROUTE].known
 
 
 def used(body: bytes) -> set[str]:
@@ -394,6 +430,7 @@ def model():
         NODE=NODE,
         NOW=NOW,
         resource=resource,
+        shared=shared,
         settle=settle,
         snapshot=snapshot,
         used=used,

@@ -11,6 +11,8 @@ from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, 
 
 NAMES = st.sampled_from("abcd")
 ROUTES = st.sampled_from("rst")
+SHARED = st.sampled_from("uv")
+OWNERS = st.sampled_from("xyz")
 
 
 def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
@@ -27,6 +29,9 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
             self.world.revision += 1
             self.client.publish(self.world.snapshot(), at_once=self.at_once)
 
+        def drop_empty(self):
+            self.world.shared = {name: owners for name, owners in self.world.shared.items() if owners}
+
         def fresh(self):
             self.content += 1
             return self.content
@@ -41,6 +46,10 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
             self.world.clusters.pop(name, None)
             kept = {r: (v, tuple(c for c in cs if c != name)) for r, (v, cs) in self.world.routes.items()}
             self.world.routes = kept
+            for owners in self.world.shared.values():
+                for owner in [owner for owner, (_, cluster) in owners.items() if cluster == name]:
+                    del owners[owner]
+            self.drop_empty()
             self.publish()
 
         @rule(name=NAMES, hollow=st.booleans())
@@ -59,6 +68,21 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
         def remove_route(self, name):
             if len(self.world.routes) > 1:
                 self.world.routes.pop(name, None)
+                self.publish()
+
+        @rule(name=SHARED, owner=OWNERS, cluster=NAMES)
+        def change_part(self, name, owner, cluster):
+            if cluster in self.world.clusters:
+                for owners in self.world.shared.values():
+                    owners.pop(owner, None)
+                self.world.shared.setdefault(name, {})[owner] = (self.fresh(), cluster)
+                self.drop_empty()
+                self.publish()
+
+        @rule(name=SHARED, owner=OWNERS)
+        def remove_part(self, name, owner):
+            if self.world.shared.get(name, {}).pop(owner, None):
+                self.drop_empty()
                 self.publish()
 
         @rule(url=st.sampled_from(PUSH_ORDER), index=st.integers(0, 3))
@@ -87,7 +111,21 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
 
         @rule()
         def settle(self):
+            """At rest, no part of a route waits for what another part needs."""
             model.settle(self.client)
+            has, target = self.client.types, self.world.snapshot()
+            for name, owners in self.world.shared.items():
+                body = has[ROUTE].bodies.get(name)
+                if body is None or name in self.client.stream.view().of(ROUTE).nacks:
+                    continue
+                parts = body.decode().split("=")[1].split(":")[0].split(".")
+                for owner, (content, cluster) in owners.items():
+                    if all(
+                        has[url].bodies.get(cluster) == target.of(url)[cluster].body
+                        for url in (CLUSTER, ENDPOINT)
+                    ):
+                        useful = not target.of(ENDPOINT)[cluster].hollow
+                        assert not useful or f"{owner}{content}" in parts, (owner, body, owners)
 
         @rule(later=st.permutations((SCOPED_ROUTE, ROUTE, LISTENER)))
         def reconnect(self, later):
@@ -96,7 +134,7 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
 
         @invariant()
         def nothing_wrong(self):
-            assert self.client.problems == []
+            assert self.client.problems == [], self.client.problems
 
         def teardown(self):
             """Once the world is good again, the client has exactly the target, and we know it."""
@@ -106,10 +144,14 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
                 self.world.clusters[name] = self.fresh()
                 self.world.endpoints[name] = self.content
             self.world.routes = {n: (self.fresh(), cs) for n, (_, cs) in self.world.routes.items()}
+            self.world.shared = {
+                n: {o: (self.fresh(), c) for o, (_, c) in owners.items()}
+                for n, owners in self.world.shared.items()
+            }
             self.world.salt = self.fresh()
             self.publish()
             model.settle(self.client)
-            assert self.client.problems == []
+            assert self.client.problems == [], self.client.problems
             target = self.world.snapshot()
             for url, has in self.client.types.items():
                 wanted = {n: r for n, r in target.of(url).items() if has.names is None or n in has.names}
