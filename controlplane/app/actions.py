@@ -12,15 +12,14 @@ from controlplane.release.moves import NEW_STEP, act, based, dated, next_action
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation, Seen
 from controlplane.release.state import (
-    RETURNING,
     Action,
     Approval,
     NotAllowedError,
-    Phase,
     ReleaseState,
     transition,
 )
 from controlplane.release.traffic import Endpoints
+from controlplane.release.way_back import FLAG, way_back
 from controlplane.web.port import Act, RefusedError
 
 ACTIONS = {
@@ -36,7 +35,7 @@ ACTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What an action meets: the world, where the service's versions answer, and the time, UTC."""
+    """What an action meets: the world, where versions take requests as far as is known, the time, UTC."""
 
     world: World
     endpoints: Endpoints
@@ -72,7 +71,7 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     reason = _reason(action, wanted)
     if meant is Action.START and state.start == "manual":
         state, meant, action, reason = _armed(at, state, reason)
-    if meant is Action.ROLL_BACK and not state.doomed and (first := _seen(at, state).links.first):
+    if meant is Action.ROLL_BACK and not state.doomed and (first := sight(at, state).links.first):
         meant, action = Action.DOOM, "doom"
         reason += f"; goes back after {first}, of its group"
     if meant in (Action.ROLL_BACK, Action.DOOM):
@@ -86,14 +85,8 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
         state = _renewed(at, state, wanted)
     if meant is Action.CROSS:
         action, reason = "cross", f"{reason}; crosses the point of no return"
-    after = act(state, meant, reason, at.endpoints.places)
-    return Moved(dated(after, meant, at.now), meant, action)
-
-
-def end(state: ReleaseState, version: str, reason: str, now: datetime) -> ReleaseState:
-    """Return a release in progress as it is once a person makes a version stable: promoted, or going back."""
-    meant = Action.PROMOTE if version == state.to_version else Action.ROLL_BACK
-    return dated(act(state, meant, reason), meant, now)
+    after = act(state, meant, reason, at.endpoints)
+    return Moved(dated(after, meant, at.now, wanted.actor), meant, action)
 
 
 def _reason(action: str, wanted: Act) -> str:
@@ -103,7 +96,7 @@ def _reason(action: str, wanted: Act) -> str:
 def _armed(at: Standing, state: ReleaseState, reason: str) -> tuple[ReleaseState, Action, str, str]:
     """Return how an order starts that waited for this: at once, or as soon as its gates open."""
     auto = state.model_copy(update={"start": "auto"})
-    shut = gates.shut_for_people(auto, _seen(at, auto))
+    shut = gates.shut_for_people(auto, sight(at, auto))
     if shut is None:
         return auto, Action.START, "advance", reason
     return auto, Action.ARM, "arm", f"{reason}; starts by itself: {shut.reason}"
@@ -129,35 +122,11 @@ def _approved(state: ReleaseState, wanted: Act, now: datetime) -> ReleaseState:
     return state.model_copy(update={"approvals": (*state.approvals, given)})
 
 
-def last_promoted(world: World, name: str) -> ReleaseState:
-    """Return the release by which a service got what is stable, by the name of either.
-
-    Raises:
-        RefusedError: If there is none, or it cannot be undone.
-    """
-    known = world.releases.get(name)
-    if known is None and world.catalog.get("Service", name) is None:
-        raise RefusedError(404, f"no service and no release is named {name!r}")
-    service = known.service if known else name
-    if (busy := world.of_service(service)) is not None:
-        how = "let it end" if busy.phase in RETURNING else "roll that back"
-        raise RefusedError(409, f"release {busy.name!r} of {service!r} is {busy.phase}: {how}")
-    ended = [r for r in world.releases.values() if r.service == service and r.phase is Phase.PROMOTED]
-    last = max(ended, key=lambda r: (r.ended_at is not None, r.ended_at), default=None)
-    stable = world.stable.get(service)
-    if last is None or last.to_version != stable or (known is not None and known.name != last.name):
-        raise RefusedError(409, f"{stable!r} of {service!r} is not stable by {name!r}: nothing to undo")
-    return last
-
-
 def check_way_back(state: ReleaseState) -> None:
     """Refuse to go back past the point of no return; whoever means it says so."""
     if state.past:
-        raise RefusedError(
-            409,
-            f"release {state.name!r} is past its point of no return ({state.past});"
-            " --past-point-of-no-return goes back all the same",
-        )
+        what = f"release {state.name!r} is past its point of no return ({state.past})"
+        raise RefusedError(409, f"{what}; {FLAG} goes back all the same")
 
 
 def _check_back(at: Standing, state: ReleaseState, meant: Action, wanted: Act) -> None:
@@ -168,7 +137,7 @@ def _check_back(at: Standing, state: ReleaseState, meant: Action, wanted: Act) -
     if not wanted.past_point_of_no_return:
         check_way_back(state)
     if meant is Action.DOOM and state.past:
-        first = _seen(at, state).links.first
+        first = sight(at, state).links.first
         raise RefusedError(
             409,
             f"release {state.name!r} is past its point of no return, and {first} of its group goes back"
@@ -196,19 +165,23 @@ def _ended(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved
     _check_target(at.endpoints, state, Action.END)
     reason = _reason(action, wanted)
     after = act(state, Action.END, f"{reason}; {ending.summary(state.result)}")
-    return Moved(dated(after, Action.END, at.now), Action.END, action)
+    return Moved(dated(after, Action.END, at.now, wanted.actor), Action.END, action)
 
 
 def _check_target(endpoints: Endpoints, state: ReleaseState, meant: Action) -> None:
     """Refuse to send traffic to a version that has nowhere to take it."""
     back = meant in (Action.ROLL_BACK, Action.END)
-    if back and not state.active:
-        return  # it has no traffic that would go anywhere
-    if back or meant in (Action.PROMOTE, Action.CROSS, *NEW_STEP):
-        target = state.from_version if back else state.to_version
-        if not endpoints.places.get(target):
-            lack = endpoints.lack(target)
-            raise RefusedError(409, f"{target} of {state.service!r} {lack}; nothing was changed")
+    if back and (lack := way_back(state, endpoints).nowhere):
+        raise RefusedError(409, f"{state.from_version} of {state.service!r} {lack}; nothing was changed")
+    if meant in (Action.PROMOTE, Action.CROSS, *NEW_STEP):
+        check_there(endpoints, state.service, state.to_version)
+
+
+def check_there(endpoints: Endpoints, service: str, version: str) -> None:
+    """Refuse to send requests to a version that has nowhere to take them."""
+    if not endpoints.there(version):
+        lack = endpoints.lack(version)
+        raise RefusedError(409, f"{version} of {service!r} {lack}; nothing was changed")
 
 
 def _check_gates(at: Standing, state: ReleaseState, meant: Action) -> None:
@@ -227,7 +200,7 @@ def _check_gates(at: Standing, state: ReleaseState, meant: Action) -> None:
         raise RefusedError(
             409, f"{', '.join(missing)} of release {state.name!r} must be approved first: `turnout approve`"
         )
-    shut = gates.shut_for_people(state, _seen(at, state))
+    shut = gates.shut_for_people(state, sight(at, state))
     if shut is not None:
         raise RefusedError(409, f"release {state.name!r} may not go on: {shut.reason}")
 
@@ -242,7 +215,8 @@ def _check_crossed(state: ReleaseState) -> None:
     raise RefusedError(409, f"release {state.name!r} has a point of no return: {why}; nothing was changed")
 
 
-def _seen(at: Standing, state: ReleaseState) -> Seen:
+def sight(at: Standing, state: ReleaseState) -> Seen:
+    """Return what the gates are asked about a release, when a person acts."""
     world = at.world
     busy = world.of_service(state.service)
     return Seen(
@@ -251,8 +225,9 @@ def _seen(at: Standing, state: ReleaseState) -> Seen:
         propagation=at.propagation,
         endpoints=at.endpoints.places,
         missing=at.endpoints.missing,
+        hosts=at.endpoints.hosts,
         busy=busy.name if busy and busy.name != state.name else "",
         stable=world.stable.get(state.service, ""),
-        links=groups.links(state, at.world.releases),
+        links=groups.links(state, world.releases, world.stable),
         blackouts=world.blackouts_of(state.service),
     )

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from controlplane.app.actions import end
 from controlplane.app.ordering import service_named
+from controlplane.app.switching import end
 from controlplane.release.ports import Change, Record, World
 from controlplane.release.state import RETURNING, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints, traffic
@@ -182,7 +182,7 @@ def adopt(new: Newness, wanted: Adopt) -> Change:
     releases = tuple(
         state
         for service, version in sorted(wanted.adopt.items())
-        for state in _releases(world, service, version, _reason(new, service, version, wanted), new.now)
+        for state in _releases(new, service, version, wanted)
     )
     chosen = (*sorted(wanted.adopt.items()), *((name, "") for name in wanted.gone))
     return Change(
@@ -237,14 +237,14 @@ def _check(new: Newness, service: str, version: str) -> None:
         raise RefusedError(409, f"release {going.name!r} is past {going.past}; `turnout switch` goes back")
 
 
-def _releases(world: World, service: str, version: str, reason: str, now: datetime) -> Iterator[ReleaseState]:
+def _releases(new: Newness, service: str, version: str, wanted: Adopt) -> Iterator[ReleaseState]:
     """Yield the service's releases as they are afterwards: none starts by itself, and none goes on."""
-    for state in world.releases.values():
+    for state in new.world.releases.values():
         if state.service == service and state.phase is Phase.WAITING and state.start == "auto":
             yield state.model_copy(update={"start": "manual"})
-    going = world.of_service(service)
+    going = new.world.of_service(service)
     if going is not None and going.phase not in RETURNING:
-        yield end(going, version, reason, now)
+        yield end(going, version, _reason(new, service, version, wanted), new.now, wanted.actor)
 
 
 def _reason(new: Newness, service: str, version: str, wanted: Adopt) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from controlplane.app import permits
 from controlplane.app.acceptance import accept, drifted, fitting, in_use, ordered, put_back
-from controlplane.app.actions import Moved, Standing, check_way_back, end, last_promoted, move
+from controlplane.app.actions import Moved, Standing, move
 from controlplane.app.adoption import Newness, adopt, problems
 from controlplane.app.asking import explain_request, show_cohort
 from controlplane.app.blackouts import declare, show_blackouts, withdraw
@@ -19,17 +19,20 @@ from controlplane.app.ordering import ordered_by, service_named
 from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import show_proxy, show_release, show_service
+from controlplane.app.switching import last_promoted, switched
 from controlplane.app.tick import Loop, Reading
 from controlplane.policy.catalog import Catalog
 from controlplane.policy.loading import Files, load
 from controlplane.release import groups
 from controlplane.release import watch as watching
+from controlplane.release.health import alive
 from controlplane.release.moves import NEW_STEP
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.recording import Recording
 from controlplane.release.seen import Propagation
-from controlplane.release.state import RETURNING, Action, Phase, ReleaseState
+from controlplane.release.state import Action, Phase, ReleaseState
+from controlplane.release.traffic import Endpoints
 from controlplane.release.watch import Watch
 from controlplane.server.streams import Counts
 from controlplane.sources.collector import Collector
@@ -213,7 +216,8 @@ class Plane:
             state = self._state(world, release)
             affected = (state, *(groups.members(state, world.releases) if action == "retry" else ()))
             moved = [
-                (each, move(self._standing(world, each.service), each, action, wanted)) for each in affected
+                (each, move(self._standing(world, each.service, each.to_version), each, action, wanted))
+                for each in affected
             ]
             await self._write(moved, wanted.actor)
         return self.release(release)
@@ -239,46 +243,37 @@ class Plane:
         """Make a version stable at once; a release in progress is promoted if it is its, else rolled back."""
         async with self._loop.lock:
             world = await self._store.world()
-            document = service_named(world, service)
-            if wanted.version not in document.versions:
-                known = ", ".join(sorted(document.versions))
-                raise RefusedError(
-                    404, f"service {service!r} has no version {wanted.version!r}; known: {known}"
-                )
-            found = self._publisher.endpoints(world, service)
-            if not found.places[wanted.version]:
-                lack = found.lack(wanted.version)
-                raise RefusedError(409, f"{wanted.version} of {service!r} {lack}; nothing was changed")
-            reason = f"switch to {wanted.version} by {wanted.actor}" + (
-                f": {wanted.reason}" if wanted.reason else ""
-            )
-            releases: tuple[ReleaseState, ...] = ()
-            state = world.of_service(service)
-            if state is not None and state.phase not in RETURNING:
-                if wanted.version != state.to_version and not wanted.past_point_of_no_return:
-                    check_way_back(state)
-                releases = (end(state, wanted.version, reason, self._clock()),)
-            record = Record(
-                at=self._clock(),
-                kind="action",
-                service=service,
-                release=state.name if state and releases else "",
-                action="switch",
-                actor=wanted.actor,
-                reason=reason,
-            )
-            stable = {service: wanted.version}
-            await self._commit(Change(releases=releases, stable=stable, records=(record,)))
-        return show_service(document, self.world)
+            return await self._switch(world, service, wanted)
 
     async def undo(self, name: str, wanted: Act) -> ServiceShown:
         """Make stable what was so before the last promotion; by service or release."""
-        last = last_promoted(self.world, name)
-        if not wanted.past_point_of_no_return:
-            check_way_back(last)
-        reason = f"undo of {last.name}" + (f": {wanted.reason}" if wanted.reason else "")
-        back = Switch(version=last.from_version, actor=wanted.actor, reason=reason)
-        return await self.switch(last.service, back)
+        async with self._loop.lock:
+            world = await self._store.world()
+            last = last_promoted(world, name)
+            back = Switch(
+                version=last.from_version,
+                actor=wanted.actor,
+                reason=f"undo of {last.name}" + (f": {wanted.reason}" if wanted.reason else ""),
+                past_point_of_no_return=wanted.past_point_of_no_return,
+            )
+            return await self._switch(world, last.service, back)
+
+    async def _switch(self, world: World, service: str, wanted: Switch) -> ServiceShown:
+        reason = f"switch to {wanted.version} by {wanted.actor}"
+        reason += f": {wanted.reason}" if wanted.reason else ""
+        releases = switched(self._standing(world, service), service, wanted, reason)
+        moved = [state.name for state in releases if state.phase is not world.releases[state.name].phase]
+        record = Record(
+            at=self._clock(),
+            kind="action",
+            service=service,
+            release=moved[0] if moved else "",
+            action="switch",
+            actor=wanted.actor,
+            reason=reason,
+        )
+        await self._commit(Change(releases=releases, stable={service: wanted.version}, records=(record,)))
+        return show_service(service_named(self.world, service), self.world)
 
     async def adopt(self, wanted: Adopt) -> tuple[ServiceShown, ...]:
         """Say what is stable in place of a store that was lost; return all services."""
@@ -400,16 +395,21 @@ class Plane:
             reason=reason,
         )
 
-    def _standing(self, world: World, service: str) -> Standing:
-        endpoints = self._publisher.endpoints(world, service)
-        return Standing(world, endpoints, self._clock(), self._publisher.propagation(world, service))
+    def _standing(self, world: World, service: str, growing: str = "") -> Standing:
+        where = self._where(world, service, growing)
+        return Standing(world, where, self._clock(), self._publisher.propagation(world, service))
+
+    def _where(self, world: World, service: str, growing: str = "") -> Endpoints:
+        """Return where versions take requests, as far as documents and the last statistics say."""
+        return alive(self._publisher.endpoints(world, service), self._loop.observed.get(service), growing)
 
     def _shown(self, state: ReleaseState) -> ReleaseShown:
         watch = self._loop.watches.get(state.key, Watch())
         reading = self._loop.readings.get(state.name)
         if reading is None or reading.state.key != state.key:
             reading = Reading(state, watch, Propagation(), ())
-        return show_release(state, reading, self.world, self._publisher)
+        where = self._where(self.world, state.service, state.to_version)
+        return show_release(state, reading, self.world, self._publisher, where)
 
     @staticmethod
     def _state(world: World, name: str) -> ReleaseState:

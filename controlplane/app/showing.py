@@ -15,12 +15,12 @@ from controlplane.policy.values import format_duration, format_share
 from controlplane.release import crossing
 from controlplane.release import watch as watching
 from controlplane.release.ending import lasted
-from controlplane.release.failure import too_few
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation
-from controlplane.release.state import NO_RETURN, RETURNED, Phase, ReleaseState
-from controlplane.release.traffic import BUCKETS
+from controlplane.release.state import NO_RETURN, RETURNED, RETURNING, Phase, ReleaseState
+from controlplane.release.traffic import BUCKETS, Endpoints
 from controlplane.release.watch import NO_COUNTS, Watch
+from controlplane.release.way_back import describe
 from controlplane.web.port import (
     ProxyShare,
     ProxyShown,
@@ -51,8 +51,10 @@ def show_service(service: Service, world: World, question: Question | None = Non
     )
 
 
-def show_release(state: ReleaseState, reading: Reading, world: World, publisher: Publisher) -> ReleaseShown:
-    """Return a release as it is now, with what the last tick saw."""
+def show_release(
+    state: ReleaseState, reading: Reading, world: World, publisher: Publisher, where: Endpoints
+) -> ReleaseShown:
+    """Return a release as it is now, with what the last tick saw; ``where`` has healthy endpoints only."""
     watch, verdicts = reading.watch, reading.verdicts
     totals = [sum(row[i] for row in watch.whole.values()) for i in range(4)]
     return ReleaseShown(
@@ -108,7 +110,7 @@ def show_release(state: ReleaseState, reading: Reading, world: World, publisher:
         if state.started_at
         else (),
         drift=drifted(state, world.catalog),
-        return_point=return_point(state, world, publisher),
+        return_point=describe(state, where, world.stable.get(state.service, "")),
         point_of_no_return=point_of_no_return(state),
         retired=_retired(state, world, publisher),
         salt=state.salt,
@@ -126,29 +128,15 @@ def _retired(state: ReleaseState, world: World, publisher: Publisher) -> bool:
     return bool(seen.live) and len(seen.acked) == len(seen.live) and not seen.nacked
 
 
-def return_point(state: ReleaseState, world: World, publisher: Publisher) -> str:
-    """Say what a rollback would do now."""
-    if state.phase is Phase.PROMOTED:
-        back = f"`turnout switch {state.service} {state.from_version}`"
-        return f"past: {state.to_version} is stable; {back} goes back"
-    if state.phase in RETURNED:
-        return f"done: {state.from_version} has every request"
-    endpoints = publisher.endpoints(world, state.service)
-    there = len(endpoints.places.get(state.from_version, ()))
-    if not there:
-        return f"UNSAFE: {state.from_version} {endpoints.lack(state.from_version)}"
-    if state.past:
-        return f"NO WAY BACK, {state.past}: a failure freezes, and a person decides"
-    if too_few(state, there):
-        return f"UNSAFE: {state.from_version} has {there} of {state.way_back} endpoints (keep_endpoints)"
-    return f"one route change, to {there} endpoint{'s' if there > 1 else ''} of {state.from_version}"
-
-
 def point_of_no_return(state: ReleaseState) -> str:
-    """Say how far away the point of no return is."""
-    if state.past:
-        return f"passed at {state.past}" + (f": {crossing.outcome(state.crossing)}" if state.crossing else "")
-    if state.ended:
+    """Say how far away the point of no return is, or when and by whom it was passed."""
+    if state.passed is not None:
+        by = f" by {state.passed.actor}" if state.passed.actor else ""
+        text = f"passed at {state.passed.because} ({state.passed.at:%Y-%m-%d %H:%M:%S} UTC{by})"
+        text += f": {crossing.outcome(state.crossing)}" if state.crossing else ""
+        back = state.phase in RETURNING | RETURNED
+        return f"{text}; a person took it back all the same" if back else text
+    if state.ended or state.phase in RETURNING:
         return "none was passed"
     begun = -1 if state.phase in (Phase.WAITING, Phase.RETRYING) else state.step
     for number, step in enumerate(state.policy.steps):

@@ -118,7 +118,7 @@ def merged(one: Observation, other: Observation) -> Observation:
         tuple(sorted((*one.silent, *other.silent))),
         tuple(sorted((*one.partial, *other.partial))),
         tuple(sorted((*one.issued, *other.issued))),
-        tuple(sorted((*one.unhealthy, *other.unhealthy))),
+        tuple(sorted((*one.healthy, *other.healthy))),
         one.measures,
         one.stats,
         one.reporting,

@@ -15,7 +15,7 @@ from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.failpoints import failpoint
-from controlplane.release import crossing, groups
+from controlplane.release import crossing, groups, point
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Json, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.recording import Origin, Recorded
@@ -92,12 +92,14 @@ class Loop:
     """Ticks at the interval of the proxies' statistics.
 
     ``lock`` is held from reading the world to committing; whoever else writes releases takes it too.
+    ``observed`` is what the last tick saw, by service.
     """
 
     def __init__(self, store: Store, statistics: Statistics, proxies: Proxies, interval: timedelta) -> None:
         self.lock = asyncio.Lock()
         self.readings: dict[str, Reading] = {}
         self.watches: dict[str, Watch] = {}
+        self.observed: Mapping[str, Observation] = {}
         self.failure = ""
         self.world: World | None = None
         self._store = store
@@ -112,13 +114,15 @@ class Loop:
         """Take up evidence where the store has it; returns the cursors for the statistics.
 
         For the process that decides from now on: calls that cannot be repeated and that an earlier one left
-        without an answer are written down as of unknown outcome.
+        without an answer are written down as of unknown outcome; so are points of no return, in a store of
+        an earlier version.
 
         Raises:
             StoreError: If the store cannot be read, or that not be written.
         """
         world = await self._store.world()
-        left = tuple(after for r in world.releases.values() if (after := crossing.abandoned(r)) != r)
+        known = ((r, point.recalled(crossing.abandoned(r))) for r in world.releases.values())
+        left = tuple(after for before, after in known if after != before)
         self.world = await self._store.commit(Change(releases=left)) if left else world
         memory = await self._store.memory()
         self.watches = {name: Watch.from_json(body) for name, body in memory.evidence.items()}
@@ -184,6 +188,7 @@ class Loop:
             self.world = after = await self._commit(with_notices(change, world))
             self._ticked_at, self._observed_at = monotonic, now
             self._statistics.commit()
+            self.observed = observed
             self._learned |= learned
             for s in steps:
                 self.watches[s.state.key] = s.watch
@@ -247,7 +252,7 @@ class Loop:
         return [alone.get(s.state.name, s) for s in steps]
 
     def _step(self, state: ReleaseState, at: _Moment, *, joint: bool = True) -> _Step:
-        links = groups.links(state, at.world.releases)
+        links = groups.links(state, at.world.releases, at.world.stable)
         if not joint:
             links = replace(
                 links, apart=f"group {state.group!r} ends together, and one is not ready any more"
@@ -263,6 +268,7 @@ class Loop:
             propagation=self._proxies.propagation(at.world, state.service),
             endpoints=endpoints.places,
             missing=endpoints.missing,
+            hosts=endpoints.hosts,
             busy=busy if busy != state.name else "",
             stable=at.world.stable.get(state.service, ""),
             blackouts=at.world.blackouts_of(state.service),

@@ -93,7 +93,8 @@ class Observation:
         silent: Proxies that are connected but whose statistics did not arrive.
         partial: Proxies whose counters do not add up (series beyond the cap, or a lost one), with the reason.
         issued: Calls of gRPC clients that found an endpoint and began, by cell; others are in no count.
-        unhealthy: Proxies and versions of which no endpoint is healthy there, as far as proxies check them.
+        healthy: Proxy, version, and how many of its endpoints are healthy there; those that it does not check
+            are. Of a proxy that is not listed nothing is known.
         measures: Business metrics, sorted.
         stats: Counters of clusters that grew, sorted.
         reporting: Proxies that report those counters; of the others nothing is known.
@@ -108,7 +109,7 @@ class Observation:
     silent: tuple[str, ...] = ()
     partial: tuple[tuple[str, str], ...] = ()
     issued: tuple[tuple[Cell, int], ...] = ()
-    unhealthy: tuple[tuple[str, str], ...] = ()
+    healthy: tuple[tuple[str, str, int], ...] = ()
     measures: tuple[Measure, ...] = ()
     stats: tuple[Stat, ...] = ()
     reporting: tuple[str, ...] = ()

@@ -41,7 +41,7 @@ def decide(state: ReleaseState, seen: Seen) -> Decision:
         case Phase.WAITING:
             return _waiting(state, seen)
         case Phase.ROLLING_BACK | Phase.ENDING:
-            return _returning(state, seen.propagation)
+            return _returning(state, seen)
         case Phase.RETRYING:
             return _retrying(state, seen)
         case Phase.PROMOTED | Phase.ROLLED_BACK | Phase.ENDED:
@@ -60,12 +60,15 @@ def _waiting(state: ReleaseState, seen: Seen) -> Decision:
     return Decision(Action.START, "start", f"first step: {describe_step(state, 0)}")
 
 
-def _returning(state: ReleaseState, propagation: Propagation) -> Decision:
+def _returning(state: ReleaseState, seen: Seen) -> Decision:
+    propagation = seen.propagation
     acked, live = len(propagation.acked), len(propagation.live)
     end = Action.FINISH if state.rest is None else Action.REST
     done, until, why = "rolled-back", "rolling-back", ""
     if state.phase is Phase.ENDING:
         done, until, why = "ended", "ending", f"; {state.reason}"
+    if seen.stable != state.from_version:
+        why += f"; {seen.stable} was made stable meanwhile and has every request"
     if live and acked == live and not propagation.absent:
         return Decision(end, done, f"{acked} of {live} proxies acknowledged{why}")
     if not live and not propagation.absent:

@@ -12,6 +12,7 @@ from controlplane.policy.values import format_duration
 from controlplane.release.failure import unsafe
 from controlplane.release.seen import Decision, Seen
 from controlplane.release.state import Action, ReleaseState
+from controlplane.release.way_back import way_back
 
 ASKED = "test-over"  # code of a test that is over and waits for a person
 SUSPICIOUS = 10.0  # e-value of harm from which nothing advances, whatever else has passed
@@ -19,7 +20,7 @@ SUSPICIOUS = 10.0  # e-value of harm from which nothing advances, whatever else 
 
 def return_all(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decision:
     """Return the end at which everyone returns, or an alarm if the old version has nowhere to take them."""
-    if not seen.endpoints.get(state.from_version):
+    if way_back(state, seen.where).nowhere:
         return unsafe(state, seen, reason)
     return Decision(Action.END, code, reason)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from controlplane.evidence.verdict import Verdict
-from controlplane.policy.values import PPM, format_duration
+from controlplane.policy.values import format_duration
 from controlplane.release.seen import Decision, Seen
-from controlplane.release.state import Action, Phase, ReleaseState
+from controlplane.release.state import Action, ReleaseState
+from controlplane.release.way_back import way_back
 
 
 def failed(state: ReleaseState, seen: Seen, verdict: Verdict) -> Decision:
@@ -43,7 +44,7 @@ def _step_back(state: ReleaseState, seen: Seen, code: str, reason: str, rest: ti
     below = step_below(state)
     if below < 0:
         return roll_back(state, seen, code, f"{reason}; there is no step to go back to")
-    if not seen.endpoints.get(state.from_version):
+    if way_back(state, seen.where).nowhere:
         return unsafe(state, seen, reason)
     again = "a person lets it go on" if rest is None else f"goes on after {format_duration(rest)}"
     text = f"{reason}; back to step {state.policy.steps[below].name!r}, {again}"
@@ -56,7 +57,7 @@ def roll_back(
     """Return the rollback, or an alarm if the old version has nowhere to take the requests."""
     if state.past:
         return no_way_back(state, code, reason)
-    if state.phase is not Phase.WAITING and not seen.endpoints.get(state.from_version):
+    if way_back(state, seen.where).nowhere:
         return unsafe(state, seen, reason)
     if seen.links.first and not state.doomed:
         return Decision(Action.DOOM, code, f"{reason}; goes back after {seen.links.first}, of its group")
@@ -69,12 +70,6 @@ def no_way_back(state: ReleaseState, code: str, reason: str) -> Decision:
     if state.halt == "frozen":
         return Decision(None, "frozen", state.because)
     return Decision(Action.FREEZE, code, f"{reason}; past the point of no return ({state.past})")
-
-
-def too_few(state: ReleaseState, there: int) -> bool:
-    """Return whether the old version has fewer endpoints left than the policy wants to keep."""
-    keep = state.policy.guard.keep_endpoints
-    return keep is not None and state.active and there * PPM < state.way_back * keep
 
 
 def unsafe(state: ReleaseState, seen: Seen, reason: str) -> Decision:

@@ -13,7 +13,8 @@ from controlplane.policy.calendar import blacked_out, outside
 from controlplane.policy.documents import Approve
 from controlplane.policy.values import format_duration
 from controlplane.release import hooks
-from controlplane.release.failure import roll_back, too_few
+from controlplane.release import way_back as ways
+from controlplane.release.failure import roll_back
 from controlplane.release.seen import Decision, Seen
 from controlplane.release.state import NO_RETURN, Action, Phase, ReleaseState
 
@@ -98,12 +99,10 @@ def rest(state: ReleaseState, seen: Seen) -> Decision | None:
 
 def way_back(state: ReleaseState, seen: Seen) -> Decision | None:
     """No share grows while the old version could not take it back; an emergency may replace what is down."""
-    there = len(seen.endpoints.get(state.from_version, ()))
-    passes = state.past or state.policy.emergency
-    if state.phase is not Phase.PROGRESSING or passes or not too_few(state, there):
+    few = ways.way_back(state, seen.where).few
+    if state.phase is not Phase.PROGRESSING or state.past or state.policy.emergency or not few:
         return None
-    left = f"{state.from_version} has {there} of {state.way_back} endpoints"
-    return _closed("no-way-back", f"ALARM: a rollback would be unsafe, {left} (keep_endpoints)")
+    return _closed("no-way-back", f"ALARM: a rollback would be unsafe, {state.from_version} {few}")
 
 
 def dependency(state: ReleaseState, seen: Seen) -> Decision | None:

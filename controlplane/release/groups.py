@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from controlplane.release import point
 from controlplane.release.gates import SHUT
 from controlplane.release.seen import Links
 from controlplane.release.state import RETURNED, RETURNING, Phase, ReleaseState
@@ -18,12 +19,15 @@ REACHED = {
 }
 
 
-def links(state: ReleaseState, releases: Releases) -> Links:
-    """Return what the other releases mean for one, as they were at the begin of the tick."""
+def links(state: ReleaseState, releases: Releases, stable: Mapping[str, str]) -> Links:
+    """Return what the other releases mean for one, as they were at the begin of the tick.
+
+    ``stable`` has the stable version of each service: what was promoted may not be it any more.
+    """
     others = members(state, releases)
     return Links(
-        unmet=_unmet(state, releases),
-        failed=_failed(state, releases),
+        unmet=_unmet(state, releases, stable),
+        failed=_failed(state, releases, stable),
         apart=_apart(state, others),
         fallen=_fallen(others),
         first=_first(state, others),
@@ -53,19 +57,27 @@ def _outside(state: ReleaseState, releases: Releases) -> Iterator[tuple[str, str
             yield after.release, after.reached, other
 
 
-def _unmet(state: ReleaseState, releases: Releases) -> str:
+def _unmet(state: ReleaseState, releases: Releases, stable: Mapping[str, str]) -> str:
     for name, reached, other in _outside(state, releases):
         if other is None:
             return f"waits for release {name!r}, which was not ordered yet"
         if other.phase not in REACHED[reached]:
             return f"waits until release {name!r} is {reached}; it is {other.phase}"
+        now = stable.get(other.service, "")
+        if other.phase is Phase.PROMOTED and now not in point.onward(other, releases):
+            return f"waits for what release {name!r} promoted: {now} of {other.service!r} is stable instead"
     return ""
 
 
-def _failed(state: ReleaseState, releases: Releases) -> str:
+def _failed(state: ReleaseState, releases: Releases, stable: Mapping[str, str]) -> str:
     for name, _, other in _outside(state, releases):
-        if other is not None and other.phase in RETURNING | RETURNED:
+        if other is None:
+            continue
+        if other.phase in RETURNING | RETURNED:
             return f"release {name!r}, on which it depends, went back: {other.reason}"
+        now = stable.get(other.service, "")
+        if other.phase is Phase.PROMOTED and now in point.before(other, releases):
+            return f"release {name!r}, on which it depends, was undone: {now} of {other.service!r} is stable"
     return ""
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from controlplane.release import crossing, failure, gates
+from controlplane.release import crossing, failure, gates, point
 from controlplane.release.ending import SUSPICIOUS
 from controlplane.release.seen import Decision, Propagation, Seen
 from controlplane.release.state import RETURNING, Action, Phase, ReleaseState, Stage, salt, transition
+from controlplane.release.traffic import Endpoints
 
 NOTHING = timedelta(0)
 GRACE = 10.0  # seconds that a proxy may be away and still count; by our bootstrap it is back within 5
@@ -57,7 +58,7 @@ def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
     )
     if decision.action is None:
         return stay
-    after = act(stay, decision.action, decision.reason, seen.endpoints)
+    after = act(stay, decision.action, decision.reason, seen.where)
     if decision.rest is None:
         return after
     return after.model_copy(update={"rest": decision.rest, "tries": state.tries + 1, "barred": False})
@@ -87,9 +88,7 @@ def based(state: ReleaseState, stable: str) -> ReleaseState:
     return state if stable == state.from_version else state.model_copy(update={"from_version": stable})
 
 
-def act(
-    state: ReleaseState, action: Action, reason: str, endpoints: dict[str, tuple[str, ...]] | None = None
-) -> ReleaseState:
+def act(state: ReleaseState, action: Action, reason: str, where: Endpoints | None = None) -> ReleaseState:
     """Return the state after an action of the loop or of an operator.
 
     Raises:
@@ -100,10 +99,10 @@ def act(
     match action:
         case Action.START | Action.ADVANCE | Action.GUARD | Action.STEP_BACK:
             update |= _moved_step(state, action)
-            if endpoints is not None:
-                update["canary_endpoints"] = endpoints.get(state.to_version, ())
+            if where is not None:
+                update["canary_endpoints"] = where.there(state.to_version)
                 if action is Action.START:
-                    update["way_back"] = len(endpoints.get(state.from_version, ()))
+                    update["way_back"] = where.count(state.from_version) or 0
         case Action.PROCEED:
             after = {Stage.PROPAGATE: Stage.VERIFY, Stage.VERIFY: Stage.JUDGE, Stage.JUDGE: Stage.JUDGE}
             update |= {"stage": after[state.stage], "elapsed": NOTHING}
@@ -142,8 +141,8 @@ def _moved_step(state: ReleaseState, action: Action) -> dict[str, object]:
     return _fresh_step(step) | {"halt": None} | fresh
 
 
-def dated(state: ReleaseState, action: Action | None, now: datetime) -> ReleaseState:
-    """Return the state with the dates that an action sets."""
+def dated(state: ReleaseState, action: Action | None, now: datetime, actor: str = "turnout") -> ReleaseState:
+    """Return the state with the dates that an action sets, that of its point of no return among them."""
     update: dict[str, object] = {"ended_at": now} if state.ended else {}
     if action is Action.START:
         update["started_at"] = now
@@ -151,7 +150,7 @@ def dated(state: ReleaseState, action: Action | None, now: datetime) -> ReleaseS
         update["step_at"] = now
     if action is Action.RETRY:
         update["created_at"] = now
-    return state.model_copy(update=update) if update else state
+    return point.noted(state.model_copy(update=update) if update else state, now, actor)
 
 
 def _again(state: ReleaseState, reason: str) -> ReleaseState:

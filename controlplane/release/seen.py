@@ -11,6 +11,7 @@ from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import Blackout
 from controlplane.release.state import Action, Call
+from controlplane.release.traffic import Endpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Moment:
         propagation: Which proxies have what they should have.
         endpoints: Addresses by version, as the documents have them now.
         missing: Why a version has none, as the end of that sentence, where there is more to say.
+        hosts: See `Endpoints`.
         busy: Name of another release of the service that is in progress; '' if there is none.
         stable: The service's stable version.
         blackouts: Of the service's fleets.
@@ -106,10 +108,16 @@ class Moment:
     propagation: Propagation = field(default_factory=Propagation)
     endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, int | None] = field(default_factory=dict)
     busy: str = ""
     stable: str = ""
     blackouts: tuple[Blackout, ...] = ()
     links: Links = field(default_factory=Links)
+
+    @property
+    def where(self) -> Endpoints:
+        """Where the versions answer, as the documents have them now."""
+        return Endpoints(dict(self.endpoints), self.missing, self.hosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,7 @@ class Seen:
         results: What the A/B test has shown, while there is one.
         endpoints: Addresses by version, as the documents have them now.
         missing: Why a version has none, as the end of that sentence, where there is more to say.
+        hosts: See `Endpoints`.
         suspicion: The release's rollback e-value; 1 says nothing, 100 rolls back.
         busy: Name of another release of this service that is in progress; '' if there is none.
         stable: What is stable now.
@@ -147,6 +156,7 @@ class Seen:
     results: tuple[Result, ...] = ()
     endpoints: dict[str, tuple[str, ...]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, int | None] = field(default_factory=dict)
     suspicion: float = 1.0
     busy: str = ""
     stable: str = ""
@@ -164,9 +174,14 @@ class Seen:
         """True if requests of the canary came and nothing but their number keeps it from being judged."""
         return self.served and not self.stale and not any(v.lacking for v in self.unproved)
 
+    @property
+    def where(self) -> Endpoints:
+        """Where the versions answer, healthy endpoints only."""
+        return Endpoints(self.endpoints, self.missing, self.hosts)
+
     def lack(self, version: str) -> str:
         """Say that a version has no endpoints, and why."""
-        return f"{version} has no endpoints{self.missing.get(version, '')}"
+        return f"{version} {self.where.lack(version)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,20 @@ class Call(Model):
     due: datetime | None = None
 
 
+class Passed(Model):
+    """That a release went past its point of no return; it is written down once, and stays.
+
+    Attributes:
+        at: When, UTC.
+        because: What cannot be undone: ``step 'all': drops a column``, ``the call of URL``.
+        actor: Who took it there: ``turnout`` or a person; '' in stores of before this was written down.
+    """
+
+    at: datetime
+    because: str
+    actor: str = "turnout"
+
+
 class ReleaseState(Model):
     """One release as the store keeps it.
 
@@ -191,6 +205,7 @@ class ReleaseState(Model):
         asking: Time for which an approval has been due, by the monotonic clock.
         approvals: Given so far, in this attempt.
         calls: To other systems, in this attempt.
+        passed: Its point of no return, in this attempt; None before it. See `release.point`.
         rest: Time that is left until it goes on by itself after a failure; None if it does not.
         barred: After a step back without a retry: only a person lets it go up again.
         tries: How often it went on again after a failure, over all attempts.
@@ -231,6 +246,7 @@ class ReleaseState(Model):
     asking: timedelta = timedelta(0)
     approvals: tuple[Approval, ...] = ()
     calls: tuple[Call, ...] = ()
+    passed: Passed | None = None
     rest: timedelta | None = None
     barred: bool = False
     tries: int = 0
@@ -287,13 +303,8 @@ class ReleaseState(Model):
 
     @property
     def past(self) -> str:
-        """Why there is no way back: an irreversible step began, the call after the guard was made; or ''."""
-        if self.phase not in (Phase.PROGRESSING, Phase.GUARDING, Phase.PROMOTED):
-            return ""
-        if self.crossing is not None:
-            return f"the call of {self.crossing.url}"
-        begun = self.policy.steps[: self.step + 1]
-        return next((f"step {s.name!r}: {s.irreversible.because}" for s in begun if s.irreversible), "")
+        """Why there is no way back but by a person's word; '' before the point of no return."""
+        return self.passed.because if self.passed else ""
 
     @property
     def steps(self) -> int:

@@ -116,10 +116,21 @@ class Endpoints:
     Attributes:
         places: By version: addresses, or a name, behind which addresses come and go.
         missing: Why a version has none, as the end of that sentence, where there is more to say.
+        hosts: How many endpoints of a version answer, where more is known of that than its places; None where
+            the place is a name of which nothing is known.
     """
 
     places: dict[str, tuple[str, ...]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, int | None] = field(default_factory=dict)
+
+    def there(self, version: str) -> tuple[str, ...]:
+        """Return the places of a version; empty if it may be given no requests."""
+        return self.places.get(version, ())
+
+    def count(self, version: str) -> int | None:
+        """Return how many endpoints a version has, None if that is not known."""
+        return self.hosts.get(version, len(self.there(version))) if self.there(version) else 0
 
     def lack(self, version: str) -> str:
         """Say that a version has no endpoints."""
@@ -131,7 +142,9 @@ def endpoints(service: Service, names: Mapping[str, Resolved] | None = None) -> 
 
     ``names`` has what is known of names, where we resolve them: one without an address is nowhere.
     """
-    places, missing = {}, {}
+    places: dict[str, tuple[str, ...]] = {}
+    missing: dict[str, str] = {}
+    hosts: dict[str, int | None] = {}
     for name, version in service.versions.items():
         places[name] = tuple(endpoint.address for endpoint in version.endpoints or ())
         if version.dns is None:
@@ -139,7 +152,8 @@ def endpoints(service: Service, names: Mapping[str, Resolved] | None = None) -> 
         known = None if names is None else names.get(version.dns, Resolved())
         if known is None or known.addresses:
             places[name] = (version.dns,)
+            hosts[name] = None if known is None else len(known.addresses)
         else:
             why = known.problem or "it was not looked up yet"
             missing[name] = f": {version.dns!r} is not resolved: {why}"
-    return Endpoints(places, missing)
+    return Endpoints(places, missing, hosts)

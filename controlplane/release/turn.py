@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from controlplane.evidence.learned import Learned
-from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
 from controlplane.release import ending, hooks
 from controlplane.release import watch as watching
 from controlplane.release.decide import decide
+from controlplane.release.health import alive
 from controlplane.release.moves import NEW_STEP, apply, based, dated, restart_step, with_gate
 from controlplane.release.ports import Record
 from controlplane.release.seen import Decision, Moment, Propagation, Seen
@@ -81,7 +81,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         if split.problem:
             watch = watching.unproved(watch)
         verdicts = (*watching.verdicts(watch, learned, state), *hooks.verdicts(state))
-    sick = _unhealthy(moment.observation, state)
+    where = alive(moment.where, moment.observation, state.to_version)
     seen = Seen(
         elapsed=moment.elapsed,
         propagation=propagation,
@@ -91,8 +91,9 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         split_missing=split.missing,
         verdicts=verdicts,
         results=watching.results(watch, state),
-        endpoints={name: found for name, found in moment.endpoints.items() if name not in sick},
-        missing={**moment.missing, **sick},
+        endpoints=where.places,
+        missing=where.missing,
+        hosts=where.hosts,
         suspicion=watching.suspicion(verdicts),
         busy=moment.busy,
         stable=moment.stable,
@@ -138,23 +139,6 @@ def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Tu
         records=(_record(state, decision, seen, now),) if noted else (),
         promoted=after.phase is Phase.PROMOTED and state.phase is not Phase.PROMOTED,
     )
-
-
-def _unhealthy(observation: Observation | None, state: ReleaseState) -> dict[str, str]:
-    """Return versions that may be given no requests because of their health, and why.
-
-    One proxy without a healthy endpoint of the canary keeps it from growing; back to the baseline it goes as
-    long as any proxy has a healthy one.
-    """
-    if observation is None:
-        return {}
-    found = {}
-    for version in (state.to_version, state.from_version):
-        proxies = [proxy for proxy, sick in observation.unhealthy if sick == version]
-        everywhere = bool(observation.fresh) and set(observation.fresh) <= set(proxies)
-        if proxies and (version == state.to_version or everywhere):
-            found[version] = f" that are healthy, says {', '.join(proxies)}"
-    return found
 
 
 def _stale(moment: Moment) -> str:

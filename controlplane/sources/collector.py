@@ -51,7 +51,7 @@ class _Seen:
     fresh: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     partial: list[tuple[str, str]] = field(default_factory=list)
-    unhealthy: list[tuple[str, str]] = field(default_factory=list)
+    healthy: list[tuple[str, str, int]] = field(default_factory=list)
     measures: list[Measure] = field(default_factory=list)
     stats: list[Stat] = field(default_factory=list)
     reporting: list[str] = field(default_factory=list)
@@ -139,7 +139,7 @@ class Collector:
                 past = cursor.bypassed(service) if cursor and state in ("fresh", "late") else None
                 _place(seen[service], proxy, (past,) if past else state)
                 if state != "silent":
-                    seen[service].unhealthy += self._unhealthy(proxy, link, service, services[service])
+                    seen[service].healthy += self._healthy(proxy, link, service, services[service])
                 if link.reports:
                     seen[service].reporting.append(proxy)
         for proxy, link in sorted(self._links.items()):
@@ -202,14 +202,14 @@ class Collector:
             return (doubt,)
         return "fresh" if added or heard.arrived >= end - self._flush else "late"
 
-    def _unhealthy(
+    def _healthy(
         self, proxy: str, link: Link, service: str, versions: AbstractSet[str]
-    ) -> Iterator[tuple[str, str]]:
+    ) -> Iterator[tuple[str, str, int]]:
         heard = self._exporters.get((proxy, origin(link.peer)))
         healthy = heard.export.healthy if heard else {}
         for version in sorted(versions):
-            if healthy.get(f"{service}{VERSIONED}{version}") == 0:
-                yield proxy, version
+            if (count := healthy.get(f"{service}{VERSIONED}{version}")) is not None:
+                yield proxy, version, count
 
     def _strangers(self, connected: Mapping[str, Link], end: datetime) -> Iterator[tuple[str, str]]:
         for (proxy, host), heard in self._exporters.items():
@@ -274,7 +274,7 @@ def _observation(service: str, start: datetime, end: datetime, seen: _Seen) -> O
         tuple(seen.fresh),
         tuple(seen.silent),
         tuple(seen.partial),
-        unhealthy=tuple(seen.unhealthy),
+        healthy=tuple(seen.healthy),
         measures=tuple(sorted(seen.measures)),
         stats=tuple(sorted(seen.stats)),
         reporting=tuple(seen.reporting),

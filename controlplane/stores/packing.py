@@ -30,7 +30,7 @@ def pack_observation(observation: Observation) -> str:
         "reporting": o.reporting,
         "readings": [[r.name, r.canary, r.baseline, r.problem] for r in o.readings],
     }
-    told = (o.fresh, o.silent, o.partial, issued, o.unhealthy)
+    told = (o.fresh, o.silent, o.partial, issued, o.healthy)
     body = [o.service, o.start.isoformat(), o.end.isoformat(), cells, *told]
     return json.dumps([*body, {name: rows for name, rows in besides.items() if rows}], separators=(",", ":"))
 
@@ -53,7 +53,10 @@ def unpack_observation(text: str) -> Observation:
         tuple((proxy, why) for proxy, why in partial),
         # Rows of before there were gRPC clients have none.
         tuple((Cell(p, s, v), n) for p, s, v, n in more[0]) if more else (),
-        tuple((proxy, version) for proxy, version in more[1]) if len(more) > 1 else (),
+        # Rows of before endpoints were counted have those of which none was healthy, without a number.
+        tuple((proxy, version, *(count or (0,))) for proxy, version, *count in more[1])
+        if len(more) > 1
+        else (),
         tuple(Measure(Cell(p, s, v), *rest) for p, s, v, *rest in besides.get("measures", ())),
         tuple(Stat(*row) for row in besides.get("stats", ())),
         tuple(besides.get("reporting", ())),

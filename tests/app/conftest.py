@@ -8,6 +8,7 @@ import pytest
 
 from controlplane.app import logs
 from controlplane.policy.loading import load
+from controlplane.release.ports import Change
 from tests.app import site as sites
 from tests.documents import FLEET, POLICY, RELEASE, SERVICE
 
@@ -26,5 +27,5 @@ def kit():
     return SimpleNamespace(
         T0=sites.T0, FLEET=FLEET, SERVICE=SERVICE, POLICY=POLICY, RELEASE=RELEASE, INTERVAL=sites.INTERVAL,
         Clock=sites.Clock, Site=sites.Site, Traffic=sites.Traffic, files=sites.files, load=load,
-        start=sites.start, tick=sites.tick, until=sites.until, plain=sites.plain,
+        start=sites.start, Change=Change, tick=sites.tick, until=sites.until, plain=sites.plain,
     )  # fmt: skip

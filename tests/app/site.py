@@ -33,12 +33,14 @@ class Traffic:
     """Statistics as the collector gives them: cumulative counts, and a cursor that moves on commit.
 
     ``arrive`` lets requests happen under the split of a world; ``mode`` says what becomes of the numbers,
-    ``orders`` how many of a hundred requests are orders, by version.
+    ``orders`` how many of a hundred requests are orders, by version; ``healthy`` how many endpoints of a
+    version answer the proxy's checks.
     """
 
     def __init__(self, cursors=None, service="shop"):
         self.mode = "good"
         self.orders = {}
+        self.healthy = {}
         self.totals = Counter()
         self.service = service
         self._key = "edge-1" if service == "shop" else f"edge-1/{service}"
@@ -86,8 +88,9 @@ class Traffic:
                 if cell.version in self.orders
             )
             seen = Observation(
-                self.service, start, end, cells, fresh=("edge-1",), partial=partial, measures=measures
-            )
+                self.service, start, end, cells, fresh=("edge-1",), partial=partial, measures=measures,
+                healthy=tuple(("edge-1", version, count) for version, count in self.healthy.items()),
+            )  # fmt: skip
         return {self.service: seen}, {self._key: self._pending}
 
     def commit(self):

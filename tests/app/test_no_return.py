@@ -65,7 +65,8 @@ async def test_a_yes_promotes_and_the_log_says_when_it_was_crossed(kit, site, re
     await cross(kit, site)
     assert not receiver.got
     shown = site.plane.release("shop-v2")
-    assert shown.point_of_no_return == f"passed at the call of {receiver.url}: no answer yet"
+    when = f"{site.clock.now:%Y-%m-%d %H:%M:%S} UTC by turnout"
+    assert shown.point_of_no_return == f"passed at the call of {receiver.url} ({when}): no answer yet"
     assert "NO WAY BACK" in shown.return_point
     for asked, words in (("rollback", "--past-point-of-no-return"), ("promote", "the answer of .* decides")):
         with pytest.raises(RefusedError, match=words):

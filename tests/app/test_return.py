@@ -28,7 +28,8 @@ async def test_how_far_away_the_point_of_no_return_is_and_what_it_takes_to_go_ba
     await site.plane.act("shop-v2", "approve", ANN)
     await kit.until(site, lambda w: w.releases["shop-v2"].at == "ten")
     shown = site.plane.release("shop-v2")
-    assert shown.point_of_no_return == "passed at step 'ten': drops a column"
+    passed = f"passed at step 'ten': drops a column ({site.clock.now:%Y-%m-%d %H:%M:%S} UTC by turnout)"
+    assert shown.point_of_no_return == passed
     assert "NO WAY BACK" in shown.return_point
     site.traffic.mode = "bad"
     world = await kit.until(site, lambda w: w.releases["shop-v2"].halt == "frozen")
@@ -40,7 +41,12 @@ async def test_how_far_away_the_point_of_no_return_is_and_what_it_takes_to_go_ba
         with pytest.raises(RefusedError, match="--past-point-of-no-return"):
             await asked
 
-    assert (await site.plane.act("shop-v2", "rollback", SURE)).phase == "rolling_back"
+    going = await site.plane.act("shop-v2", "rollback", SURE)
+    await kit.tick(site)
+    back = site.plane.release("shop-v2")
+    assert [going.phase, back.phase] == ["rolling_back", "rolled_back"]
+    assert going.point_of_no_return == back.point_of_no_return
+    assert back.point_of_no_return == f"{passed}; a person took it back all the same"
     await site.store.close()
 
 
@@ -59,6 +65,29 @@ async def test_endpoints_of_the_old_version_that_go_away_are_shown_and_stop_the_
     assert "UNSAFE: v1 has 2 of 4 endpoints" in site.plane.release("shop-v2").return_point
     await site.plane.apply(Documents(files={"shop.yaml": four}, actor="ann"))
     world = await kit.until(site, lambda w: w.releases["shop-v2"].phase is Phase.GUARDING)
+    await site.store.close()
+
+
+async def test_what_a_rollback_would_do_is_said_by_health_as_the_loop_and_the_operator_see_it(tmp_path, kit):
+    site = await kit.start(tmp_path)
+    await site.plane.order(TO_V2)
+    assert site.plane.release("shop-v2").return_point == "nothing has moved: v1 has every request"
+    await kit.until(site, lambda w: w.releases["shop-v2"].at == "ten")
+    assert site.plane.release("shop-v2").return_point == "one route change, to 1 endpoint of v1"
+
+    site.traffic.mode, site.traffic.healthy = "bad", {"v1": 0, "v2": 1}
+    world = await kit.until(site, lambda w: w.releases["shop-v2"].hold == "unsafe")
+
+    dead = "v1 has no endpoints that are healthy, says edge-1"
+    assert f"ALARM: cannot go back, {dead}" in world.releases["shop-v2"].because
+    assert site.plane.release("shop-v2").return_point == f"UNSAFE: {dead}"
+    with pytest.raises(RefusedError, match="v1 of 'shop' has no endpoints that are healthy, says edge-1"):
+        await site.plane.act("shop-v2", "rollback", ANN)
+    with pytest.raises(RefusedError, match="v1 of 'shop' has no endpoints that are healthy, says edge-1"):
+        await site.plane.switch("shop", Switch(actor="ann", version="v1"))
+    site.traffic.healthy["v1"] = 1
+    world = await kit.until(site, lambda w: w.releases["shop-v2"].ended)
+    assert world.releases["shop-v2"].phase is Phase.ROLLED_BACK
     await site.store.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import Match
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
+from controlplane.release import point
 from controlplane.release.seen import Propagation, Seen
 from controlplane.release.state import Phase, ReleaseState, Stage
 
@@ -47,7 +48,7 @@ def state(phase=Phase.PROGRESSING, **over):
         "step": len(rules.steps) if phase is Phase.GUARDING else 1 if phase is Phase.PROGRESSING else 0,
         "canary_endpoints": ENDPOINTS["v2"],
     }
-    return ReleaseState(**(base | over))
+    return point.noted(ReleaseState(**(base | over)), T0, "turnout")
 
 
 def verdict(outcome, metric="errors", segment="everyone", **numbers):

@@ -9,7 +9,7 @@ from controlplane.policy.documents import Blackout, PointOfNoReturn, Window
 from controlplane.release import crossing, gates, hooks
 from controlplane.release.decide import decide
 from controlplane.release.hooks import Answered
-from controlplane.release.moves import act, apply
+from controlplane.release.moves import act, apply, dated
 from controlplane.release.seen import Links
 from controlplane.release.state import NO_RETURN, Action, Approval, Phase
 
@@ -34,6 +34,7 @@ def guarded(make):
 def crossed(make, guarded, status=None, **over):
     """Return a release past the point; without a status its call has no answer yet, 0 is no connection."""
     state = apply(guarded(**over), decide(guarded(**over), make.seen()), make.seen())
+    state = dated(state, Action.CROSS, make.T0)
     assert state.crossing is not None
     if status is None:
         return state
@@ -47,7 +48,7 @@ def test_it_is_crossed_when_the_guard_has_passed_and_a_person_consents(make, gua
     assert tuple(gates.approvable(guarded(approved=False))) == (NO_RETURN,)
 
     before, decision = guarded(), decide(guarded(), make.seen())
-    after = apply(before, decision, make.seen())
+    after = dated(apply(before, decision, make.seen()), decision.action, make.T0)
 
     assert (decision.action, before.past) == (Action.CROSS, "")
     assert "crosses the point of no return" in decision.reason
@@ -176,7 +177,7 @@ def test_it_is_not_crossed_outside_of_the_windows(make, guarded):
 
 
 def test_another_attempt_has_its_point_ahead_and_calls_with_another_key(make, guarded):
-    back = act(crossed(make, guarded, 500), Action.ROLL_BACK, "ann", make.ENDPOINTS)
+    back = act(crossed(make, guarded, 500), Action.ROLL_BACK, "ann")
     again = act(act(back, Action.FINISH, "acknowledged"), Action.RETRY, "ann")
 
     assert (again.past, again.crossing) == ("", None)

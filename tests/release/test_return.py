@@ -10,6 +10,7 @@ from controlplane.release.decide import decide
 from controlplane.release.moves import act, apply
 from controlplane.release.seen import Links
 from controlplane.release.state import Action, Phase
+from controlplane.release.traffic import Endpoints
 
 HOUR = timedelta(hours=1)
 TWENTY = tuple(f"10.0.1.{n}:80" for n in range(20))
@@ -80,7 +81,7 @@ def test_before_it_a_failure_goes_back(make):
 @pytest.mark.parametrize(("left", "goes"), [(20, True), (16, True), (15, False), (2, False)])
 def test_no_share_grows_while_the_old_version_could_not_take_it_back(make, left, goes):
     waiting = make.state(Phase.WAITING, policy=make.policy(guard={"for": "1m", "keep_endpoints": "80%"}))
-    started = act(waiting, Action.START, "go", {"v1": TWENTY, "v2": ("x",)})
+    started = act(waiting, Action.START, "go", Endpoints({"v1": TWENTY, "v2": ("x",)}))
     assert started.way_back == 20
     state = started.model_copy(update={"stage": "judge", "judged": HOUR})
 

@@ -13,6 +13,7 @@ from controlplane.release.state import (
     ReleaseState,
     transition,
 )
+from controlplane.release.traffic import Endpoints
 
 EVERY = list(itertools.product(Phase, Action))
 
@@ -20,7 +21,7 @@ EVERY = list(itertools.product(Phase, Action))
 @pytest.mark.parametrize(("phase", "action"), [pair for pair in EVERY if pair in TRANSITIONS])
 def test_an_action_in_the_table_leads_where_the_table_says(make, phase, action):
     policy = make.policy(point_of_no_return={"approve": {}, "run": {"url": "https://ops.example.com"}})
-    after = act(make.state(phase, policy=policy), action, "because", make.ENDPOINTS)
+    after = act(make.state(phase, policy=policy), action, "because", Endpoints(make.ENDPOINTS))
 
     assert after.phase is TRANSITIONS[phase, action]
     assert after.because == "because"
@@ -90,7 +91,7 @@ def test_a_new_step_begins_from_nothing_and_lifts_a_halt(make, action):
     phase = Phase.WAITING if action is Action.START else Phase.PROGRESSING
     before = make.state(phase, halt="paused", judged="PT1H", elapsed="PT1H", running="PT2H", hold="dwell")
 
-    after = act(before, action, "on", {"v2": ("10.0.0.9:80",)})
+    after = act(before, action, "on", Endpoints({"v2": ("10.0.0.9:80",)}))
 
     assert (after.stage, after.judged, after.elapsed) == ("propagate", before.judged * 0, before.judged * 0)
     assert (after.halt, after.hold, after.canary_endpoints) == (None, "", ("10.0.0.9:80",))

@@ -153,7 +153,8 @@ def healthy(make, state, unhealthy, *cells):
     who = Propagation(live=("a", "b"), acked=("a", "b"))
     issued = tuple((cell, tally.requests) for cell, tally in tallies)
     span = (make.T0, make.T0 + TEN)
-    seen = Observation("shop", *span, tallies, ("a", "b"), issued=issued, unhealthy=unhealthy)
+    counts = tuple((p, v, int((p, v) not in unhealthy)) for p in ("a", "b") for v in ("v1", "v2"))
+    seen = Observation("shop", *span, tallies, ("a", "b"), issued=issued, healthy=counts)
     moment = Moment(
         make.T0 + TEN, TEN, seen, settle=TEN, propagation=who, endpoints=make.ENDPOINTS, stable="v1"
     )

@@ -86,7 +86,7 @@ def test_growth_is_counted_once_and_the_proxy_is_fresh(counting, otlp):
     assert requests(second) == {}
 
 
-def test_versions_without_a_healthy_endpoint_are_told_while_the_proxy_exports(counting, otlp):
+def test_healthy_endpoints_of_versions_are_told_while_the_proxy_exports(counting, otlp):
     def healthy(v2):
         return {"shop~v1": 1, "shop~v2": v2, "shop~v2~mirror": 0, "other~v2": 0}
 
@@ -94,8 +94,8 @@ def test_versions_without_a_healthy_endpoint_are_told_while_the_proxy_exports(co
     sick = [counting.observe(), counting.observe()]
     counting.receive(otlp.traffic(300, at=counting.at + 3, healthy=healthy(1)))
 
-    assert [seen.unhealthy for seen in sick] == [(("edge-1", "v2"),)] * 2
-    assert counting.observe().unhealthy == ()
+    assert [seen.healthy for seen in sick] == [(("edge-1", "v1", 1), ("edge-1", "v2", 0))] * 2
+    assert counting.observe().healthy == (("edge-1", "v1", 1), ("edge-1", "v2", 1))
 
 
 def test_a_bypass_makes_a_proxy_partial_for_the_bypassed_service_alone(counting, otlp):

@@ -208,6 +208,14 @@ def test_a_packed_observation_is_the_observation(make, over):
     assert unpack_observation(pack_observation(before)) == before
 
 
+def test_a_version_without_a_healthy_endpoint_is_read_from_rows_that_had_no_counts(make):
+    before = make.observation(healthy=(("edge-1", "v2", 0),))
+
+    older = pack_observation(before).replace('["edge-1","v2",0]', '["edge-1","v2"]')
+
+    assert unpack_observation(older) == before
+
+
 # --- in place of a store that was lost --------------------------------------------------------------------
 
 
