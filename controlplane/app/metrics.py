@@ -33,9 +33,9 @@ class Metrics:
         phase = GaugeMetricFamily(
             "turnout_release_phase", "1 for the phase that a release is in.", labels=["release", "phase"]
         )
-        for release in self._plane.releases():
-            suspicion.add_metric([release.name], release.suspicion)
-            phase.add_metric([release.name, release.phase], 1)
+        for name, at, value in self._plane.suspicions():
+            suspicion.add_metric([name], value)
+            phase.add_metric([name, at], 1)
         proxies = GaugeMetricFamily(
             "turnout_proxies", "Connected proxies by state.", labels=["fleet", "state"]
         )
@@ -46,10 +46,9 @@ class Metrics:
         )
         counts: dict[tuple[str, str], int] = {}
         oldest: dict[str, float] = {}
-        for proxy in self._plane.proxies():
-            counts[proxy.fleet, proxy.state] = counts.get((proxy.fleet, proxy.state), 0) + 1
-            age = max((each.waiting_seconds or 0.0 for each in proxy.types), default=0.0)
-            oldest[proxy.fleet] = max(oldest.get(proxy.fleet, 0.0), age)
+        for of, state, age in self._plane.proxy_states():
+            counts[of, state] = counts.get((of, state), 0) + 1
+            oldest[of] = max(oldest.get(of, 0.0), age)
         for (fleet, state), count in sorted(counts.items()):
             proxies.add_metric([fleet, state], count)
         for fleet, age in sorted(oldest.items()):

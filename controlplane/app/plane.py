@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ from controlplane.app.blackouts import declare, show_blackouts, withdraw
 from controlplane.app.ordering import ordered_by, service_named
 from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
-from controlplane.app.showing import show_proxy, show_release, show_service
+from controlplane.app.showing import proxy_state, show_proxy, show_release, show_service
 from controlplane.app.switching import last_promoted, switched
 from controlplane.app.tick import Loop, Reading
 from controlplane.policy.catalog import Catalog
@@ -59,6 +59,8 @@ from controlplane.web.port import (
     Switch,
     Who,
 )
+
+_AT_ONCE = 100  # proxies: a few milliseconds
 
 
 class Plane:
@@ -115,12 +117,34 @@ class Plane:
         """Return one release."""
         return self._shown(self._state(self.world, name))
 
-    def proxies(self) -> tuple[ProxyShown, ...]:
+    async def proxies(self) -> tuple[ProxyShown, ...]:
         """Return all connected proxies, by id."""
-        silent = dict(self._collector.quarantined)
-        views, now = self._publisher.server.views(), self._clock()
-        shown = (show_proxy(view, self._publisher, silent, now) for view in views)
+        silent, now = dict(self._collector.quarantined), self._clock()
+        shown: list[ProxyShown] = []
+        for view in self._publisher.server.views():
+            shown.append(show_proxy(view, self._publisher, silent, now))
+            if len(shown) % _AT_ONCE == 0:  # thousands take a while, and streams must not wait for it
+                await asyncio.sleep(0)
         return tuple(sorted(shown, key=lambda proxy: proxy.id))
+
+    def proxy_states(self) -> Iterator[tuple[str, str, float]]:
+        """Yield fleet, state and seconds since the oldest unanswered response, of each connected proxy."""
+        now = self._clock()
+        for view in self._publisher.server.views():
+            since = [each.waiting_since for each in view.types if each.waiting_since is not None]
+            age = (now - min(since)).total_seconds() if since else 0.0
+            yield view.group or "-", proxy_state(view, self._publisher), age
+
+    def suspicions(self) -> Iterator[tuple[str, Phase, float]]:
+        """Yield name, phase and rollback e-value of each release."""
+        for name, state in sorted(self.world.releases.items()):
+            reading = self._loop.readings.get(name)
+            mine = reading is not None and reading.state.key == state.key
+            yield (
+                name,
+                state.phase,
+                watching.suspicion(reading.verdicts) if reading is not None and mine else 0.0,
+            )
 
     @property
     def counts(self) -> Counts:

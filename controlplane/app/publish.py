@@ -59,6 +59,7 @@ class Publisher:
         self._treatment = Treatment()
         self._proofs: dict[tuple[str, str, str], str] = {}
         self._world: World | None = None
+        self._lacking: dict[tuple[str, tuple[int, int, int] | None], tuple[str, ...]] = {}  # in this world
 
     def listens(self, prefix: str) -> bool:
         """Return whether statistics of this prefix come from a listener of ours."""
@@ -86,6 +87,7 @@ class Publisher:
     def publish(self, world: World) -> None:
         """Render what changed and hand it to the streams."""
         self._world = world
+        self._lacking.clear()
         self._proofs.clear()
         self.whereabouts.follow(world.catalog)
         problems: dict[str, str] = {}
@@ -159,8 +161,13 @@ class Publisher:
         """Return what services ask of a proxy that its Envoy is too old for, and is served without."""
         if self._world is None or view.node is None or view.group is None:
             return ()
-        services = (each for each in self._world.catalog.services() if view.group in each.fleets)
-        return lacks(services, view.node.version) if not self._world.catalog.fleet(view.group).grpc else ()
+        found = self._lacking.get((view.group, view.node.version))
+        if found is None:
+            services = (each for each in self._world.catalog.services() if view.group in each.fleets)
+            grpc = self._world.catalog.fleet(view.group).grpc
+            found = () if grpc else lacks(services, view.node.version)
+            self._lacking[view.group, view.node.version] = found
+        return found
 
     def _rendered(self, world: World, fleet: Fleet) -> tuple[Rendering | None, dict[str, str]]:
         wanted = self._treatment.of(world, fleet)

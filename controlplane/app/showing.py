@@ -32,7 +32,6 @@ from controlplane.web.port import (
     VerdictShown,
 )
 from controlplane.xds.messages import Node
-from controlplane.xds.version import Version
 from controlplane.xds.view import StreamView, TypeView
 
 
@@ -205,26 +204,33 @@ def _shares(state: ReleaseState, watch: Watch, propagation: Propagation) -> tupl
     return tuple(shares)
 
 
+State = Literal["synced", "waiting", "nacked", "alone", "behind", "refused", "unknown"]
+
+
+def proxy_state(view: StreamView, publisher: Publisher) -> State:
+    """Return how a stream's proxy is."""
+    if view.group is None:
+        return "refused" if publisher.member(view).fleets else "unknown"
+    if view.behind:
+        return "behind"
+    if view.alone:
+        return "alone"
+    if any(each.nacks for each in view.types):
+        return "nacked"
+    if not view.types or any(t.waiting_since is not None or t.gated for t in view.types):
+        return "waiting"
+    return "synced"
+
+
 def show_proxy(
     view: StreamView, publisher: Publisher, quarantined: Mapping[str, str], now: datetime
 ) -> ProxyShown:
     """Return one stream's proxy."""
     node = view.node or Node("?")
-    refused = publisher.refused(view)
-    waiting = any(t.waiting_since is not None or t.gated for t in view.types)
-    state: Literal["synced", "waiting", "nacked", "alone", "behind", "refused", "unknown"] = "synced"
-    place = publisher.member(view)
-    if view.group is None:
-        state = "refused" if place.fleets else "unknown"
-    elif view.behind:
-        state = "behind"
-    elif view.alone:
-        state = "alone"
-    elif refused:
-        state = "nacked"
-    elif waiting or not view.types:
-        state = "waiting"
-    problems = (*refused, *publisher.lacks(view), view.alone) if view.group else (place.problem,)
+    if view.group:
+        problems = (*publisher.refused(view), *publisher.lacks(view), view.alone)
+    else:
+        problems = (publisher.member(view).problem,)
     return ProxyShown(
         id=node.id,
         fleet=view.group or "-",
@@ -233,7 +239,7 @@ def show_proxy(
         version=".".join(map(str, node.version)) if node.version else "-",
         protocol=view.variant,
         connected_at=view.since,
-        state=state,
+        state=proxy_state(view, publisher),
         problems=tuple(filter(None, problems)),
         statistics=quarantined.get(node.id, "ok"),
         types=tuple(_type(each, now) for each in view.types),
@@ -247,16 +253,12 @@ def _type(view: TypeView, now: datetime) -> TypeShown:
         type=view.type_url.rpartition(".")[2],
         asked="+".join(filter(None, ("*" if view.wildcard else "", names))) or "0",
         resources=len(view.acked),
-        sent=_newest(view.sent),
+        sent=str(view.sent.newest or ""),
         sent_at=view.sent_at,
-        acked=_newest(view.acked),
+        acked=str(view.acked.newest or ""),
         acked_at=view.acked_at,
         nacked="" if error is None else str(error.version or "several"),
         nacked_at=error.at if error is not None else None,
         gated=len(view.gated),
         waiting_seconds=(now - since).total_seconds() if since is not None else None,
     )
-
-
-def _newest(versions: Mapping[str, Version]) -> str:
-    return str(max(versions.values(), key=lambda version: version.revision, default=""))

@@ -400,7 +400,7 @@ class ControlPlane(Protocol):
         """Return one release."""
         ...
 
-    def proxies(self) -> tuple[ProxyShown, ...]:
+    async def proxies(self) -> tuple[ProxyShown, ...]:
         """Return all connected proxies, by id."""
         ...
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from controlplane.xds.messages import MAX_NAMES, ProtocolError
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.version import Version
-from controlplane.xds.view import Nack, Received, TypeView
+from controlplane.xds.view import Nack, Received, TypeView, Versions
 
 WILDCARD = "*"
 _OBJECT = 100  # bytes that a short text takes besides its characters, with its place in a set
@@ -61,6 +61,7 @@ class Conversation:
         acked_at: When the client last accepted one.
         gated: What waits for what, as of the last look.
         seen: The view of this state, until it changes.
+        asked: The names of that view, until they change.
         accepted: What a request was that ACKs and says nothing else.
         ignored: What a request was that says nothing.
     """
@@ -99,6 +100,7 @@ class Conversation:
     limit: int | None = None
     error: Nack | None = None
     gated: dict[str, Ref] = field(default_factory=dict)
+    asked: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         """Make once what most requests turn out to be."""
@@ -203,7 +205,7 @@ class Conversation:
     def subscribe(self, names: Iterable[str], *, resend: bool) -> None:
         """Add names, as delta clients do; ``resend`` those that the client already has."""
         for text in names:
-            self.explicit = True
+            self.explicit, self.asked = True, None
             if text == WILDCARD:
                 self.resync |= not self.wildcard
                 self.wildcard = True
@@ -219,6 +221,7 @@ class Conversation:
     def unsubscribe(self, names: Iterable[str]) -> None:
         """Remove names; one that a wildcard still covers is answered once more, as the protocol asks."""
         for name in names:
+            self.asked = None
             if name == WILDCARD:
                 self.explicit = True
                 self.wildcard = False
@@ -277,7 +280,7 @@ class Conversation:
                 self.again.add(name)
             self.dirty[name] = None
         self.resync |= wildcard != self.wildcard
-        self.wildcard, self.names = wildcard, wanted
+        self.wildcard, self.names, self.asked = wildcard, wanted, None
         if not wildcard:
             for name in [name for name in (*self.held, *self.maybe) if name not in wanted]:
                 self.forget(name)
@@ -375,17 +378,21 @@ class Conversation:
         """Return this state as a value."""
         if self.seen is not None:
             return self.seen
-        acked = {name: resource.version for name, resource in self.held.items()}
-        sent: dict[str, Version] = acked
-        for flight in self.flights:
-            sent = sent | {name: resource.version for name, resource in flight.updates.items()}
-            for name in flight.removed:
-                sent.pop(name, None)
+        acked = sent = Versions(self.held.copy())
+        if self.flights:
+            coming = self.held.copy()
+            for flight in self.flights:
+                coming.update(flight.updates)
+                for name in flight.removed:
+                    coming.pop(name, None)
+            sent = Versions(coming)
+        if self.asked is None:
+            self.asked = frozenset(self.names)
         self.seen = TypeView(
             type_url=self.type_url,
             served=served,
             wildcard=self.wildcard,
-            names=frozenset(self.names),
+            names=self.asked,
             since=self.since,
             sent=sent,
             acked=acked,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -33,6 +33,33 @@ class Nack:
     version: Version | None
     message: str
     at: datetime
+
+
+class Versions(Mapping[str, Version]):
+    """The version of each resource of a table, which must not change any more; nothing of it is copied."""
+
+    __slots__ = ("_newest", "_table")
+
+    def __init__(self, table: Mapping[str, Resource]) -> None:
+        self._table = table
+        self._newest: Version | None = None
+
+    def __getitem__(self, name: str) -> Version:
+        return self._table[name].version
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def newest(self) -> Version | None:
+        """The version of the highest revision, None of an empty table."""
+        if self._newest is None:
+            versions = [resource.version for resource in self._table.values()]
+            self._newest = max(versions, key=lambda version: version.revision, default=None)
+        return self._newest
 
 
 class Received(NamedTuple):
@@ -70,8 +97,8 @@ class TypeView:
     wildcard: bool
     names: frozenset[str]
     since: datetime
-    sent: Mapping[str, Version]
-    acked: Mapping[str, Version]
+    sent: Versions
+    acked: Versions
     nacks: Mapping[str, Nack]
     error: Nack | None
     gated: Mapping[str, Ref]

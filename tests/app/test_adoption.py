@@ -230,7 +230,7 @@ def saying(*gone, reason="", **adopt):
 
 
 async def test_a_service_that_proxies_have_from_another_store_is_left_alone_and_shown(lost):
-    [proxy] = lost.plane.proxies()
+    [proxy] = await lost.plane.proxies()
     [problem] = lost.plane.problems()
     shown = {service.name: service.left_alone for service in lost.plane.services()}
 

@@ -140,15 +140,11 @@ async def test_envoy_over_mutual_tls_is_served_and_shown(kit, tmp_path, authorit
         async with real_envoy.envoy(tmp_path, own, "own"), real_envoy.envoy(tmp_path, thief, "thief"):
 
             def synced():
-                return [
-                    p
-                    for p in running.plane.proxies()
-                    if any(t.type == "Listener" and t.acked for t in p.types)
-                ]
+                return any(state == "synced" for _, state, _ in running.plane.proxy_states())
 
             await kit.until(synced, 15)
             await kit.until(lambda: running.plane.counts.closed["PERMISSION_DENIED"], 10)
-            (shown,) = synced()
+            (shown,) = [p for p in await running.plane.proxies() if any(t.acked for t in p.types)]
             registry = CollectorRegistry()
             registry.register(Metrics(running.plane))
             metrics = generate_latest(registry).decode()
