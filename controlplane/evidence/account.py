@@ -38,7 +38,7 @@ class Limits:
         success_rate: The least share of requests that are not errors, in 0..1.
         error_rate: The greatest share of requests that are errors, in 0..1.
         requests: Canary requests that a step must have judged.
-        grace: By metric: the first time of judging in a step, which does not count for it.
+        grace: By metric: the first time of a step, which does not count for it.
         added: Conditions beside these, ready-made.
         observed: What is shown and decides nothing.
         tests: What an A/B test gathers; see `better`.
@@ -78,6 +78,7 @@ class Stage:
         counting: Whether the interval counts for promotion: wholly after the ACKs, complete data.
         full_segments: Segments with a share of 100 %, which have no baseline of their own.
         judged: Time of judging in this step that counted, before the interval.
+        since: Time before the interval since every proxy had this step; until then, since it was pushed.
     """
 
     canary: str
@@ -88,6 +89,7 @@ class Stage:
     counting: bool = True
     full_segments: frozenset[str] = frozenset()
     judged: timedelta = timedelta(0)
+    since: timedelta = timedelta(0)
 
     def tolerated(self, rate: float, margin: float = 0.25) -> float:
         """Return the rise of a rate that promotion must exclude; exposure times rise is always alike.

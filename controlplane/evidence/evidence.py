@@ -91,7 +91,7 @@ def metrics(limits: Limits) -> tuple[Metric, ...]:
 
 @lru_cache(maxsize=1024)
 def graces(limits: Limits) -> Mapping[str, timedelta]:
-    """Return by metric how long a step is judged before the metric is."""
+    """Return by metric how long a step is there before the metric is judged."""
     if limits.step is None:
         return dict(limits.grace)
     step, own = limits.step
@@ -145,7 +145,7 @@ def fold(evidence: Evidence, learned: Learned, observation: Observation, stage: 
     for metric in (*metrics(stage.limits), *stage.limits.tests):
         account = evidence.accounts.get(metric.name, EMPTY)
         # In its grace a metric is not judged: neither for the canary nor against it.
-        judged = stage.judged >= grace.get(metric.name, timedelta(0))
+        judged = stage.since >= grace.get(metric.name, timedelta(0))
         accounts[metric.name] = metric.fold(account, interval) if judged else account
     return Evidence(now, accounts)
 
@@ -160,9 +160,9 @@ def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdic
     grace, found = graces(stage.limits), []
     for metric in metrics(stage.limits):
         account = evidence.accounts.get(metric.name, EMPTY)
-        left = grace.get(metric.name, timedelta(0)) - stage.judged
+        left = grace.get(metric.name, timedelta(0)) - stage.since
         if left > timedelta(0):
-            reason = f"{metric.name}: in grace for another {left.total_seconds():.0f} s of judging"
+            reason = f"{metric.name}: in grace for another {left.total_seconds():.0f} s"
             found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, reason, lacking=True))
         else:
             verdict = timed(metric.verdict(account, learned, stage), account, stage.elapsed)

@@ -105,7 +105,8 @@ def act(state: ReleaseState, action: Action, reason: str, where: Endpoints | Non
                     update["way_back"] = where.count(state.from_version) or 0
         case Action.PROCEED:
             after = {Stage.PROPAGATE: Stage.VERIFY, Stage.VERIFY: Stage.JUDGE, Stage.JUDGE: Stage.JUDGE}
-            update |= {"stage": after[state.stage], "elapsed": NOTHING}
+            pushed = state.stage is Stage.PROPAGATE
+            update |= {"stage": after[state.stage], "elapsed": NOTHING if pushed else state.elapsed}
         case Action.PROMOTE | Action.ROLL_BACK | Action.END:
             update |= {"halt": None, "reason": reason, "elapsed": NOTHING, "rest": None}
         case Action.CROSS:

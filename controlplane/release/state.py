@@ -199,7 +199,8 @@ class ReleaseState(Model):
         judged: Time of judging in this step that counted: fresh data, verified split, nothing held.
         unproved: Time in this step since every proxy had it, or since its last proof, without halts.
         sighted: The part of it that counted as judging, with requests of the canary and all data there.
-        elapsed: Time in this stage, by the monotonic clock.
+        elapsed: Time in this phase, or in this step: until every proxy has it, then since that; by the
+            monotonic clock.
         running: Time since the start, by the monotonic clock.
         stepping: Time in this step until it passed, without halts, by the monotonic clock.
         asking: Time for which an approval has been due, by the monotonic clock.

@@ -222,6 +222,7 @@ def setting(state: ReleaseState, *, counting: bool) -> Setting:
         counting=counting,
         full_segments=at.full_segments,
         judged=state.judged,
+        since=state.elapsed,
     )
 
 

@@ -111,11 +111,11 @@ def test_a_split_with_too_few_requests_is_not_verified(make):
 
 
 def test_a_verified_split_goes_on_to_judging(make):
-    before = make.state(stage=VERIFY, elapsed=timedelta(minutes=3))
+    before = make.state(stage=VERIFY, elapsed=180 * SECOND)
 
     after = apply(before, decide(before, make.seen()), make.seen())
 
-    assert (after.stage, after.elapsed, after.judged, after.step) == (JUDGE, 0 * SECOND, 0 * SECOND, 1)
+    assert (after.stage, after.elapsed, after.judged, after.step) == (JUDGE, 190 * SECOND, 0 * SECOND, 1)
 
 
 def test_judging_lasts_at_least_as_long_as_the_policy_says(make):

@@ -43,13 +43,13 @@ class Releasing:
     def state(self):
         return self.progress.state
 
-    def sees(self, counts, times=1, **more):
+    def sees(self, counts, times=1, acked=WHO, **more):
         """Return what was decided last, after intervals that are alike, or until the step ends."""
         last = None
         for _ in range(times):
             seen = interval(self.now, counts, **more)
             self.now += TEN
-            moment = Moment(self.now, TEN, seen, settle=TEN, propagation=WHO, endpoints=self.make.ENDPOINTS)
+            moment = Moment(self.now, TEN, seen, settle=TEN, propagation=acked, endpoints=self.make.ENDPOINTS)
             took = turn(self.progress, self.learned, moment)
             self.learned = learn(self.learned, seen, "v1")
             before, self.progress, last = self.state, took.after, took.decision
@@ -178,3 +178,17 @@ def test_a_record_has_the_reason_of_each_verdict_and_what_is_still_needed(make):
     assert "too few requests to be sure" in verdict["reason"]
     assert verdict["requests_needed"] > 0
     assert verdict["seconds_needed"] > 0
+
+
+@pytest.mark.parametrize("acked", [WHO, Propagation(live=("a", "b"), acked=("a",))])
+def test_grace_ends_by_the_clock_also_while_a_step_is_not_verified_or_not_everywhere(make, acked):
+    """With three requests of the canary in 10 s, verification alone takes three minutes."""
+    release = Releasing(make, "hold", {"errors": {}, "grace": "30s"})
+    failing = {"v1": 27, "v2": (3, 3)}
+
+    release.sees(failing, 3, acked=acked)
+    assert release.state.phase is Phase.PROGRESSING
+    decision = release.sees(failing, 12, acked=acked)
+
+    assert (decision.code, release.state.phase) == ("errors/everyone", Phase.ROLLING_BACK)
+    assert release.state.judged == timedelta(0)

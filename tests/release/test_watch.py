@@ -244,14 +244,12 @@ def test_a_condition_in_its_grace_is_neither_failed_nor_passed(make):
     rules = make.policy(conditions=({"errors": {}, "grace": "20s"},))
     bad = [("a", "everyone", "v1", 900, 1), ("a", "everyone", "v2", 100, 90)]
 
-    early = watched(make, make.state(policy=rules, judged=TEN), *[bad] * 5)
-    late = watched(make, make.state(policy=rules, judged=2 * TEN), *[bad] * 20)
+    early = watched(make, make.state(policy=rules, elapsed=TEN), *[bad] * 5)
+    late = watched(make, make.state(policy=rules, elapsed=2 * TEN), *[bad] * 20)
 
-    [verdict] = verdicts(early, LEARNED, make.state(policy=rules, judged=TEN))
-    assert (verdict.outcome, verdict.reason) == (
-        Outcome.NOT_YET, "errors: in grace for another 10 s of judging",
-    )  # fmt: skip
-    [verdict] = verdicts(late, LEARNED, make.state(policy=rules, judged=2 * TEN))
+    [verdict] = verdicts(early, LEARNED, make.state(policy=rules, elapsed=TEN))
+    assert (verdict.outcome, verdict.reason) == (Outcome.NOT_YET, "errors: in grace for another 10 s")
+    [verdict] = verdicts(late, LEARNED, make.state(policy=rules, elapsed=2 * TEN))
     assert verdict.outcome is Outcome.FAIL
 
 
