@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from controlplane.evidence.account import ALPHA, EMPTY, Account, Interval, Limits, Metric, Stage
-from controlplane.evidence.blocks import CLIENT_ERRORS, ERRORS, SLOWER, cut
+from controlplane.evidence.blocks import CLIENT_ERRORS, ERRORS, SLOWER, Blocks, cut
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.comparison import Comparison
 from controlplane.evidence.learned import Learned
@@ -121,7 +121,9 @@ class Evidence:
         return cls(data["minute"], {name: Account.from_json(a) for name, a in data["accounts"].items()})
 
 
-def fold(evidence: Evidence, learned: Learned, observation: Observation, stage: Stage) -> Evidence:
+def fold(
+    evidence: Evidence, learned: Learned, observation: Observation, stage: Stage, blocks: Blocks | None = None
+) -> Evidence:
     """Return the evidence after one more interval.
 
     Args:
@@ -130,10 +132,11 @@ def fold(evidence: Evidence, learned: Learned, observation: Observation, stage: 
         observation: The interval. A silent proxy, or one whose counters do not add up, keeps it from counting
             for promotion.
         stage: Where the release stood in the interval.
+        blocks: The observation's, where the caller has cut them.
     """
     now = max(evidence.minute, int(stage.elapsed.total_seconds() // 60))
     interval = Interval(
-        blocks=cut(observation, stage.canary, stage.stable, stage.full_segments),
+        blocks=blocks or cut(observation, stage.canary, stage.stable, stage.full_segments),
         learned=learned,
         stage=stage,
         seconds=(observation.end - observation.start).total_seconds(),

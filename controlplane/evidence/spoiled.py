@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from controlplane.evidence.account import Stage
-from controlplane.evidence.blocks import ERRORS, cut
+from controlplane.evidence.blocks import ERRORS, Blocks
 from controlplane.evidence.learned import Learned
-from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -31,9 +29,8 @@ class Spoiled:
     excess: float = 0.0
     variance: float = 0.0
 
-    def plus(self, learned: Learned, observation: Observation, stage: Stage) -> Spoiled:
+    def plus(self, learned: Learned, seen: Blocks) -> Spoiled:
         """Return the sums with one more interval; ``learned`` is from before it."""
-        seen = cut(observation, stage.canary, stage.stable, stage.full_segments)
         requests, failed = seen.canary_sum[0], seen.canary_sum[ERRORS]
         if not requests:
             return self
@@ -47,7 +44,10 @@ class Spoiled:
         return max(0.0, self.excess - CHANCE * deviation)
 
     def verdict(self, budget: int, learned: Learned) -> Verdict:
-        """Return FAIL once the budget is spent; it never keeps a release from going on."""
+        """Return FAIL once the budget is spent; what is left never keeps a release from going on."""
+        if not self.variance:
+            why = f"no canary requests yet, of which at most {budget} may be spoiled"
+            return Verdict("budget", EVERYONE, Outcome.NOT_YET, why, lacking=True)
         spent = self.requests(learned)
         outcome = Outcome.FAIL if spent > budget else Outcome.PASS
         reason = f"{spent:.0f} of at most {budget} requests spoiled"

@@ -13,6 +13,7 @@ from controlplane.evidence import evidence as fold_of
 from controlplane.evidence.account import ALPHA, Limits, Metric
 from controlplane.evidence.account import Stage as Setting
 from controlplane.evidence.better import MetricTest, Result
+from controlplane.evidence.blocks import cut
 from controlplane.evidence.cluster_stats import AtMost, Retries
 from controlplane.evidence.conversions import Conversions, LeastShare, MostShare
 from controlplane.evidence.crowd import Crowd
@@ -267,8 +268,9 @@ def fold(
         if place[1] not in UNCOMPARED:
             whole[place[0]] = _plus(whole.get(place[0], NO_COUNTS), counts)
     at = setting(state, counting=counting)
-    evidence = fold_of.fold(watch.evidence, learned, observation, at)
-    spoiled = watch.spoiled.plus(learned, observation, at) if state.policy.budget else watch.spoiled
+    blocks = cut(observation, at.canary, at.stable, at.full_segments)
+    evidence = fold_of.fold(watch.evidence, learned, observation, at, blocks)
+    spoiled = watch.spoiled.plus(learned, blocks) if state.policy.budget else watch.spoiled
     return Watch(evidence, step, whole, watch.missed, spoiled)
 
 

@@ -21,6 +21,7 @@ from controlplane.evidence import (
     metrics,
     verdicts,
 )
+from controlplane.evidence.blocks import cut
 from controlplane.evidence.slowdown import Beyond, Slowdown
 from controlplane.evidence.spoiled import Spoiled
 from controlplane.policy.latency import EDGES_MS
@@ -186,12 +187,24 @@ def test_each_metric_has_a_name_of_its_own_also_at_a_step():
     assert "latency p50 at beta" in names
 
 
-def test_what_is_spoiled_is_not_below_zero_and_grows_with_the_canarys_failures(known):
+def blocks(observation):
     at = stage()
+    return cut(observation, at.canary, at.stable, at.full_segments)
+
+
+def test_a_budget_of_which_nothing_was_seen_says_nothing(known):
+    none = Spoiled().plus(known, blocks(seen((0, 0, 0, 0), (900, 18, 0, 0)))).verdict(9, known)
+    some = Spoiled().plus(known, blocks(seen((1, 0, 0, 0), (900, 18, 0, 0)))).verdict(9, known)
+
+    assert (none.outcome, none.lacking) == (Outcome.NOT_YET, True)
+    assert (some.outcome, some.lacking) == (Outcome.PASS, False)
+
+
+def test_what_is_spoiled_is_not_below_zero_and_grows_with_the_canarys_failures(known):
     good, bad = Spoiled(), Spoiled()
     for _ in range(50):
-        good = good.plus(known, seen((100, 0, 0, 0), (900, 18, 0, 0)), at)
-        bad = bad.plus(known, seen((100, 12, 0, 0), (900, 18, 0, 0)), at)
+        good = good.plus(known, blocks(seen((100, 0, 0, 0), (900, 18, 0, 0))))
+        bad = bad.plus(known, blocks(seen((100, 12, 0, 0), (900, 18, 0, 0))))
 
     assert good.requests(known) == 0
     assert 300 < bad.requests(known) < 510
