@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controlplane.cli.client import DEFAULT_SERVER, CommandError, Output, Server, check_output, console, get
-from controlplane.cli.simulate import pinned_policy
+from controlplane.cli.simulate import policy_of
 from controlplane.release.ports import Record
 from controlplane.release.recording import Recorded, Recording
 
@@ -28,19 +28,23 @@ def register(app: typer.Typer) -> None:
 def replay(
     release: Annotated[str, typer.Argument(help="A release that has begun.")],
     policy: Annotated[
-        list[Path] | None, typer.Option(help="Files with another policy and the segments it names.")
+        list[Path] | None,
+        typer.Option(help="Files with another policy, its segments, and the service if more is counted now."),
     ] = None,
     name: Annotated[str, typer.Option(help="Which policy of the files, if there are several.")] = "",
     server: Server = DEFAULT_SERVER,
     output: Output = "text",
 ) -> None:
     """Decide a recorded release again, step by step, under its own policy or another one."""
+    from controlplane.policy.recorded import pin_again
     from controlplane.release.replay import replay as again
 
     as_json = check_output(output)
-    other = pinned_policy(policy, name) if policy else None
+    given = policy_of(policy, name) if policy else None
     recording = _read(server, release)
     assert recording.origin is not None
+    own = recording.origin.state.policy
+    other, untold = pin_again(*given, own, recording.origin.state.service) if given else (None, ())
     taken = list(again(recording.origin, recording.turns, other))
     records = tuple(record for each in taken for record in each.turn.records)
     written = get(server, "/v1/records", tuple[Record, ...], {"release": release, "limit": 10_000})
@@ -49,11 +53,14 @@ def replay(
     if as_json:
         shown = [r.model_dump(mode="json", exclude={"number"}) for r in records]
         console.json({
-            "release": release, "policy": (other or recording.origin.state.policy).name, "turns": len(taken),
-            "outcome": _outcome(taken), "same": not missing, "left_out": left_out, "decisions": shown,
+            "release": release, "policy": (other or own).name, "turns": len(taken),
+            "outcome": _outcome(taken), "same": not missing, "left_out": left_out, "not_recorded": untold,
+            "decisions": shown,
         })  # fmt: skip
     else:
         _print(records, taken, other, left_out)
+    if untold:
+        typer.echo(f"not recorded, and taken as passed: {', '.join(untold)}", err=True)
     if other is None and missing:
         raise CommandError(f"not as it was decided then: {missing[0]}", 3)
 

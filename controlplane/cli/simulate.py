@@ -17,12 +17,15 @@ from controlplane.cli.documents import read_files
 from controlplane.policy.values import format_duration, parse_duration, parse_share
 
 if TYPE_CHECKING:
+    from controlplane.policy.catalog import Catalog
+    from controlplane.policy.documents import Policy
     from controlplane.policy.pinned import PinnedPolicy
     from controlplane.simulation.faults import Fault
     from controlplane.simulation.loop import Ended
     from controlplane.simulation.summary import Rate, Summary, Times
     from controlplane.simulation.traffic import Model
 
+OUTSIDE = ("retries", "ejections", "stat", "metric", "prometheus")  # what traffic alone does not tell
 USUAL_FAULTS = ("none", "errors=10%")
 
 
@@ -62,7 +65,7 @@ def simulate(
     from controlplane.simulation.traffic import Model
 
     as_json = check_output(output)
-    pinned = pinned_policy(paths, policy)
+    pinned = _pinned(*policy_of(paths, policy))
     if noise not in FAMILIES:
         raise CommandError(f"--noise: {noise!r} is not known; known: {', '.join(FAMILIES)}", 2)
     try:
@@ -101,14 +104,13 @@ def simulate(
         _print(pinned, model, found)
 
 
-def pinned_policy(paths: Sequence[Path], name: str) -> PinnedPolicy:
-    """Return the policy of that name in the files; '' for the only one.
+def policy_of(paths: Sequence[Path], name: str) -> tuple[Policy, Catalog]:
+    """Return the policy of that name in the files, '' for the only one, and all that is in them.
 
     Raises:
         CommandError: If there is a mistake in the files, or no such policy.
     """
     from controlplane.policy.loading import load
-    from controlplane.policy.pinning import by_requests, pin
 
     loaded = load(read_files(list(paths)))
     if loaded.errors:
@@ -119,10 +121,16 @@ def pinned_policy(paths: Sequence[Path], name: str) -> PinnedPolicy:
         raise CommandError(f"--policy: say which policy; there are: {known}", 2)
     if name and name not in policies:
         raise CommandError(f"--policy: no policy is named {name!r}; known: {known}", 2)
-    policy, left_out = by_requests(policies[name or known])
+    return policies[name or known], loaded.catalog
+
+
+def _pinned(policy: Policy, catalog: Catalog) -> PinnedPolicy:
+    from controlplane.policy.pinning import only, pin
+
+    told, left_out = only(policy, lambda condition: condition.field not in OUTSIDE, lambda metric: False)
     if left_out:
         typer.echo(f"not simulated, and taken as passed: {', '.join(left_out)}", err=True)
-    return pin(policy, loaded.catalog)
+    return pin(told, catalog)
 
 
 def _segments(given: list[str]) -> dict[str, float]:

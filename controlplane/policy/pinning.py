@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from controlplane.policy.capabilities import Feature, Kind, refusal
@@ -58,22 +58,35 @@ def metrics(policy: Policy) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*judged, *policy.observe)))
 
 
-def by_requests(policy: Policy) -> tuple[Policy, tuple[str, ...]]:
-    """Return a policy without what traffic alone does not tell, and the titles of what was left out."""
-    outside = ("retries", "ejections", "stat", "metric", "prometheus")
+def only(
+    policy: Policy, told: Callable[[Condition], bool], shown: Callable[[str], bool]
+) -> tuple[Policy, tuple[str, ...]]:
+    """Return a policy without what nothing is told of, and the titles of what was left out.
+
+    Args:
+        policy: The document.
+        told: Whether anything is told of a condition.
+        shown: Whether anything is told of a business metric that is observed.
+    """
 
     def kept(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
-        return tuple(c for c in conditions if c.field not in outside)
+        return tuple(filter(told, conditions))
 
     every = (*policy.conditions, *(c for step in policy.steps for c in step.conditions))
-    left_out = (*(c.title for c in every if c.field in outside), *policy.observe)
+    unseen = (f"metric {name}" for name in policy.observe if not shown(name))
+    left_out = (*(c.title for c in every if not told(c)), *unseen)
     steps = tuple(step.model_copy(update={"conditions": kept(step.conditions)}) for step in policy.steps)
-    update = {"conditions": kept(policy.conditions), "steps": steps, "observe": ()}
+    observe = tuple(filter(shown, policy.observe))
+    update = {"conditions": kept(policy.conditions), "steps": steps, "observe": observe}
     return policy.model_copy(update=update), tuple(dict.fromkeys(left_out))
 
 
 def pin(
-    policy: Policy, catalog: Segments, kinds: Iterable[Kind] = (), service: Service | None = None
+    policy: Policy,
+    catalog: Segments,
+    kinds: Iterable[Kind] = (),
+    service: Service | None = None,
+    earlier: PinnedPolicy | None = None,
 ) -> PinnedPolicy:
     """Resolve the names in a policy; an inline segment is named after its step.
 
@@ -82,11 +95,14 @@ def pin(
         catalog: Where its segments are.
         kinds: Of the listeners that take part. What they do not report is not judged by itself.
         service: Whose hold-out and metrics are taken; one in place is called ``hold-out``.
+        earlier: What the release had until now: its hold-out and its metrics stay as they were.
 
     Raises:
         KeyError: If a segment or a metric is not there; an accepted policy never does that.
     """
-    known = {} if service is None else service.metrics
+    known = {} if service is None else {name: _metric(name, m) for name, m in service.metrics.items()}
+    if earlier is not None:
+        known |= {metric.name: metric for metric in earlier.metrics}
     written = {condition.title: condition for condition in policy.conditions}
     missing = {field for field, feature in MEASURED.items() if any(refusal(kind, feature) for kind in kinds)}
     defaults = [
@@ -98,8 +114,8 @@ def pin(
         name=policy.name,
         steps=tuple(_steps(policy.steps, catalog)),
         conditions=tuple(c for c in (*defaults, *written.values()) if not c.off),
-        metrics=tuple(_metric(name, known[name]) for name in metrics(policy)),
-        hold_out=tuple(_held_out(service, catalog)),
+        metrics=tuple(known[name] for name in metrics(policy)),
+        hold_out=tuple(_held_out(service, catalog)) if earlier is None else earlier.hold_out,
         **{field: getattr(policy, field) for field in Conduct.model_fields},
     )
 

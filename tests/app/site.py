@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from controlplane.app.plane import Plane
 from controlplane.app.publish import Publisher
 from controlplane.app.tick import Loop
-from controlplane.evidence.observation import Cell, Measure, Observation, Tally
+from controlplane.evidence.observation import Cell, Measure, Observation, Stat, Tally
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase
 from controlplane.release.traffic import BUCKETS, endpoints, splits
@@ -34,13 +34,16 @@ class Traffic:
 
     ``arrive`` lets requests happen under the split of a world; ``mode`` says what becomes of the numbers,
     ``orders`` how many of a hundred requests are orders, by version; ``healthy`` how many endpoints of a
-    version answer the proxy's checks.
+    version answer the proxy's checks; ``grown`` by how much a counter of a version's cluster grows in an
+    interval, and ``read`` what Prometheus answers in it.
     """
 
     def __init__(self, cursors=None, service="shop"):
         self.mode = "good"
         self.orders = {}
         self.healthy = {}
+        self.grown = {}
+        self.read = ()
         self.totals = Counter()
         self.service = service
         self._key = "edge-1" if service == "shop" else f"edge-1/{service}"
@@ -87,10 +90,20 @@ class Traffic:
                 for cell, tally in cells
                 if cell.version in self.orders
             )
+            stats = tuple(Stat("edge-1", version, name, n) for (version, name), n in self.grown.items())
             seen = Observation(
-                self.service, start, end, cells, fresh=("edge-1",), partial=partial, measures=measures,
+                self.service,
+                start,
+                end,
+                cells,
+                fresh=("edge-1",),
+                partial=partial,
+                measures=measures,
+                stats=stats,
+                reporting=("edge-1",) if self.grown else (),
+                readings=self.read,
                 healthy=tuple(("edge-1", version, count) for version, count in self.healthy.items()),
-            )  # fmt: skip
+            )
         return {self.service: seen}, {self._key: self._pending}
 
     def commit(self):

@@ -1,8 +1,16 @@
 """`turnout replay` of a release that a server runs."""
 
+import asyncio
 import json
 import time
+from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from controlplane.evidence.observation import Reading
+from controlplane.release.ports import Change
+from controlplane.web.port import Act, Order
+from tests.app.site import Clock, start, tick, until
 from tests.documents import BRISK, FLEET, SERVICE
 
 DOCUMENTS = f"{FLEET}---\n{SERVICE}---\n{BRISK}"
@@ -34,3 +42,94 @@ def test_a_release_is_decided_again_as_it_was_decided(turnout, kit, tmp_path):
     assert any("start" in line for line in text.lines)
     assert text.lines[-1].startswith("progressing after ")
     assert any("under policy other" in line for line in under.lines)
+
+
+METRICS = "metrics: {orders: {header: x-order, better: more}, carts: {header: x-cart, better: more}}\n"
+QUERY = 'max(queue{version="$version"})'
+STAT = "{stat: {name: upstream_rq_timeout, at_most: 20}}"
+QUEUE = f"{{prometheus: {{name: queue, query: '{QUERY}', at_most: 10, every: 5s}}}}"
+ORDERS = "{metric: {name: orders, at_least: 2%}}"
+
+
+def policy(*conditions, name="quick"):
+    conditions = ", ".join(("{latency: off}", "{client_errors: off}", *conditions))
+    steps = "[{name: ten, everyone: 10%, for: 10m}, {name: all, everyone: 100%}]"
+    text = f"kind: Policy\nname: {name}\nsteps: {steps}\nconditions: [{conditions}]\n"
+    return f"{text}guard: {{for: 15s, hold_back: 2%}}\n"
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A store with a release that went back while all that conditions may rest on got worse."""
+    folder = tmp_path_factory.mktemp("kept")
+
+    async def run():
+        clock = Clock()
+        clock.now = datetime.now(UTC) - timedelta(hours=2)
+        conditions = (
+            STAT.replace("20", "1000000"),
+            QUEUE.replace("10,", "1000,"),
+            ORDERS.replace("2%", "0.1%"),
+        )
+        site = await start(folder / "data", clock, quick=policy(*conditions), shop=SERVICE + METRICS)
+        site.traffic.orders = {"v1": 4, "v2": 4}
+        site.traffic.grown = {("v1", "upstream_rq_timeout"): 0, ("v2", "upstream_rq_timeout"): 0}
+        site.traffic.read = (Reading("queue", 3.0),)
+        await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
+        await tick(site, 12)
+        site.traffic.orders = {"v1": 4, "v2": 1}
+        site.traffic.grown = {("v2", "upstream_rq_timeout"): 9}
+        site.traffic.read = (Reading("queue", 30.0),)
+        await tick(site, 48)
+        await site.plane.act("shop-v2", "rollback", Act(actor="ann"))
+        await until(site, lambda world: world.releases["shop-v2"].ended)
+        await site.store.commit(Change(cursors={"edge-1": None}))  # it is none of a real proxy's
+        await site.store.close()
+
+    asyncio.run(run())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("condition", "title", "words"),
+    [
+        (STAT, "stat upstream_rq_timeout", "upstream_rq_timeout"),
+        (QUEUE, "prometheus queue", "readings in a row beyond at most 10"),
+        (ORDERS, "metric orders limit", "the limit is missed"),
+        ("{metric: {name: orders, margin: 5%}}", "metric orders", "fewer metric orders on the canary"),
+        ("{retries: {at_most: 1%}}", "retries", ""),
+    ],
+)
+def test_a_condition_of_another_policy_is_decided_from_what_was_recorded(
+    turnout, kit, kept, tmp_path, condition, title, words
+):
+    file = tmp_path / "other.yaml"
+    file.write_text(policy(condition, name="other"))
+    with kit.serving(kept) as serving:
+        said = turnout("replay", "shop-v2", "--policy", file, "-o", "json", server=serving.server)
+
+    found = json.loads(said.out)
+    assert found["not_recorded"] == []
+    judged = {v["metric"] for d in found["decisions"] for v in d["numbers"]["verdicts"]}
+    assert judged == {"errors", title}
+    reasons = [d["reason"] for d in found["decisions"] if d["action"] == "rollback"]
+    assert [words in reason for reason in reasons] == [True] * bool(words)
+
+
+def test_what_was_not_recorded_is_left_out_and_named(turnout, kit, kept, tmp_path):
+    file, shop = tmp_path / "other.yaml", tmp_path / "shop.yaml"
+    conditions = (
+        QUEUE.replace("max(", "min("),
+        QUEUE.replace("name: queue", "name: lag"),
+        "{metric: {name: carts, margin: 5%}}",
+    )
+    file.write_text(policy(*conditions, name="other"))
+    shop.write_text(f"{FLEET}---\n{SERVICE}{METRICS}")
+    with kit.serving(kept) as serving:
+        alone = turnout("replay", "shop-v2", "--policy", file, server=serving.server)
+        both = ("replay", "shop-v2", "--policy", file, "--policy", shop)
+        known = turnout(*both, server=serving.server)
+
+    left_out = "not recorded, and taken as passed: prometheus queue, prometheus lag"
+    assert f"{left_out}, metric carts" in alone.err
+    assert known.err.splitlines() == [left_out]
