@@ -87,12 +87,9 @@ def simulate(
         raise CommandError(str(error), 2) from None
     if not 0.5 <= model.interval <= 60:
         raise CommandError("--interval: is not between 500ms and 1m", 2)
-    unknown = {f.segment for _, faults in cells for f in faults} - {None, *_names(pinned)}
-    if unknown:
-        names = ", ".join(_names(pinned)) or "none"
-        raise CommandError(
-            f"--fault: the policy has no segment {min(map(str, unknown))!r}; it has: {names}", 2
-        )
+    named = [fault for _, faults in cells for fault in faults]
+    _check_known("segment", {f.segment for f in named}, _names(pinned))
+    _check_known("proxy", {f.proxy for f in named}, model.names)
     found = {
         name: _measure(pinned, model, faults, range(seed, seed + releases), (name, jobs))
         for name, faults in cells
@@ -147,6 +144,17 @@ def _names(policy: PinnedPolicy) -> tuple[str, ...]:
     from controlplane.simulation.loop import segments
 
     return tuple(segments(policy, {}))
+
+
+def _check_known(what: str, named: set[str | None], known: tuple[str, ...]) -> None:
+    """Refuse a fault of what is not there.
+
+    Raises:
+        CommandError: If one is not.
+    """
+    if unknown := named - {None, *known}:
+        names = ", ".join(known) or "none"
+        raise CommandError(f"--fault: there is no {what} {min(map(str, unknown))!r}; there are: {names}", 2)
 
 
 @dataclass(frozen=True, slots=True)

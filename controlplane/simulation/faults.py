@@ -12,6 +12,7 @@ from math import exp
 from typing import Literal
 
 from controlplane.policy.values import format_duration, parse_duration
+from controlplane.simulation.reads import Chance
 
 Kind = Literal[
     "none",
@@ -32,7 +33,7 @@ ALLOWED = (
     "none; errors=10%, errors=x5, latency=x2, tail=x4, leak=20%, crash, coldstart=x2 (the canary's); "
     "both=10%, outage=20% (both versions', the second for 90 s from 2m); "
     "lost=5%, resets=1% (of the proxies' statistics), silent (none arrive any more); "
-    "then @5m (from then on), @2m-4m (between), @guarding (from the guard on), @segment=NAME"
+    "then @5m (from then on), @2m-4m (between), @guarding (from the guard on), @segment=NAME, @proxy=p0"
 )
 _AMOUNT = {
     "errors": "either", "both": "share", "latency": "factor", "tail": "factor", "leak": "share",
@@ -58,6 +59,7 @@ class Fault:
         begins: Seconds after the release's start.
         ends: The same.
         guarding: True if it begins with the guard.
+        proxy: Only what goes through it is hit; None for all.
     """
 
     kind: Kind = "none"
@@ -67,6 +69,7 @@ class Fault:
     begins: float = 0.0
     ends: float = _ALWAYS
     guarding: bool = False
+    proxy: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -118,6 +121,8 @@ class Fault:
             return replace(self, guarding=True)
         if part.startswith("segment="):
             return replace(self, segment=part.removeprefix("segment="))
+        if part.startswith("proxy="):
+            return replace(self, proxy=part.removeprefix("proxy="))
         begin, sign, end = part.partition("-")
         begins = parse_duration(begin).total_seconds()
         return replace(self, begins=begins, ends=parse_duration(end).total_seconds() if sign else self.ends)
@@ -129,7 +134,8 @@ class Fault:
         if (self.begins, self.ends) != usual:
             until = f"-{format_duration(timedelta(seconds=self.ends))}" if self.ends < _ALWAYS else ""
             text += f"@{format_duration(timedelta(seconds=self.begins))}{until}"
-        return text + "@guarding" * self.guarding + (f"@segment={self.segment}" if self.segment else "")
+        text += "@guarding" * self.guarding + (f"@segment={self.segment}" if self.segment else "")
+        return text + (f"@proxy={self.proxy}" if self.proxy else "")
 
     @property
     def bad(self) -> bool:
@@ -171,12 +177,12 @@ class Fault:
         """True if both versions have it."""
         return self.kind in ("both", "outage")
 
-    def reads(self, second: float, guarding: float | None) -> tuple[float, float, bool]:
-        """Return the chances that a proxy's statistics come late or restart, and whether none come at all."""
+    def reads(self, second: float, guarding: float | None) -> Chance:
+        """Return what it does to the statistics of a proxy that it hits."""
         if self._since(second, guarding) is None:
-            return 0.0, 0.0, False
+            return Chance()
         late = self.share if self.kind == "lost" else 0.0
-        return late, self.share if self.kind == "resets" else 0.0, self.kind == "silent"
+        return Chance(late, self.share if self.kind == "resets" else 0.0, self.kind == "silent")
 
 
 @dataclass(frozen=True, slots=True)

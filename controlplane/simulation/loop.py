@@ -131,9 +131,8 @@ def watch(
     # A segment that a fault names, or the model, has requests of its own even if no step is for it.
     groups = dict(model.segments) | segments(policy, model.segments)
     before = seed if isinstance(seed, Eve) else eve(replace(model, segments=groups), seed)
-    proxies = tuple(f"p{i}" for i in range(len(model.proxies)))
     traffic = before.traffic.beset(faults)
-    yield from follow(policy, traffic, proxies, model.interval, model.longest, before.learned)
+    yield from follow(policy, traffic, model.names, model.interval, model.longest, before.learned)
 
 
 def follow(

@@ -21,6 +21,7 @@ from controlplane.policy.latency import EDGES_MS
 from controlplane.simulation.families import FAMILIES
 from controlplane.simulation.faults import Fault
 from controlplane.simulation.noise import Counts, Family, Floats, Layout
+from controlplane.simulation.reads import Chance, Reads
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STABLE, CANARY = "v1", "v2"
@@ -56,6 +57,11 @@ class Model:
     history: float = 1800.0
     day: float = 0.0
     longest: float = 3600.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The proxies' names."""
+        return tuple(f"p{i}" for i in range(len(self.proxies)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,7 @@ class Traffic:
     def __init__(self, model: Model, faults: tuple[Fault, ...], seed: int) -> None:
         self.model, self.faults = model, faults
         self.second = -model.history
+        self.names = model.names
         self._rng = np.random.default_rng(seed)
         names = (*model.segments, EVERYONE)
         rest = 1 - sum(model.segments.values())
@@ -116,7 +123,7 @@ class Traffic:
         layout = Layout(self._proxy, segments, self._canary, self._part, model.interval)
         family = FAMILIES[model.noise] if isinstance(model.noise, str) else model.noise
         self._noise = family.start(layout, self._rng)
-        self._held: dict[int, dict[Cell, Tally]] = {}
+        self._reads = Reads(self.names, self._rng)
 
     def beset(self, faults: tuple[Fault, ...]) -> Traffic:
         """Return the same traffic as it goes on from here with other faults; this one stays as it is."""
@@ -125,7 +132,10 @@ class Traffic:
         return other
 
     def _hits(self, faults: tuple[Fault, ...]) -> list[NDArray[np.bool_]]:
-        return [np.array([f.segment in (None, s) for _, s, _ in self._cells]) for f in faults]
+        return [
+            np.array([f.segment in (None, s) and f.proxy in (None, self.names[p]) for p, s, _ in self._cells])
+            for f in faults
+        ]
 
     def step(
         self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None
@@ -187,35 +197,32 @@ class Traffic:
         slow: NDArray[np.int64],
         guarding: float | None,
     ) -> Observation:
-        model, second = self.model, self.second
-        counted: dict[int, dict[Cell, Tally]] = {p: self._held.pop(p, {}) for p in range(len(model.proxies))}
+        second = self.second
+        counted: list[dict[Cell, Tally]] = [{} for _ in self.model.proxies]
         rows = zip(self._cells, labels, requests.tolist(), failed.tolist(), slow.tolist(), strict=True)
         for (proxy, _, version), label, n, k, beyond in rows:
             if n:
-                cell, tally = Cell(f"p{proxy}", label, version), Tally(n, k, slower=tuple(beyond))
+                cell, tally = Cell(self.names[proxy], label, version), Tally(n, k, slower=tuple(beyond))
                 known = counted[proxy].get(cell)
                 counted[proxy][cell] = tally if known is None else known + tally
-        late, restart, silent = self._reads(guarding)
-        fresh, quiet = [], []
-        for proxy in range(len(model.proxies)):
-            if silent:
-                quiet.append(f"p{proxy}")
-                counted[proxy] = {}
-            elif late and self._rng.random() < late:
-                self._held[proxy], counted[proxy] = counted[proxy], {}
-            elif restart and self._rng.random() < restart:
-                counted[proxy] = {}
-            else:
-                fresh.append(f"p{proxy}")
-        self.second = second + model.interval
-        cells = sorted((c for table in counted.values() for c in table.items()), key=lambda pair: pair[0])
+        chances = [self._chance(name, guarding) for name in self.names]
+        arrived = self._reads.arrive(counted, chances)
+        self.second = second + self.model.interval
         begin, end = START + timedelta(seconds=second), START + timedelta(seconds=self.second)
-        return Observation("shop", begin, end, tuple(cells), tuple(fresh), tuple(quiet))
+        return Observation(
+            "shop",
+            begin,
+            end,
+            tuple(arrived.cells),
+            tuple(arrived.fresh),
+            tuple(arrived.silent),
+            tuple(arrived.partial),
+        )
 
-    def _reads(self, guarding: float | None) -> tuple[float, float, bool]:
-        found = [fault.reads(self.second, guarding) for fault in self.faults]
-        return (
-            max((late for late, _, _ in found), default=0.0),
-            max((restart for _, restart, _ in found), default=0.0),
-            any(silent for _, _, silent in found),
+    def _chance(self, proxy: str, guarding: float | None) -> Chance:
+        found = [f.reads(self.second, guarding) for f in self.faults if f.proxy in (None, proxy)]
+        return Chance(
+            max((chance.late for chance in found), default=0.0),
+            max((chance.restarts for chance in found), default=0.0),
+            any(chance.silent for chance in found),
         )

@@ -51,7 +51,8 @@ def test_simulate_tells_false_rollbacks_from_misses(turnout, policy):
         (("--fault", "bad"), "is not a fault"),
         (("--noise", "loud"), "known: iid, mod, harsh"),
         (("--policy", "slow"), "known: quick"),
-        (("--fault", "errors=5%@segment=beta"), "no segment 'beta'; it has: none"),
+        (("--fault", "errors=5%@segment=beta"), "no segment 'beta'; there are: none"),
+        (("--fault", "silent@proxy=p3"), "no proxy 'p3'; there are: p0, p1, p2"),
         (("--interval", "1ms"), "between 500ms and 1m"),
     ],
 )

@@ -112,15 +112,69 @@ def test_a_fault_in_a_segment_leaves_the_rest_alone():
     assert counted(steps, CANARY)[1] / counted(steps, CANARY)[0] < 0.02
 
 
-def test_lost_reads_come_an_interval_later_and_resets_never():
+def test_lost_reads_come_an_interval_later():
     def whole(fault):
         return sum(counted(drawn(MODEL, fault), v)[0] for v in (STABLE, CANARY))
 
     late = drawn(MODEL, "lost=20%")
     assert any(len(seen.fresh) < 3 for seen, _ in late)
     assert whole("lost=20%") == pytest.approx(whole("none"), rel=0.02)
-    assert whole("resets=20%") == pytest.approx(0.8 * whole("none"), rel=0.05)
-    assert all(seen.silent and not seen.cells for seen, _ in drawn(MODEL, "silent"))
+    assert whole("lost=20%@proxy=p1") == pytest.approx(whole("none"), rel=0.02)
+
+
+def test_a_restarted_proxy_is_partial_and_has_lost_what_nobody_had_read():
+    def whole(fault):
+        return np.sum([counted(drawn(MODEL, fault), v)[0] for v in (STABLE, CANARY)])
+
+    seen = [seen for seen, _ in drawn(MODEL, "resets=20%")]
+
+    partial = [dict(one.partial) for one in seen]
+    assert sum(map(len, partial)) == pytest.approx(0.2 * 3 * len(seen), rel=0.2)
+    assert {why for one in partial for why in one.values()} == {"restarted: its last counts are lost"}
+    assert all(
+        set(one.fresh) == {"p0", "p1", "p2"} - set(lost) for one, lost in zip(seen, partial, strict=True)
+    )
+    assert whole("resets=20%") == pytest.approx(0.9 * whole("none"), rel=0.03)
+    tallies = [tally for one in seen for cell, tally in one.cells if cell.proxy in dict(one.partial)]
+    assert all(t.requests >= t.errors and t.requests >= max(t.slower) for t in tallies)
+    assert all(sorted(t.slower, reverse=True) == list(t.slower) for t in tallies)
+
+
+def test_a_proxy_is_late_before_it_is_silent_and_its_counts_come_in_the_end():
+    seen = [seen for seen, _ in drawn(MODEL, "silent@10s-20s@proxy=p1")]
+    heard = [counted([(one, None)], STABLE)[0] for one in seen]
+
+    assert [one.silent for one in seen[9:21]] == [(), (), (), *[("p1",)] * 8, ()]
+    assert all("p1" not in one.fresh for one in seen[10:20])
+    assert all("p1" in one.fresh for one in (*seen[:10], *seen[20:]))
+    assert heard[20] > 3 * np.mean(heard[:10])
+
+
+def test_every_proxy_may_fall_silent():
+    seen = [seen for seen, _ in drawn(MODEL, "silent")]
+
+    assert not any(one.cells or one.fresh for one in seen)
+    assert all(one.silent == ("p0", "p1", "p2") for one in seen[2:])
+
+
+def test_one_silent_proxy_of_several_holds_a_release_and_a_fault_is_found_all_the_same():
+    good = release(QUICK, replace(MODEL, longest=300), faults("silent@10s@proxy=p2"), 5)
+    bad = release(QUICK, replace(MODEL, longest=300), faults("silent@1s@proxy=p2+errors=20%"), 5)
+
+    assert (good.outcome, good.reason) == ("undecided", "no statistics from p2")
+    assert bad.outcome == "rolled back"
+
+
+def test_a_fault_behind_one_proxy_leaves_the_others_alone():
+    seen = drawn(MODEL, "errors=50%@proxy=p1")
+
+    rates = {}
+    for one, _ in seen:
+        for cell, tally in one.cells:
+            if cell.version == CANARY:
+                n, k = rates.get(cell.proxy, (0, 0))
+                rates[cell.proxy] = n + tally.requests, k + tally.errors
+    assert {proxy: k / n > 0.4 for proxy, (n, k) in rates.items()} == {"p0": False, "p1": True, "p2": False}
 
 
 def test_a_seed_gives_the_same_release_again_and_another_seed_another():
@@ -173,7 +227,8 @@ def test_a_simulation_waits_for_nobody_who_would_be_called_or_asked():
 
 @pytest.mark.parametrize(
     "text", ["none", "errors=10%", "errors=x5@5m", "leak=20%", "both=10%@1m-2m", "silent", "crash@guarding",
-             "errors=50%@segment=beta", "outage=20%", "lost=5%"],
+             "errors=50%@segment=beta", "outage=20%", "lost=5%", "silent@proxy=p1",
+             "errors=10%@1m@segment=beta@proxy=p0"],
 )  # fmt: skip
 def test_a_fault_is_written_as_it_is_read(text):
     assert str(Fault.parse(text)) == text

@@ -1,0 +1,93 @@
+"""How the statistics of proxies arrive: in time, late, after a restart, or not any more.
+
+It answers as the collector and the cursor of the running server do. A proxy whose process is new has lost
+what nobody had read, so its interval is partial; one of which nothing came for three intervals is silent.
+Counts are cumulative: those of a late proxy come with its next statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from controlplane.evidence.observation import Cell, Tally
+
+SILENT_AFTER = 3  # intervals without statistics, as for a real proxy
+RESTARTED = "restarted: its last counts are lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What may become of one proxy's statistics in an interval.
+
+    Attributes:
+        late: Chance that they come with the next ones.
+        restarts: Chance that its process is a new one.
+        silent: Whether they come at all.
+    """
+
+    late: float = 0.0
+    restarts: float = 0.0
+    silent: bool = False
+
+
+@dataclass(slots=True)
+class Arrived:
+    """What came in an interval, of all proxies; the lists of an observation."""
+
+    cells: list[tuple[Cell, Tally]] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    partial: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Reads:
+    """Keeps what each proxy has counted and nobody has read."""
+
+    def __init__(self, proxies: Sequence[str], rng: np.random.Generator) -> None:
+        self._proxies, self._rng = proxies, rng
+        self._held: list[dict[Cell, Tally]] = [{} for _ in proxies]
+        self._missed = [0] * len(proxies)
+
+    def arrive(self, counted: Sequence[dict[Cell, Tally]], chances: Sequence[Chance]) -> Arrived:
+        """Return what arrives of an interval in which each proxy counted so much."""
+        arrived = Arrived()
+        for at, (proxy, new, chance) in enumerate(zip(self._proxies, counted, chances, strict=True)):
+            if chance.silent or (chance.late and self._rng.random() < chance.late):
+                self._held[at] = _joined(self._held[at], new)
+                self._missed[at] += 1
+                if self._missed[at] >= SILENT_AFTER:
+                    arrived.silent.append(proxy)
+                continue
+            found = _joined(self._held[at], new)
+            if chance.restarts and self._rng.random() < chance.restarts:
+                part = self._rng.random()
+                found = {cell: thinned(tally, part, self._rng) for cell, tally in new.items()}
+                arrived.partial.append((proxy, RESTARTED))
+            else:
+                arrived.fresh.append(proxy)
+            self._held[at], self._missed[at] = {}, 0
+            arrived.cells += ((cell, tally) for cell, tally in found.items() if tally.requests)
+        arrived.cells.sort(key=_cell)
+        return arrived
+
+
+def _joined(held: dict[Cell, Tally], new: dict[Cell, Tally]) -> dict[Cell, Tally]:
+    if not held:
+        return new
+    return held | {cell: held[cell] + tally if cell in held else tally for cell, tally in new.items()}
+
+
+def _cell(item: tuple[Cell, Tally]) -> Cell:
+    return item[0]
+
+
+def thinned(tally: Tally, part: float, rng: np.random.Generator) -> Tally:
+    """Return the counts of a part of the requests, each of which is as likely to be in it."""
+    errors = int(rng.binomial(tally.errors, part))
+    requests = errors + int(rng.binomial(tally.requests - tally.errors, part))
+    buckets = -np.diff([tally.requests, *tally.slower, 0])
+    kept = rng.multivariate_hypergeometric(buckets, requests)
+    return Tally(requests, errors, slower=tuple((requests - np.cumsum(kept)[:-1]).tolist()))
