@@ -22,6 +22,7 @@ ENOUGH = log(1 / BETA)
 LEAST, MOST = -2 * ENOUGH, ENOUGH + 4.0
 LEAST_PLAIN = -4 * ENOUGH  # the same, where every error of a burst counts
 RECENT_HALF_LIFE = 30.0  # seconds
+PROOF = "proof "  # with this begins what of an account's state belongs to one step
 FULL_MARGIN = 1.0  # at least this margin for a segment that borrows its baseline: other users, other habits
 
 
@@ -73,7 +74,7 @@ class Stage:
         canary: Version that is released.
         stable: Version of the baseline.
         limits: What it is held to.
-        elapsed: Since the release's start, at the end of the interval.
+        elapsed: Since the release's start, until the interval.
         next_share: Largest share of requests, in 0..1, that the canary gets when this step passes.
         counting: Whether the interval counts for promotion: wholly after the ACKs, complete data.
         full_segments: Segments with a share of 100 %, which have no baseline of their own.
@@ -144,8 +145,16 @@ class Account:
             plain=max(LEAST_PLAIN, min(MOST, whole)),
         )
 
+    def restarted(self, before: int, now: int) -> Account:
+        """Return the account with what begins in the minutes after ``before`` in all of its processes."""
+        mass = restart_mass(before, now)
+        if not mass or not self.processes:
+            return self
+        begun = {k: advance(p, mass, [0.0] * len(p)) for k, p in self.processes.items()}
+        return replace(self, processes=begun)
+
     def process(self, label: str, width: int, minute: int) -> tuple[float, ...]:
-        """Return a process as it stood; one that is new has all the mass of the minutes until then."""
+        """Return a process as it stands; one that is new has all the mass of the minutes until now."""
         return self.processes.get(label) or (log(FIRST_MASS + restart_mass(0, minute)),) * width
 
     def counted(self, blocks: Blocks, counter: int, seconds: float, counting: bool) -> Account:
@@ -161,7 +170,8 @@ class Account:
 
     def next_step(self) -> Account:
         """Return the account without what belongs to one step."""
-        return replace(self, promotion=0.0, plain=0.0, step={})
+        state = {key: kept for key, kept in self.state.items() if not key.startswith(PROOF)}
+        return replace(self, promotion=0.0, plain=0.0, step={}, state=state)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -194,15 +204,13 @@ class Interval:
     learned: Learned
     stage: Stage
     seconds: float
-    minutes: tuple[int, int]  # of the release: at the last fold, and now
+    minute: int  # of the release
     counting: bool
     observation: Observation
 
     def moved(self, account: Account, label: str, gain: list[float]) -> tuple[float, ...]:
         """Return one process of an account after this interval."""
-        before, now = self.minutes
-        past = account.process(label, len(gain), before)
-        return advance(past, restart_mass(before, now), gain)
+        return advance(account.process(label, len(gain), self.minute), 0.0, gain)
 
 
 class Folded(Protocol):

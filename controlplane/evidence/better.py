@@ -24,9 +24,6 @@ from controlplane.policy.pinned import PinnedMetric
 
 ERROR_RATE = 0.05  # chance that any of the metrics is called better when none is; the same for worse
 RATIOS = (0.99, 0.98, 0.95, 0.9, 0.8, 0.5)  # that are looked for: people test for a few percent
-STAKES = (0.01, 0.03, 0.1, 0.3)
-# A loss is cut far out only: sums of few orders are skewed, and a cut of the long side is a gain on average.
-LEAST = -3.0
 
 Said = Literal["better", "worse", "no difference seen"]
 
@@ -129,7 +126,7 @@ def _test(metric: PinnedMetric, decides: bool, among: int, per_user: float) -> M
         name = f"{metric.name} {direction}"
         measured = Measured(name, metric.name, metric.per or "", more, metric.pushed)
         kind: Conversions | Sums = (
-            Sums(name, measured, 0.0, None, threshold, STAKES, LEAST, per_user)
+            Sums(name, measured, 0.0, None, threshold, per_user)
             if metric.sum
             else Conversions(name, measured, 0.0, threshold, RATIOS, per_user)
         )

@@ -5,6 +5,7 @@ Source: docs/decision-rule.md, "Business metrics: counts".
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import log
 
@@ -17,7 +18,7 @@ from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.learned import PHI, WEIGHT, Learned
 from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
-from controlplane.evidence.measures import Measured, Window, counted, gathered
+from controlplane.evidence.measures import Filled, Measured, counted, gathered
 from controlplane.evidence.observation import Tally
 from controlplane.evidence.reading import Reading, Words, borrowed, percent, total
 from controlplane.evidence.verdict import Verdict
@@ -52,26 +53,21 @@ class Conversions:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        account, window = gathered(account, interval, self.measured)
-        if window is None:
+        account, seen, proof = gathered(account, interval, self.measured)
+        phi, whole = self._phi(account) * self.per_user, interval.stage.full_segments
+        if proof is not None:
+            harmless = sum(_ratio(row, *self._excluded(lent)) for row, lent in _compared(proof, whole))
+            account = account.promoted(max(-MOST, min(MOST, harmless / phi)))
+        if seen is None:
             return account
-        phi = self._phi(account) * self.per_user
-        gain, harmless = [0.0] * len(self.faults), 0.0
-        for segment, (n_c, k_c, n_b, k_b) in window.counts.items():
-            if not n_c or not n_b:
-                continue
-            lent = segment in interval.stage.full_segments
-            null, both, ratio = self._null(lent), k_c + k_b, n_c / n_b
+        gain = [0.0] * len(self.faults)
+        for row, lent in _compared(seen, whole):
+            null = self._null(lent)
             for i, fault in enumerate(self.faults):
-                rho = null * (fault if self.measured.more else 1 / fault)
-                gain[i] += binomial(int(k_c), int(both), ratio, null, rho) / phi
-            harm, good = self._excluded(lent)
-            harmless += binomial(int(k_c), int(both), ratio, harm, good) / phi
+                gain[i] += _ratio(row, null, null * (fault if self.measured.more else 1 / fault)) / phi
         gain = [min(value, MOST) for value in gain]
         account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
-        if interval.counting:
-            account = account.promoted(max(-MOST, min(MOST, harmless)))
-        return replace(account, state=dict(account.state) | self._learned(account, window))
+        return replace(account, state=dict(account.state) | self._learned(account, seen))
 
     def _null(self, lent: bool) -> float:
         """Return the ratio of rates that is just tolerated."""
@@ -86,10 +82,9 @@ class Conversions:
         sign = -1 if self.measured.more else 1
         return wide * (1 + sign * loss), wide * (1 + sign * TILT * loss)
 
-    def _learned(self, account: Account, window: Window) -> dict[str, tuple[float, ...]]:
+    def _learned(self, account: Account, window: Filled) -> dict[str, tuple[float, ...]]:
         """Return how unevenly the baseline's events fall on windows, and how many are usual."""
-        n_b = sum(row[2] for s, row in window.counts.items())
-        k_b = sum(row[3] for s, row in window.counts.items())
+        n_b, k_b = sum(row[2] for row in window.values()), sum(row[3] for row in window.values())
         n, k = account.state.get(USUAL, (0.0, 0.0))
         squares, expected = account.state.get(SPREAD, (0.0, 0.0))
         if n and n_b and k:
@@ -125,6 +120,16 @@ class Conversions:
         harm, good = self._excluded(lent=False)
         speed = rate * (log(good / harm) - (good - harm)) / self._phi(account)
         return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
+
+
+def _compared(window: Filled, whole: frozenset[str]) -> Iterator[tuple[Counts, bool]]:
+    """Yield the rows that have both versions, and whether the baseline is borrowed."""
+    return ((row, segment in whole) for segment, row in window.items() if row[0] and row[2])
+
+
+def _ratio(row: Counts, null: float, alternative: float) -> float:
+    n_c, k_c, n_b, k_b = row
+    return binomial(int(k_c), int(k_c + k_b), n_c / n_b, null, alternative)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +232,9 @@ def _below(n_c: float, k_c: float, least: float) -> list[float]:
 
 def _worse(counts: Counts, alike: float) -> list[float]:
     """Return evidence that the canary has fewer than ``alike`` times the baseline's; none without one."""
-    n_c, k_c, n_b, k_b = counts
-    if not n_c or not n_b:
+    if not counts[0] or not counts[2]:
         return [0.0] * len(FAULTS)
-    return [binomial(int(k_c), int(k_c + k_b), n_c / n_b, alike, alike * fault) / PHI for fault in FAULTS]
+    return [_ratio(counts, alike, alike * fault) / PHI for fault in FAULTS]
 
 
 def _lesser(one: list[float], other: list[float]) -> list[float]:

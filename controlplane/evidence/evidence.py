@@ -140,13 +140,14 @@ def fold(
         learned=learned,
         stage=stage,
         seconds=(observation.end - observation.start).total_seconds(),
-        minutes=(evidence.minute, now),
+        minute=now,
         counting=stage.counting and not observation.silent and not observation.partial,
         observation=observation,
     )
     accounts, grace = {}, graces(stage.limits)
     for metric in (*metrics(stage.limits), *stage.limits.tests):
-        account = evidence.accounts.get(metric.name, EMPTY)
+        # A fault may begin at any minute, also in one in which no window closes.
+        account = evidence.accounts.get(metric.name, EMPTY).restarted(evidence.minute, now)
         # In its grace a metric is not judged: neither for the canary nor against it.
         judged = stage.since >= grace.get(metric.name, timedelta(0))
         accounts[metric.name] = metric.fold(account, interval) if judged else account

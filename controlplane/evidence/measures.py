@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from controlplane.evidence.account import NO_COUNTS, RECENT_HALF_LIFE, Account, Counts, Interval, plus
+from controlplane.evidence.account import NO_COUNTS, PROOF, RECENT_HALF_LIFE, Account, Counts, Interval, plus
 from controlplane.evidence.observation import Cell, Observation
 from controlplane.policy.documents import UNCOMPARED
 
@@ -72,32 +72,42 @@ def _lent(counts: Mapping[str, Counts], whole: frozenset[str]) -> dict[str, Coun
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A window that has just been filled: counts by segment, and how long it took."""
-
-    seconds: float
-    counts: Mapping[str, Counts]
+Filled = Mapping[str, Counts]  # the counts of a window that has just been filled, by segment
 
 
 def gathered(
     account: Account, interval: Interval, measured: Measured, least: float = WINDOW
-) -> tuple[Account, Window | None]:
-    """Return the account with the interval in its window, and the window if that filled it."""
+) -> tuple[Account, Filled | None, Filled | None]:
+    """Return the account with the interval in its windows, and those of them that it filled.
+
+    The first window has every interval and looks for a fault; the second has only those that count for this
+    step, and proves that there is none.
+    """
     fresh = measured.counts(interval)
     account = counted(account, fresh, interval)
+    account, seen = _window(account, fresh, interval.seconds, least, "")
+    if not interval.counting:
+        return account, seen, None
+    account, proof = _window(account, fresh, interval.seconds, least, PROOF)
+    return account, seen, proof
+
+
+def _window(
+    account: Account, fresh: Filled, passed: float, least: float, prefix: str
+) -> tuple[Account, Filled | None]:
+    clock, pending = prefix + CLOCK, prefix + PENDING
     state = dict(account.state)
-    (seconds,) = state.pop(CLOCK, (0.0,))
-    pending = {k.removeprefix(PENDING): state.pop(k) for k in list(state) if k.startswith(PENDING)}
+    (seconds,) = state.pop(clock, (0.0,))
+    rows = {k.removeprefix(pending): state.pop(k) for k in list(state) if k.startswith(pending)}
     for segment, row in fresh.items():
-        before = pending.get(segment, NO_COUNTS)
-        pending[segment] = plus(row, (before[0], before[1], before[2], before[3]))
-    seconds += interval.seconds
+        before = rows.get(segment, NO_COUNTS)
+        rows[segment] = plus(row, (before[0], before[1], before[2], before[3]))
+    seconds += passed
     if seconds < least:
-        kept = {PENDING + segment: row for segment, row in pending.items()}
-        return replace(account, state=state | {CLOCK: (seconds,)} | kept), None
-    full = {segment: (row[0], row[1], row[2], row[3]) for segment, row in sorted(pending.items())}
-    return replace(account, state=state), Window(seconds, full)
+        kept = {pending + segment: row for segment, row in rows.items()}
+        return replace(account, state=state | {clock: (seconds,)} | kept), None
+    full = {segment: (row[0], row[1], row[2], row[3]) for segment, row in sorted(rows.items())}
+    return replace(account, state=state), full
 
 
 def counted(account: Account, fresh: Mapping[str, Counts], interval: Interval) -> Account:

@@ -12,20 +12,25 @@ from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, I
 from controlplane.evidence.conversions import EXCLUDED_MARGINS, EXCLUDED_MOST
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
-from controlplane.evidence.measures import Measured, gathered
+from controlplane.evidence.measures import Filled, Measured, gathered
 from controlplane.evidence.reading import Reading, Words, borrowed, total
 from controlplane.evidence.verdict import Verdict
 
-STAKES = (0.1, 0.25, 0.5, 0.9)  # parts of what one has that are bet on the canary being worse
-STAKE = 0.5  # on its being no worse than promotion allows
+# Parts of what one has that are bet. Sums of few orders are skewed, most so on the smaller side, and a cut of
+# the long side is a gain on average: so little is bet, and a loss is cut far out only.
+STAKES = (0.01, 0.03, 0.1, 0.3)
+LEAST = -3.0
+STAKE, LEAST_PROOF = 0.5, -1.0  # the same, on its being no worse than promotion allows
 SPANS = 3.0  # standard deviations of a window's difference that win or lose a whole stake
 WINDOW = 60.0  # seconds
 LEARNING = 5  # windows that only teach how much they differ
 HISTORY = 0.97
-PROCESS, PAST, SCALE = "main", "past", "scale"
+PROCESS, SCALE = "main", "scale"
+
+Means = tuple[float, float, float]  # of the canary, of the baseline, share of requests that borrow one
 
 
-def bet(share: float, stakes: tuple[float, ...], least: float = -1.0) -> list[float]:
+def bet(share: float, stakes: tuple[float, ...], least: float = LEAST) -> list[float]:
     """Return what a window adds to each process; ``share`` of the stake is won, from ``least`` to 1."""
     kept = min(1.0, max(least, share))
     return [log1p(stake * kept) for stake in stakes]
@@ -41,13 +46,15 @@ class Scale:
         last: The last difference.
         squares: Decayed sum of (difference - the one before)^2 / 2.
         weight: Decayed number of these.
-        windows: How many there were.
+        windows: How many had something on the canary: from the others nothing is learned of its amounts.
+        begun: 1 once there was a window.
     """
 
     last: float = 0.0
     squares: float = 0.0
     weight: float = 0.0
     windows: float = 0.0
+    begun: float = 0.0
 
     @property
     def deviation(self) -> float:
@@ -59,16 +66,17 @@ class Scale:
         """Whether it may be bet on."""
         return self.windows >= LEARNING and self.deviation > 0
 
-    def plus(self, difference: float) -> Scale:
+    def plus(self, canary: float, baseline: float) -> Scale:
         """Return the scale with one more window."""
-        if not self.windows:
-            return Scale(difference, 0.0, 0.0, 1.0)
+        difference, windows = canary - baseline, self.windows + bool(canary)
+        if not self.begun:
+            return Scale(difference, 0.0, 0.0, windows, 1.0)
         square = (difference - self.last) ** 2 / 2
-        return Scale(difference, self.squares * HISTORY + square, self.weight * HISTORY + 1, self.windows + 1)
+        return Scale(difference, self.squares * HISTORY + square, self.weight * HISTORY + 1, windows, 1.0)
 
     def state(self) -> tuple[float, ...]:
         """Return it as an account keeps it."""
-        return (self.last, self.squares, self.weight, self.windows)
+        return (self.last, self.squares, self.weight, self.windows, self.begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +89,6 @@ class Sums:
         margin: Tolerated loss, as a part of the baseline's mean; None if only the limit counts.
         limit: What the mean has to keep to: at least it where more is better, else at most it; None without.
         threshold: e-value at which it fails.
-        stakes: Parts of what one has that are bet.
-        least: What a window loses at most, in stakes.
         per_user: How many events one user makes; its evidence counts as that of one.
     """
 
@@ -91,46 +97,49 @@ class Sums:
     margin: float | None
     limit: float | None = None
     threshold: float = 1 / ALPHA
-    stakes: tuple[float, ...] = STAKES
-    least: float = -1.0
     per_user: float = 1.0
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        account, window = gathered(account, interval, self.measured, WINDOW)
-        if window is None:
+        account, seen, proof = gathered(account, interval, self.measured, WINDOW)
+        scale, whole = Scale(*account.state.get(SCALE, ())), interval.stage.full_segments
+        span = scale.deviation * SPANS
+        if scale.known and (means := self._means(proof, whole)):
+            account = account.promoted(bet(self._better(means, span) / span, (STAKE,), LEAST_PROOF)[0])
+        if (means := self._means(seen, whole)) is None:
             return account
-        n_c = sum(row[0] for row in window.counts.values() if row[2] or self.margin is None)
-        if not n_c or not any(row[2] for row in window.counts.values()):
-            return account
+        if scale.known:
+            won = bet(self._worse(means) / span, STAKES)
+            gain = [each / self.per_user for each in won]
+            account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
+        canary, baseline, _ = means
+        return replace(account, state=dict(account.state) | {SCALE: scale.plus(canary, baseline).state()})
+
+    def _means(self, window: Filled | None, whole: frozenset[str]) -> Means | None:
+        """Return the means of a window, each segment weighted by the canary's requests in it."""
+        rows = {} if window is None else window
+        n_c = sum(row[0] for row in rows.values() if row[2] or self.margin is None)
+        if not n_c or not any(row[2] for row in rows.values()):
+            return None
         canary = baseline = wide = 0.0
-        for segment, (n, k, n_b, k_b) in window.counts.items():
+        for segment, (n, k, n_b, k_b) in rows.items():
             if n and n_b:
                 canary += k / n_c
                 baseline += n / n_c * k_b / n_b
-                wide += n / n_c * (segment in interval.stage.full_segments)
-        scale = Scale(*account.state.get(SCALE, ()))
-        if scale.known:
-            account = self._judged(account, interval, (canary, baseline, wide), scale.deviation * SPANS)
-        kept = dict(account.state) | {
-            SCALE: scale.plus(canary - baseline).state(),
-            PAST: (canary, baseline),
-        }
-        return replace(account, state=kept)
+                wide += n / n_c * (segment in whole)
+        return canary, baseline, wide
 
-    def _judged(
-        self, account: Account, interval: Interval, means: tuple[float, float, float], span: float
-    ) -> Account:
+    def _worse(self, means: Means) -> float:
         canary, baseline, wide = means
         sign = 1 if self.measured.more else -1
         worse = sign * (self._tolerated(baseline, wide) - canary)
+        return worse if self.limit is None else min(worse, sign * (self.limit - canary))
+
+    def _better(self, means: Means, span: float) -> float:
+        canary, baseline, wide = means
+        sign = 1 if self.measured.more else -1
         better = sign * (canary - self._excluded(baseline, wide))
-        if self.limit is not None:
-            worse = min(worse, sign * (self.limit - canary))
-            better = min(better, sign * (canary - self.limit) + span / SPANS)
-        gain = [won / self.per_user for won in bet(worse / span, self.stakes, self.least)]
-        account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
-        return account.promoted(bet(better / span, (STAKE,))[0]) if interval.counting else account
+        return better if self.limit is None else min(better, sign * (canary - self.limit) + span / SPANS)
 
     def _tolerated(self, baseline: float, wide: float) -> float:
         margin = self.margin or 0.0
@@ -165,6 +174,8 @@ class Sums:
     def _time(self, account: Account, scale: Scale, usual: float) -> str:
         if not scale.known or not usual:
             return ""
-        gain = bet(abs(usual - self._excluded(usual, 0.0)) / (scale.deviation * SPANS), (STAKE,))[0]
+        gain = bet(
+            abs(usual - self._excluded(usual, 0.0)) / (scale.deviation * SPANS), (STAKE,), LEAST_PROOF
+        )[0]
         windows = max(0.0, ENOUGH - account.promotion) / gain
         return f", about {windows:.0f} more minutes"

@@ -106,6 +106,78 @@ def test_sums_are_judged_by_their_mean():
     assert bad == [Outcome.FAIL] * 6
 
 
+def takings(rng, minutes, lift=0.0, share=0.01):
+    """Minutes of a shop where one request in a hundred is an order and a few of them make the day."""
+    for _ in range(minutes):
+        rows = []
+        for part, factor in ((share, 1 + lift), (1 - share, 1.0)):
+            n = int(rng.poisson(3000 * part))
+            rows.append((n, 0, int(rng.lognormal(7.0, 1.0, int(rng.binomial(n, 0.01 * factor))).sum())))
+        yield replace(interval(*rows), end=START + timedelta(minutes=1))
+
+
+def test_a_few_large_orders_of_the_others_are_no_loss():
+    metric = Sums("metric money", MONEY, 0.05)
+
+    good = [judged(metric, takings(np.random.default_rng(seed), 360))[1] for seed in range(24)]
+    bad = [
+        judged(metric, takings(np.random.default_rng(seed), 360, lift=-0.8, share=0.25))[1]
+        for seed in range(4)
+    ]
+
+    assert [verdict.outcome for verdict in good].count(Outcome.FAIL) <= 1
+    assert {verdict.outcome for verdict in bad} == {Outcome.FAIL}
+
+
+def steady(canary, minutes, n=100):
+    """Five-second intervals with a tenth of the requests; ``canary`` of 100 buy, of the baseline 5 in 100."""
+    seen = interval((n, canary, 40 * canary), (9 * n, 45 * n // 100, 40 * 45 * n // 100))
+    return [replace(seen, end=START + timedelta(seconds=5))] * (12 * minutes)
+
+
+def test_a_fault_that_begins_after_hours_is_found_nearly_as_soon_as_an_early_one():
+    metric, rng = Conversions("m", SOLD, 0.05, 100), np.random.default_rng(5)
+    noise = [replace(each, measures=tuple(replace(m, total=m.total * rng.lognormal(0, 0.3))
+                                          for m in each.measures)) for each in steady(5, 120)]  # fmt: skip
+    found = {}
+    for good in (0, 120):
+        evidence = Evidence()
+        for number, seen in enumerate([*noise[: 12 * good], *steady(1, 60)]):
+            # The clock of a release stands where the interval begins, so no minute ends with a window.
+            at = Stage(CANARY, STABLE, limits(metric), number * timedelta(seconds=5), 0.25)
+            evidence = fold(evidence, Learned(), seen, at)
+            if number >= 12 * good and verdicts(evidence, Learned(), at)[0].outcome is Outcome.FAIL:
+                found[good] = (number - 12 * good) * 5
+                break
+
+    assert found[0] <= 120
+    assert found[120] <= 300  # 985 where minutes begin between windows only
+
+
+@pytest.mark.parametrize("metric", [Conversions("m", SOLD, 0.05, 100), Sums("m", MONEY, 0.05)])
+def test_only_intervals_of_the_step_that_count_are_a_proof(metric):
+    rng = np.random.default_rng(2)
+    seen = [interval((5000, 500, int(m)), (5000, 500, 20_000)) for m in rng.normal(20_000, 300, 90)]
+    none = [interval((0, 0, 0), (5000, 500, 20_000))]
+    at = [Stage(CANARY, STABLE, limits(metric), number * TEN, 0.25) for number in range(100)]
+
+    def promotion(intervals, counting):
+        evidence = Evidence()
+        for number, (observation, counts) in enumerate(zip(intervals, counting, strict=True)):
+            evidence = fold(evidence, Learned(), observation, replace(at[number], counting=counts))
+        return evidence, evidence.accounts["m"].promotion
+
+    _, uncounted = promotion([*seen[:71], *none], [False] * 71 + [True])
+    before, proof = promotion(seen[:65], [True] * 65)
+    passed = next_step(before)
+    for number in range(65, 72):
+        passed = fold(passed, Learned(), none[0], at[number])
+
+    assert proof > 0
+    assert uncounted <= 0
+    assert passed.accounts["m"].promotion <= 0
+
+
 def test_limits_of_metrics_hold_while_both_break_them_and_fail_when_the_canary_does():
     share = LeastShare("metric sold limit", SOLD, 0.04)
     mean = Sums("metric money limit", MONEY, None, 40.0)
