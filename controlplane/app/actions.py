@@ -64,8 +64,6 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     state = based(state, at.world.stable.get(state.service, ""))
     meant = next_action(state) if action == "advance" else ACTIONS[action]
     _check_possible(state, meant)
-    if meant is Action.RESUME and not state.halt:
-        raise RefusedError(409, f"release {state.name!r} is {state.phase}, neither paused nor frozen")
     if meant is Action.END:
         return _ended(at, state, action, wanted)
     reason = _reason(action, wanted)

@@ -26,7 +26,6 @@ from controlplane.policy.loading import Files, load
 from controlplane.release import groups
 from controlplane.release import watch as watching
 from controlplane.release.health import alive
-from controlplane.release.moves import NEW_STEP
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.recording import Recording
@@ -378,12 +377,13 @@ class Plane:
         )
 
     async def _write(self, moves: Sequence[tuple[ReleaseState, Moved]], actor: str) -> None:
-        watches = {}
+        watches, begun = {}, {}
         for before, moved in moves:
             watch = self._loop.watches.get(before.key) if before.active else Watch()
             if watch is not None:
-                watches[moved.after.key] = watching.next_step(watch) if moved.move in NEW_STEP else watch
-        kept = {moved.after.key for _, moved in moves if moved.move in NEW_STEP}
+                watches[moved.after.key] = after = watching.acted(watch, before, moved.after)
+                if after is not watch:
+                    begun[moved.after.key] = after.to_json()
         await self._commit(
             Change(
                 releases=tuple(moved.after for _, moved in moves),
@@ -391,7 +391,7 @@ class Plane:
                 records=tuple(
                     self._record(b, moved.action, actor, moved.after.because) for b, moved in moves
                 ),
-                evidence={key: watch.to_json() for key, watch in watches.items() if key in kept},
+                evidence=begun,
                 origins={b.name: self._loop.origin(b) for b, m in moves if m.move is Action.START},
             )
         )

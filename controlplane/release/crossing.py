@@ -6,6 +6,8 @@ again, also where nobody knows whether it was made. Source: docs/adr/0020.
 
 from __future__ import annotations
 
+from controlplane.release.failure import Failed, follows
+from controlplane.release.outcomes import Failure
 from controlplane.release.seen import Decision, Seen
 from controlplane.release.state import NO_RETURN, Action, Answer, Call, ReleaseState
 
@@ -30,13 +32,12 @@ def crossed(state: ReleaseState) -> ReleaseState:
 def decide(state: ReleaseState, seen: Seen) -> Decision | None:
     """Return what follows from the call, or None before it was crossed and where a person is to decide."""
     call = state.crossing
-    if call is None or state.halt == "frozen":
+    if call is None:
         return None
     match call.answer:
-        case Answer.NO | Answer.UNKNOWN:  # also of one that is paused: who lets it go on must know of this
-            how = f"`turnout resume {state.name}` calls it again with the same key"
-            why = f"the call of {call.url}: {outcome(call)}; past the point of no return; {how}"
-            return Decision(Action.FREEZE, WAITING, why)
+        case Answer.NO | Answer.UNKNOWN:  # also of one that is halted: who lets it go on must know of this
+            why = f"the call of {call.url}: {outcome(call)}"
+            return follows(state, seen, Failed(Failure.CALL, WAITING, why))
         case _ if state.halt:
             return None
         case Answer.NONE:
@@ -62,9 +63,9 @@ def outcome(call: Call) -> str:
 
 
 def resumed(state: ReleaseState) -> ReleaseState:
-    """Return a release that a person lets go on: one that was frozen makes a call without a yes again."""
+    """Return a release that a person lets go on, who was told what came of the call: it is made again."""
     call = state.crossing
-    if call is None or state.halt != "frozen" or call.answer is Answer.YES:
+    if call is None or call.answer is Answer.YES:
         return state
     return _with(state, call.model_copy(update={"answer": Answer.NONE, "error": "", "due": None}))
 

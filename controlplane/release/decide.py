@@ -21,8 +21,9 @@ from controlplane.policy.documents import Ends
 from controlplane.policy.values import format_duration, format_share
 from controlplane.release import crossing, ending, failure, gates
 from controlplane.release.ending import SUSPICIOUS
-from controlplane.release.failure import roll_back
+from controlplane.release.failure import Failed, follows
 from controlplane.release.moves import next_action
+from controlplane.release.outcomes import Failure
 from controlplane.release.seen import Decision, Propagation, Seen
 from controlplane.release.state import Action, Phase, ReleaseState, Stage
 
@@ -53,8 +54,8 @@ def decide(state: ReleaseState, seen: Seen) -> Decision:
 def _waiting(state: ReleaseState, seen: Seen) -> Decision:
     if (gone := _gone_with(state, seen)) is not None:
         return gone
-    if state.halt:
-        return Decision(None, state.halt, state.because)
+    if (halted := _halted(state, seen)) is not None:
+        return halted
     if (shut := gates.shut(state, seen)) is not None:
         return shut
     return Decision(Action.START, "start", f"first step: {describe_step(state, 0)}")
@@ -81,10 +82,9 @@ def _returning(state: ReleaseState, seen: Seen) -> Decision:
 
 
 def _retrying(state: ReleaseState, seen: Seen) -> Decision:
-    if seen.links.superseded:
-        return Decision(Action.ROLL_BACK, "superseded", seen.links.superseded)
-    if state.halt:
-        return Decision(None, state.halt, state.because)
+    for question in (_gone_with, _halted):
+        if (answer := question(state, seen)) is not None:
+            return answer
     if state.rest is not None and state.rest > NOTHING:
         left = format_duration(state.rest)
         return Decision(None, "retrying", f"starts again in {left}, as attempt {state.attempt + 1}")
@@ -107,24 +107,29 @@ def _in_progress(state: ReleaseState, seen: Seen) -> Decision:
 
 def _failing(state: ReleaseState, seen: Seen) -> Decision | None:
     failed = next((v for v in seen.verdicts if v.decisive and v.outcome is Outcome.FAIL), None)
-    return failure.failed(state, seen, failed) if failed is not None and state.halt != "frozen" else None
+    return follows(state, seen, failure.condition(state, failed)) if failed is not None else None
 
 
 def _halted(state: ReleaseState, seen: Seen) -> Decision | None:
     _ = seen
-    return Decision(None, state.halt, state.because) if state.halt else None
+    return Decision(None, state.halt, state.halted or state.because) if state.halt else None
 
 
 def _gone_with(state: ReleaseState, seen: Seen) -> Decision | None:
     """Return the rollback of a release that must not go on without others, whatever it is by itself."""
     links = seen.links
-    if links.superseded:
-        return roll_back(state, seen, "superseded", links.superseded)
-    if links.fallen:
-        return roll_back(state, seen, "group", links.fallen)
-    if links.failed and state.policy.on_failed_dependency == "rollback":
-        return roll_back(state, seen, "dependency", f"{links.failed} (on_failed_dependency: rollback)")
-    return None
+    back = state.policy.on_failed_dependency == "rollback"
+    found = (
+        Failed(Failure.SUPERSEDED, "superseded", links.superseded),
+        Failed(Failure.GROUP, "group", links.fallen),
+        Failed(
+            Failure.DEPENDENCY,
+            "dependency",
+            links.failed and f"{links.failed} (on_failed_dependency: rollback)",
+        ),
+    )
+    answers = (follows(state, seen, each) for each in (found if back else found[:-1]) if each.reason)
+    return next((answer for answer in answers if answer is not None), None)
 
 
 def _doomed(state: ReleaseState, seen: Seen) -> Decision | None:
@@ -136,7 +141,7 @@ def _doomed(state: ReleaseState, seen: Seen) -> Decision | None:
         return None
     if seen.links.first and state.dooming < seen.propagation.within:
         return Decision(None, "doomed", f"{state.doomed}; {seen.links.first} is not back yet")
-    return roll_back(state, seen, "doomed", state.doomed)
+    return follows(state, seen, Failed(Failure.GROUP, "doomed", state.doomed))
 
 
 def _late(state: ReleaseState, seen: Seen) -> Decision | None:
@@ -148,9 +153,9 @@ def _late(state: ReleaseState, seen: Seen) -> Decision | None:
         what = f"not promoted within {format_duration(policy.deadline)}, the deadline"
     else:
         return None
-    if policy.on_timeout == "rollback":
-        return roll_back(state, seen, "late", f"{what} (on_timeout: rollback)")
-    return Decision(None, "late", f"{what}; `turnout advance {state.name}` goes on")
+    do, how = policy.on_timeout, f"; `turnout advance {state.name}` goes on"
+    why = f"{what} (on_timeout: rollback)" if do == "rollback" else f"{what}{how}"
+    return follows(state, seen, Failed(Failure.LATE, "late", why, do))
 
 
 def _propagate(state: ReleaseState, propagation: Propagation) -> Decision:
@@ -266,7 +271,7 @@ def _unsure(state: ReleaseState, seen: Seen, held: Decision) -> Decision:
         return held
     after = f"unsure for {_seconds(spent)} (when_unsure: {rule.do}): {held.reason}"
     if rule.do == "rollback":
-        return roll_back(state, seen, "unsure/everyone", after)
+        return follows(state, seen, Failed(Failure.UNSURE, "unsure/everyone", after)) or held
     enough = seen.sighted and state.sighted + seen.elapsed >= rule.after
     if held.code != NOT_YET or not enough or state.phase is Phase.GUARDING:
         return held

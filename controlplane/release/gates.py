@@ -14,9 +14,10 @@ from controlplane.policy.documents import Approve
 from controlplane.policy.values import format_duration
 from controlplane.release import hooks
 from controlplane.release import way_back as ways
-from controlplane.release.failure import roll_back
+from controlplane.release.failure import Failed, follows
+from controlplane.release.outcomes import Failure
 from controlplane.release.seen import Decision, Seen
-from controlplane.release.state import NO_RETURN, Action, Phase, ReleaseState
+from controlplane.release.state import NO_RETURN, Phase, ReleaseState
 
 _MINUTE = timedelta(minutes=1)
 Gate = Callable[[ReleaseState, Seen], Decision | None]
@@ -127,7 +128,6 @@ def succession(state: ReleaseState, seen: Seen) -> Decision | None:
 
 def approval(state: ReleaseState, seen: Seen) -> Decision | None:
     """Some steps need a person's consent."""
-    _ = seen
     name, wanted = next_step(state)
     if wanted is None or state.approved(name):
         return None
@@ -139,13 +139,11 @@ def approval(state: ReleaseState, seen: Seen) -> Decision | None:
         text = f"waits for a {wanted.role} to approve {name!r}, {_rough(left)} left: {how}"
         return _closed("approval", text)
     late = f"nobody approved {name!r} within {format_duration(wanted.expires)}"
-    match wanted.on_expiry:
-        case "hold":
-            return _closed("approval-expired", f"{late}; it still can be: {how}")
-        case "freeze":
-            return Decision(Action.FREEZE, "approval-expired", late)
-        case "rollback":
-            return roll_back(state, seen, "approval-expired", late)
+    if wanted.on_expiry != "rollback":
+        late += f"; it still can be: {how}"
+    failed = Failed(Failure.APPROVAL, "approval-expired", late, wanted.on_expiry, counts=True)
+    # What it has led to already leads to nothing more, and the gate is still shut.
+    return follows(state, seen, failed) or _closed("approval-expired", late)
 
 
 def blackout(state: ReleaseState, seen: Seen) -> Decision | None:
@@ -176,6 +174,12 @@ def next_step(state: ReleaseState) -> tuple[str, Approve | None]:
         return "guard", None
     point = None if state.crossing else state.policy.point_of_no_return
     return (NO_RETURN, point.approve) if point else ("promoted", None)
+
+
+def awaited(state: ReleaseState) -> bool:
+    """Return whether what would begin next waits for a person's consent."""
+    name, wanted = next_step(state)
+    return wanted is not None and not state.approved(name)
 
 
 def approvable(state: ReleaseState) -> dict[str, Approve]:

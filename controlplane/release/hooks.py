@@ -67,8 +67,8 @@ def calls(state: ReleaseState, point: Point, step: str) -> tuple[Call, ...]:
     """Return the calls that a policy asks for at a point, as they are before they are made."""
     return tuple(
         Call(
-            # After a failure a step is asked for again, and that is another question.
-            key=f"{state.key}/{state.tries}/{point}/{step}/{number}",
+            # When a step begins again, it is asked for again, and that is another question.
+            key=f"{state.key}/{point}/{step}/{state.begun}/{number}",
             point=point,
             step=step,
             url=hook.url,

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from controlplane.release import crossing, failure, gates, point
 from controlplane.release.ending import SUSPICIOUS
+from controlplane.release.outcomes import FAILURES, Failure, Remedy
 from controlplane.release.seen import Decision, Propagation, Seen
-from controlplane.release.state import RETURNING, Action, Phase, ReleaseState, Stage, salt, transition
+from controlplane.release.state import (
+    HALTS,
+    NO_RETURN,
+    RETURNING,
+    STAGES,
+    Action,
+    Phase,
+    ReleaseState,
+    Stage,
+    salt,
+    transition,
+)
 from controlplane.release.traffic import Endpoints
 
 NOTHING = timedelta(0)
@@ -59,6 +70,8 @@ def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
     if decision.action is None:
         return stay
     after = act(stay, decision.action, decision.reason, seen.where)
+    if decision.action is Action.FREEZE and decision.failure is not None:
+        after = after.model_copy(update={"frozen_by": (*state.frozen_by, decision.failure)})
     if decision.rest is None:
         return after
     return after.model_copy(update={"rest": decision.rest, "tries": state.tries + 1, "barred": False})
@@ -95,51 +108,67 @@ def act(state: ReleaseState, action: Action, reason: str, where: Endpoints | Non
         NotAllowedError: If the table has no such action in this phase.
     """
     phase = transition(state, action)
-    update: dict[str, object] = {"phase": phase, "because": reason, "hold": ""}
+    if action is Action.RETRY:
+        return _again(state, reason)
+    update: dict[str, object] = {"phase": phase, "because": reason}
     match action:
         case Action.START | Action.ADVANCE | Action.GUARD | Action.STEP_BACK:
-            update |= _moved_step(state, action)
-            if where is not None:
-                update["canary_endpoints"] = where.there(state.to_version)
-                if action is Action.START:
-                    update["way_back"] = where.count(state.from_version) or 0
+            update |= _moved_step(state, action, where)
         case Action.PROCEED:
-            after = {Stage.PROPAGATE: Stage.VERIFY, Stage.VERIFY: Stage.JUDGE, Stage.JUDGE: Stage.JUDGE}
             pushed = state.stage is Stage.PROPAGATE
-            update |= {"stage": after[state.stage], "elapsed": NOTHING if pushed else state.elapsed}
+            update |= {"stage": STAGES[state.stage], "elapsed": NOTHING if pushed else state.elapsed}
         case Action.PROMOTE | Action.ROLL_BACK | Action.END:
-            update |= {"halt": None, "reason": reason, "elapsed": NOTHING, "rest": None}
+            update |= {"reason": reason, "elapsed": NOTHING, "rest": None}
         case Action.CROSS:
             state = crossing.crossed(state)
-            update["halt"] = None
         case Action.RESUME:
-            state = crossing.resumed(state)
-            update["halt"] = None
+            state = _resumed(state)
         case Action.DOOM:
             update["doomed"] = reason
-        case Action.RETRY:
-            return _again(state, reason)
-        case _:
-            update |= _HALTS.get(action, {})
-    return state.model_copy(update=update)
+        case Action.ARM:
+            update["start"] = "auto"
+    return state.model_copy(update=update | _halted(state, action, reason))
 
 
-_HALTS: Mapping[Action, Mapping[str, object]] = {
-    Action.ARM: {"start": "auto", "halt": None},
-    Action.FREEZE: {"halt": "frozen"},
-    Action.PAUSE: {"halt": "paused"},
-}
+def _halted(state: ReleaseState, action: Action, reason: str) -> dict[str, object]:
+    """Return what becomes of the halt, by its table; a halt that stays is what the release waits for."""
+    halt = HALTS[state.halt, action]
+    if action is Action.APPROVE and Failure.APPROVAL in state.frozen_by and not gates.awaited(state):
+        halt = None
+    if halt is None:
+        return {"halt": None, "halted": "", "frozen_by": (), "hold": ""}
+    new = action in (Action.FREEZE, Action.PAUSE)
+    return {"halt": halt, "halted": reason if new else state.halted, "hold": halt}
 
 
-def _moved_step(state: ReleaseState, action: Action) -> dict[str, object]:
+def _resumed(state: ReleaseState) -> ReleaseState:
+    """Return a release that a person lets go on: what froze it does not do so again at once."""
+    overruled = list(state.overruled)
+    for cause in state.frozen_by:
+        match FAILURES[cause].resumed:
+            case Remedy.ANEW:
+                state = state.model_copy(update=_anew(state, state.step))
+            case Remedy.ASK:
+                state = state.model_copy(update={"asking": NOTHING})
+            case Remedy.CALL:
+                state = crossing.resumed(state)
+            case Remedy.OVERRULE:
+                overruled.append(cause)
+    return state.model_copy(update={"overruled": tuple(overruled)})
+
+
+def _moved_step(state: ReleaseState, action: Action, where: Endpoints | None) -> dict[str, object]:
+    update: dict[str, object] = {}
+    if where is not None:
+        update["canary_endpoints"] = where.there(state.to_version)
+        if action is Action.START:
+            update["way_back"] = where.count(state.from_version) or 0
     if action is not Action.STEP_BACK:
-        return _fresh_step(0 if action is Action.START else state.step + 1) | {"halt": None}
+        return update | _fresh_step(state, 0 if action is Action.START else state.step + 1)
     step = failure.step_below(state)
     kept = {pinned.name for pinned in state.policy.steps[: step + 1]}
     approvals = tuple(given for given in state.approvals if given.step in kept)
-    calls = tuple(call for call in state.calls if call.step in kept)
-    fresh: dict[str, object] = {"barred": True, "approvals": approvals, "calls": calls, "result": ()}
-    return _fresh_step(step) | {"halt": None} | fresh
+    return update | _anew(state, step) | {"barred": True, "approvals": approvals, "result": ()}
 
 
 def dated(state: ReleaseState, action: Action | None, now: datetime, actor: str = "turnout") -> ReleaseState:
@@ -180,16 +209,28 @@ def _again(state: ReleaseState, reason: str) -> ReleaseState:
 def restart_step(state: ReleaseState, reason: str, endpoints: tuple[str, ...]) -> ReleaseState:
     """Return the state at the begin of its current step: what was proved no longer holds."""
     return state.model_copy(
-        update=_fresh_step(state.step)
+        update=_anew(state, state.step)
         | {"because": reason, "hold": "restarted", "canary_endpoints": endpoints}
         | {"rest": state.rest, "barred": state.barred}
-        | {"result": () if state.testing else state.result}
     )
 
 
-def _fresh_step(step: int) -> dict[str, object]:
+def _anew(state: ReleaseState, step: int) -> dict[str, object]:
+    """Return a step at its begin, which had begun before: what others said of it was about what was then."""
+    earlier = {pinned.name for pinned in state.policy.steps[:step]}
+    at = state.policy.steps[step].name if step < state.steps else ""
+    calls = tuple(
+        call
+        for call in state.calls
+        if call.point == NO_RETURN or call.step in earlier or (call.step == at and call.point != "judging")
+    )
+    return _fresh_step(state, step) | {"calls": calls} | ({"result": ()} if state.testing else {})
+
+
+def _fresh_step(state: ReleaseState, step: int) -> dict[str, object]:
     clocks = dict.fromkeys(("judged", "unproved", "sighted", "elapsed", "stepping", "asking"), NOTHING)
-    return {"step": step, "stage": Stage.PROPAGATE, "rest": None, "barred": False} | clocks
+    fresh: dict[str, object] = {"step": step, "stage": Stage.PROPAGATE, "rest": None, "barred": False}
+    return fresh | clocks | {"begun": state.begun + 1}
 
 
 def next_action(state: ReleaseState) -> Action:

@@ -9,7 +9,7 @@ from controlplane.evidence.learned import Learned, learn
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.release import watch as watching
 from controlplane.release.recording import Origin, Recorded
-from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.state import ReleaseState
 from controlplane.release.turn import Progress, Turn, turn
 
 
@@ -51,9 +51,5 @@ def replay(
 
 
 def _given(progress: Progress, given: ReleaseState) -> Progress:
-    """Return the release as an operator left it: another step has begun anew, as when the loop begins one."""
-    before, watch = progress.state, progress.watch
-    moved = (given.phase, given.step) != (before.phase, before.step)
-    if moved and given.phase in (Phase.PROGRESSING, Phase.GUARDING):
-        watch = watching.next_step(watch) if before.active else watching.Watch()
-    return Progress(given, watch, progress.verdicts)
+    """Return the release as an operator left it."""
+    return Progress(given, watching.acted(progress.watch, progress.state, given), progress.verdicts)

@@ -10,6 +10,7 @@ from controlplane.evidence.better import Result
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import Blackout
+from controlplane.release.outcomes import Failure
 from controlplane.release.state import Action, Call
 from controlplane.release.traffic import Endpoints
 
@@ -197,3 +198,4 @@ class Decision:
     counts: bool = False  # this interval counts as time of judging
     calls: tuple[Call, ...] = ()  # to make from now on
     rest: timedelta | None = None  # after which it tries again by itself
+    failure: Failure | None = None  # that led to it

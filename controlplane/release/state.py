@@ -11,6 +11,7 @@ from controlplane.evidence.better import Result
 from controlplane.policy.documents import After, Model, Point
 from controlplane.policy.fields import Duration
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
+from controlplane.release.outcomes import Failure
 
 
 class Phase(StrEnum):
@@ -59,7 +60,8 @@ class Action(StrEnum):
 
 
 # A missing pair cannot happen: an operator who asks for it is refused, and the loop that does it has a bug.
-# PAUSE, FREEZE and RESUME leave the phase alone; they set and clear the halt. APPROVE and ARM open a gate.
+# PAUSE, FREEZE and RESUME leave the phase alone; what they do to the halt is in HALTS. APPROVE and ARM open a
+# gate.
 TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.WAITING, Action.START): Phase.PROGRESSING,
     (Phase.WAITING, Action.ARM): Phase.WAITING,
@@ -101,6 +103,41 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.ENDED, Action.RETRY): Phase.WAITING,
 }
 
+Halt = Literal["paused", "frozen"]
+Halted = Halt | None
+
+_NEVER: Final = "never"
+_FROM: tuple[Halted, ...] = (None, "paused", "frozen")
+_ROWS: Mapping[Action, tuple[Halted | Literal["never"], ...]] = {
+    Action.PAUSE: ("paused", "paused", _NEVER),  # who has to decide does not get rid of that
+    Action.FREEZE: ("frozen", "frozen", "frozen"),
+    Action.RESUME: (_NEVER, None, None),
+    Action.APPROVE: (None, "paused", "frozen"),  # what is frozen for want of it goes on
+    Action.DOOM: (None, "paused", "frozen"),
+    Action.PROCEED: (None, _NEVER, _NEVER),
+    Action.ARM: (None, None, None),
+    Action.START: (None, None, None),
+    Action.ADVANCE: (None, None, None),
+    Action.GUARD: (None, None, None),
+    Action.CROSS: (None, None, None),
+    Action.PROMOTE: (None, None, None),
+    Action.STEP_BACK: (None, None, None),
+    Action.ROLL_BACK: (None, None, None),
+    Action.END: (None, None, None),
+    Action.FINISH: (None, None, None),
+    Action.REST: (None, None, None),
+    Action.RETRY: (None, None, None),
+}
+# What becomes of a halt by an action. As above: a missing pair cannot happen.
+HALTS: Mapping[tuple[Halted, Action], Halted] = {
+    (halt, action): after
+    for action, row in _ROWS.items()
+    for halt, after in zip(_FROM, row, strict=True)
+    if after != _NEVER
+}
+# What PROCEED leads to; after judging comes another step.
+STAGES: Mapping[Stage, Stage] = {Stage.PROPAGATE: Stage.VERIFY, Stage.VERIFY: Stage.JUDGE}
+
 # What the loop does, or what an operator's `advance` turns out to be.
 BY_ITSELF = frozenset(
     {
@@ -119,8 +156,6 @@ BY_ITSELF = frozenset(
 FINAL = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ENDED})
 RETURNING = frozenset({Phase.ROLLING_BACK, Phase.ENDING})  # everyone, to the stable version
 RETURNED = frozenset({Phase.ROLLED_BACK, Phase.ENDED})
-
-Halt = Literal["paused", "frozen"]
 
 NO_RETURN: Final = "point_of_no_return"  # where its call is made, and what an approval of it is called
 
@@ -193,7 +228,10 @@ class ReleaseState(Model):
         phase: See Phase.
         step: Index of the current step; ``len(policy.steps)`` while guarding; meaningless while waiting.
         stage: See Stage.
-        halt: A person paused it, or a policy froze it; the clock of the step stands.
+        halt: A person paused it, or a failure froze it; the clock of the step stands.
+        halted: Why, for people; '' if it is not.
+        frozen_by: The failures that froze it.
+        overruled: Failures that no longer count in this attempt, because a person let it go on after them.
         hold: Why the loop does not go on, '' if it does; a short code, for comparison.
         because: The same for people, with names and numbers.
         judged: Time of judging in this step that counted: fresh data, verified split, nothing held.
@@ -210,6 +248,7 @@ class ReleaseState(Model):
         rest: Time that is left until it goes on by itself after a failure; None if it does not.
         barred: After a step back without a retry: only a person lets it go up again.
         tries: How often it went on again after a failure, over all attempts.
+        begun: How often a step began in this attempt, the same one again included.
         after: Releases that must have come so far before it starts.
         group: Releases of one name go step by step together; '' for none.
         supersedes: A release of the service that goes back for this one.
@@ -236,6 +275,9 @@ class ReleaseState(Model):
     step: int = 0
     stage: Stage = Stage.PROPAGATE
     halt: Halt | None = None
+    halted: str = ""
+    frozen_by: tuple[Failure, ...] = ()
+    overruled: tuple[Failure, ...] = ()
     hold: str = ""
     because: str = ""
     judged: timedelta = timedelta(0)
@@ -251,6 +293,7 @@ class ReleaseState(Model):
     rest: timedelta | None = None
     barred: bool = False
     tries: int = 0
+    begun: int = 0
     after: tuple[After, ...] = ()
     group: str = ""
     supersedes: str = ""
@@ -346,16 +389,23 @@ def transition(state: ReleaseState, action: Action) -> Phase:
     """Return the phase after ``action``.
 
     Raises:
-        NotAllowedError: If the table has no such pair.
+        NotAllowedError: If the table has no such pair for its phase, or none for its halt.
     """
-    try:
+    if possible(state.phase, state.halt, action):
         return TRANSITIONS[state.phase, action]
-    except KeyError:
-        other = BY_ITSELF if state.policy.ends else BY_ITSELF | {Action.END}
-        allowed = sorted(str(a) for phase, a in TRANSITIONS if phase is state.phase and a not in other)
-        hint = f"possible: {', '.join(allowed)}" if allowed else "it ends by itself"
-        if state.ended:
-            hint = "it has ended; `turnout release` starts another"
-            if (state.phase, Action.RETRY) in TRANSITIONS:
-                hint = f"it has ended; `turnout retry {state.name}` runs it again"
-        raise NotAllowedError(f"release {state.name!r} is {state.phase}: cannot {action}; {hint}") from None
+    other = BY_ITSELF if state.policy.ends else BY_ITSELF | {Action.END}
+    allowed = sorted(a for a in Action if a not in other and possible(state.phase, state.halt, a))
+    hint = f"possible: {', '.join(allowed)}" if allowed else "it ends by itself"
+    if state.ended:
+        hint = "it has ended; `turnout release` starts another"
+        if (state.phase, Action.RETRY) in TRANSITIONS:
+            hint = f"it has ended; `turnout retry {state.name}` runs it again"
+    now = f"{state.phase} and {state.halt}" if state.halt else str(state.phase)
+    if (state.phase, action) in TRANSITIONS and state.halt is None:
+        now += ", neither paused nor frozen"
+    raise NotAllowedError(f"release {state.name!r} is {now}: cannot {action}; {hint}")
+
+
+def possible(phase: Phase, halt: Halted, action: Action) -> bool:
+    """Return whether the tables have an action in a phase and a halt."""
+    return (phase, action) in TRANSITIONS and (halt, action) in HALTS

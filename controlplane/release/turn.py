@@ -173,6 +173,8 @@ def _record(state: ReleaseState, decision: Decision, seen: Seen, now: datetime) 
             for v in seen.verdicts
         ],
     }
+    if decision.failure is not None:
+        numbers["failure"] = str(decision.failure)
     if seen.results:
         numbers["result"] = ending.figures(seen.results)
     return Record(

@@ -294,6 +294,15 @@ def next_step(watch: Watch) -> Watch:
     return replace(watch, evidence=fold_of.next_step(watch.evidence), step={}, missed={})
 
 
+def acted(watch: Watch, before: ReleaseState, after: ReleaseState) -> Watch:
+    """Return the watch after a person's act: another step has begun, or the same one with new evidence."""
+    if not after.may_go_on or after.phase is Phase.WAITING:
+        return watch
+    if (after.phase, after.step) != (before.phase, before.step):
+        return next_step(watch) if before.active else Watch()
+    return Watch() if after.begun > before.begun else watch
+
+
 def unproved(watch: Watch) -> Watch:
     """Return the watch without what spoke for promotion: where the split is wrong, requests prove nothing."""
     return replace(watch, evidence=fold_of.next_step(watch.evidence))

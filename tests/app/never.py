@@ -293,8 +293,9 @@ class Never:
 
 def happened(action, was, now):
     """Return what became of a release that was there before, in the words of notifications."""
-    if action in ("pause", "order"):  # once more too: an order is edited while it waits
-        return {"pause": "paused", "order": "ordered"}[action]
+    again = {"pause": "paused", "order": "ordered", "freeze": "frozen"}
+    if action in again:  # once more too: an order is edited while it waits, another failure joins
+        return again[action]
     if was.attempt != now.attempt:
         return None
     if was.phase is not now.phase:

@@ -11,7 +11,7 @@ import pytest
 from controlplane.app.hooking import Hooking
 from controlplane.app.posting import Poster
 from controlplane.release.state import Phase
-from controlplane.web.port import Act
+from controlplane.web.port import Act, Documents
 
 POLICY = """\
 kind: Policy
@@ -28,11 +28,12 @@ hooks:
 def desk(kit, tmp_path, receiver):
     """Start a site whose policy has hooks at some points; `go` ticks and calls until a condition holds."""
 
-    async def start(*points):
+    async def start(*points, policy="rollback"):
         hooks = "".join(
             f"  - {{at: {point}, url: '{receiver.url}?{point}', timeout: 2s}}\n" for point in points
         )
-        site = await kit.start(tmp_path, quick=POLICY + hooks, release=kit.RELEASE)
+        text = POLICY.replace("{do: rollback}", f"{{do: {policy}}}") + hooks
+        site = await kit.start(tmp_path, quick=text, release=kit.RELEASE)
         site.hooking = Hooking(site.store, site.loop, site.clock)
         return site
 
@@ -173,4 +174,43 @@ async def test_nobody_is_asked_for_a_release_that_is_paused_or_rolled_back(kit, 
     await call(site)
 
     assert len(receiver.got) == 1
+    await site.store.close()
+
+
+async def test_a_judge_is_asked_anew_about_endpoints_that_took_the_place_of_those_it_knew(
+    kit, desk, receiver
+):
+    site = await desk("judging")
+    await go(kit, site, lambda r: bool(r.calls))
+    await call(site)
+    assert (await site.store.world()).releases["shop-2"].calls[0].answer == "yes"
+    others = kit.SERVICE.replace('"10.0.0.2:80"', '"10.0.0.9:80"')
+    await site.plane.apply(Documents(files={"shop.yaml": others}, actor="ann"))
+    receiver.answers = [409]
+
+    state = await go(kit, site, lambda r: r.phase is Phase.ROLLED_BACK)
+
+    assert "which said no" in state.reason
+    (first, _, _), (second, _, body) = receiver.got
+    assert first != second
+    assert (body["data"]["point"], body["data"]["step"]) == ("judging", "ten")
+    await site.store.close()
+
+
+@pytest.mark.parametrize("retry", ["", ", retry: {after: 10s}"])
+async def test_a_step_that_begins_again_after_a_step_back_asks_other_questions(kit, desk, receiver, retry):
+    site = await desk("before_step", "judging", policy=f"step_back{retry}")
+    await go(kit, site, lambda r: r.step == 1 and r.stage == "judge")
+    receiver.answers = [409]
+    await go(kit, site, lambda r: r.step == 0)
+    if not retry:
+        await go(kit, site, lambda r: r.hold == "stepped-back")
+        await site.plane.act("shop-2", "advance", Act(actor="ann"))
+
+    await go(kit, site, lambda r: r.phase is Phase.PROMOTED)
+
+    about = [(key, body["data"]["point"], body["data"]["step"]) for key, _, body in receiver.got]
+    assert len({key for key, _, _ in about}) == len(about), "each question has a key of its own"
+    judged = [step for _, point, step in about if point == "judging"]
+    assert judged == ["ten", "all", "ten", "all"]
     await site.store.close()

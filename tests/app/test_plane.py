@@ -4,8 +4,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from controlplane.app.metrics import Metrics
-from controlplane.release.ports import StoreConflictError, StoreError
-from controlplane.release.state import Phase
+from controlplane.release.moves import act
+from controlplane.release.ports import Change, StoreConflictError, StoreError
+from controlplane.release.state import TRANSITIONS, Action, Phase
 from controlplane.web.port import Act, Documents, Order, RefusedError, Switch
 
 TEST = """\
@@ -105,9 +106,9 @@ async def test_a_name_belongs_to_one_service(tmp_path, kit):
 
 
 ALLOWED = {
-    Phase.WAITING: {"pause", "advance", "rollback"},
-    Phase.PROGRESSING: {"pause", "advance", "rollback", "promote"},
-    Phase.GUARDING: {"pause", "advance", "rollback", "promote"},
+    Phase.WAITING: {"pause", "advance", "rollback", "approve"},
+    Phase.PROGRESSING: {"pause", "advance", "rollback", "promote", "approve"},
+    Phase.GUARDING: {"pause", "advance", "rollback", "promote", "approve"},
     Phase.ROLLING_BACK: set(),
     Phase.RETRYING: {"pause", "retry", "rollback"},
     Phase.PROMOTED: set(),
@@ -115,16 +116,35 @@ ALLOWED = {
     Phase.ENDING: set(),
     Phase.ENDED: {"retry"},
 }
+HALTED = [(phase, None) for phase in Phase]
+HALTED += [(phase, "paused") for phase in Phase if (phase, Action.PAUSE) in TRANSITIONS]
+HALTED += [(phase, "frozen") for phase in Phase if (phase, Action.FREEZE) in TRANSITIONS]
 
 
-@pytest.mark.parametrize("action", ["pause", "resume", "advance", "retry", "rollback", "promote", "end"])
-@pytest.mark.parametrize("phase", Phase)
-async def test_each_action_in_each_phase(site, kit, phase, action):
+async def halt(site, how):
+    """Halt the release; what freezes one is in `test_halts.py`."""
+    if how == "paused":
+        await site.plane.act("shop-v2", "pause", ANN)
+    elif how == "frozen":
+        state = (await site.store.world()).releases["shop-v2"]
+        await site.plane._commit(Change(releases=(act(state, Action.FREEZE, "it failed"),)))
+
+
+@pytest.mark.parametrize(
+    "action", ["pause", "resume", "advance", "approve", "retry", "rollback", "promote", "end"]
+)
+@pytest.mark.parametrize(("phase", "halted"), HALTED)
+async def test_each_action_in_each_phase_and_halt(site, kit, phase, halted, action):
     await reach(site, kit, phase)
+    await halt(site, halted)
     asked = site.plane.act("shop-v2", action, ANN)
-    if action not in ALLOWED[phase]:
-        # Only an A/B test can be ended, and this release is none while it goes.
+    allowed = ALLOWED[phase] | ({"resume"} if halted else set())
+    if halted == "frozen":
+        allowed -= {"pause"}
+    if action not in allowed or action == "approve":
+        # Only an A/B test can be ended, and this release is none while it goes; nor does it ask for consent.
         why = "has no `ends`" if (phase, action) == (Phase.PROGRESSING, "end") else f"is {phase}"
+        why = "no step ahead waits for an approval" if action == "approve" and action in allowed else why
         await refused(site, asked, 409, why)
         return
 
@@ -133,6 +153,7 @@ async def test_each_action_in_each_phase(site, kit, phase, action):
     record = (await site.store.records("shop-v2"))[-1]
     assert (record.action, record.actor, record.kind) == (action, "ann", "action")
     assert record.reason == shown.because == f"{action} by ann: why not"
+    assert shown.halt == ("paused" if action == "pause" else None)
     assert (site.plane.world.stable["shop"] == "v2") is (shown.phase == "promoted")
 
 
@@ -181,26 +202,29 @@ async def test_an_order_cannot_be_started_by_hand_before_its_turn(going, kit):
 
 
 @pytest.mark.parametrize(
-    ("phase", "version", "becomes"),
+    ("phase", "halted", "version", "becomes"),
     [
-        (None, "v2", None),
-        (Phase.PROGRESSING, "v2", Phase.PROMOTED),
-        (Phase.PROGRESSING, "v1", Phase.ROLLING_BACK),
-        (Phase.PROGRESSING, "v3", Phase.ROLLING_BACK),
-        (Phase.GUARDING, "v2", Phase.PROMOTED),
-        (Phase.ROLLING_BACK, "v2", Phase.ROLLING_BACK),
-        (Phase.ROLLING_BACK, "v1", Phase.ROLLING_BACK),
-        (Phase.ENDING, "v2", Phase.ENDING),
-        (Phase.PROMOTED, "v1", Phase.PROMOTED),
+        (None, None, "v2", None),
+        (Phase.PROGRESSING, None, "v2", Phase.PROMOTED),
+        (Phase.PROGRESSING, None, "v1", Phase.ROLLING_BACK),
+        (Phase.PROGRESSING, None, "v3", Phase.ROLLING_BACK),
+        (Phase.PROGRESSING, "paused", "v2", Phase.PROMOTED),
+        (Phase.GUARDING, "frozen", "v1", Phase.ROLLING_BACK),
+        (Phase.GUARDING, None, "v2", Phase.PROMOTED),
+        (Phase.ROLLING_BACK, None, "v2", Phase.ROLLING_BACK),
+        (Phase.ROLLING_BACK, None, "v1", Phase.ROLLING_BACK),
+        (Phase.ENDING, None, "v2", Phase.ENDING),
+        (Phase.PROMOTED, None, "v1", Phase.PROMOTED),
     ],
 )
 async def test_a_switch_makes_a_version_stable_at_once_and_what_is_shown_can_be_published(
-    tmp_path, kit, phase, version, becomes
+    tmp_path, kit, phase, halted, version, becomes
 ):
     three = kit.SERVICE + '  v3: {endpoints: ["10.0.0.3:80"]}\n'
     site = await kit.start(tmp_path, shop=three)
     if phase is not None:
         await reach(site, kit, phase)
+    await halt(site, halted)
 
     shown = await site.plane.switch("shop", Switch(actor="ann", version=version, reason="now"))
     world = await site.store.world()
@@ -209,7 +233,7 @@ async def test_a_switch_makes_a_version_stable_at_once_and_what_is_shown_can_be_
     assert shown.stable == world.stable["shop"] == version
     assert site.publisher.problems == {}
     if phase is not None:
-        assert world.releases["shop-v2"].phase is becomes
+        assert (world.releases["shop-v2"].phase, world.releases["shop-v2"].halt) == (becomes, None)
         assert site.plane.release("shop-v2").phase == becomes
     assert (await site.store.records())[-1].reason == f"switch to {version} by ann: now"
     world = await kit.tick(site, 3)

@@ -12,7 +12,7 @@ from controlplane.policy.documents import Match
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 from controlplane.release import point
 from controlplane.release.seen import Propagation, Seen
-from controlplane.release.state import Phase, ReleaseState, Stage
+from controlplane.release.state import Approval, Phase, ReleaseState, Stage
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STAFF = Match.model_validate({"cookie": {"name": "staff", "equals": "yes"}})
@@ -51,6 +51,12 @@ def state(phase=Phase.PROGRESSING, **over):
     return point.noted(ReleaseState(**(base | over)), T0, "turnout")
 
 
+def approved(state, name):
+    """Return a release with somebody's consent to a step."""
+    given = Approval(step=name, actor="ann", at=T0)
+    return state.model_copy(update={"approvals": (*state.approvals, given)})
+
+
 def verdict(outcome, metric="errors", segment="everyone", **numbers):
     return Verdict(metric, segment, outcome, f"{metric} say {outcome}", tuple(numbers.items()))
 
@@ -79,6 +85,7 @@ def make():
         step=step,
         policy=policy,
         state=state,
+        approved=approved,
         verdict=verdict,
         seen=seen,
     )

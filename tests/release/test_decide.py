@@ -220,7 +220,9 @@ def test_a_policy_may_hold_or_freeze_instead(make, do, told_):
 
 
 def test_a_frozen_release_stays_where_it_is_until_a_person_comes(make):
-    state = make.state(halt="frozen", because="it failed", judged=timedelta(days=1))
+    freezes = make.policy(on_failure={"do": "freeze"})
+    why = {"halted": "it failed", "frozen_by": ("condition",), "because": "ALARM: another matter"}
+    state = make.state(policy=freezes, halt="frozen", judged=timedelta(days=1), **why)
 
     decision = decide(state, make.seen(verdicts=(make.verdict(Outcome.FAIL),)))
 

@@ -5,42 +5,61 @@ import pytest
 from controlplane.release.moves import act, next_action
 from controlplane.release.state import (
     BY_ITSELF,
+    HALTS,
     RETURNING,
     TRANSITIONS,
     Action,
     NotAllowedError,
     Phase,
     ReleaseState,
+    possible,
     transition,
 )
 from controlplane.release.traffic import Endpoints
 
-EVERY = list(itertools.product(Phase, Action))
+EVERY = list(itertools.product(Phase, (None, "paused", "frozen"), Action))
 
 
-@pytest.mark.parametrize(("phase", "action"), [pair for pair in EVERY if pair in TRANSITIONS])
-def test_an_action_in_the_table_leads_where_the_table_says(make, phase, action):
+@pytest.mark.parametrize(("phase", "halt", "action"), [triple for triple in EVERY if possible(*triple)])
+def test_an_action_in_the_tables_leads_where_they_say(make, phase, halt, action):
     policy = make.policy(point_of_no_return={"approve": {}, "run": {"url": "https://ops.example.com"}})
-    after = act(make.state(phase, policy=policy), action, "because", Endpoints(make.ENDPOINTS))
+    before = make.state(phase, policy=policy, stage="verify", halt=halt, halted="lunch" if halt else "")
+    after = act(before, action, "because", Endpoints(make.ENDPOINTS))
 
     assert after.phase is TRANSITIONS[phase, action]
+    assert after.halt == HALTS[halt, action]
+    assert after.halted == ("" if after.halt is None else "lunch" if after.halt == halt else "because") or (
+        action in (Action.PAUSE, Action.FREEZE) and after.halted == "because"
+    )
+    assert after.hold == (after.halt or "")
     assert after.because == "because"
     assert 0 <= after.step <= after.steps
 
 
-@pytest.mark.parametrize(("phase", "action"), [pair for pair in EVERY if pair not in TRANSITIONS])
-def test_an_action_that_is_not_in_the_table_is_refused_and_says_what_is_possible(make, phase, action):
-    before = make.state(phase)
+@pytest.mark.parametrize(("phase", "halt", "action"), [triple for triple in EVERY if not possible(*triple)])
+def test_an_action_that_is_not_in_the_tables_is_refused_and_says_what_is_possible(make, phase, halt, action):
+    before = make.state(phase, halt=halt)
     copy = before.model_copy(deep=True)
+    now = f"{phase} and {halt}" if halt else phase
 
-    with pytest.raises(NotAllowedError, match=rf"release 'r' is {phase}: cannot {action}; ") as refused:
+    with pytest.raises(NotAllowedError, match=rf"release 'r' is {now}.*: cannot {action}; ") as refused:
         act(before, action, "because")
 
     assert before == copy
     # An A/B test alone can be ended.
-    possible = {str(a) for p, a in TRANSITIONS if p is phase and a not in {*BY_ITSELF, Action.END}}
+    asked = {a for a in Action if possible(phase, halt, a) and a not in {*BY_ITSELF, Action.END}}
     ending = "it ends by itself" if phase in RETURNING else "it has ended"
-    assert all(word in str(refused.value) for word in possible or {ending})
+    assert all(word in str(refused.value) for word in asked or {ending})
+
+
+def test_a_halt_is_never_lifted_by_the_loop_but_with_traffic_taken_away():
+    loop = {Action.PROCEED, Action.FREEZE, Action.DOOM}
+
+    assert all(
+        HALTS.get((halt, action), halt) is not None for halt in ("paused", "frozen") for action in loop
+    )
+    assert ("frozen", Action.PAUSE) not in HALTS
+    assert (None, Action.RESUME) not in HALTS
 
 
 def test_the_ends_are_final_and_every_other_phase_has_a_way_to_one():
