@@ -467,9 +467,15 @@ class XdsServer:
                 session.late = None
         elif session.late is None:
             self.ahead = max(self.ahead, session.stream.ahead)
+            give_up = partial(self._give_up, session)
+            session.late = asyncio.get_running_loop().call_later(self._limits.behind_timeout, give_up)
+
+    def _give_up(self, session: Session) -> None:
+        """Close a stream whose client is still ahead; one that is served may be slow to take it in."""
+        session.late = None
+        if session.stream.behind:
             reason = "this replica is behind the client's version; another one may be ahead"
-            close = partial(self._close, session, ProtocolError("UNAVAILABLE", reason))
-            session.late = asyncio.get_running_loop().call_later(self._limits.behind_timeout, close)
+            self._close(session, ProtocolError("UNAVAILABLE", reason))
 
     def _close(self, session: Session, reason: ProtocolError) -> None:
         """End a stream with this status, once what is being written is out."""

@@ -35,7 +35,8 @@ class Conversation:
         window: How many responses may be unanswered.
         calm: The client accepted all that it was sent, and nothing but its targets has changed since.
         wildcard: The client asks for everything, by ``*`` or by never having named anything.
-        explicit: The client has named something, so an empty list no longer means everything.
+        explicit: The client has named something, or its type is asked for by name: an empty list does not
+            mean everything.
         names: What it asks for by name.
         listed: A list of names that was found to ask for this.
         lost: Names that a stale list left out: if they are asked for again, they must be sent again.
@@ -46,6 +47,7 @@ class Conversation:
         whole: Version of a set that the client brought and that is not ours, until it accepted ours.
         maybe: Sent in a batch that was refused: the client may have applied it or not.
         refused: The refusal of a version, until the client accepted another one or the target went back.
+        undone: Names that the client refused to lose, and the target for which they are not tried again.
         told: Names whose absence the client was told.
         again: Names to send even if unchanged.
         dirty: Names whose target may differ from what the client has, in order.
@@ -92,6 +94,7 @@ class Conversation:
     whole: Version | None = None
     maybe: dict[str, Resource] = field(default_factory=dict)
     refused: dict[str, Nack] = field(default_factory=dict)
+    undone: dict[str, Snapshot | None] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     again: set[str] = field(default_factory=set)
     resync: bool = True
@@ -335,12 +338,25 @@ class Conversation:
         for name in flight.removed:
             self.held.pop(name, None)
             self.maybe.pop(name, None)
+            self.refused.pop(name, None)
             self.foreign.discard(name)
         if not self.maybe:
             self.limit = None
             self._forgive()
             odd = self.flights or self.resync or self.again or self.refused or self.foreign or self.gated
             self.calm = self.opened and not (odd or self.returning)
+
+    def retry(self, target: Snapshot) -> None:
+        """Have removals that were refused tried again, once for each new target."""
+        for name, refused in tuple(self.undone.items()):
+            nack = self.refused.get(name)
+            if nack is None or nack.version is not None:  # it is not to go any more, or it is gone
+                del self.undone[name]
+            elif refused is None:
+                self.undone[name] = target
+            elif refused is not target:
+                del self.undone[name]
+                self.dirty[name] = None
 
     def clear(self, name: str) -> None:
         """The target went back to what the client has: an earlier refusal no longer matters."""
@@ -358,8 +374,12 @@ class Conversation:
         it counts as perhaps applied until it was sent again.
         """
         self.error = Nack(None, message, now)
-        if flight.updates:  # a refused removal alone would come back for ever
-            self.dirty.update(dict.fromkeys(flight.removed))
+        self.dirty.update(dict.fromkeys(flight.removed))
+        if not flight.updates:  # what was to go alone would come back for ever
+            lost = [name for name in flight.removed if name in self.held]
+            self.undone.update(dict.fromkeys(lost))
+            self.refused.update(dict.fromkeys(lost, self.error))
+            return
         if len(flight.updates) == 1:
             (resource,) = flight.updates.values()
             self.error = Nack(resource.version, message, now)

@@ -17,7 +17,7 @@ from controlplane.xds.wire import delta_response
 
 
 class DeltaStream(Stream):
-    """Incremental: the first response of a type has everything, each later one a single changed resource."""
+    """Incremental: the first response of a type has all that the client lacks, each later one one change."""
 
     __slots__ = ()
 
@@ -32,8 +32,12 @@ class DeltaStream(Stream):
         assert isinstance(request, DeltaDiscoveryRequest)
         acked = False
         if first:
-            conversation.wildcard = not request.resource_names_subscribe
-            if request.initial_resource_versions:
+            claims = bool(request.initial_resource_versions)
+            # Who brings what it does not name asked for everything, whatever the type.
+            conversation.wildcard = not request.resource_names_subscribe and (
+                claims or not conversation.explicit
+            )
+            if claims:
                 conversation.claims = dict(request.initial_resource_versions)
                 conversation.returning = True
         elif request.response_nonce:
@@ -76,7 +80,8 @@ class DeltaStream(Stream):
     def _plan(self, conversation: Conversation, gate: Gate) -> Plan | None:
         returning = conversation.returning
         opening = not conversation.opened and not returning
-        limit = conversation.limit or (None if opening else 1)
+        # What a returning client lacks it gets at once: one resource each would take a round trip each.
+        limit = conversation.limit or (None if opening or returning else 1)
         plan = self._collect(conversation, gate, limit, opening=opening)
         if opening:
             return (

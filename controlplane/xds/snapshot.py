@@ -55,7 +55,8 @@ class Snapshot:
     resources, and growing with the store even where no resource changes, so that every replica reaches it.
     ``order`` lists the type URLs in push order (make before break): clusters, endpoints, scopes, routes,
     listeners. A type that is in neither ``order`` nor ``resources`` is not served: requests for it get no
-    answer. ``began`` is the first revision of the store: older ones were another store's.
+    answer. ``began`` is the first revision of the store: older ones were another store's. A ``revision`` of 0
+    is none: what is served has no order, so no client is ahead of it.
     """
 
     revision: int
@@ -75,9 +76,13 @@ class Snapshot:
         """Return whether a version is of a store before this one; a revision of 0 is of none that we know."""
         return 0 < version.revision < self.began
 
+    def behind(self, revision: int) -> bool:
+        """Return whether a revision is later than this one; without a revision there is no order."""
+        return 0 < self.revision < revision
+
     def strange(self, version: Version) -> bool:
         """Return whether a version is of another store, or of this one before an older copy was restored."""
-        return self.earlier(version) or version.revision > self.revision
+        return self.earlier(version) or self.behind(version.revision)
 
     @cached_property
     def relations(self) -> Relations:

@@ -26,7 +26,7 @@ from controlplane.xds.messages import (
     parse_request,
 )
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, difference
-from controlplane.xds.type_urls import EAGER, FULL_STATE
+from controlplane.xds.type_urls import BY_NAME, EAGER, FULL_STATE
 from controlplane.xds.view import Peer, Received, StreamView, Variant
 
 MAX_TYPES = 32  # on one stream
@@ -257,7 +257,7 @@ class Stream(ABC):
     @property
     def behind(self) -> bool:
         """True if the client has seen a newer revision than our snapshot's: answers are held."""
-        return self.snapshot is not None and self._ahead > self.snapshot.revision
+        return self.snapshot is not None and self.snapshot.behind(self._ahead)
 
     @property
     def fresh(self) -> bool:
@@ -326,6 +326,7 @@ class Stream(ABC):
             raise ProtocolError("RESOURCE_EXHAUSTED", f"more than {MAX_TYPES} types on one stream")
         window = WINDOW if type_url in self._eager else 1
         conversation = self._conversations[type_url] = Conversation(type_url, now, window)
+        conversation.explicit = type_url in BY_NAME
         self._ordered = None
         return conversation
 
@@ -441,6 +442,7 @@ class Stream(ABC):
         plan = Plan({}, [])
         settled: list[str] = []
         conversation.gated.clear()
+        conversation.retry(gate.snapshot)
         for name in conversation.dirty:
             match self._settle(conversation, name, gate):
                 case Resource() as resource:
@@ -499,6 +501,8 @@ class Stream(ABC):
         held = conversation.latest(name)
         if held is None and name not in conversation.maybe:
             return self._absent(conversation, name)
+        if name in conversation.undone:
+            return "keep"
         if not self._removable(conversation):
             if name in conversation.foreign:
                 conversation.forget(name)

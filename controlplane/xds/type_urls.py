@@ -20,5 +20,9 @@ PUSH_ORDER: Final = (CLUSTER, ENDPOINT, SCOPED_ROUTE, ROUTE, SECRET, LISTENER)
 # Source: xDS protocol, "Grouping Resources into Responses"; seen for scoped routes in Envoy 1.40.
 FULL_STATE: Final = frozenset({CLUSTER, LISTENER, SCOPED_ROUTE})
 
+# Of these types an empty list of names asks for nothing; of the others for everything, as ``*`` does.
+# Source: xDS protocol, "How the client specifies what resources to return": of listeners and clusters.
+BY_NAME: Final = frozenset({ENDPOINT, ROUTE, SECRET})
+
 # A newer response of these types does not wait for the answer to an older one: a rollback is one of them.
 EAGER: Final = frozenset({ROUTE})

@@ -117,6 +117,21 @@ async def test_callbacks_are_called_at_each_event(kit):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("brought", ["5.abc", "1700000000.123"])
+async def test_a_proxy_of_another_server_is_served_whatever_its_versions_look_like(kit, brought):
+    cache = Cache()
+    cache.replace("proxy-1", {CLUSTER: {"a": b""}})
+    async with (
+        serve(cache, "127.0.0.1:0", drain=0) as served,
+        grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel,
+    ):
+        call = kit.Call(channel, f"/{kit.ADS}/DeltaAggregatedResources")
+        await call.ask(CLUSTER, initial_resource_versions={"a": brought})
+        heard = await call.hear()
+
+    assert [each.name for each in heard.resources] == ["a"]
+
+
 async def test_plain_text_beyond_loopback_must_be_allowed():
     with pytest.raises(BindError, match=r"0\.0\.0\.0:0 is not loopback"):
         async with serve(Cache(), "0.0.0.0:0"):

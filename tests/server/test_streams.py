@@ -11,10 +11,12 @@ import grpc.aio
 import pytest
 from grpc._cython import cygrpc
 
+from controlplane._pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+from controlplane._pb.node_pb2 import Node
 from controlplane.server.admission import Admission
 from controlplane.server.ads import SERVICES
 from controlplane.server.options import SERVER_OPTIONS, BindError, bind
-from controlplane.server.streams import Limits
+from controlplane.server.streams import Limits, XdsServer
 from controlplane.xds.snapshot import Snapshot
 from controlplane.xds.type_urls import CLUSTER, PUSH_ORDER, ROUTE
 from controlplane.xds.view import Peer
@@ -130,6 +132,46 @@ async def test_replica_that_catches_up_serves(serve, kit):
     world.xds.publish("edge", kit.snapshot(9, CLUSTER, kit.resource("a", b"9", 9)))
 
     assert [r.value for r in (await call.hear()).resources] == [b"9"]
+
+
+class Slow:
+    """A transport to a client that takes a message in when it is told to."""
+
+    def __init__(self, request):
+        self.peer, self.end = Peer("10.0.0.1:1"), object()
+        self._requests = [request]
+        self.sent, self.taken, self.ended = [], None, None
+
+    async def read(self):
+        return self._requests.pop() if self._requests else await asyncio.Event().wait()
+
+    def write(self, data, done):
+        self.sent.append(DiscoveryResponse.FromString(data))
+        self.taken = done
+
+    def finish(self, status, text):
+        self.ended = status
+
+
+async def test_replica_that_caught_up_does_not_close_a_client_that_is_slow_to_take_it_in(kit):
+    xds = XdsServer(lambda node: node.cluster, limits=Limits(behind_timeout=0.05))
+    xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    node = Node(id="proxy-1", cluster="edge").SerializeToString()
+    request = DiscoveryRequest(node=node, type_url=CLUSTER, version_info="9.abcdef")
+    slow = Slow(request.SerializeToString())
+    serving = asyncio.create_task(xds.serve(slow, "sotw"))
+    await kit.until(lambda: xds.views() and xds.views()[0].behind)
+
+    xds.publish("edge", kit.snapshot(9, CLUSTER, kit.resource("a", b"9", 9)))
+    await kit.until(lambda: slow.sent)
+    late = asyncio.get_running_loop().time() + 0.1  # twice as long as it was waited for us
+    await kit.until(lambda: asyncio.get_running_loop().time() > late)
+    slow.taken(None)
+    await asyncio.sleep(0)
+
+    assert [r.value for r in slow.sent[0].resources] == [b"9"]
+    assert (slow.ended, serving.done()) == (None, False)
+    serving.cancel()
 
 
 async def test_older_snapshot_is_ignored(serve, kit):

@@ -126,5 +126,5 @@ def test_who_is_trusted_is_looked_through_again_only_for_what_it_tells_anew(delt
     delta.stream.receive(message.SerializeToString(), model.NOW)
     told.append(delta.stream.strange)
 
-    assert heard == [["r"], ["s"]]
+    assert heard == [["r", "s"]]
     assert told == [((ROUTE, "r"), (ROUTE, "s")), (), ((CLUSTER, "a"), (ROUTE, "r"), (ROUTE, "s"))]

@@ -196,3 +196,106 @@ def test_node_is_bounded(size, field, refused):
     with pytest.raises(ProtocolError, match=refused) as caught:
         parse_node(data)
     assert caught.value.status == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.parametrize("url", [ENDPOINT, ROUTE])
+def test_an_empty_list_is_everything_only_of_types_that_are_asked_for_so(talk, model, url):
+    """Of clusters, listeners and scopes; a client that has nothing to ask for names nothing of the others."""
+    talk.publish(1, (url, model.resource("a"), model.resource("b")))
+
+    silent = talk.ask(url)
+
+    assert silent == []
+    assert not talk.view(url).wildcard
+    assert talk.ask(url, ["a"]) == [["a"]]
+
+
+@pytest.mark.parametrize("url", [ENDPOINT, ROUTE])
+def test_a_star_is_everything_of_any_type(talk, model, url):
+    talk.publish(1, (url, model.resource("a"), model.resource("b")))
+
+    assert talk.ask(url, ["*"]) == [["a", "b"]]
+
+
+def test_a_returning_client_catches_up_in_one_response(delta, model):
+    """One resource each would take a round trip each: a thousand of them, minutes."""
+    delta.publish(5, (CLUSTER, *(model.resource(n, "2") for n in "abcde")))
+    versions = {n: str(model.resource(n, "2" if n == "e" else "1").version) for n in "abcdef"}
+
+    changed = delta.ask(CLUSTER, initial_resource_versions=versions)
+
+    assert changed == [["a", "b", "c", "d"]]
+    assert delta.ack(CLUSTER) == [["-f"]]
+    assert delta.ack(CLUSTER) == []
+
+
+def test_culprit_among_what_a_returning_client_lacks_is_found(delta, model):
+    delta.publish(5, (CLUSTER, *(model.resource(n, "2") for n in "abcd")))
+    delta.ask(CLUSTER, initial_resource_versions={n: str(model.resource(n).version) for n in "abcd"})
+
+    for _ in range(10):
+        response = delta.last.pop(CLUSTER, None)
+        if response is None:
+            break
+        bad = any(r.name == "c" for r in response.resources)
+        delta.ask(CLUSTER, nonce=response.nonce, error="bad c" if bad else "")
+
+    assert set(delta.view(CLUSTER).nacks) == {"c"}
+    assert {n for n, v in delta.view(CLUSTER).acked.items() if v == model.resource(n, "2").version} == set(
+        "abd"
+    )
+
+
+def removals(talk, model):
+    """A client that has ``a`` and ``b``, and refuses to lose ``b``."""
+    talk.publish(1, (CLUSTER, model.resource("a"), model.resource("b")))
+    talk.ask(CLUSTER)
+    talk.ack(CLUSTER)
+    removed = talk.publish(2, (CLUSTER, model.resource("a")))
+    refused = talk.ack(CLUSTER, error="in use")
+    return removed, refused
+
+
+def test_a_refused_removal_is_kept_and_is_no_loop(talk, model):
+    removed, refused = removals(talk, model)
+
+    assert removed == ([["a"]] if talk.variant == "sotw" else [["-b"]])
+    assert refused == []
+    assert talk.view(CLUSTER).nacks["b"].message == "in use"
+    assert talk.publish(3, (CLUSTER, model.resource("a"))) == []  # nothing differs
+
+
+def test_a_refused_removal_is_tried_again_when_the_target_changes(talk, model):
+    removals(talk, model)
+    full = talk.variant == "sotw"
+
+    changed = talk.publish(3, (CLUSTER, model.resource("a", "3")))
+    again = talk.ack(CLUSTER)
+    talk.ack(CLUSTER)
+
+    assert changed == [["a"]]
+    assert again == ([] if full else [["-b"]])  # in the same response, or after it
+    view = talk.view(CLUSTER)
+    assert (set(view.acked), view.nacks, view.error) == ({"a"}, {}, None)
+
+
+def test_what_came_back_is_not_taken_away_though_its_removal_was_refused(talk, model):
+    removals(talk, model)
+
+    back = talk.publish(3, (CLUSTER, model.resource("a"), model.resource("b")))
+
+    assert back == []
+    assert talk.view(CLUSTER).nacks == {}
+    assert talk.view(CLUSTER).error is None
+
+
+@pytest.mark.parametrize("brought", ["5.abc", "1700000000.123", "another server's"])
+def test_a_snapshot_without_a_revision_is_behind_nobody(talk, model, brought):
+    """As an embedded server has them: its versions are hashes, without an order."""
+    talk.publish(0, (ROUTE, model.resource("r", revision=0)))
+    sotw = talk.variant == "sotw"
+    claim = {"version_info": brought} if sotw else {"initial_resource_versions": {"r": brought}}
+
+    assert talk.ask(ROUTE, ["r"], **claim) == [["r"]]
+    assert not talk.stream.behind
+    assert talk.stream.strange == ()

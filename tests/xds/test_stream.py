@@ -95,7 +95,7 @@ def test_unknown_names_are_remembered_and_known_ones_sent_at_once(talk, model):
     first = talk.ask(ENDPOINT, ["a", "b"])
     talk.ack(ENDPOINT, ["a", "b"] if talk.variant == "sotw" else ())
 
-    assert first == [["a"]] if talk.variant == "sotw" else [["a", "-b"]]
+    assert first == ([["a"]] if talk.variant == "sotw" else [["a", "-b"]])
     assert talk.publish(2, (ENDPOINT, model.resource("a"), model.resource("b"))) == [["b"]]
 
 
