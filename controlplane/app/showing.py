@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
 from controlplane.app.acceptance import drifted
-from controlplane.app.adoption import Question
+from controlplane.app.adoption import Question, listed
 from controlplane.app.publish import Publisher
 from controlplane.app.tick import Reading
 from controlplane.policy.documents import Service
@@ -32,6 +32,7 @@ from controlplane.web.port import (
     VerdictShown,
 )
 from controlplane.xds.messages import Node
+from controlplane.xds.snapshot import Ref
 from controlplane.xds.view import StreamView, TypeView
 
 
@@ -228,7 +229,7 @@ def show_proxy(
     """Return one stream's proxy."""
     node = view.node or Node("?")
     if view.group:
-        problems = (*publisher.refused(view), *publisher.lacks(view), view.alone)
+        problems = (*publisher.refused(view), *_waits(view), *publisher.lacks(view), view.alone)
     else:
         problems = (publisher.member(view).problem,)
     return ProxyShown(
@@ -244,6 +245,17 @@ def show_proxy(
         statistics=quarantined.get(node.id, "ok"),
         types=tuple(_type(each, now) for each in view.types),
     )
+
+
+def _waits(view: StreamView) -> Iterator[str]:
+    """Yield which resources a proxy does not get yet, and what it must have before."""
+    for each in view.types:
+        waiting: dict[Ref, list[str]] = {}
+        for name, ref in sorted(each.gated.items()):
+            waiting.setdefault(ref, []).append(name)
+        for (type_url, needed), names in waiting.items():
+            kinds = [url.rpartition(".")[2] for url in (each.type_url, type_url)]
+            yield f"{kinds[0]} {listed(map(repr, names))} waits for {kinds[1]} {needed!r}"
 
 
 def _type(view: TypeView, now: datetime) -> TypeShown:

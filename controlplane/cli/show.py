@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
 import typer
@@ -24,6 +25,7 @@ from controlplane.cli.client import (
     get,
     post,
 )
+from controlplane.policy.values import format_duration
 from controlplane.release.ports import Record
 from controlplane.web.port import (
     Asked,
@@ -98,24 +100,37 @@ def proxies(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Wat
     """List connected proxies: what they acknowledged, what they refused, their statistics."""
     _show(
         lambda: get(server, "/v1/proxies", tuple[ProxyShown, ...]),
-        lambda shown: _table(
-            ("proxy", "fleet", "state", "envoy", "protocol", "statistics", "address", "problems"),
-            [
-                (
-                    p.id,
-                    p.fleet,
-                    p.state,
-                    p.version,
-                    p.protocol,
-                    p.statistics,
-                    p.address,
-                    _join(p.problems, "; "),
-                )
-                for p in shown
-            ],
-        ),
+        lambda shown: proxies_view(shown, datetime.now(UTC)),
         output,
         watch,
+    )
+
+
+def proxies_view(shown: Sequence[ProxyShown], now: datetime) -> Table:
+    """Show proxies: ``waits`` is how long a response is unanswered, ``age`` how long a stream is there.
+
+    ``acked`` and ``nacked`` are the newest versions of all types: who lags behind has an older one.
+    """
+    heads = ("proxy", "fleet", "state", "waits", "acked", "nacked", "age", "envoy", "protocol")
+    return _table(
+        (*heads, "statistics", "address", "problems"),
+        [
+            (
+                p.id,
+                p.fleet,
+                p.state,
+                _age(max((t.waiting_seconds or 0 for t in p.types), default=0)),
+                _newest(t.acked for t in p.types),
+                _newest(t.nacked for t in p.types),
+                _age((now - p.connected_at).total_seconds()),
+                p.version,
+                p.protocol,
+                p.statistics,
+                p.address,
+                _join(p.problems, "; "),
+            )
+            for p in shown
+        ],
     )
 
 
@@ -272,6 +287,17 @@ def show_table(
 ) -> None:
     """Print what was read once, as a table or as JSON."""
     _show(read, lambda shown: _table(heads, rows(shown)), output, watch=False)
+
+
+def _age(seconds: float) -> str:
+    """Return how long something lasts, to the second; '-' for less than one."""
+    return format_duration(timedelta(seconds=int(seconds))) if seconds >= 1 else "-"
+
+
+def _newest(versions: Iterable[str]) -> str:
+    """Return the version with the highest revision, or '-'."""
+    known = [(int(head), text) for text in versions if (head := text.partition(".")[0]).isdigit()]
+    return max(known)[1] if known else "-"
 
 
 def _join(words: Sequence[str], between: str = ", ") -> str:

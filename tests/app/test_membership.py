@@ -13,7 +13,8 @@ from controlplane.app.showing import show_proxy
 from controlplane.policy.documents import Fleet
 from controlplane.web.port import Documents
 from controlplane.xds.messages import Node
-from controlplane.xds.view import Peer, StreamView
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
+from controlplane.xds.view import Peer, StreamView, TypeView, Versions
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NEW = Node("w-1", "edge", version=(1, 40, 0))
@@ -93,6 +94,23 @@ async def test_a_proxy_that_is_too_old_for_a_setting_is_served_and_shown_with_it
     assert shown(1, 39, 0) == ()
     assert shown(1, 38, 2) == (f"{said}: retries stay within the version",)
     await site.store.close()
+
+
+async def test_what_waits_for_what_is_shown(site):
+    """A gate is a reason why a release waits: who is on duty must see for what."""
+    site.publisher.publish(await site.store.world())
+    gated = dict.fromkeys("ab", (CLUSTER, "shop~v2")) | {"c": (ENDPOINT, "cart~v1")}
+    routes = TypeView(ROUTE, True, False, frozenset(), NOW, Versions({}), Versions({}), {}, None, gated, None)
+    view = StreamView(Peer("10.0.0.1:1"), "delta", NOW, Node("edge-1", "edge"), "edge", 1, False, (routes,))
+
+    shown = show_proxy(view, site.publisher, {}, NOW)
+
+    assert shown.state == "waiting"
+    assert shown.problems[:2] == (
+        "RouteConfiguration 'a', 'b' waits for Cluster 'shop~v2'",
+        "RouteConfiguration 'c' waits for ClusterLoadAssignment 'cart~v1'",
+    )
+    assert shown.types[0].gated == 3
 
 
 async def test_a_fleet_without_refused_proxies_keeps_its_time_to_propagate(tmp_path, kit):

@@ -54,10 +54,12 @@ async def test_a_rollback_gets_through_beside_services_that_cannot_be_served(sit
     await site.act("rollback")
     await site.released(phase="rolled_back")
     versions = set(await site.ask(port, users))
+    (after,) = await site.get("/v1/proxies")
     seen = await site.leave()
     beneath = set(await site.ask(port, [request(0).replace(b"GET / ", b"GET /refused ")]))
 
     assert "shop-refused~v1" in proxy["problems"][0]
+    assert "RouteConfiguration 'shop' waits for Cluster 'shop-refused~v1'" in after["problems"]
     assert versions == {"v1"}
     assert beneath == {"v1"}  # as before: its own route would lead nowhere
     assert seen.unexplained == 0, seen.examples
