@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
 from controlplane.peers import argo, flagger, vamp
-from controlplane.peers.reading import Json, Note, Notes
+from controlplane.peers.reading import Documents, Json, Note, Notes
 
-Documents = Mapping[tuple[str, str], Json]
 Reader = Callable[[Documents, Notes, str], list[Json]]
 
 READERS: Mapping[str, tuple[frozenset[str], Reader]] = {
@@ -53,12 +52,18 @@ def translate(files: Mapping[str, str], fleet: str) -> Translated:
         ValueError: If a file cannot be read; the message says which and where.
     """
     found, unknown = _documents(files)
-    notes, documents = Notes(), []
+    return replace(convert(found, fleet), unknown=tuple(unknown))
+
+
+def convert(documents: Documents, fleet: str) -> Translated:
+    """Return our documents for another system's, which are all of kinds that we read."""
+    notes, made = Notes(), []
     for kinds, read in READERS.values():
-        mine = {key: body for key, body in found.items() if key[0] in kinds}
+        mine = {key: body for key, body in documents.items() if key[0] in kinds}
         if mine:
-            documents += read(mine, notes, fleet)
-    return Translated(tuple(documents), tuple(notes.found), tuple(unknown))
+            made += read(mine, notes, fleet)
+    notes.finish()
+    return Translated(tuple(made), tuple(notes.found), ())
 
 
 def _documents(files: Mapping[str, str]) -> tuple[dict[tuple[str, str], Json], list[str]]:
@@ -75,6 +80,8 @@ def _documents(files: Mapping[str, str]) -> tuple[dict[tuple[str, str], Json], l
             key = _key(body)
             if key is None:
                 unknown.append(f"{name}: {_kind(body)}")
+            elif key in found:
+                unknown.append(f"{name}: {'/'.join(key)} is there twice; import this one by itself")
             else:
                 found[key] = body
     return found, unknown

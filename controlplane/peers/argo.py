@@ -5,8 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from controlplane.peers.reading import Json, Notes, Part
-from controlplane.peers.writing import Ladder, all_of, any_of, duration, name_of, percent, policy
+from controlplane.peers.reading import Documents, Json, Notes, Part, opened
+from controlplane.peers.writing import (
+    Ladder,
+    Variables,
+    all_of,
+    any_of,
+    dwell,
+    name_of,
+    percent,
+    policy,
+    total,
+)
 
 WORKLOAD = "is about workloads, which Turnout leaves alone"
 COUNTING = "counts measurements; here evidence decides, and missing data never passes"
@@ -16,26 +26,30 @@ VERSIONS = {"Latest": "$version", "Stable": "$baseline"}
 BOUNDS = {">=": "at_least", ">": "at_least", "<=": "at_most", "<": "at_most"}
 OPPOSITE = {"at_least": "at_most", "at_most": "at_least"}
 APPROVE: Json = {"role": "releaser"}
+LONELY = "ended before a step of ours began, so nothing is mirrored"
+_PLACE = re.compile(r"\{\{\s*args\.([\w.-]+)\s*\}\}")
 _LIMIT = re.compile(r"\s*result(?:\[0\])?\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
 
 
-def read(documents: Mapping[tuple[str, str], Json], notes: Notes, _fleet: str) -> list[Json]:
-    """Return our documents for all Rollouts among Argo's documents, by (kind, name)."""
+def read(documents: Documents, notes: Notes, _fleet: str) -> list[Json]:
+    """Return our documents for all Rollouts among Argo's documents."""
     templates = _Templates(documents, notes)
-    return [
+    found = [
         _Rollout(name, body, templates, notes).policy()
         for (kind, name), body in documents.items()
         if kind == "Rollout"
     ]
+    templates.finish()
+    return found
 
 
 class _Rollout:
     def __init__(self, name: str, body: Json, templates: _Templates, notes: Notes) -> None:
         self._name, self._templates = name_of(name), templates
-        self._whole = Part(f"Rollout/{name}:", body, notes)
+        _, self._spec = opened("Rollout", name, body, notes)
 
     def policy(self) -> Json:
-        spec = self._whole.part("spec")
+        spec = self._spec
         for key in (
             "replicas", "analysis", "selector", "workloadRef", "template", "minReadySeconds", "restartAt",
             "revisionHistoryLimit", "progressDeadlineSeconds", "progressDeadlineAbort", "rollbackWindow",
@@ -46,10 +60,10 @@ class _Rollout:
         blue_green = "blueGreen" in strategy
         part = strategy.part("blueGreen" if blue_green else "canary")
         found = self._blue_green(part) if blue_green else self._canary(part)
-        strategy.finish()
-        spec.finish()
-        self._whole.note(
-            "spec", self._name, "became a policy; write the Service with its versions' addresses"
+        strategy.note(
+            "blueGreen" if blue_green else "canary",
+            self._name,
+            "became a policy; write the Service with its versions' addresses",
         )
         return found
 
@@ -60,21 +74,21 @@ class _Rollout:
             "dynamicStableScale", "scaleDownDelayRevisionLimit", "abortScaleDownDelaySeconds",
         ):  # fmt: skip
             part.drop(key, WORKLOAD)
-        part.drop("trafficRouting", "chose a router; here Envoys take their routes from Turnout directly")
+        whole = 100.0
+        if "trafficRouting" in part:
+            routing = part.part("trafficRouting")
+            whole = routing.number("maxTrafficWeight") or whole
+            for router in routing.fields():
+                routing.drop(router, "chose a router; here Envoys take their routes from Turnout directly")
         background = part.part("analysis")
         conditions = self._templates.conditions(background)
         background.drop(
             "startingStep", "has no equivalent; conditions of a policy are judged from the first step on"
         )
-        background.finish()
-        steps = _Steps(self._templates)
+        steps = _Steps(self._templates, whole)
         for item in part.parts("steps"):
             steps.add(item)
-            item.finish()
-        if all_ := steps.ladder.percentage(part, "steps", 100, "all"):
-            steps.dress(all_)
-            part.note("steps", "100%", "ends every release of ours too; the step 'all' was added")
-        part.finish()
+        steps.end(part)
         return policy(self._name, steps.ladder.steps, conditions, on_failure={"do": "rollback"})
 
     def _blue_green(self, part: Part) -> Json:
@@ -87,7 +101,6 @@ class _Rollout:
         part.drop("prePromotionAnalysis", "measures before users come; use a hook at 'start' for such tests")
         after = part.part("postPromotionAnalysis")
         conditions = self._templates.conditions(after)
-        after.finish()
         ladder = Ladder()
         step = ladder.percentage(part, "steps", 100, "all")
         assert step is not None
@@ -98,8 +111,7 @@ class _Rollout:
             part.note(
                 "autoPromotionSeconds", f"{waits:g}", "waited with no traffic; here the switch is immediate"
             )
-        guard = duration(part.text("scaleDownDelaySeconds") or "30")
-        part.finish()
+        guard = dwell(part, "scaleDownDelaySeconds", "30s")
         return policy(
             self._name, ladder.steps, conditions, on_failure={"do": "rollback"}, guard={"for": guard}
         )
@@ -108,31 +120,28 @@ class _Rollout:
 class _Steps:
     """Argo's list of small orders, gathered into steps."""
 
-    def __init__(self, templates: _Templates) -> None:
+    def __init__(self, templates: _Templates, whole: float) -> None:
         self.ladder = Ladder()
         self._templates = templates
-        self._approve = False
-        self._mirror: Json | None = None
+        self._whole = whole  # the weight that is all traffic
+        self._approve: Part | None = None  # the pause that asks for it
+        self._mirrors: dict[str, tuple[Json, Part]] = {}  # those that are on, by route
+        self._mirrored: set[str] = set()  # those of them that some step has
 
     def add(self, item: Part) -> None:
         """Take one of Argo's steps."""
         if (weight := item.number("setWeight")) is not None:
-            self.dress(self.ladder.percentage(item, "setWeight", weight) if weight else None)
+            self._weight(item, weight * 100 / self._whole)
         elif "pause" in item:
             self._pause(item, item.part("pause"))
         elif "setHeaderRoute" in item:
-            self._header_route(item.part("setHeaderRoute"))
+            self._header_route(item, item.part("setHeaderRoute"))
         elif "setMirrorRoute" in item:
-            self._mirror_route(item.part("setMirrorRoute"))
-        elif "analysis" in item:
-            analysis = item.part("analysis")
-            found = self._templates.conditions(analysis)
-            analysis.finish()
-            if self.ladder.steps:
-                _append(self.ladder.steps[-1], found)
-            elif found:
-                item.note("analysis", "analysis", "measures before users come; use a hook at 'start' instead")
+            self._mirror_route(item, item.part("setMirrorRoute"))
+        elif "analysis" in item and self.ladder.steps:
+            _append(self.ladder.steps[-1], self._templates.conditions(item.part("analysis")))
         else:
+            item.drop("analysis", "measures before users come; use a hook at 'start' instead")
             item.drop("setCanaryScale", WORKLOAD)
             item.drop("replicaProgressThreshold", WORKLOAD)
             item.drop(
@@ -141,92 +150,156 @@ class _Steps:
             )
             item.drop("plugin", "is code of your own; use a hook at 'before_step'")
 
-    def dress(self, step: dict[str, object] | None) -> None:
+    def end(self, part: Part) -> None:
+        """Add the last step, and note what came to nothing."""
+        if all_ := self.ladder.percentage(part, "steps", 100, "all"):
+            self._dress(all_)
+            part.note("steps", "100%", "ends every release of ours too; the step 'all' was added")
+        if self._approve is not None:
+            self._approve.note(
+                "pause",
+                "{}",
+                "asks for an approval when everybody has the canary already; nothing asks for it here: give"
+                " the policy a `point_of_no_return` with an approval, or approve the last step",
+            )
+        for name in list(self._mirrors):
+            self._stop(name)
+
+    def _weight(self, item: Part, share: float) -> None:
+        if share or self.ladder.everyone:
+            self._dress(self.ladder.percentage(item, "setWeight", share))
+        else:
+            item.note("setWeight", "0", "gives nobody the canary, so it became no step")
+
+    def _dress(self, step: dict[str, object] | None) -> None:
         """Give a new step what was ordered before it."""
         if step is None:
             return
-        if self._approve:
+        if self._approve is not None:
             step["approve"] = APPROVE
-        if self._mirror:
-            step["mirror"] = self._mirror
-        self._approve, self._mirror = False, None
+        self._approve = None
+        self._reflect(step)
+
+    def _reflect(self, step: dict[str, object]) -> None:
+        """Give a step the mirror that is on; where everybody has the canary there is nothing to mirror."""
+        if step.get("everyone") == "100%":
+            return
+        for name, (mirror, route) in self._mirrors.items():
+            if step.setdefault("mirror", mirror) != mirror:
+                route.note("match", name, "is a second mirror at a time; a step of ours has one")
+            self._mirrored.add(name)
 
     def _pause(self, item: Part, pause: Part) -> None:
-        text = pause.text("duration")
-        dwell = duration(text) if text else None
-        if not text:
-            self._approve = True
-        elif dwell is None:
-            item.note("pause.duration", text, "is not a duration")
-        elif self.ladder.steps:
-            self.ladder.steps[-1]["for"] = dwell
-        else:
-            item.note("pause", text, "waits before any traffic; nothing is judged then, so it was left out")
-        pause.finish()
+        if "duration" not in pause:
+            if self._approve is not None:
+                item.note("pause", "{}", "asks a second time before one step; one approval was written")
+            self._approve = item
+            return
+        if not self.ladder.steps:
+            pause.drop("duration", "waits before any traffic; nothing is judged then, so it was left out")
+        elif time := dwell(pause, "duration"):
+            step = self.ladder.steps[-1]
+            step["for"] = total(str(step.get("for", "0s")), time)
+            self._reflect(step)
 
-    def _header_route(self, route: Part) -> None:
+    def _header_route(self, item: Part, route: Part) -> None:
         name, trees = route.text("name"), []
         for match in route.parts("match"):
             header, value = match.text("headerName").lower(), match.part("headerValue")
-            trees += _tests(value, {"header": {"name": header}})
-            match.finish()
+            tests = _tests(value, {"header": {"name": header}})
+            if not tests:
+                match.leave("headerName", header, "is tested for nothing that we know")
+            trees += tests
         if trees:
-            self.dress(self.ladder.segment(name_of(name), any_of(trees)))
+            self._dress(self.ladder.segment(name_of(name), any_of(trees)))
         else:
-            route.note(
-                "match", name, "is missing and removes the route; our rules stay until the release ends"
+            item.note(
+                "setHeaderRoute", name, "has no match and removes the route; ours stay until the release ends"
             )
-        route.finish()
 
-    def _mirror_route(self, route: Part) -> None:
-        share, name = route.number("percentage"), route.text("name")
-        trees: list[Json] = []
-        for match in route.parts("match"):
-            parts = [*_method(match), *_tests(match.part("path"), {"path": {}})]
-            headers = match.part("headers")
-            for header in headers.fields():
-                parts += _tests(headers.part(header), {"header": {"name": header.lower()}})
-            if parts:
-                trees.append(all_of(parts))
-            match.finish()
-        if not trees:
-            route.note(
-                "match", name, "is missing and ends the mirroring; a mirror of ours ends with its step"
-            )
+    def _mirror_route(self, item: Part, route: Part) -> None:
+        name, matches = route.text("name"), route.parts("match")
+        if not matches:
+            route.drop("percentage", "says nothing without a match")
+            if name in self._mirrors:
+                self._stop(name)
+            else:
+                item.note("setMirrorRoute", name, "ends a mirror that was not on")
+            return
+        if trees := [tree for match in matches if (tree := _mirrored(match))]:
+            share = route.number("percentage")
+            mirror = {"segment": any_of(trees), "share": percent(100 if share is None else share)}
+            if name in self._mirrors:
+                self._stop(name)
+            self._mirrors[name] = (mirror, route)
         else:
-            self._mirror = {"segment": any_of(trees), "share": percent(100 if share is None else share)}
-        route.finish()
+            route.leave("name", name, "became nothing, since none of its matches did")
+
+    def _stop(self, name: str) -> None:
+        _, route = self._mirrors.pop(name)
+        if name not in self._mirrored:
+            route.leave("name", name, LONELY)
+        self._mirrored.discard(name)
 
 
 class _Templates:
     """The AnalysisTemplates at hand, as conditions."""
 
-    def __init__(self, documents: Mapping[tuple[str, str], Json], notes: Notes) -> None:
+    def __init__(self, documents: Documents, notes: Notes) -> None:
         self._documents, self._notes = documents, notes
         self._names: dict[str, str] = {}  # of queries: one name stands for one query
+        self._used: set[tuple[str, str]] = set()
 
     def conditions(self, part: Part) -> list[Json]:
         """Return the conditions of an analysis: all its templates, with its arguments filled in."""
-        arguments = _arguments(part.parts("args"))
+        arguments = part.parts("args")
+        names = [argument.text("name") for argument in arguments]
+        given = _arguments(arguments, names)
         for key in ("dryRun", "measurementRetention", "analysisRunMetadata"):
             part.drop(key, "has no equivalent; `observe` records a metric without judging by it")
-        names = [(item, item.text("templateName")) for item in part.parts("templates")]
+        templates = [(item, item.text("templateName")) for item in part.parts("templates")]
         if name := part.text("templateName"):
-            names.append((part, name))
+            templates.append((part, name))
         found: list[Json] = []
-        for item, name in names:
-            item.take("clusterScope")
-            body = next(
-                (self._documents[kind, name] for kind in TEMPLATES if (kind, name) in self._documents), None
-            )
+        for item, name in templates:
+            kind, other = TEMPLATES if item.take("clusterScope") is not True else reversed(TEMPLATES)
+            if (kind, name) not in self._documents and (other, name) in self._documents:
+                item.note("clusterScope", name, f"is meant to be of kind {kind}; the {other} was taken")
+                kind = other
+            body = self._documents.get((kind, name))
             if body is None:
-                item.note("templateName", name, "is not among the files; give the AnalysisTemplate too")
+                item.note("templateName", name, f"is not among the files; give the {kind} too")
                 continue
-            spec = Part(f"AnalysisTemplate/{name}:", body, self._notes).part("spec")
-            filled = _arguments(spec.parts("args")) | arguments
-            for metric in spec.parts("metrics"):
-                found += [self._named(condition) for condition in _metric(metric, filled)]
-            spec.finish()
+            self._used.add((kind, name))
+            found += self._template(kind, name, body, given)
+        for i, argument in enumerate(arguments):
+            if names[i] in given.unused():
+                argument.leave("name", names[i], "is filled in nowhere")
+        return found
+
+    def finish(self) -> None:
+        """Note the templates that nothing names."""
+        for kind, name in self._documents:
+            if kind in TEMPLATES and (kind, name) not in self._used:
+                self._notes.add(f"{kind}/{name}", name, "is named by no Rollout", f"{kind}/{name}:")
+
+    def _template(self, kind: str, name: str, body: Json, given: Variables) -> list[Json]:
+        _, spec = opened(kind, name, body, self._notes)
+        declared = spec.parts("args")
+        names = [part.text("name") for part in declared]
+        own = _arguments(declared, names)
+        own.values.update(given.values)
+        for missing in sorted(set(names) - own.values.keys()):
+            spec.note("args", missing, "has no value")
+        found = [
+            self._named(condition)
+            for metric in spec.parts("metrics")
+            for condition in _metric(metric.filled(own.fill))
+        ]
+        given.used |= own.used
+        for argument, mine in zip(declared, names, strict=True):
+            if mine in own.unused() - given.values.keys():
+                argument.leave("name", mine, "is filled in nowhere")
         return found
 
     def _named(self, condition: Json) -> Json:
@@ -240,7 +313,7 @@ class _Templates:
         return {**condition, "prometheus": {**body, "name": self._names[query]}}
 
 
-def _metric(part: Part, arguments: Mapping[str, str]) -> list[Json]:
+def _metric(part: Part) -> list[Json]:
     name = part.text("name")
     for key in (
         "count",
@@ -250,26 +323,23 @@ def _metric(part: Part, arguments: Mapping[str, str]) -> list[Json]:
         "consecutiveSuccessLimit",
     ):
         part.drop(key, COUNTING)
-    every = duration(part.text("interval") or "60s")
-    grace = duration(part.text("initialDelay") or "0")
+    every = dwell(part, "interval", "1m")
+    grace = dwell(part, "initialDelay", "0s")
     provider = part.part("provider")
     prometheus = provider.part("prometheus")
-    query = _filled(prometheus.text("query"), arguments)
+    query = " ".join(prometheus.text("query").split())
     prometheus.drop("address", "is set once for all: `turnout serve --prometheus ADDRESS`")
     prometheus.drop("timeout", "is the interval: an answer that takes longer is missing data")
-    prometheus.finish()
-    provider.finish()
-    limits = _limits(part, "successCondition") + [
-        (OPPOSITE[bound], value) for bound, value in _limits(part, "failureCondition")
-    ]
-    part.finish()
     if not query:
-        part.note(
+        part.leave(
             "provider", name, "is not a source of Turnout; sources are Envoy, Prometheus, pushed values"
         )
         return []
+    limits = _limits(part, "successCondition", "&&") + [
+        (OPPOSITE[bound], value) for bound, value in _limits(part, "failureCondition", "||")
+    ]
     if not limits:
-        part.note("successCondition", name, "has no limit that we can express, so it cannot decide")
+        part.leave("successCondition", name, "has no limit that we can express, so it cannot decide")
         return []
     found: list[Json] = []
     for bound, value in dict.fromkeys(limits):
@@ -279,11 +349,14 @@ def _metric(part: Part, arguments: Mapping[str, str]) -> list[Json]:
     return found
 
 
-def _limits(part: Part, key: str) -> list[tuple[str, float | int]]:
-    """Return the limits in ``result >= 0.95 && result <= 2``, as bounds of ours."""
+def _limits(part: Part, key: str, joint: str) -> list[tuple[str, float | int]]:
+    """Return the limits in ``result >= 0.95 && result <= 2``, as bounds of ours.
+
+    All of ours must hold: a success has them joined by ``&&``, a failure by ``||``.
+    """
     text = part.text(key)
     found: list[tuple[str, float | int]] = []
-    for piece in text.split("&&") if text else ():
+    for piece in text.split(joint) if text else ():
         match = _LIMIT.fullmatch(piece)
         if match is None:
             part.note(
@@ -295,32 +368,30 @@ def _limits(part: Part, key: str) -> list[tuple[str, float | int]]:
     return found
 
 
-def _arguments(parts: list[Part]) -> dict[str, str]:
-    found = {}
-    for part in parts:
-        name, value = part.text("name"), part.text("value")
+def _arguments(parts: list[Part], names: list[str]) -> Variables:
+    found = Variables(_PLACE)
+    for name, part in zip(names, parts, strict=True):
+        value = part.text("value")
         origin = part.part("valueFrom")
         if version := VERSIONS.get(origin.text("podTemplateHashValue")):
+            if value:
+                part.note("valueFrom", name, "takes the place of a value that is given as well")
             value = version
-        origin.finish()
-        part.finish()
         if value:
-            found[name] = value
+            found.values[name] = value
     return found
 
 
-def _filled(query: str, arguments: Mapping[str, str]) -> str:
-    text = re.sub(r"\{\{\s*args\.([\w.-]+)\s*\}\}", lambda found: arguments.get(found[1], found[0]), query)
-    return " ".join(text.split())
-
-
-def _method(match: Part) -> list[Json]:
-    value = match.part("method")
-    exact = value.text("exact")
-    for key in ("prefix", "regex"):
-        value.drop(key, "has no equivalent; a method is matched as a whole")
-    value.finish()
-    return [{"method": exact}] if exact else []
+def _mirrored(match: Part) -> Json | None:
+    """Return a match of a mirror; None, with a note, if a part of it has no equivalent: it would be wider."""
+    method, path, headers = (match.part(key) for key in ("method", "path", "headers"))
+    trees: list[Json] = [{"method": exact}] if (exact := method.text("exact")) else []
+    trees += _tests(path, {"path": {}})
+    inner = [method, path, headers]
+    for header in headers.fields():
+        inner.append(headers.part(header))
+        trees += _tests(inner[-1], {"header": {"name": header.lower()}})
+    return all_of(trees) if match.kept_whole(*inner) and trees else None
 
 
 def _tests(value: Part, atom: Json) -> list[Json]:
@@ -332,7 +403,6 @@ def _tests(value: Part, atom: Json) -> list[Json]:
         for theirs, ours in STRING_MATCHES.items()
         if (text := value.text(theirs))
     ]
-    value.finish()
     return found
 
 

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
-from controlplane.peers.reading import Json, Notes, Part
-from controlplane.peers.writing import Ladder, any_of, duration, latency, name_of, percent, policy, times
+from controlplane.peers.reading import Documents, Json, Notes, Part, opened
+from controlplane.peers.writing import (
+    Ladder,
+    Variables,
+    all_of,
+    any_of,
+    dwell,
+    latency,
+    name_of,
+    percent,
+    policy,
+    times,
+)
 
 WORKLOAD = "is about workloads, which Turnout leaves alone"
 COUNTING = "counts failed checks; here evidence decides: rollback at an e-value of 100, whatever the number"
@@ -18,35 +28,78 @@ HOOK_POINTS = {
     "confirm-promotion": "before_promote",
     "post-rollout": "end",
 }
+KUBERNETES = "is about Kubernetes objects, which Turnout does not write"
+BESIDE = "is ignored by Flagger too, beside {}"
+WINDOW = "is the window of a query; evidence is counted per request"
+UNDECIDED = "has no limit, so it cannot decide"
+PROTOCOLS = {
+    "http": None,
+    "grpc": "grpc",
+    "http2": "http2",
+    "h2c": "http2",
+}  # by the port's name; http is usual
 STRING_MATCHES = {"exact": "equals", "prefix": "prefix", "suffix": "suffix", "regex": "regex"}
 ALERTS = {
     "info": ["advanced", "held", "rolled_back", "promoted"],
     "warn": ["held", "rolled_back"],
     "error": ["rolled_back"],
 }
+SLACKS = {"slack": "", "rocket": "", "discord": "/slack"}  # who takes Slack's form, and where
+_PLACE = re.compile(r"\{\{-?\s*([\w.]+)\s*-?\}\}")
+# A cookie is read by name here. The usual patterns over the whole header name exactly one.
+_COOKIE = re.compile(r"\^?\(\.\*\??;(?:\\s\*|\s\*| )?\)\?\(?([\w-]+)=([\w-]+)\)?\(;\.\*\)\?\$?", re.ASCII)
 
 
-def read(documents: Mapping[tuple[str, str], Json], notes: Notes, fleet: str) -> list[Json]:
-    """Return our documents for all Canaries among Flagger's documents, by (kind, name)."""
+def read(documents: Documents, notes: Notes, fleet: str) -> list[Json]:
+    """Return our documents for all Canaries among Flagger's documents."""
     found: list[Json] = []
+    others = _Others(documents, notes)
     for (kind, name), body in documents.items():
         if kind == "Canary":
-            found += _Canary(name, body, documents, notes, fleet).documents()
+            found += _Canary(name, body, others, fleet).documents()
+    others.finish()
     return found
 
 
+class _Others:
+    """What canaries name: MetricTemplates and AlertProviders."""
+
+    def __init__(self, documents: Documents, notes: Notes) -> None:
+        self._documents, self.notes = documents, notes
+        self._used: set[tuple[str, str]] = set()
+
+    def spec(self, kind: str, reference: Part) -> Part | None:
+        """Return what is named; None, with a note, if it is not among the files."""
+        name, wanted = reference.text("name"), reference.text("namespace")
+        body = self._documents.get((kind, name))
+        if body is None:
+            reference.note("name", name, f"is not among the files; give the {kind} too")
+            return None
+        self._used.add((kind, name))
+        metadata, spec = opened(kind, name, body, self.notes)
+        given = metadata.text("namespace")
+        if wanted and given != wanted:
+            reference.note("namespace", wanted, f"is not where the {kind} is: that is in {given!r}")
+        return spec
+
+    def finish(self) -> None:
+        """Note what nothing names."""
+        for kind, name in self._documents:
+            if kind != "Canary" and (kind, name) not in self._used:
+                self.notes.add(f"{kind}/{name}", name, "is named by no Canary", f"{kind}/{name}:")
+
+
 class _Canary:
-    def __init__(
-        self, name: str, body: Json, others: Mapping[tuple[str, str], Json], notes: Notes, fleet: str
-    ) -> None:
-        self._notes, self._others, self._fleet = notes, others, fleet
+    def __init__(self, name: str, body: Json, others: _Others, fleet: str) -> None:
+        self._others, self._fleet = others, fleet
         self._name = name_of(name)
-        whole = Part(f"Canary/{name}:", body, notes)
-        metadata = whole.part("metadata")
+        metadata, self._spec = opened("Canary", name, body, others.notes)
         self._namespace = metadata.text("namespace") or "default"
-        self._spec = whole.part("spec")
         target = self._spec.part("targetRef")
         self._target = target.text("name") or name
+        for key in ("apiVersion", "kind"):
+            target.drop(key, WORKLOAD)
+        self._service_name = self._target
 
     def documents(self) -> list[Json]:
         spec = self._spec
@@ -60,47 +113,31 @@ class _Canary:
                 "skipAnalysis", True, "is an order to promote at once; use `turnout promote` for one release"
             )
         policy = self._policy(spec.part("analysis" if "analysis" in spec else "canaryAnalysis"))
-        spec.finish()
         return [service, policy]
 
     def _service(self, part: Part) -> Json:
-        name = part.text("name") or self._target
+        name = self._service_name = part.text("name") or self._target
         port = part.text("port") or "80"
-        matches = part.parts("match")
-        paths = [uri for match in matches if (uri := self._prefix(match))] or ["/"]
-        hosts = [str(host) for host in _list(part.take("hosts"))] or [f"{name}.{self._namespace}"]
-        places = [(host, path) for host in hosts for path in paths]
-        routes: list[dict[str, object]] = [{"host": host} for host, _ in places]
-        for route, (_, path) in zip(routes, places, strict=True):
-            if path != "/":
-                route["path"] = path
-        rewrite = part.part("rewrite")
-        if uri := rewrite.text("uri"):
-            for route in routes:
-                if uri != route.get("path", "/"):
-                    route["rewrite"] = {"path": uri}
-        rewrite.finish()
         document: dict[str, object] = {
             "kind": "Service",
             "name": self._name,
             "fleets": [self._fleet],
-            "routes": routes,
+            "routes": self._routes(part),
             "initial": "primary",
             "versions": {
                 version: {"dns": f"{name}-{version}.{self._namespace}:{port}"}
                 for version in ("primary", "canary")
             },
         }
-        if part.text("portName") == "grpc":
-            document["protocol"] = "grpc"
-        if (text := part.text("timeout")) and (timeout := duration(text)):
+        if named := part.text("portName"):
+            if named not in PROTOCOLS:
+                part.note("portName", named, "says nothing of the protocol; http was taken")
+            elif protocol := PROTOCOLS[named]:
+                document["protocol"] = protocol
+        if timeout := dwell(part, "timeout"):
             document["timeout"] = timeout
-        retries = part.part("retries")
-        retries.drop("perTryTimeout", "has no equivalent; `timeout` holds for all attempts together")
-        on = [each.strip() for each in retries.text("retryOn").split(",") if each.strip()]
-        if attempts := retries.number("attempts"):
-            document["retries"] = {"attempts": int(attempts)} | ({"on": on} if on else {})
-        retries.finish()
+        if retries := self._retries(part.part("retries")):
+            document["retries"] = retries
         for key in (
             "targetPort",
             "appProtocol",
@@ -111,25 +148,45 @@ class _Canary:
             "gateways",
             "gatewayRefs",
         ):
-            part.drop(key, "is about Kubernetes objects, which Turnout does not write")
-        part.finish()
-        self._notes.add(
-            f"Canary/{self._name}: spec.service",
+            part.drop(key, KUBERNETES)
+        self._spec.note(
+            "service",
             name,
             "became versions 'primary' and 'canary'; Flagger copies one over the other, "
             "here each release names its own version",
         )
         return document
 
-    def _prefix(self, match: Part) -> str:
-        uri = match.part("uri")
-        path = uri.text("prefix")
-        uri.finish()
-        match.finish()
-        return path
+    def _routes(self, part: Part) -> list[dict[str, object]]:
+        matches = part.parts("match")
+        paths = [path for match in matches if (path := match.part("uri").text("prefix"))]
+        if matches and not paths:
+            part.note("match", "no prefix", "of a path; the service got all paths of its hosts")
+        hosts = part.words("hosts") or [f"{self._service_name}.{self._namespace}"]
+        rewrite = part.part("rewrite").text("uri")
+        routes: list[dict[str, object]] = []
+        for host in hosts:
+            for path in paths or ["/"]:
+                route: dict[str, object] = {"host": host}
+                if path != "/":
+                    route["path"] = path
+                if rewrite and rewrite != path:
+                    route["rewrite"] = {"path": rewrite}
+                routes.append(route)
+        return routes
+
+    @staticmethod
+    def _retries(part: Part) -> Json:
+        part.drop("perTryTimeout", "has no equivalent; `timeout` holds for all attempts together")
+        attempts = part.number("attempts")
+        if not attempts:
+            part.drop("retryOn", "says nothing without attempts")
+            return {}
+        on = [each.strip() for each in part.text("retryOn").split(",") if each.strip()]
+        return {"attempts": int(attempts)} | ({"on": on} if on else {})
 
     def _policy(self, part: Part) -> Json:
-        interval = duration(part.text("interval") or "1m") or "1m"
+        interval = dwell(part, "interval", "1m")
         part.drop("threshold", COUNTING)
         ladder = self._ladder(part, interval)
         conditions = [found for metric in part.parts("metrics") for found in self._metric(metric, interval)]
@@ -138,11 +195,9 @@ class _Canary:
         affinity = part.part("sessionAffinity")
         for key in ("cookieName", "primaryCookieName", "maxAge"):
             affinity.drop(key, "is not needed: users stay where they are by a hash of who they are")
-        affinity.finish()
         part.drop("canaryReadyThreshold", WORKLOAD)
         part.drop("primaryReadyThreshold", WORKLOAD)
         part.drop("stepWeightPromotion", "shifts back after the copy; here nothing is copied")
-        part.finish()
         return policy(
             self._name, ladder.steps, conditions,
             on_failure={"do": "rollback"}, hooks=hooks, notify=notify,
@@ -153,8 +208,8 @@ class _Canary:
         matches, iterations = part.parts("match"), part.number("iterations")
         if matches or iterations:
             dwell = times(interval, iterations or 1)
-            part.drop("stepWeight", "is ignored by Flagger too, beside iterations")
-            part.drop("maxWeight", "is ignored by Flagger too, beside iterations")
+            for key in ("stepWeight", "stepWeights", "maxWeight"):
+                part.drop(key, BESIDE.format("iterations"))
             trees = [tree for match in matches if (tree := self._match(match))]
             if trees:
                 ladder.segment("segment", any_of(trees))["for"] = dwell
@@ -175,20 +230,30 @@ class _Canary:
 
     @staticmethod
     def _weights(part: Part) -> list[float]:
-        listed = [float(str(weight)) for weight in _list(part.take("stepWeights"))]
-        most = part.number("maxWeight") or (listed[-1] if listed else 100.0)
-        step = part.number("stepWeight")
-        if listed:
-            return listed
-        if not step:
+        if listed := part.words("stepWeights"):
+            part.drop("stepWeight", BESIDE.format("stepWeights"))
+            part.drop("maxWeight", BESIDE.format("stepWeights"))
+            weights = [float(weight) for weight in listed if weight.isdecimal()]
+            if len(weights) < len(listed):
+                part.note("stepWeights", listed, "has entries that are no whole percentages")
+            return weights
+        step = part.number("stepWeight") or 0.0
+        if step < 1:
+            part.drop("maxWeight", "says nothing without steps")
+            part.note("stepWeight", f"{step:g}", "makes no steps, so everybody gets the canary at once")
             return []
+        most = min(100.0, part.number("maxWeight") or 100.0)
         count = int(-(-most // step))
         return [min(100.0, step * i) for i in range(1, count + 1)]
 
     @staticmethod
     def _mirror(part: Part, ladder: Ladder) -> None:
-        weight = part.number("mirrorWeight")
-        if part.take("mirror") is True:
+        if part.take("mirror") is not True:
+            part.drop("mirrorWeight", "says nothing without `mirror`")
+        elif ladder.steps[0].get("everyone") == "100%":
+            part.leave("mirror", True, "would copy requests while everybody has the canary already")
+        else:
+            weight = part.number("mirrorWeight")
             ladder.steps[0]["mirror"] = {"share": percent(weight or 100)}
             part.note(
                 "mirror",
@@ -197,140 +262,175 @@ class _Canary:
             )
 
     def _match(self, part: Part) -> Json | None:
-        headers = part.part("headers")
-        trees: list[Json] = []
-        for name in headers.fields():
-            test = headers.part(name)
-            for theirs, ours in STRING_MATCHES.items():
-                if value := test.text(theirs):
-                    trees.append(_header(name.lower(), ours, value))
-            test.finish()
+        """Return the tree of one match; None, with a note, if a part of it has no equivalent."""
+        inner, trees = [], []
+        for field, kind in (("headers", "header"), ("queryParams", "query")):
+            named = part.part(field)
+            inner.append(named)
+            for name in named.fields():
+                inner.append(named.part(name))
+                trees += _tests(kind, name, inner[-1])
         absent = part.part("withoutHeaders")
+        inner.append(absent)
         for name in absent.fields():
-            absent.take(name)
-            trees.append({"not": {"header": {"name": name.lower(), "present": True}}})
-        part.finish()
-        return ({"all": trees} if len(trees) > 1 else trees[0]) if trees else None
+            inner.append(absent.part(name))
+            trees.append({"not": all_of(_tests("header", name, inner[-1]))})
+        method, uri = part.part("method"), part.part("uri")
+        inner += [method, uri]
+        if exact := method.text("exact"):
+            trees.append({"method": exact})
+        for theirs, ours in (("exact", "equals"), ("prefix", "prefix"), ("regex", "regex")):
+            if value := uri.text(theirs):
+                trees.append({"path": {ours: value}})
+        if not part.kept_whole(*inner):
+            return None
+        if not trees:
+            part.leave("headers", "{}", "says nothing about requests")
+            return None
+        return all_of(trees)
 
     def _metric(self, part: Part, interval: str) -> list[Json]:
         name = part.text("name")
-        every = duration(part.text("interval")) or interval
         limits = part.part("thresholdRange")
         low, high = limits.number("min"), limits.number("max")
-        limits.finish()
+        if low is not None or high is not None:
+            part.drop("threshold", BESIDE.format("thresholdRange"))
         plain = part.number("threshold")
         if name == "request-success-rate":
-            least = low if low is not None else plain
-            part.drop("interval", "is the window of a query; evidence is counted per request")
-            return [] if least is None else [{"success_rate": {"at_least": percent(least)}}]
+            return self._success_rate(part, low if low is not None else plain, high)
         if name == "request-duration":
-            most = high if high is not None else plain
-            return [] if most is None else [latency(part, "thresholdRange.max", most)]
-        query = self._query(part, every)
-        if query is None:
-            return []
+            return self._latency(part, low, high if high is not None else plain)
+        every = dwell(part, "interval", interval)
         bounds = [("at_least", low), ("at_most", high if high is not None else plain)]
         found = [(bound, value) for bound, value in bounds if value is not None]
         if not found:
-            part.note("thresholdRange", "nothing", "gives no limit, so the metric cannot decide")
+            part.leave("name", name, UNDECIDED)
+        query = self._query(part, every) if found else None
+        if query is None:
+            return []
         return [
             {"prometheus": {"name": name_of(name, "" if len(found) == 1 else bound), "query": query,
                             bound: _number(value), "every": every}}
             for bound, value in found
         ]  # fmt: skip
 
+    @staticmethod
+    def _success_rate(part: Part, least: float | None, most: float | None) -> list[Json]:
+        part.drop("interval", WINDOW)
+        if most is not None:
+            part.note("thresholdRange.max", f"{most:g}", "is an upper limit of successes; it was left out")
+        if least is None:
+            part.leave("name", "request-success-rate", UNDECIDED)
+            return []
+        return [{"success_rate": {"at_least": percent(least)}}]
+
+    @staticmethod
+    def _latency(part: Part, least: float | None, most: float | None) -> list[Json]:
+        part.drop("interval", WINDOW)
+        if least is not None:
+            part.note("thresholdRange.min", f"{least:g}", "is a lower limit of a duration; it was left out")
+        if most is None:
+            part.leave("name", "request-duration", UNDECIDED)
+            return []
+        return [latency(part, "thresholdRange.max", most)]
+
     def _query(self, part: Part, every: str) -> str | None:
-        variables = {
+        variables = Variables(_PLACE, {
             "name": self._name, "namespace": self._namespace, "target": self._target,
-            "service": self._target, "interval": every,
-        }  # fmt: skip
+            "service": self._service_name, "interval": every,
+        })  # fmt: skip
         given = part.part("templateVariables")
-        for key in given.fields():
-            variables[f"variables.{key}"] = given.text(key)
-        reference = part.part("templateRef")
-        query = part.text("query")
-        if name := reference.text("name"):
-            reference.take("namespace")
-            body = self._others.get(("MetricTemplate", name))
-            if body is None:
-                part.note("templateRef", name, "is not among the files; give the MetricTemplate too")
-                return None
-            template = Part(f"MetricTemplate/{name}:", body, self._notes)
-            spec = template.part("spec")
-            provider = spec.part("provider")
-            kind = provider.text("type")
-            provider.drop("address", "is set once for all: `turnout serve --prometheus ADDRESS`")
-            provider.drop("secretRef", "holds credentials; give them to `turnout serve`")
-            if kind != "prometheus":
-                part.note(
-                    "templateRef",
-                    kind,
-                    "is not a source of Turnout; sources are Envoy, Prometheus, pushed values",
-                )
-                return None
-            query = spec.text("query")
-        return " ".join(_filled(query, variables).split()) if query else None
+        own = {f"variables.{key}": given.text(key) for key in given.fields()}
+        variables.values.update({key: value for key, value in own.items() if value})
+        query = self._template(part) if "templateRef" in part else part.text("query")
+        if not query:
+            part.leave("query", str(part.text("name")), "is no query that we can ask")
+            return None
+        query = " ".join(variables.fill(query).split())
+        for key in sorted(own.keys() & variables.unused()):
+            given.lose(key.removeprefix("variables."), own[key], "is filled in nowhere")
+        if "{{" in query:
+            part.note("query", query, "has places that are filled in by nothing known; write it by hand")
+        return query
+
+    def _template(self, part: Part) -> str:
+        part.drop("query", BESIDE.format("templateRef"))
+        spec = self._others.spec("MetricTemplate", part.part("templateRef"))
+        if spec is None:
+            return ""
+        provider = spec.part("provider")
+        kind = provider.text("type")
+        if kind != "prometheus":
+            provider.leave(
+                "type", kind, "is not a source of Turnout; sources are Envoy, Prometheus, pushed values"
+            )
+            spec.drop("query", "is in the language of another source")
+            return ""
+        provider.drop("address", "is set once for all: `turnout serve --prometheus ADDRESS`")
+        provider.drop("secretRef", "holds credentials; give them to `turnout serve`")
+        return spec.text("query")
 
     def _hook(self, part: Part) -> Json | None:
         kind, url = part.text("type") or "rollout", part.text("url")
+        why = "is not a kind of webhook"
+        if kind == "event":
+            why = "became nothing; list the address under `notify`"
+        elif kind == "rollback":
+            why = "asks for a rollback from outside; call `turnout rollback` or the API"
+        elif not url:
+            why = "has no address"
+        if kind not in HOOK_POINTS or not url:
+            part.leave("type", kind, why)
+            return None
         part.drop("name", "is only a name")
-        timeout = duration(part.text("timeout") or "10s")
         part.drop("metadata", "was sent along; our hooks send the release, its step and its reason")
         part.drop("retries", "is fixed: a hook is tried again until its timeout, with one idempotency key")
         part.drop("muteAlert", "has no equivalent")
         part.drop("disableTLS", "is not possible")
-        part.finish()
-        if kind == "event":
-            part.note("type", kind, "became nothing; list the address under `notify`")
-            return None
-        if kind == "rollback":
-            part.note("type", kind, "asks for a rollback from outside; call `turnout rollback` or the API")
-            return None
-        if kind not in HOOK_POINTS:
-            part.note("type", kind, "is not a kind of webhook")
-            return None
-        return {"at": HOOK_POINTS[kind], "url": url, "timeout": timeout}
+        return {"at": HOOK_POINTS[kind], "url": url, "timeout": dwell(part, "timeout", "10s")}
 
     def _alert(self, part: Part) -> Json | None:
-        part.drop("name", "is only a name")
-        severity = part.text("severity") or "info"
-        provider = part.part("providerRef")
-        name = provider.text("name")
-        provider.take("namespace")
-        body = self._others.get(("AlertProvider", name))
-        if body is None:
-            part.note("providerRef", name, "is not among the files; give the AlertProvider too")
+        spec = self._others.spec("AlertProvider", part.part("providerRef"))
+        if spec is None:
+            part.leave("providerRef", str(part.text("name")), "is unknown, so nobody is told")
             return None
-        spec = Part(f"AlertProvider/{name}:", body, self._notes).part("spec")
         kind, address = spec.text("type"), spec.text("address")
         spec.drop("channel", "is chosen by the webhook's address")
         spec.drop("username", "is chosen by the webhook's address")
         spec.drop("secretRef", "holds the address; write it by hand")
-        spec.finish()
         if not address:
+            part.leave("providerRef", kind, "has no address here, so nobody is told")
             return None
-        return {
-            "slack" if kind == "slack" else "webhook": address,
-            "on": ALERTS.get(severity, ALERTS["info"]),
-        }
+        part.drop("name", "is only a name")
+        severity = part.text("severity") or "info"
+        if severity not in ALERTS:
+            part.note("severity", severity, f"is none of {', '.join(ALERTS)}; info was taken")
+        on = ALERTS.get(severity, ALERTS["info"])
+        if kind in SLACKS:
+            return {"slack": address.removesuffix(SLACKS[kind]) + SLACKS[kind], "on": on}
+        spec.note("type", kind, "takes a form of its own; a webhook of ours sends CloudEvents")
+        return {"webhook": address, "on": on}
 
 
-def _header(name: str, test: str, value: str) -> Json:
-    if name != "cookie":
-        return {"header": {"name": name, test: value}}
-    # A cookie is read by name here; the usual patterns over the whole header name exactly one.
-    found = re.search(r"([A-Za-z0-9_.-]+)=([A-Za-z0-9_-]+)", value)
-    if found:
-        return {"cookie": {"name": found[1], "equals": found[2]}}
-    return {"cookie": {"name": re.sub(r"[^A-Za-z0-9_.-]", "", value), "equals": "always"}}
+def _tests(kind: str, name: str, value: Part) -> list[Json]:
+    """Return all that is asked of a header or query parameter; that it is there if nothing is."""
+    name = name.lower() if kind == "header" else name
+    if not value.fields():
+        return [{kind: {"name": name, "present": True}}]
+    given = [(ours, text) for theirs, ours in STRING_MATCHES.items() if (text := value.text(theirs))]
+    return [
+        _cookie(text)
+        if (kind, name, ours) == ("header", "cookie", "regex")
+        else {kind: {"name": name, ours: text}}
+        for ours, text in given
+    ]
 
 
-def _filled(query: str, variables: Mapping[str, str]) -> str:
-    return re.sub(r"\{\{\s*([\w.]+)\s*\}\}", lambda found: variables.get(found[1], found[0]), query)
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+def _cookie(pattern: str) -> Json:
+    found = _COOKIE.fullmatch(pattern)
+    if found is None:
+        return {"header": {"name": "cookie", "regex": pattern}}
+    return {"cookie": {"name": found[1], "equals": found[2]}}
 
 
 def _number(value: float) -> float | int:

@@ -35,14 +35,53 @@ def duration(text: object) -> str | None:
     pieces = _DURATION.findall(written)
     if not pieces or "".join(number + unit for number, unit in pieces) != written:
         return None
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in pieces)
-    return format_duration(timedelta(seconds=seconds))
+    return format_duration(timedelta(seconds=_seconds(written)))
+
+
+def dwell(part: Part, key: str, otherwise: str = "") -> str:
+    """Return a field's duration in our spelling; ``otherwise`` if there is none, or, with a note, no time."""
+    text = part.text(key)
+    found = duration(text) if text else otherwise
+    if found is None:
+        part.note(key, text, "is not a duration" + (f"; {otherwise} was taken" if otherwise else ""))
+    return found or otherwise
 
 
 def times(text: str, factor: float) -> str:
     """Return a duration of ours, that often."""
-    seconds = sum(float(n) * _UNITS[u] for n, u in _DURATION.findall(text))
-    return format_duration(timedelta(seconds=seconds * factor))
+    return format_duration(timedelta(seconds=_seconds(text) * factor))
+
+
+def total(*texts: str) -> str:
+    """Return durations of ours together."""
+    return format_duration(timedelta(seconds=sum(map(_seconds, texts))))
+
+
+def _seconds(text: str) -> float:
+    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
+
+
+@dataclass(slots=True)
+class Variables:
+    """Values that a text has places for, found by a pattern whose first group is the name."""
+
+    pattern: re.Pattern[str]
+    values: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def fill(self, text: str) -> str:
+        """Return a text with its places filled in; those of no value stay."""
+        return self.pattern.sub(self._value, text)
+
+    def unused(self) -> set[str]:
+        """Return the names that no text had a place for."""
+        return self.values.keys() - self.used
+
+    def _value(self, place: re.Match[str]) -> str:
+        if place[1] not in self.values:
+            return place[0]
+        self.used.add(place[1])
+        return self.values[place[1]]
 
 
 def latency(part: Part, key: str, ms: float, percentile: str = "p99") -> Json:
@@ -69,6 +108,7 @@ class Ladder:
 
     steps: list[dict[str, object]] = field(default_factory=list)
     everyone: float = 0.0
+    largest: dict[str, float] = field(default_factory=dict)  # shares of named segments
 
     def percentage(self, part: Part, key: str, share: float, name: str = "") -> dict[str, object] | None:
         """Add a step of everyone, in percent; None, with a note, if it would not grow."""

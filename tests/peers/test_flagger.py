@@ -1,4 +1,23 @@
-"""Flagger's documented examples, field by field."""
+"""Flagger's documented examples, field by field, and what its fields mean."""
+
+import pytest
+
+from controlplane.peers import translate
+
+COOKIE = "^(.*?;)?({})(;.*)?$"
+
+
+@pytest.fixture
+def analysis():
+    """Translate a Canary of this analysis: service, policy, and the notes as lines."""
+
+    def of(text: str, spec: str = "service: {port: 80}"):
+        canary = "kind: Canary\nmetadata: {name: web, namespace: test}\n"
+        canary += f"spec: {{{spec}, analysis: {{{text}}}}}\n"
+        found = translate({"a.yaml": canary}, "edge")
+        return *found.documents, [str(note) for note in found.notes]
+
+    return of
 
 
 def test_a_canary_becomes_a_service_and_a_policy(imported):
@@ -96,3 +115,54 @@ def test_an_ab_test_becomes_a_segment_then_everyone(imported):
         },
         {"name": "all", "everyone": "100%", "for": "1m"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("match", "tree"),
+    [
+        (
+            f"headers: {{cookie: {{regex: '{COOKIE.format('tier=gold')}'}}}}",
+            {"cookie": {"name": "tier", "equals": "gold"}},
+        ),
+        ("headers: {cookie: {regex: '.*beta.*'}}", {"header": {"name": "cookie", "regex": ".*beta.*"}}),
+        (
+            f"headers: {{cookie: {{regex: '{COOKIE.format('tier=(gold|silver)')}'}}}}",
+            {"header": {"name": "cookie", "regex": COOKIE.format("tier=(gold|silver)")}},
+        ),
+        ("headers: {cookie: {exact: a=b}}", {"header": {"name": "cookie", "equals": "a=b"}}),
+        ("headers: {X-Any: {}}", {"header": {"name": "x-any", "present": True}}),
+        ("queryParams: {Beta: {exact: '1'}}", {"query": {"name": "Beta", "equals": "1"}}),
+        ("withoutHeaders: {x: {exact: a}}", {"not": {"header": {"name": "x", "equals": "a"}}}),
+        (
+            "uri: {prefix: /api}, method: {exact: GET}",
+            {"all": [{"method": "GET"}, {"path": {"prefix": "/api"}}]},
+        ),
+    ],
+)
+def test_a_match_becomes_the_same_segment(analysis, match, tree):
+    _, policy, _ = analysis(f"iterations: 2, match: [{{{match}}}]")
+
+    assert policy["steps"][0]["segment"] == tree
+
+
+def test_a_match_that_would_get_wider_is_left_out(analysis):
+    _, policy, notes = analysis("iterations: 2, match: [{headers: {x: {exact: a}}, sourceLabels: {app: b}}]")
+
+    assert [step["name"] for step in policy["steps"]] == ["all"]
+    assert any("match[0].sourceLabels" in note and "would be wider" in note for note in notes)
+
+
+def test_listed_weights_win_over_a_regular_ladder(analysis):
+    _, policy, notes = analysis("stepWeights: [1, 5, 60], stepWeight: 7, maxWeight: 9")
+
+    assert [step["everyone"] for step in policy["steps"]] == ["1%", "5%", "60%", "100%"]
+    assert any("stepWeight: '7' is ignored by Flagger too" in note for note in notes)
+
+
+def test_two_canaries_of_one_name_are_not_made_into_one():
+    canary = "kind: Canary\nmetadata: {name: web, namespace: %s}\nspec: {service: {port: 80}}\n"
+
+    found = translate({"a.yaml": canary % "a" + "---\n" + canary % "b"}, "edge")
+
+    assert len(found.documents) == 2
+    assert found.unknown == ("a.yaml: Canary/web is there twice; import this one by itself",)
