@@ -129,8 +129,8 @@ def fold(
     Args:
         evidence: Until then.
         learned: From what is past: the observation itself is learned after it was folded.
-        observation: The interval. A silent proxy, or one whose counters do not add up, keeps it from counting
-            for promotion.
+        observation: The interval. A silent or late proxy, or one whose counters do not add up, keeps it from
+            counting for promotion.
         stage: Where the release stood in the interval.
         blocks: The observation's, where the caller has cut them.
     """
@@ -141,7 +141,7 @@ def fold(
         stage=stage,
         seconds=(observation.end - observation.start).total_seconds(),
         minute=now,
-        counting=stage.counting and not observation.silent and not observation.partial,
+        counting=stage.counting and not (observation.silent or observation.late or observation.partial),
         observation=observation,
     )
     accounts, grace = {}, graces(stage.limits)

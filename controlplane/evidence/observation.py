@@ -99,6 +99,7 @@ class Observation:
         stats: Counters of clusters that grew, sorted.
         reporting: Proxies that report those counters; of the others nothing is known.
         readings: Of other systems, each once, in the interval in which it arrived.
+        late: Proxies whose statistics are overdue but not silent yet, or have just come after they were.
     """
 
     service: str
@@ -114,3 +115,4 @@ class Observation:
     stats: tuple[Stat, ...] = ()
     reporting: tuple[str, ...] = ()
     readings: tuple[Reading, ...] = ()
+    late: tuple[str, ...] = ()

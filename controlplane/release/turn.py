@@ -148,9 +148,11 @@ def _stale(moment: Moment) -> str:
         return "no statistics yet"
     if observation.silent:
         return f"no statistics from {', '.join(observation.silent)}"
+    if observation.late:
+        return f"statistics of {', '.join(observation.late)} are late"
     if observation.partial:
         return "; ".join(f"statistics of {proxy} are partial: {why}" for proxy, why in observation.partial)
-    # A proxy that is merely late is in none of the lists: its counts come with the next interval.
+    # A proxy that exports just after the interval's end is in none of the lists: the next one has its counts.
     return "" if observation.fresh else "no statistics in this interval"
 
 

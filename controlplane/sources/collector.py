@@ -14,7 +14,7 @@ from controlplane.sources.envoy import VERSIONED, Export, MalformedError, parse_
 from controlplane.xds.view import Peer
 
 MAX_EXPORTERS = 10_000
-SILENT_AFTER = 3  # flush intervals without an export
+LATE_AFTER, SILENT_AFTER = 2, 3  # flush intervals without an export
 FORGET_AFTER = timedelta(hours=1)  # cursors of proxies that are gone
 
 
@@ -49,6 +49,7 @@ class _Seen:
 
     tallies: dict[Cell, Tally] = field(default_factory=dict)
     fresh: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     partial: list[tuple[str, str]] = field(default_factory=list)
     healthy: list[tuple[str, str, int]] = field(default_factory=list)
@@ -57,7 +58,8 @@ class _Seen:
     reporting: list[str] = field(default_factory=list)
 
 
-_State = Literal["fresh", "silent", "late"] | tuple[str]  # a tuple holds the reason why it is partial
+# Between two exports is what falls just after an interval's end; a tuple holds the reason why it is partial.
+_State = Literal["fresh", "between", "late", "silent"] | tuple[str]
 
 
 class Collector:
@@ -72,6 +74,8 @@ class Collector:
     ) -> None:
         """Collect from proxies that export every ``flush``; ``listens`` knows our stat prefixes."""
         self._flush = flush
+        # One export may be lost; nanoseconds of the proxy's clock, so its own delays are in it.
+        self._longest = (LATE_AFTER + 0.5) * flush.total_seconds() * 1e9
         self._listens = listens
         self._exporters: dict[tuple[str, str], _Exporter] = {}
         self._cursors: dict[str, Cursor] = {}
@@ -136,7 +140,7 @@ class Collector:
             state = self._count(proxy, link, end, seen, services)
             cursor = self._pending.get(proxy) or self._cursors.get(proxy)
             for service in link.services & seen.keys():
-                past = cursor.bypassed(service) if cursor and state in ("fresh", "late") else None
+                past = cursor.bypassed(service) if cursor and state in ("fresh", "between", "late") else None
                 _place(seen[service], proxy, (past,) if past else state)
                 if state != "silent":
                     seen[service].healthy += self._healthy(proxy, link, service, services[service])
@@ -179,7 +183,7 @@ class Collector:
         cursor = self._cursors.get(proxy)
         overdue = end - SILENT_AFTER * self._flush
         if heard is None:
-            return "silent" if self._since.get(proxy, end) <= overdue else "late"
+            return "silent" if self._since.get(proxy, end) <= overdue else "between"
         if cursor is not None and heard.export.overlaps(cursor.seen):
             heard.clashed = heard.arrived
         if heard.clashed is not None and heard.clashed > overdue:
@@ -194,13 +198,21 @@ class Collector:
                 if known and cell.version in {*services[service], ""}:
                     seen[service].tallies[cell] = tally
             _besides(proxy, added, link.services & services.keys(), seen)
-        if heard.arrived < overdue:
+        return self._state(heard, cursor, added, end)
+
+    def _state(self, heard: _Exporter, cursor: Cursor | None, added: Delta | None, end: datetime) -> _State:
+        """Return how far the last export of a proxy covers the interval until ``end``."""
+        if heard.arrived < end - SILENT_AFTER * self._flush:
             return "silent"
         if cursor is not None and heard.export.time < cursor.seen.time:
             return ("its clock went back behind what was counted",)
         if doubt := added.doubt if added else cursor and cursor.doubt:
             return (doubt,)
-        return "fresh" if added or heard.arrived >= end - self._flush else "late"
+        if added and cursor and heard.export.time - cursor.seen.time > self._longest:
+            return "late"  # much of what it counts may be from before the interval
+        if heard.arrived < end - LATE_AFTER * self._flush:
+            return "late"
+        return "fresh" if added or heard.arrived >= end - self._flush else "between"
 
     def _healthy(
         self, proxy: str, link: Link, service: str, versions: AbstractSet[str]
@@ -247,6 +259,8 @@ def _place(seen: _Seen, proxy: str, state: _State) -> None:
     match state:
         case "fresh":
             seen.fresh.append(proxy)
+        case "late":
+            seen.late.append(proxy)
         case "silent":
             seen.silent.append(proxy)
         case (reason,):
@@ -278,6 +292,7 @@ def _observation(service: str, start: datetime, end: datetime, seen: _Seen) -> O
         measures=tuple(sorted(seen.measures)),
         stats=tuple(sorted(seen.stats)),
         reporting=tuple(seen.reporting),
+        late=tuple(seen.late),
     )
 
 

@@ -29,6 +29,7 @@ def pack_observation(observation: Observation) -> str:
         "stats": [[s.proxy, s.version, s.name, s.count] for s in o.stats],
         "reporting": o.reporting,
         "readings": [[r.name, r.canary, r.baseline, r.problem] for r in o.readings],
+        "late": o.late,
     }
     told = (o.fresh, o.silent, o.partial, issued, o.healthy)
     body = [o.service, o.start.isoformat(), o.end.isoformat(), cells, *told]
@@ -61,6 +62,7 @@ def unpack_observation(text: str) -> Observation:
         tuple(Stat(*row) for row in besides.get("stats", ())),
         tuple(besides.get("reporting", ())),
         tuple(Reading(*row) for row in besides.get("readings", ())),
+        tuple(besides.get("late", ())),
     )
 
 

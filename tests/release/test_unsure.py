@@ -99,6 +99,19 @@ def test_traffic_that_stopped_lets_nothing_go_on(make, served):
     assert (decision.action, release.state.step) == (None, 1)
 
 
+@pytest.mark.parametrize("more", [{"late": ("b",)}, {"silent": ("b",)}, {"partial": (("b", "a gap"),)}])
+def test_one_proxy_without_fresh_data_keeps_an_interval_from_counting(make, more):
+    release = Releasing(make, "hold")
+    plenty = {"v1": 27_000, "v2": 3000}
+    release.sees(plenty, 2)
+
+    decision = release.sees(plenty, 6, **more)
+
+    assert (decision.code, release.state.step) == ("stale", 1)
+    assert "b" in decision.reason
+    assert release.sees(plenty, 3).code == "passed"
+
+
 def test_time_without_data_is_no_time_of_judging_without_proof(make):
     """A source that returns is listened to before it is done without."""
     release = Releasing(make, "advance", {"errors": {}}, {"prometheus": QUEUE})

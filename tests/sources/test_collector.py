@@ -127,12 +127,30 @@ def test_a_proxy_without_traffic_is_fresh(counting, otlp):
     assert counting.observe().fresh == ("edge-1",)
 
 
-def test_a_late_export_makes_neither_fresh_nor_silent(counting):
-    counting.observe()
+def test_a_proxy_between_two_exports_is_neither_fresh_nor_late_and_then_late_and_then_silent(counting):
+    seen = [counting.observe() for _ in range(3)]
+
+    assert [(s.fresh, s.late, s.silent, s.partial) for s in seen] == [
+        ((), (), (), ()),
+        ((), ("edge-1",), (), ()),
+        ((), (), ("edge-1",), ()),
+    ]
+
+
+@pytest.mark.parametrize(("at", "late"), [(11, ()), (16, ("edge-1",))])
+def test_an_export_that_has_the_counts_of_a_longer_time_than_one_that_was_lost_is_late(
+    counting, otlp, at, late
+):
+    """The last one was at 1 s; what it counts may be from before a step began."""
+    while counting.now < counting.epoch + timedelta(seconds=at - 1):
+        counting.observe()
+    counting.receive(otlp.traffic(150, at=at))
 
     seen = counting.observe()
 
-    assert (seen.fresh, seen.silent, seen.partial) == ((), (), ())
+    assert (requests(seen), seen.late, bool(seen.fresh)) == ({V1: 50}, late, not late)
+    counting.receive(otlp.traffic(160, at=at + 5))
+    assert counting.observe().fresh == ("edge-1",)
 
 
 def test_a_proxy_is_silent_after_three_flush_intervals_until_it_exports_again(counting, otlp):
@@ -141,7 +159,7 @@ def test_a_proxy_is_silent_after_three_flush_intervals_until_it_exports_again(co
     seen = counting.observe()
 
     assert silent == [(), (), ("edge-1",), ("edge-1",)]
-    assert (requests(seen), seen.fresh) == ({V1: 50}, ("edge-1",))
+    assert (requests(seen), seen.silent, seen.late) == ({V1: 50}, (), ("edge-1",))
 
 
 def test_a_clock_that_went_back_does_not_hide_that_a_proxy_is_silent(counting):

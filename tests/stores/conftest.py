@@ -45,7 +45,7 @@ def observation(**over):
         (Cell("edge-2", "staff", "v2"), Tally(7)),
     )
     base = {"cells": cells, "fresh": ("edge-1",), "silent": ("edge-2",), "partial": (("edge-3", "no sum"),)}
-    base["issued"] = ((Cell("caller-1", "everyone", "v1"), 4),)
+    base |= {"issued": ((Cell("caller-1", "everyone", "v1"), 4),), "late": ("edge-4",)}
     return Observation("shop", T0, T0 + timedelta(seconds=5, milliseconds=1), **(base | over))
 
 
