@@ -6,17 +6,19 @@ Source: docs/decision-rule.md, "Counters of Envoy".
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import sqrt
 
 from controlplane.evidence.account import ALPHA, Account, Interval, Stage
 from controlplane.evidence.blocks import ERRORS, Blocks, rows_of, total
 from controlplane.evidence.ceiling import Ceiling
-from controlplane.evidence.learned import Learned
+from controlplane.evidence.learned import PHI, Learned
 from controlplane.evidence.observation import Observation, Tally
+from controlplane.evidence.reading import total as whole
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.stats import RETRIES
 
-COUNT, SEEN, UNKNOWN = "count", "seen", "unknown:"
+COUNT, BASELINE, UNKNOWN = "count", "baseline", "unknown:"
 
 
 def grown(observation: Observation, version: str, stat: str) -> int:
@@ -57,7 +59,8 @@ def _blind(metric: str, account: Account) -> Verdict | None:
 class AtMost:
     """A counter of the canary's cluster may grow by ``most`` in a release, on all proxies together.
 
-    It is a number, not a test: it fails with the first one beyond.
+    It is a number, not a test: it fails with the first one beyond, unless the baseline's grows as much per
+    request. Then both break it, and it holds.
     """
 
     name: str
@@ -68,7 +71,8 @@ class AtMost:
         """Return the account after one interval."""
         observation = interval.observation
         count = grown(observation, interval.stage.canary, self.stat)
-        account = _noted(account, observation, (COUNT, count), (SEEN, float(interval.counting)))
+        usual = grown(observation, interval.stage.stable, self.stat)
+        account = _noted(account, observation, (COUNT, count), (BASELINE, usual))
         return account.counted(interval.blocks, ERRORS, interval.seconds, interval.counting)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
@@ -76,14 +80,30 @@ class AtMost:
         count = int(account.state.get(COUNT, (0.0,))[0])
         numbers = (("count", float(count)), ("at_most", float(self.most)))
         reason = f"{self.name}: {count} on the canary since the release began, at most {self.most} allowed"
-        if count > self.most:
+        if count > self.most and self._alone(account, count):
             return Verdict(self.name, EVERYONE, Outcome.FAIL, reason, numbers)
+        if count > self.most and not stage.limits.emergency:
+            usual = account.state.get(BASELINE, (0.0,))[0]
+            reason += f"; the baseline's grew by {usual:.0f}, as much for its requests"
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, lacking=True)
         if blind := _blind(self.name, account):
             return blind
         if not sum(counts[0] for counts in account.step.values()):
             reason = "no canary requests in this step"
             return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, lacking=True)
         return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
+
+    def _alone(self, account: Account, count: int) -> bool:
+        """Return whether the canary's counter grew more than the baseline's, request by request.
+
+        What two versions that are alike differ by is left out as in a budget, at two standard deviations.
+        """
+        n_c, _, n_b, _ = whole(account.whole)
+        usual = account.state.get(BASELINE, (0.0,))[0]
+        if not n_b or not usual:
+            return True
+        expected = n_c * usual / n_b
+        return count > expected + 2 * sqrt(PHI * expected * (1 + n_c / n_b))
 
 
 @dataclass(frozen=True, slots=True)

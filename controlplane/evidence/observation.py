@@ -71,13 +71,15 @@ class Stat:
 class Reading:
     """One answer of another system about both versions.
 
-    ``canary`` and ``baseline`` are None where none was asked for, and where ``problem`` says why not.
+    ``canary`` and ``baseline`` are None where none was asked for, and where ``problem`` says why not. ``age``
+    is how many seconds before the interval's end it was answered.
     """
 
     name: str
     canary: float | None
     baseline: float | None = None
     problem: str = ""
+    age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

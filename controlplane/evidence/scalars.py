@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import exp, log, log1p
 
-from controlplane.evidence.account import ALPHA, ENOUGH, Account, Interval, Stage
+from controlplane.evidence.account import ALPHA, ENOUGH, PROOF, Account, Interval, Stage
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
+from controlplane.evidence.observation import Reading
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -22,7 +23,16 @@ class Scalars:
     """Readings of both versions that come without counts, compared.
 
     Each reading is one bet of half of what one has on the canary being worse, won or lost as a whole; at
-    least a dozen in a row are needed to fail.
+    least a dozen in a row are needed to fail. Readings that overlap are no new bets.
+
+    Attributes:
+        name: The metric's name.
+        reading: What readings are called.
+        margin: Tolerated loss, as a part of the baseline's value.
+        more: Whether more is better.
+        every: Seconds between readings.
+        apart: Seconds between two that say nothing of the same requests.
+        threshold: e-value at which it fails.
     """
 
     name: str
@@ -30,21 +40,44 @@ class Scalars:
     margin: float
     more: bool
     every: float
+    apart: float
     threshold: float = 1 / ALPHA
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
         account, fresh = noted(account, interval, self.reading)
-        for canary, baseline in fresh:
-            if baseline is None:
-                continue
-            sign = 1 if self.more else -1
-            worse = sign * (baseline * (1 - sign * self.margin) - canary)
+        fresh, state = tuple(r for r in fresh if r.baseline is not None), dict(account.state)
+        told, since = self._apart(fresh, state.get(SINCE, (self.apart,))[0], interval.seconds)
+        state[SINCE] = (since,)
+        for reading in told:
+            worse = self._worse(reading)
             gain = [log1p(0.5 * ((worse > 0) - (worse < 0)))]
             account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
-            if interval.counting:
-                account = account.promoted(log1p(-0.5) if worse > 0 else log1p(0.5))
-        return account
+        if interval.counting:
+            # What a query looks back at before the step is no proof of it.
+            told, since = self._apart(fresh, state.get(SINCE_STEP, (0.0,))[0], interval.seconds)
+            state[SINCE_STEP] = (since,)
+            for reading in told:
+                account = account.promoted(log1p(-0.5) if self._worse(reading) > 0 else log1p(0.5))
+        return replace(account, state=state)
+
+    def _apart(
+        self, fresh: tuple[Reading, ...], since: float, passed: float
+    ) -> tuple[tuple[Reading, ...], float]:
+        """Return the readings that do not overlap, and how long ago the last of these was."""
+        found, since = [], since + passed
+        for reading in fresh:
+            # Answers come a little early or late.
+            if since - reading.age >= self.apart - self.every / 2:
+                found.append(reading)
+                since = reading.age
+        return tuple(found), since
+
+    def _worse(self, reading: Reading) -> float:
+        assert reading.canary is not None
+        assert reading.baseline is not None
+        sign = 1 if self.more else -1
+        return sign * (reading.baseline - reading.canary) - self.margin * abs(reading.baseline)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
@@ -59,24 +92,23 @@ class Scalars:
             reason = f"{self.name}: the canary is no worse: {shown(account)}"
             return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
         more = max(1, round((ENOUGH - account.promotion) / log1p(0.5) + 0.5))
-        reason = f"{self.name}: {more} more readings, {more * self.every:.0f} s, if they are good"
+        each = f" that are {self.apart:.0f} s apart" if self.apart > self.every else ""
+        reason = f"{self.name}: {more} more readings{each}, {more * self.apart:.0f} s, if they are good"
         reason += f": {shown(account)}"
-        return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, None, more * self.every)
+        return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, None, more * self.apart)
 
 
 BREACHES = 3  # readings in a row beyond a limit that fail
 ENOUGH_READINGS = 2  # of a step, within a limit, that pass
 AGE, LATEST, STREAK, GOOD, PROBLEM = "age", "latest", "streak", "good", "problem:"
+SINCE, SINCE_STEP = "since", PROOF + "since"  # seconds since the last bet, of the release and of the step
 
 
-Pair = tuple[float, float | None]  # canary, baseline
-
-
-def noted(account: Account, interval: Interval, name: str) -> tuple[Account, tuple[Pair, ...]]:
+def noted(account: Account, interval: Interval, name: str) -> tuple[Account, tuple[Reading, ...]]:
     """Return the account with the readings of an interval, and those that are whole."""
     state = dict(account.state)
     state[AGE] = (state.get(AGE, (0.0,))[0] + interval.seconds,)
-    fresh: list[Pair] = []
+    fresh: list[Reading] = []
     for reading in interval.observation.readings:
         if reading.name != name:
             continue
@@ -86,8 +118,8 @@ def noted(account: Account, interval: Interval, name: str) -> tuple[Account, tup
             state[PROBLEM + (reading.problem or "no value")] = (1.0,)
             continue
         both = (reading.canary,) if reading.baseline is None else (reading.canary, reading.baseline)
-        state[AGE], state[LATEST] = (0.0,), both
-        fresh.append((reading.canary, reading.baseline))
+        state[AGE], state[LATEST] = (reading.age,), both
+        fresh.append(reading)
     return replace(account, state=state), tuple(fresh)
 
 
@@ -126,9 +158,10 @@ class ScalarLimit:
         """Return the account after one interval."""
         account, fresh = noted(account, interval, self.reading)
         streak, good = account.state.get(STREAK, (0.0,))[0], account.step.get(GOOD, (0.0, 0.0, 0.0, 0.0))[0]
-        for canary, baseline in fresh:
-            streak = streak + 1 if self._beyond(canary, baseline) else 0.0
-            good = good + 1 if interval.counting and not self._breaks(canary) else 0.0
+        for reading in fresh:
+            assert reading.canary is not None
+            streak = streak + 1 if self._beyond(reading.canary, reading.baseline) else 0.0
+            good = good + 1 if interval.counting and not self._breaks(reading.canary) else 0.0
         return replace(
             account,
             state=dict(account.state) | {STREAK: (streak,)},
@@ -143,7 +176,7 @@ class ScalarLimit:
             return False
         if baseline is None or not self._breaks(baseline):
             return True
-        return abs(canary) > 1.1 * abs(baseline) if self.most else abs(canary) < 0.9 * abs(baseline)
+        return (canary - baseline if self.most else baseline - canary) > 0.1 * abs(baseline)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
@@ -161,6 +194,9 @@ class ScalarLimit:
         reason = f"{self.name}: {shown(account)}, {bound}"
         if good >= ENOUGH_READINGS:
             return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
+        if LATEST in account.state and all(map(self._breaks, account.state[LATEST])) and not streak:
+            reason = f"{self.name}: the baseline is beyond it too: {shown(account)}, {bound}"
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, lacking=True)
         more = ENOUGH_READINGS - good
         reason += f"; {more:.0f} more readings within it are needed"
         return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, None, more * self.every)

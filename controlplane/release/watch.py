@@ -194,7 +194,9 @@ def _business(condition: MetricCondition, policy: PinnedPolicy) -> tuple[Metric,
 def _prometheus(title: str, wanted: PrometheusCondition) -> tuple[Metric, ...]:
     every, found = wanted.every.total_seconds(), []
     if wanted.against:
-        found.append(Scalars(title, wanted.name, wanted.margin / PPM, wanted.better == "more", every))
+        apart = max(every, wanted.reach.total_seconds())
+        more = wanted.better == "more"
+        found.append(Scalars(title, wanted.name, wanted.margin / PPM, more, every, apart))
     limit = wanted.at_least if wanted.at_most is None else wanted.at_most
     if limit is None:
         return tuple(found)

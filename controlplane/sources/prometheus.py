@@ -6,8 +6,8 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -16,19 +16,24 @@ from controlplane.evidence.observation import Reading
 
 TIMEOUT = 5.0  # seconds, of one query
 AT_ONCE = 8  # queries
-MAX_KEPT = 1000  # answers that wait to be stored
+MAX_KEPT = 1000  # answers that wait to be stored, the newest
 _PLACE = re.compile(r"\$(service|version|baseline|segment)\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query of a release; ``baseline`` is '' where only the canary is asked about."""
+    """One query of a release.
+
+    ``baseline`` is '' where only the canary is asked about; unless ``compared``, the answer counts without
+    the baseline's.
+    """
 
     service: str
     name: str
     canary: str
     baseline: str
     every: float
+    compared: bool = True
 
 
 def filled(query: str, places: Mapping[str, str]) -> str:
@@ -83,9 +88,10 @@ class Prometheus:
     """
 
     url: str | None
+    clock: Callable[[], float] = time.monotonic
     _wanted: Mapping[tuple[str, str], Query] = field(default_factory=dict)
     _asked: dict[tuple[str, str], _Asked] = field(default_factory=dict)
-    _kept: list[tuple[str, Reading]] = field(default_factory=list)
+    _kept: list[tuple[str, Reading, float]] = field(default_factory=list)
     _taken: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -95,16 +101,16 @@ class Prometheus:
         if wanted != self._wanted:
             self._wanted = wanted
             self._asked = {k: a for k, a in self._asked.items() if k in wanted and a.query == wanted[k]}
-            self._kept = [(s, r) for s, r in self._kept if (s, r.name) in wanted]
+            self._kept = [each for each in self._kept if (each[0], each[1].name) in wanted]
             self._taken = 0
             self._changed.set()
 
     def take(self) -> dict[str, tuple[Reading, ...]]:
-        """Return what was answered since the last ``commit``, by service."""
-        self._taken = len(self._kept)
+        """Return what was answered since the last ``commit``, by service, oldest first."""
+        self._taken, now = len(self._kept), self.clock()
         found: dict[str, list[Reading]] = {}
-        for service, reading in self._kept:
-            found.setdefault(service, []).append(reading)
+        for service, reading, at in self._kept:
+            found.setdefault(service, []).append(replace(reading, age=round(max(0.0, now - at), 1)))
         return {service: tuple(readings) for service, readings in found.items()}
 
     def commit(self) -> None:
@@ -140,10 +146,16 @@ class Prometheus:
         async def answered(query: Query) -> None:
             async with slots:
                 reading = await self._read(client, query)
-            if self._wanted.get((query.service, query.name)) == query and len(self._kept) < MAX_KEPT:
-                self._kept.append((query.service, reading))
+            if self._wanted.get((query.service, query.name)) == query:
+                self._keep(query.service, reading)
 
         await asyncio.gather(*map(answered, due))
+
+    def _keep(self, service: str, reading: Reading) -> None:
+        self._kept.append((service, reading, self.clock()))
+        if len(self._kept) > MAX_KEPT:
+            del self._kept[0]
+            self._taken = max(0, self._taken - 1)
 
     async def _read(self, client: httpx.AsyncClient, query: Query) -> Reading:
         try:
@@ -155,6 +167,8 @@ class Prometheus:
         try:
             return Reading(query.name, canary, await self._value(client, query.baseline))
         except UnansweredError as error:
+            if not query.compared:
+                return Reading(query.name, canary)
             return Reading(query.name, None, None, f"for the baseline, {error}")
 
     async def _value(self, client: httpx.AsyncClient, text: str) -> float:

@@ -28,7 +28,7 @@ def pack_observation(observation: Observation) -> str:
         "measures": [_measure(m) for m in o.measures],
         "stats": [[s.proxy, s.version, s.name, s.count] for s in o.stats],
         "reporting": o.reporting,
-        "readings": [[r.name, r.canary, r.baseline, r.problem] for r in o.readings],
+        "readings": [[r.name, r.canary, r.baseline, r.problem, r.age] for r in o.readings],
         "late": o.late,
     }
     told = (o.fresh, o.silent, o.partial, issued, o.healthy)

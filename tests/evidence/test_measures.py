@@ -284,11 +284,24 @@ def overflow(version, count):
 def test_a_counter_fails_beyond_its_number_of_the_canary_alone():
     metric = AtMost("stat x", "upstream_rq_pending_overflow", 2)
 
-    _, passed = judged(metric, [counted(overflow(CANARY, 2), overflow(STABLE, 50))])
+    _, passed = judged(metric, [counted(overflow(CANARY, 2), overflow(STABLE, 5))])
     _, failed = judged(metric, [counted(), counted(overflow(CANARY, 3))][1:])
 
     assert (passed.outcome, failed.outcome) == (Outcome.PASS, Outcome.FAIL)
     assert failed.reason == "stat x: 3 on the canary since the release began, at most 2 allowed"
+
+
+def test_a_counter_that_grows_as_much_on_the_baseline_holds():
+    metric = AtMost("stat x", "upstream_rq_pending_overflow", 0)
+
+    _, outage = judged(metric, [counted(overflow(CANARY, 12), overflow(STABLE, 95))] * 30)
+    _, alone = judged(metric, [counted(overflow(CANARY, 60), overflow(STABLE, 95))])
+
+    assert (outage.outcome, outage.lacking, alone.outcome) == (Outcome.NOT_YET, True, Outcome.FAIL)
+    assert "the baseline's grew by" in outage.reason
+    assert (
+        judged(metric, [counted(overflow(CANARY, 1), overflow(STABLE, 1000))])[1].outcome is Outcome.NOT_YET
+    )
 
 
 def test_a_proxy_that_does_not_report_is_missing_data_and_named():
@@ -342,8 +355,48 @@ def test_a_limit_on_readings(intervals, outcome, words):
     assert (verdict.outcome, words in verdict.reason) == (outcome, True), verdict.reason
 
 
+@pytest.mark.parametrize("more", [True, False])
+@pytest.mark.parametrize("value", [10.0, 0.0, -10.0])
+def test_equal_readings_are_never_worse(value, more):
+    metric = Scalars("prometheus queue", "queue", 0.1, more=more, every=10.0, apart=10.0)
+
+    _, compared = judged(metric, [read(value, value)] * 40)
+    _, limited = judged(replace(LIMIT, limit=-20.0), [read(value, value)] * 40)
+
+    assert compared.outcome is Outcome.PASS
+    assert (limited.outcome, limited.lacking) == (Outcome.NOT_YET, True)
+    assert "the baseline is beyond it too" in limited.reason
+
+
+def test_readings_that_overlap_are_one_bet():
+    sliding = Scalars("prometheus queue", "queue", 0.1, more=False, every=10.0, apart=300.0)
+
+    lost, verdict = judged(sliding, [read(200, 100)] * 500)
+    _, young = judged(sliding, [read(100, 100)] * 200)
+    late = [QUIET] * 30 + [interval((10, 0, 0), (90, 0, 0), readings=tuple(
+        Reading("queue", 200, 100, age=300.0 - 10 * i) for i in range(31)))]  # fmt: skip
+    at = Stage(CANARY, STABLE, limits(sliding), TEN, 0.25)
+    evidence = Evidence()
+    for observation in late:
+        evidence = fold(evidence, Learned(), observation, at)
+
+    assert (verdict.outcome, lost >= 11 * 290) == (Outcome.FAIL, True)
+    assert "more readings that are 300 s apart" in young.reason
+    assert evidence.accounts["prometheus queue"].processes["main"][0] == pytest.approx(
+        2 * np.log(1.5), abs=0.4
+    )
+
+
+def test_a_reading_that_waited_to_be_stored_is_as_old_as_it_is():
+    waited = interval((10, 0, 0), (90, 0, 0), readings=(Reading("queue", 10, age=90.0),))
+
+    _, verdict = judged(LIMIT, [waited])
+
+    assert "the last reading is 90 s old" in verdict.reason
+
+
 def test_readings_of_both_versions_need_a_dozen_losses_in_a_row():
-    metric = Scalars("prometheus queue", "queue", 0.1, more=False, every=10.0)
+    metric = Scalars("prometheus queue", "queue", 0.1, more=False, every=10.0, apart=10.0)
 
     lost, bad = judged(metric, [read(200, 100)] * 40)
     _, good = judged(metric, [read(100, 100)] * 40)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.policy.documents import PrometheusCondition
 from controlplane.policy.latency import EDGES_MS
 from controlplane.policy.values import (
     format_duration,
@@ -103,3 +104,16 @@ def test_limits_on_edges_are_read(ms):
 def test_long_values_are_cut_in_messages():
     assert len(shown("x" * 10_000)) < 100
     assert [shown(None), shown(True), shown(5), shown("a")] == ["null", "true", "5", "'a'"]
+
+
+@pytest.mark.parametrize(
+    ("query", "seconds"),
+    [
+        ("max(depth)", 0),
+        ("sum(rate(x[5m])) / sum(rate(y[1m]))", 300),
+        ("max_over_time(rate(x[90s])[1h30m:1m])", 5400),
+        ('rate(x{a=~"[0-9]+"}[500ms])', 0.5),
+    ],
+)
+def test_a_query_reaches_as_far_back_as_its_longest_range(query, seconds):
+    assert PrometheusCondition(name="q", query=query, at_most=1).reach == timedelta(seconds=seconds)

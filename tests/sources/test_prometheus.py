@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from controlplane.evidence.observation import Reading
-from controlplane.sources.prometheus import Prometheus, Query, UnansweredError, filled, value
+from controlplane.sources.prometheus import MAX_KEPT, Prometheus, Query, UnansweredError, filled, value
 
 
 def vector(*numbers):
@@ -59,15 +59,15 @@ async def server():
 
 
 async def asked(url, *queries, within=5.0, now=0.0, prometheus=None):
-    prometheus = prometheus or Prometheus(url)
+    prometheus = prometheus or Prometheus(url, clock=lambda: 0.0)
     prometheus.want(queries)
     async with httpx.AsyncClient(timeout=within, trust_env=False) as client:
         await prometheus.ask(client, now)
     return prometheus
 
 
-def query(text, baseline="", every=10.0):
-    return Query("shop", "q", text, baseline, every)
+def query(text, baseline="", every=10.0, **more):
+    return Query("shop", "q", text, baseline, every, **more)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,9 @@ async def test_the_baseline_is_asked_about_too_where_it_is_compared(server):
     both = await asked(url, query("queue", "queue_v1"))
     half = await asked(url, query("queue", "none"))
 
+    limited = await asked(url, query("queue", "none", compared=False))
+
+    assert limited.take()["shop"] == (Reading("q", 12.5),)
     assert both.take()["shop"] == (Reading("q", 12.5, 7.0),)
     assert half.take()["shop"][0].problem == "for the baseline, the query gives no series; one is needed"
 
@@ -128,6 +131,24 @@ async def test_each_query_is_asked_at_its_own_interval_and_each_answer_is_stored
     assert len(prometheus.take()["shop"]) == 1
     prometheus.want(())
     assert prometheus.take() == {}
+
+
+async def test_answers_that_wait_for_the_store_grow_old_and_the_newest_are_kept(server):
+    url, _ = server
+    now = 0.0
+    prometheus = Prometheus(url, clock=lambda: now)
+    for second in range(MAX_KEPT + 5):
+        now = float(second)
+        prometheus._keep("shop", Reading("q", now))
+        if second == 9:
+            prometheus.take()  # and storing fails for a while
+    prometheus.want([query("queue")])
+    kept = prometheus.take()["shop"]
+    prometheus._keep("shop", Reading("q", -1.0))
+    prometheus.commit()
+
+    assert [kept[0], kept[-1]] == [Reading("q", 5.0, age=999.0), Reading("q", 1004.0)]
+    assert prometheus.take()["shop"] == (Reading("q", -1.0),)
 
 
 async def test_it_asks_by_itself_until_it_is_stopped(server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
@@ -122,6 +123,13 @@ class MetricCondition(Model):
         return self.against is not None or (self.at_least is None and self.at_most is None)
 
 
+# Durations of PromQL in milliseconds. Source: Prometheus documentation, "Querying basics", time durations.
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_UNITS["y"] = 365 * _UNITS["d"]
+_PART = re.compile(r"(\d+)(ms|[smhdwy])")
+_RANGE = re.compile(r"\[\s*((?:\d+(?:ms|[smhdwy]))+)\s*(?::[^\]]*)?\]")
+
+
 class PrometheusCondition(Model):
     """What a query gives for the canary: to a limit, against what it gives for the baseline, or both.
 
@@ -136,6 +144,17 @@ class PrometheusCondition(Model):
     against: Literal["baseline"] | None = None
     margin: Share = 100_000
     better: Literal["more", "less"] = "less"
+
+    @property
+    def reach(self) -> timedelta:
+        """How far back the query looks: its longest range, as in ``[5m]``.
+
+        Readings that are less than that apart say in part the same.
+        """
+        found = (
+            sum(_UNITS[u] * int(n) for n, u in _PART.findall(each)) for each in _RANGE.findall(self.query)
+        )
+        return timedelta(milliseconds=max(found, default=0))
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Self:
