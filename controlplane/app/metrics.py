@@ -36,6 +36,13 @@ class Metrics:
         for name, at, value in self._plane.suspicions():
             suspicion.add_metric([name], value)
             phase.add_metric([name, at], 1)
+        unsafe = GaugeMetricFamily(
+            "turnout_release_return_unsafe",
+            "1 while the old version could not take the requests of a release in progress back as it should.",
+            labels=["release"],
+        )
+        for name, alarm in self._plane.alarms():
+            unsafe.add_metric([name], bool(alarm))
         proxies = GaugeMetricFamily(
             "turnout_proxies", "Connected proxies by state.", labels=["fleet", "state"]
         )
@@ -65,7 +72,7 @@ class Metrics:
             "1 while nothing is decided, because the store cannot be written or the tick fails.",
         )
         failing.add_metric([], self._plane.failing)
-        yield from (suspicion, phase, proxies, waiting, problems, alone, failing, *self._streams())
+        yield from (suspicion, phase, unsafe, proxies, waiting, problems, alone, failing, *self._streams())
 
     def _streams(self) -> Iterator[Metric]:
         counts = self._plane.counts

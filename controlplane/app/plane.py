@@ -25,7 +25,6 @@ from controlplane.policy.catalog import Catalog
 from controlplane.policy.loading import Files, load
 from controlplane.release import groups
 from controlplane.release import watch as watching
-from controlplane.release.health import alive
 from controlplane.release.notices import with_notices
 from controlplane.release.ports import Change, Record, Store, StoreConflictError, StoreError, World
 from controlplane.release.recording import Recording
@@ -33,6 +32,7 @@ from controlplane.release.seen import Propagation
 from controlplane.release.state import Action, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints
 from controlplane.release.watch import Watch
+from controlplane.release.way_back import alarm
 from controlplane.server.streams import Counts
 from controlplane.sources.collector import Collector
 from controlplane.sources.pushed import Pushed, Values, cell
@@ -145,6 +145,12 @@ class Plane:
                 watching.suspicion(reading.verdicts) if reading is not None and mine else 0.0,
             )
 
+    def alarms(self) -> Iterator[tuple[str, str]]:
+        """Yield each release in progress and why its way back is unsafe now; '' if it is not."""
+        world = self._loop.world or World(0, Catalog())
+        for state in sorted(world.active.values(), key=lambda state: state.name):
+            yield state.name, alarm(state, self._where(world, state.service, state.to_version))[1]
+
     @property
     def counts(self) -> Counts:
         """What happened on the streams since the start."""
@@ -164,8 +170,9 @@ class Plane:
         world = self._loop.world or World(0, Catalog())
         states = sorted(world.releases.items())
         drift = (f"release {name}: {why}" for name, r in states for why in drifted(r, world.catalog))
+        alarms = (f"release {name}: {why}" for name, why in self.alarms() if why)
         alone = problems(self._publisher.in_question(world), world)
-        return (*self.folder_problems, *alone, *fleets, *names, *drift, *store, *untaken)
+        return (*self.folder_problems, *alone, *fleets, *names, *alarms, *drift, *store, *untaken)
 
     async def records(self, release: str | None, limit: int, after: int | None = None) -> tuple[Record, ...]:
         """Return the newest records, or the first ones after number ``after``; oldest first."""
@@ -425,7 +432,7 @@ class Plane:
 
     def _where(self, world: World, service: str, growing: str = "") -> Endpoints:
         """Return where versions take requests, as far as documents and the last statistics say."""
-        return alive(self._publisher.endpoints(world, service), self._loop.observed.get(service), growing)
+        return self._loop.heard.alive(service, self._publisher.endpoints(world, service), growing)
 
     def _shown(self, state: ReleaseState) -> ReleaseShown:
         watch = self._loop.watches.get(state.key, Watch())

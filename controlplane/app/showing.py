@@ -20,7 +20,7 @@ from controlplane.release.seen import Propagation
 from controlplane.release.state import NO_RETURN, RETURNED, RETURNING, Phase, ReleaseState
 from controlplane.release.traffic import BUCKETS, Endpoints
 from controlplane.release.watch import NO_COUNTS, Watch
-from controlplane.release.way_back import describe
+from controlplane.release.way_back import alarm, describe
 from controlplane.web.port import (
     ProxyShare,
     ProxyShown,
@@ -111,6 +111,7 @@ def show_release(
         else (),
         drift=drifted(state, world.catalog),
         return_point=describe(state, where, world.stable.get(state.service, "")),
+        return_unsafe=bool(alarm(state, where)[0]),
         point_of_no_return=point_of_no_return(state),
         retired=_retired(state, world, publisher),
         salt=state.salt,

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from controlplane.app.heard import Heard
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
@@ -71,7 +72,6 @@ class _Moment:
     now: datetime
     elapsed: timedelta
     world: World
-    observed: Mapping[str, Observation]
     busy: dict[str, str]
 
 
@@ -92,14 +92,14 @@ class Loop:
     """Ticks at the interval of the proxies' statistics.
 
     ``lock`` is held from reading the world to committing; whoever else writes releases takes it too.
-    ``observed`` is what the last tick saw, by service.
+    ``heard`` is what the last tick saw.
     """
 
     def __init__(self, store: Store, statistics: Statistics, proxies: Proxies, interval: timedelta) -> None:
         self.lock = asyncio.Lock()
         self.readings: dict[str, Reading] = {}
         self.watches: dict[str, Watch] = {}
-        self.observed: Mapping[str, Observation] = {}
+        self.heard = Heard(2 * interval)
         self.failure = ""
         self.world: World | None = None
         self._store = store
@@ -170,8 +170,11 @@ class Loop:
             elapsed = timedelta(0) if since is None else min(since, 2 * self._interval)
             start = now - (self._interval if since is None else since)
             observed, cursors = self._statistics.observe(world, start, now)
+            self.heard.take(
+                observed, world.catalog, lambda name: self._proxies.endpoints(world, name).places, monotonic
+            )
             busy = {state.service: state.name for state in world.releases.values() if state.active}
-            steps = self._decide_all(_Moment(now, elapsed, world, observed, busy))
+            steps = self._decide_all(_Moment(now, elapsed, world, busy))
             learned = self._learn(world, observed)
             change = Change(
                 releases=tuple(s.state for s in steps if s.state != world.releases[s.state.name]),
@@ -188,7 +191,6 @@ class Loop:
             self.world = after = await self._commit(with_notices(change, world))
             self._ticked_at, self._observed_at = monotonic, now
             self._statistics.commit()
-            self.observed = observed
             self._learned |= learned
             for s in steps:
                 self.watches[s.state.key] = s.watch
@@ -262,7 +264,7 @@ class Loop:
         moment = Moment(
             at=at.now,
             elapsed=at.elapsed,
-            observation=at.observed.get(state.service),
+            observation=self.heard.of(state.service, endpoints, state.to_version),
             first=self._observed_at is None,
             settle=self._settle,
             propagation=self._proxies.propagation(at.world, state.service),

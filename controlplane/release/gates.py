@@ -103,7 +103,7 @@ def way_back(state: ReleaseState, seen: Seen) -> Decision | None:
     few = ways.way_back(state, seen.where).few
     if state.phase is not Phase.PROGRESSING or state.past or state.policy.emergency or not few:
         return None
-    return _closed("no-way-back", f"ALARM: a rollback would be unsafe, {state.from_version} {few}")
+    return _closed("no-way-back", f"{ways.UNSAFE}, {state.from_version} {few}")
 
 
 def dependency(state: ReleaseState, seen: Seen) -> Decision | None:

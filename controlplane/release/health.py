@@ -25,7 +25,7 @@ def alive(where: Endpoints, observation: Observation | None, growing: str = "") 
     for proxy, version, count in observation.healthy:
         seen[version][proxy] = count
     places, hosts, missing = dict(where.places), dict(where.hosts), dict(where.missing)
-    for version in sorted(seen.keys() & places.keys()):
+    for version in filter(where.there, sorted(seen)):
         reported, listed = seen[version], where.count(version)
         most = max(reported.values())
         hosts[version] = most if listed is None else min(most, listed)

@@ -27,6 +27,7 @@ EVENTS: Mapping[str, Event] = {
     "resume": "resumed",
     "rollback": "rolling_back",
     "start": "started",
+    "unsafe": "held",  # the way back; it goes on meanwhile where nothing grows
     "step-back": "stepped_back",
     "withdraw": "rolled_back",  # it had not started
 }

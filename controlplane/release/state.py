@@ -255,7 +255,8 @@ class ReleaseState(Model):
         from_stable: While it waits it is from whatever is stable, as a command orders it.
         doomed: Why it goes back as soon as those of its group that depend on it have; '' if it does not.
         dooming: Time for which it has waited for them, by the monotonic clock.
-        way_back: How many endpoints the old version had at the start.
+        way_back: How many endpoints the old version had at the start, or when that was first known.
+        alarmed: Of what kind of danger to the way back people were told; '' of none. See `release.way_back`.
         result: What its A/B test has shown, by metric; empty before the test.
         gate: Proxies that must acknowledge the present step, each with the seconds that it has been away.
         canary_endpoints: Addresses of the canary when the step began.
@@ -301,6 +302,7 @@ class ReleaseState(Model):
     doomed: str = ""
     dooming: timedelta = timedelta(0)
     way_back: int = 0
+    alarmed: str = ""
     result: tuple[Result, ...] = ()
     gate: tuple[tuple[str, float], ...] = ()
     canary_endpoints: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from controlplane.release.ports import Record
 from controlplane.release.seen import Decision, Moment, Propagation, Seen
 from controlplane.release.state import Action, Phase, ReleaseState, Stage
 from controlplane.release.watch import Watch
+from controlplane.release.way_back import alarm, describe
 
 IN_PROGRESS = (Phase.PROGRESSING, Phase.GUARDING)
 
@@ -102,7 +103,9 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         links=moment.links,
         served=watching.served(moment.observation, state),
     )
-    took = _decided(state, watch, seen, moment.at)
+    if state.phase in IN_PROGRESS and not state.way_back:
+        state = state.model_copy(update={"way_back": where.count(state.from_version) or 0})
+    took = _alarmed(_decided(state, watch, seen, moment.at), seen, moment.at)
     if state.phase in IN_PROGRESS or took.after.state.key != state.key:
         return took
     # Nothing is judged any more; the last verdicts are still shown.
@@ -139,6 +142,24 @@ def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Tu
         records=(_record(state, decision, seen, now),) if noted else (),
         promoted=after.phase is Phase.PROMOTED and state.phase is not Phase.PROMOTED,
     )
+
+
+def _alarmed(took: Turn, seen: Seen, now: datetime) -> Turn:
+    """Return the turn with a record if the way back has become unsafe, or safe, and nothing else says so.
+
+    A decision by which users move speaks for itself; what is still so is told by the next turn.
+    """
+    state = took.after.state
+    code, text = alarm(state, seen.where)
+    if took.decision.action in NEW_STEP or state.phase not in IN_PROGRESS or code == state.alarmed:
+        return took
+    after = replace(took.after, state=state.model_copy(update={"alarmed": code}))
+    if took.decision.code in ("unsafe", "no-way-back"):
+        return replace(took, after=after)
+    words = text or f"the way back is open again: {describe(state, seen.where, seen.stable)}"
+    said = replace(took.decision, code=f"way-back-{code or 'open'}", reason=words)
+    record = _record(state, said, seen, now).model_copy(update={"action": "unsafe" if code else "safe"})
+    return replace(took, after=after, records=(*took.records, record))
 
 
 def _stale(moment: Moment) -> str:

@@ -12,6 +12,7 @@ from controlplane.release.state import RETURNING, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints
 
 MOVED = frozenset({Phase.PROGRESSING, Phase.GUARDING, Phase.PROMOTED}) | RETURNING
+UNSAFE = "ALARM: a rollback would be unsafe"
 FLAG = "--past-point-of-no-return"
 
 
@@ -29,11 +30,6 @@ class WayBack:
     nowhere: str = ""
     few: str = ""
 
-    @property
-    def unsafe(self) -> str:
-        """Why the old version could not take the requests back as it should; likewise."""
-        return self.nowhere or self.few
-
 
 def way_back(state: ReleaseState, where: Endpoints) -> WayBack:
     """Return what is in the way of a rollback; one that has moved nothing needs no endpoint."""
@@ -48,6 +44,18 @@ def _few(state: ReleaseState, where: Endpoints) -> str:
     if keep is None or there is None or not state.active or there * PPM >= state.way_back * keep:
         return ""
     return f"has {there} of {state.way_back} endpoints (keep_endpoints)"
+
+
+def alarm(state: ReleaseState, where: Endpoints) -> tuple[str, str]:
+    """Return what somebody should know while users could go back: a short code, and the words; or ''.
+
+    Past its point of no return nothing goes back by itself, and an emergency replaces what may be down.
+    """
+    back = way_back(state, where)
+    if state.phase not in (Phase.PROGRESSING, Phase.GUARDING) or back.past or state.policy.emergency:
+        return "", ""
+    code = "nowhere" if back.nowhere else "few" if back.few else ""
+    return code, f"{UNSAFE}, {state.from_version} {back.nowhere or back.few}" if code else ""
 
 
 def describe(state: ReleaseState, where: Endpoints, stable: str) -> str:

@@ -127,6 +127,9 @@ class ReleaseShown(Shown):
         default=(), description="what the documents say by now; a release that has started never follows"
     )
     return_point: str = Field(description="what a rollback would do now")
+    return_unsafe: bool = Field(
+        default=False, description="a rollback would not do what it should: too few endpoints, or none"
+    )
     point_of_no_return: str = Field(default="", description="how far away it is, or that it is passed")
     retired: bool = Field(
         default=False, description="promoted, and no proxy routes to the old version any more"

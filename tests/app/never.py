@@ -293,7 +293,7 @@ class Never:
 
 def happened(action, was, now):
     """Return what became of a release that was there before, in the words of notifications."""
-    again = {"pause": "paused", "order": "ordered", "freeze": "frozen"}
+    again = {"pause": "paused", "order": "ordered", "freeze": "frozen", "unsafe": "held"}
     if action in again:  # once more too: an order is edited while it waits, another failure joins
         return again[action]
     if was.attempt != now.attempt:

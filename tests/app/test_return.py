@@ -91,6 +91,87 @@ async def test_what_a_rollback_would_do_is_said_by_health_as_the_loop_and_the_op
     await site.store.close()
 
 
+@pytest.mark.parametrize(("version", "believed"), [("1", "new"), ("2", "old")])
+async def test_what_was_said_of_endpoints_that_are_replaced_keeps_nobody_from_going_back(
+    tmp_path, kit, version, believed
+):
+    site = await kit.start(tmp_path)
+    await site.plane.order(TO_V2)
+    await kit.until(site, lambda w: w.releases["shop-v2"].at == "ten")
+    site.traffic.healthy = {"v1": 1, "v2": 1} | {f"v{version}": 0}
+    await kit.tick(site)
+    others = kit.SERVICE.replace(f'"10.0.0.{version}:80"', f'"10.0.0.{version}:80", "10.0.0.9:80"')
+
+    await site.plane.apply(Documents(files={"shop.yaml": others}, actor="ann"))
+
+    if believed == "new":
+        assert site.plane.release("shop-v2").return_point == "one route change, to 2 endpoints of v1"
+        assert (await site.plane.act("shop-v2", "rollback", ANN)).phase == "rolling_back"
+    else:
+        with pytest.raises(RefusedError, match="v2 of 'shop' has no endpoints that are healthy"):
+            await site.plane.act("shop-v2", "promote", ANN)
+    await site.store.close()
+
+
+async def test_endpoints_are_believed_for_two_intervals_and_then_what_proxies_say_of_them(tmp_path, kit):
+    site = await kit.start(tmp_path)
+    await site.plane.order(TO_V2)
+    await kit.until(site, lambda w: w.releases["shop-v2"].at == "ten")
+    site.traffic.healthy = {"v1": 0}
+    await kit.tick(site)
+    others = kit.SERVICE.replace('"10.0.0.1:80"', '"10.0.0.9:80"')
+    await site.plane.apply(Documents(files={"shop.yaml": others}, actor="ann"))
+
+    seen = [site.plane.release("shop-v2").return_unsafe]
+    for _ in range(4):
+        await kit.tick(site)
+        seen.append(site.plane.release("shop-v2").return_unsafe)
+
+    assert seen == [False, False, False, True, True]
+    await site.store.close()
+
+
+async def test_a_way_back_that_gets_unsafe_in_the_guard_is_told_also_behind_a_name(tmp_path, kit):
+    named = kit.SERVICE.replace('endpoints: ["10.0.0.1:80"]', 'dns: "shop.prod.svc:80"')
+    keeping = kit.POLICY.replace("hold_back: 2%", "hold_back: 2%, keep_endpoints: 80%").replace("15s", "1h")
+    told = "notify: [{webhook: 'https://tell.example.com/', on: [held]}]\n"
+    site = await kit.start(tmp_path, shop=named, quick=keeping + told)
+    await site.plane.order(TO_V2)
+    await kit.until(site, lambda w: w.releases["shop-v2"].active)
+    assert site.plane.release("shop-v2").return_point == "one route change, to v1 at shop.prod.svc:80"
+    site.traffic.healthy = {"v1": 20}
+    await kit.until(site, lambda w: w.releases["shop-v2"].phase is Phase.GUARDING)
+    assert site.plane.release("shop-v2").return_point == "one route change, to 20 endpoints of v1"
+    already = len(await site.store.waiting())
+
+    few, none = (
+        "v1 has 2 of 20 endpoints (keep_endpoints)",
+        "v1 has no endpoints that are healthy, says edge-1",
+    )
+    seen = []
+    for healthy in (2, 2, 0, 20, 16):
+        site.traffic.healthy["v1"] = healthy
+        await kit.tick(site)
+        seen.append((site.plane.release("shop-v2").return_point, site.plane.problems()))
+
+    way = "release shop-v2: ALARM: a rollback would be unsafe, "
+    assert seen == [
+        *[(f"UNSAFE: {few}", (way + few,))] * 2,
+        (f"UNSAFE: {none}", (way + none,)),
+        ("one route change, to 20 endpoints of v1", ()),
+        ("one route change, to 16 endpoints of v1", ()),
+    ]
+    records = [r for r in await site.store.records("shop-v2", 1000) if r.action in ("unsafe", "safe")]
+    assert [(r.action, r.step, r.reason.partition(", ")[2]) for r in records] == [
+        ("unsafe", "guarding", few),
+        ("unsafe", "guarding", none),
+        ("safe", "guarding", "to 20 endpoints of v1"),
+    ]
+    assert len(await site.store.waiting()) - already == 2
+    assert (await site.store.world()).releases["shop-v2"].phase is Phase.GUARDING
+    await site.store.close()
+
+
 async def test_a_promotion_can_be_undone_while_the_old_version_is_declared(site, kit):
     with pytest.raises(RefusedError, match="nothing to undo"):
         await site.plane.undo("shop", ANN)
