@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from datetime import datetime
 
+from controlplane.app.taking import called_off, drifts, impossible, orders, pinned
 from controlplane.policy.capabilities import Kind
 from controlplane.policy.catalog import Catalog, references
-from controlplane.policy.documents import Key, Policy, Release, Service
+from controlplane.policy.documents import Key, Release, Service
 from controlplane.policy.fitness import places, unfit
 from controlplane.policy.pinned import PinnedPolicy
-from controlplane.policy.pinning import pin
-from controlplane.release.drift import drift
 from controlplane.release.ports import Change, Record, World
-from controlplane.release.state import Phase, ReleaseState, salt
+from controlplane.release.state import Phase, ReleaseState
 
 
 def accept(world: World, catalog: Catalog, actor: str, now: datetime, *, hold_orders: bool = False) -> Change:
     """Return the change that takes in a catalog.
 
     A service that the store has no record of starts with its initial version, as does one that comes back
-    without the version that was stable; what is stable afterwards is the store's. Orders are one-shot: a
-    known name and attempt is left alone, a higher attempt of an ended release starts it again. Nothing here
-    moves a share.
+    without the version that was stable; what is stable afterwards is the store's. Which orders are taken,
+    `orders` says. Nothing here moves a share.
 
     Args:
         world: As it is.
@@ -32,19 +30,20 @@ def accept(world: World, catalog: Catalog, actor: str, now: datetime, *, hold_or
         hold_orders: True for the first documents of a new store, which starts no release by itself.
     """
     stable = {s.name: s.initial for s in catalog.services() if world.stable.get(s.name) not in s.versions}
-    orders = [*_orders(world, catalog, now, hold_orders)]
-    withdrawn = [*_withdrawn(world, catalog, now)]
+    taken = orders(world, catalog, now, hold=hold_orders)
+    withdrawn = [*_called_off(world, catalog, now)]
+    after = {**world.releases, **{state.name: state for state in (*taken, *withdrawn)}}
     what = ", ".join(_difference(world.catalog, catalog)) or "nothing"
     record = Record(at=now, kind="documents", action="apply", actor=actor, reason=f"accepted: {what}")
     return Change(
         catalog=catalog,
         stable=stable,
-        releases=(*orders, *withdrawn),
+        releases=(*taken, *withdrawn),
         records=(
             record,
-            *(_ordered(state, actor, now) for state in orders),
+            *(_ordered(state, actor, now) for state in taken),
             *(_acted(state, "withdraw", state.reason, actor, now) for state in withdrawn),
-            *_drifts(world, catalog, actor, now),
+            *(_acted(r, "drift", why, actor, now) for r, why in drifts(world, catalog, after.values())),
         ),
     )
 
@@ -91,7 +90,7 @@ def fitting(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
             continue
         before = world.catalog.get("Service", state.service)
         had = _listening(before, world.catalog) if isinstance(before, Service) else set()
-        policy = _policy(state, catalog)
+        policy = _policy(state, world, catalog)
         for fleet, kind, _ in sorted(_listening(service, catalog) - had):
             if (why := unfit(policy, kind, catalog.fleet(fleet))) is None:
                 continue
@@ -111,35 +110,15 @@ def _listening(service: Service, catalog: Catalog) -> set[tuple[str, Kind, tuple
     }
 
 
-def _policy(state: ReleaseState, catalog: Catalog) -> PinnedPolicy:
+def _policy(state: ReleaseState, world: World, catalog: Catalog) -> PinnedPolicy:
     """Return a release's policy; while it waits that of the documents, for it is pinned again."""
-    release = catalog.get("Release", state.name)
-    if state.phase is Phase.WAITING and isinstance(release, Release) and release.attempt == state.attempt:
-        return pinned(catalog, release.policy, state.service)
-    return state.policy
-
-
-def pinned(catalog: Catalog, policy: str, service: str) -> PinnedPolicy:
-    """Return a policy as a release of the service keeps it."""
-    kinds = {kind for _, kind, _ in _listening(catalog.service(service), catalog)}
-    return pin(catalog.policy(policy), catalog, kinds, catalog.service(service))
-
-
-def drifted(state: ReleaseState, catalog: Catalog) -> tuple[str, ...]:
-    """Return how documents differ from a release that has started, and that goes on as it was ordered."""
-    if state.ended:
-        return ()
-    document = catalog.get("Release", state.name)
-    known = isinstance(catalog.get("Policy", state.policy.name), Policy)
-    policy = pinned(catalog, state.policy.name, state.service) if known else None
-    return drift(state, document if isinstance(document, Release) else None, policy)
-
-
-def _drifts(world: World, catalog: Catalog, actor: str, now: datetime) -> Iterable[Record]:
-    for _, state in sorted(world.releases.items()):
-        found = drifted(state, catalog)
-        if found and found != drifted(state, world.catalog):
-            yield _acted(state, "drift", "; ".join(found), actor, now)
+    if state.phase is not Phase.WAITING:
+        return state.policy
+    release, name, purpose = catalog.get("Release", state.name), state.policy.name, state.purpose
+    if isinstance(release, Release) and release != world.catalog.get("Release", state.name):
+        name, purpose = release.policy, release.reason or ""
+    possible = not impossible(catalog, name, state.service, purpose)
+    return pinned(catalog, name, state.service) if possible else state.policy
 
 
 def _claims(service: Service) -> Iterable[tuple[str, str, str]]:
@@ -163,53 +142,10 @@ def _restored(before: Catalog, after: Catalog, keys: Set[Key]) -> Catalog:
     return Catalog.of(*entries.values())
 
 
-def order(
-    catalog: Catalog, release: Release, now: datetime, *, manual: bool = False, revision: int = 0
-) -> ReleaseState:
-    """Return the state of a new release: waiting, with its policy and segments pinned."""
-    return ReleaseState(
-        name=release.name,
-        attempt=release.attempt,
-        service=release.service,
-        from_version=release.from_,
-        to_version=release.to,
-        policy=pinned(catalog, release.policy, release.service),
-        salt=salt(release.group or release.name, release.attempt),
-        after=release.after,
-        group=release.group or "",
-        supersedes=release.supersedes or "",
-        purpose=release.reason or "",
-        start="manual" if manual else release.start,
-        created_at=now,
-        revision=revision,
-    )
-
-
-def _orders(world: World, catalog: Catalog, now: datetime, hold: bool) -> Iterable[ReleaseState]:
-    for release in catalog.releases():
-        known = world.releases.get(release.name)
-        if known is None or (known.ended and release.attempt > known.attempt):
-            yield order(catalog, release, now, manual=hold, revision=known.revision if known else 0)
-        elif known.phase is Phase.WAITING and known.attempt == release.attempt:
-            # Not started yet: the order and its policy may still be edited.
-            fresh = order(catalog, release, known.created_at, revision=known.revision)
-            before = world.catalog.get("Release", release.name)
-            same = isinstance(before, Release) and before.start == release.start
-            kept: dict[str, object] = {"start": known.start if same else fresh.start, "halt": known.halt}
-            if fresh.policy == known.policy:
-                kept |= {"approvals": known.approvals, "asking": known.asking}
-            edited = fresh.model_copy(update={**kept, "because": known.because, "hold": known.hold})
-            if edited != known:
-                yield edited
-
-
-def _withdrawn(world: World, catalog: Catalog, now: datetime) -> Iterable[ReleaseState]:
-    for name, state in world.releases.items():
-        had = world.catalog.get("Release", name) is not None
-        if state.phase is Phase.WAITING and had and catalog.get("Release", name) is None:
-            reason = "its order was removed before it started"
-            ended = {"phase": Phase.ROLLED_BACK, "reason": reason, "because": reason, "ended_at": now}
-            yield state.model_copy(update=ended)
+def _called_off(world: World, catalog: Catalog, now: datetime) -> Iterable[ReleaseState]:
+    for name, reason in called_off(world, catalog):
+        ended = {"phase": Phase.ROLLED_BACK, "reason": reason, "because": reason, "ended_at": now}
+        yield world.releases[name].model_copy(update=ended)
 
 
 def _ordered(state: ReleaseState, actor: str, now: datetime) -> Record:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from controlplane.app.acceptance import pinned
-from controlplane.policy.emergencies import NEEDS_REASON
-from controlplane.release import ending, gates, groups
+from controlplane.app.ordering import check_alone
+from controlplane.app.taking import ORDERED, impossible, order, pinned
+from controlplane.policy.documents import Release
+from controlplane.release import drift, ending, gates, groups
 from controlplane.release.moves import NEW_STEP, act, based, dated, next_action
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation, Seen
@@ -79,7 +80,7 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     if meant is Action.APPROVE:
         state = _approved(state, wanted, at.now)
         reason = _reason(f"{state.approvals[-1].step} approved", wanted)
-    if meant is Action.RETRY and at.world.catalog.get("Policy", state.policy.name) is not None:
+    if meant is Action.RETRY:
         state = _renewed(at, state, wanted)
     if meant is Action.CROSS:
         action, reason = "cross", f"{reason}; crosses the point of no return"
@@ -101,12 +102,32 @@ def _armed(at: Standing, state: ReleaseState, reason: str) -> tuple[ReleaseState
 
 
 def _renewed(at: Standing, state: ReleaseState, wanted: Act) -> ReleaseState:
-    """Return an order that somebody wants to run again, with what its policy says now."""
-    policy = pinned(at.world.catalog, state.policy.name, state.service)
-    purpose = wanted.reason or state.purpose
-    if policy.emergency and not purpose:
-        raise RefusedError(400, f"policy {policy.name!r} {NEEDS_REASON}: --reason TEXT")
-    return state.model_copy(update={"policy": policy, "purpose": purpose})
+    """Return an order that somebody wants to run again, as its document and its policy have it now.
+
+    Without a document it is theirs, as if they had ordered it, and so from what is stable.
+    """
+    catalog, document = at.world.catalog, at.world.catalog.get("Release", state.name)
+    update: dict[str, object] = {"document": None, "from_stable": True}
+    name, purpose = state.policy.name, wanted.reason or state.purpose
+    if isinstance(document, Release):
+        if document.service != state.service:
+            raise RefusedError(409, f"its document is one of {document.service!r}; {drift.NEEDS_NAME}")
+        name, purpose = document.policy, wanted.reason or document.reason or ""
+    if catalog.get("Policy", name) is not None:
+        if why := impossible(catalog, name, state.service, purpose):
+            raise RefusedError(409, f"{why}; nothing was changed")
+        update["policy"] = pinned(catalog, name, state.service)
+    if isinstance(document, Release):
+        fresh = order(catalog, document, at.now)
+        update = {field: getattr(fresh, field) for field in ORDERED}
+        # The new attempt is the next one, and at least the document's.
+        update["attempt"] = max(state.attempt, document.attempt - 1)
+    state = state.model_copy(update=update | {"purpose": purpose})
+    if state.to_version == at.world.stable.get(state.service):
+        why = f"{state.to_version!r} is what is stable already"
+        raise RefusedError(409, f"release {state.name!r} is {state.phase}: {why}")
+    check_alone(at.world, state.name, state.service, state.to_version)
+    return state
 
 
 def _approved(state: ReleaseState, wanted: Act, now: datetime) -> ReleaseState:

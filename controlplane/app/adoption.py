@@ -26,6 +26,7 @@ from controlplane.xds.view import StreamView
 from controlplane.xds.wire import set_hash
 
 SHOWN = 5  # names in a sentence
+ADOPTED = "what is stable was said in place of a store that was lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +242,7 @@ def _releases(new: Newness, service: str, version: str, wanted: Adopt) -> Iterat
     """Yield the service's releases as they are afterwards: none starts by itself, and none goes on."""
     for state in new.world.releases.values():
         if state.service == service and state.phase is Phase.WAITING and state.start == "auto":
-            yield state.model_copy(update={"start": "manual"})
+            yield state.model_copy(update={"start": "manual", "holding": ADOPTED})
     going = new.world.of_service(service)
     if going is not None and going.phase not in RETURNING:
         yield end(going, version, _reason(new, service, version, wanted), new.now, wanted.actor)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from controlplane.app.acceptance import order
+from controlplane.app.taking import order
 from controlplane.policy.documents import Policy, Release, Service
 from controlplane.policy.emergencies import NEEDS_REASON
 from controlplane.policy.fitness import places, unfit, unknown_metrics
@@ -31,7 +31,7 @@ def ordered_by(world: World, wanted: Order, now: datetime) -> ReleaseState:
         raise RefusedError(409, f"{wanted.to!r} is what is stable already")
     name = wanted.name or f"{service.name}-{wanted.to}"
     before = _former(world, name, service)
-    _check_alone(world, wanted)
+    check_alone(world, name, service.name, wanted.to)
     fields = {
         "kind": "Release",
         "name": name,
@@ -52,7 +52,7 @@ def ordered_by(world: World, wanted: Order, now: datetime) -> ReleaseState:
         if why := unfit(state.policy, kind, fleet):
             where = f"{kind} fleet {fleet.name!r}"
             raise RefusedError(409, f"policy {wanted.policy!r} does not fit {where}: {why}")
-    return state.model_copy(update={"purpose": wanted.reason, "from_stable": True})
+    return state.model_copy(update={"purpose": wanted.reason, "from_stable": True, "document": None})
 
 
 def service_named(world: World, name: str) -> Service:
@@ -78,12 +78,16 @@ def _former(world: World, name: str, service: Service) -> ReleaseState | None:
     return found
 
 
-def _check_alone(world: World, wanted: Order) -> None:
-    """Refuse a second order of one version: it would start when the first has failed."""
+def check_alone(world: World, name: str, service: str, to: str) -> None:
+    """Refuse a second order of one version: it would start when the first has failed.
+
+    Raises:
+        RefusedError: If a release of another name goes there.
+    """
     for other in world.releases.values():
-        if (other.service, other.to_version) == (wanted.service, wanted.to) and not other.ended:
+        if (other.service, other.to_version) == (service, to) and other.name != name and not other.ended:
             how = f"release {other.name!r} ({other.phase}) goes there; let it end, or roll it back"
-            raise RefusedError(409, f"{wanted.to!r} of {wanted.service!r} is ordered already: {how}")
+            raise RefusedError(409, f"{to!r} of {service!r} is ordered already: {how}")
 
 
 def _check_policy(world: World, wanted: Order, service: Service) -> None:

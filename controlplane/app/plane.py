@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel
 
 from controlplane.app import permits
-from controlplane.app.acceptance import accept, drifted, fitting, in_use, ordered, put_back
+from controlplane.app.acceptance import accept, fitting, in_use, ordered, put_back
 from controlplane.app.actions import Moved, Standing, move
 from controlplane.app.adoption import Newness, adopt, problems
 from controlplane.app.asking import explain_request, show_cohort
@@ -20,6 +20,7 @@ from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import proxy_state, show_proxy, show_release, show_service
 from controlplane.app.switching import last_promoted, switched
+from controlplane.app.taking import drifted
 from controlplane.app.tick import Loop, Reading
 from controlplane.policy.catalog import Catalog
 from controlplane.policy.loading import Files, load
@@ -370,6 +371,8 @@ class Plane:
             if before != after:
                 new = world.generation == 0
                 change = accept(world, catalog, actor, self._clock(), hold_orders=new)
+                drift = (record for record in change.records if record.action == "drift")
+                warnings += tuple(f"Release {r.release!r} is as it was: {r.reason}" for r in drift)
                 world = await self._commit(change)
                 for state in change.releases:
                     if state.phase is Phase.WAITING:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
-from controlplane.app.acceptance import drifted
 from controlplane.app.adoption import Question, listed
 from controlplane.app.publish import Publisher
+from controlplane.app.taking import drifted
 from controlplane.app.tick import Reading
 from controlplane.policy.documents import Service
 from controlplane.policy.values import format_duration, format_share

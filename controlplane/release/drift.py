@@ -8,46 +8,75 @@ from controlplane.policy.documents import Release
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 from controlplane.release.state import Phase, ReleaseState
 
+NEEDS_NAME = "an order of another service needs a name of its own"
 
-def drift(state: ReleaseState, document: Release | None, policy: PinnedPolicy | None) -> tuple[str, ...]:
-    """Return how the documents differ from a release that has started; nothing of it ever acts.
+
+def of_order(state: ReleaseState, document: Release | None) -> tuple[str, ...]:
+    """Return how its document differs from a release, and what takes the document's order.
 
     Args:
-        state: The release. While it waits edits still reach it, and when it has ended they mean nothing.
+        state: The release; one that has ended stands for its order, which is done.
         document: Its order, if there is one.
-        policy: What its policy would be pinned to now; None if it is not known any more.
     """
-    if state.phase is Phase.WAITING or state.ended:
-        return ()
-    return (*_of_order(state, document), *_of_policy(state.policy, policy))
-
-
-def _of_order(state: ReleaseState, document: Release | None) -> Iterator[str]:
     if document is None:
-        return
+        if state.document is None or state.ended:
+            return ()
+        back = f"`turnout rollback {state.name}` takes it back"
+        return (f"its order was removed; the release goes on, and {back}",)
+    found = edits(state, document)
+    if not found:
+        return ()
+    says = ", ".join(f"{name}: {now}" for name, now, _ in found)
+    kept = ", ".join(was for *_, was in found)
+    does = "has ended" if state.ended else "goes on"
+    return (f"the document now says {says}; the release {does} with {kept}; {_how(state, document)}",)
+
+
+def edits(state: ReleaseState, document: Release) -> tuple[tuple[str, str, str], ...]:
+    """Return each field in which a document orders something else, what it says, and what the release has."""
+    taken = state.document or document
+    after, waited = (", ".join(f"{a.release} {a.reached}" for a in x.after) for x in (document, state))
     fields = (
         ("service", document.service, state.service),
         ("from", document.from_, state.from_version),
         ("to", document.to, state.to_version),
         ("policy", document.policy, state.policy.name),
+        ("after", after, waited),
+        ("group", document.group or "", state.group),
+        ("supersedes", document.supersedes or "", state.supersedes),
+        ("reason", document.reason or "", taken.reason or ""),
         # Retries count attempts up, so a lower one is no edit.
-        ("attempt", max(document.attempt, state.attempt), state.attempt),
+        ("attempt", str(max(document.attempt, state.attempt)), str(state.attempt)),
+        ("start", document.start, taken.start),
     )
-    edited = [(name, now, kept) for name, now, kept in fields if now != kept]
-    if edited:
-        says = ", ".join(f"{name}: {now}" for name, now, _ in edited)
-        goes_on = ", ".join(str(kept) for *_, kept in edited)
-        yield f"the document now says {says}; the release goes on with {goes_on}"
+    return tuple((name, now or "none", kept or "none") for name, now, kept in fields if now != kept)
+
+
+def done(state: ReleaseState) -> str:
+    """Say that an order has run, and what runs it again."""
+    again = f"`attempt: {state.attempt + 1}` or `turnout retry {state.name}`"
+    return f"attempt {state.attempt} has run ({state.phase}); {again} runs it again"
+
+
+def _how(state: ReleaseState, document: Release) -> str:
+    if document.service != state.service:
+        return NEEDS_NAME
+    takes = f"`turnout retry {state.name}` takes the order"
+    if state.phase is Phase.PROMOTED and document.to == state.to_version:
+        return f"{takes} once {state.to_version} is not stable any more"
+    if state.ended:
+        return takes
+    if state.active:
+        return f"{takes} once this one has ended"
+    return f"`turnout rollback {state.name}` and then {takes}"
 
 
 PINNED = "the release goes on with what was pinned"
 OF_SERVICE = ("hold_out", "metrics")  # pinned with the policy, written in the service
 
 
-def _of_policy(kept: PinnedPolicy, now: PinnedPolicy | None) -> Iterator[str]:
-    if now is None:
-        yield f"policy {kept.name!r} is not there any more; {PINNED}"
-        return
+def of_policy(kept: PinnedPolicy, now: PinnedPolicy) -> Iterator[str]:
+    """Yield what of a policy, its segments and its service is not as a release has pinned it."""
     changed = [name for name in PinnedPolicy.model_fields if getattr(kept, name) != getattr(now, name)]
     segments = _segments(kept, now) if "steps" in changed else ()
     if segments:

@@ -71,7 +71,7 @@ def origin(state: ReleaseState, seen: Seen) -> Decision | None:
 def manual(state: ReleaseState, seen: Seen) -> Decision | None:
     """Some orders are started by hand."""
     _ = seen
-    how = f"start: manual; `turnout advance {state.name}` starts it"
+    how = f"{state.holding or 'start: manual'}; `turnout advance {state.name}` starts it"
     return _closed("manual", how) if state.start == "manual" else None
 
 

@@ -126,7 +126,7 @@ def act(state: ReleaseState, action: Action, reason: str, where: Endpoints | Non
         case Action.DOOM:
             update["doomed"] = reason
         case Action.ARM:
-            update["start"] = "auto"
+            update |= {"start": "auto", "holding": ""}
     return state.model_copy(update=update | _halted(state, action, reason))
 
 
@@ -198,6 +198,7 @@ def _again(state: ReleaseState, reason: str) -> ReleaseState:
         group=state.group,
         supersedes=state.supersedes,
         from_stable=state.from_stable,
+        document=state.document,
         purpose=state.purpose,
         tries=state.tries,
         because=reason,

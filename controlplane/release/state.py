@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from controlplane.evidence.better import Result
-from controlplane.policy.documents import After, Model, Point
+from controlplane.policy.documents import After, Model, Point, Release
 from controlplane.policy.fields import Duration
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 from controlplane.release.outcomes import Failure
@@ -99,6 +99,7 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.RETRYING, Action.PAUSE): Phase.RETRYING,
     (Phase.RETRYING, Action.RESUME): Phase.RETRYING,
     (Phase.ROLLED_BACK, Action.RETRY): Phase.WAITING,
+    (Phase.PROMOTED, Action.RETRY): Phase.WAITING,
     (Phase.ENDING, Action.FINISH): Phase.ENDED,
     (Phase.ENDED, Action.RETRY): Phase.WAITING,
 }
@@ -253,6 +254,8 @@ class ReleaseState(Model):
         group: Releases of one name go step by step together; '' for none.
         supersedes: A release of the service that goes back for this one.
         from_stable: While it waits it is from whatever is stable, as a command orders it.
+        document: What ordered it; None for a command, and for what older stores have.
+        holding: Why it starts by hand although its document does not say so; '' if it does.
         doomed: Why it goes back as soon as those of its group that depend on it have; '' if it does not.
         dooming: Time for which it has waited for them, by the monotonic clock.
         way_back: How many endpoints the old version had at the start, or when that was first known.
@@ -299,6 +302,8 @@ class ReleaseState(Model):
     group: str = ""
     supersedes: str = ""
     from_stable: bool = False
+    document: Release | None = None
+    holding: str = ""
     doomed: str = ""
     dooming: timedelta = timedelta(0)
     way_back: int = 0
@@ -400,7 +405,8 @@ def transition(state: ReleaseState, action: Action) -> Phase:
     hint = f"possible: {', '.join(allowed)}" if allowed else "it ends by itself"
     if state.ended:
         hint = "it has ended; `turnout release` starts another"
-        if (state.phase, Action.RETRY) in TRANSITIONS:
+        hint += f", `turnout retry {state.name}` the same once {state.to_version} is not stable any more"
+        if state.phase in RETURNED:
             hint = f"it has ended; `turnout retry {state.name}` runs it again"
     now = f"{state.phase} and {state.halt}" if state.halt else str(state.phase)
     if (state.phase, action) in TRANSITIONS and state.halt is None:

@@ -86,7 +86,7 @@ class Never:
                 self._moved(before, was, now, change)
             else:
                 assert now.phase is Phase.WAITING
-                assert was is None or was.ended or was.phase is Phase.RETRYING
+                assert was is None or was.ended or was.phase in (Phase.RETRYING, Phase.WAITING)
                 assert was is None or (now.salt != was.salt and not now.approvals and not now.calls)
         for service in {state.service for state in after.releases.values()}:
             active = [r.name for r in after.releases.values() if r.service == service and r.active]

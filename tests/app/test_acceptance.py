@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from controlplane.app.acceptance import accept, in_use, order
+from controlplane.app.acceptance import accept, in_use
+from controlplane.app.taking import order
 from controlplane.policy.catalog import Catalog
 from controlplane.release.ports import World
 from controlplane.release.state import Phase

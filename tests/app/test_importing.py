@@ -402,6 +402,13 @@ async def test_an_order_that_is_edited_after_its_start_is_shown_and_never_acts(s
     assert [(r.reason, r.actor) for r in records] == [(shown, "policy folder")]
     world = await kit.until(started.site, lambda world: world.releases["shop-2"].ended)
     assert (world.releases["shop-2"].phase, world.stable["shop"]) == (Phase.PROMOTED, "v2")
+    started.write(unrelated="kind: Segment\nname: other\nmatch: {method: GET}\n")
+    assert (await started.rest()).releases == world.releases, "nor later, by an edit of something else"
+    (shown,) = started.site.plane.release("shop-2").drift
+    assert "`turnout retry shop-2` takes the order" in shown
+    assert started.problems == (f"release shop-2: {shown}",)
+    started.write(order=kit.RELEASE)
+    await started.rest()
     assert started.site.plane.release("shop-2").drift == started.problems == ()
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from controlplane.app.acceptance import order
+from controlplane.app.taking import order
 from controlplane.app.treatment import Treatment
 from controlplane.release.ports import World
 from controlplane.release.state import Phase
