@@ -70,7 +70,8 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     reason = _reason(action, wanted)
     if meant is Action.START and state.start == "manual":
         state, meant, action, reason = _armed(at, state, reason)
-    if meant is Action.ROLL_BACK and not state.doomed and (first := sight(at, state).links.first):
+    last = meant is Action.ROLL_BACK and state.active and not state.doomed
+    if last and (first := sight(at, state).links.first):
         meant, action = Action.DOOM, "doom"
         reason += f"; goes back after {first}, of its group"
     if meant in (Action.ROLL_BACK, Action.DOOM):

@@ -151,6 +151,7 @@ def merge(parts: Iterable[Propagation]) -> Propagation:
         acked=tuple(sorted({proxy for part in parts for proxy in part.acked})),
         nacked=tuple(sorted({item for part in parts for item in part.nacked})),
         alone=tuple(sorted({proxy for part in parts for proxy in part.alone})),
+        unserved=tuple(sorted({item for part in parts for item in part.unserved})),
         at_least=max((part.at_least for part in parts), default=1_000_000),
         within=min((part.within for part in parts), default=timedelta(seconds=30)),
     )

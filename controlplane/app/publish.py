@@ -138,7 +138,7 @@ class Publisher:
             # It may go on serving what it once was given, so it is waited for like one that refuses.
             unserved = tuple((proxy, place.problem) for proxy, place in held if name in place.fleets)
             limits = fleet.propagate
-            parts.append(Propagation(nacked=unserved, at_least=limits.at_least, within=limits.within))
+            parts.append(Propagation(unserved=unserved, at_least=limits.at_least, within=limits.within))
         return merge(parts)
 
     def in_question(self, world: World) -> InQuestion:

@@ -126,7 +126,7 @@ def _retired(state: ReleaseState, world: World, publisher: Publisher) -> bool:
     if state.phase is not Phase.PROMOTED or world.stable.get(state.service) != state.to_version:
         return False
     seen = publisher.propagation(world, state.service)
-    return bool(seen.live) and len(seen.acked) == len(seen.live) and not seen.nacked
+    return bool(seen.live) and len(seen.acked) == len(seen.live) and not seen.trouble
 
 
 def point_of_no_return(state: ReleaseState) -> str:

@@ -66,18 +66,21 @@ def _returning(state: ReleaseState, seen: Seen) -> Decision:
     acked, live = len(propagation.acked), len(propagation.live)
     end = Action.FINISH if state.rest is None else Action.REST
     done, until, why = "rolled-back", "rolling-back", ""
+    if state.rest is not None:
+        why = f"; starts again after {format_duration(state.rest)}, as attempt {state.attempt + 1}"
     if state.phase is Phase.ENDING:
         done, until, why = "ended", "ending", f"; {state.reason}"
     if seen.stable != state.from_version:
         why += f"; {seen.stable} was made stable meanwhile and has every request"
-    if live and acked == live and not propagation.absent:
+    troubled = (*propagation.nacked, *propagation.unserved)
+    if live and acked == live and not (propagation.absent or troubled):
         return Decision(end, done, f"{acked} of {live} proxies acknowledged{why}")
-    if not live and not propagation.absent:
+    if not live and not (propagation.absent or troubled):
         # After a restart the proxies take a moment to return; none for a minute means that none is left.
         if state.elapsed >= ALONE:
             return Decision(end, done, f"no proxy is connected{why}")
         return Decision(None, "no-proxy", "no proxy is connected")
-    still = [*propagation.waiting, *(f"{proxy} ({why})" for proxy, why in propagation.nacked)]
+    still = [*propagation.waiting, *(f"{proxy} ({why})" for proxy, why in troubled)]
     return Decision(None, until, f"may still serve the canary: {', '.join(still)}")
 
 
@@ -172,9 +175,8 @@ def _propagate(state: ReleaseState, propagation: Propagation) -> Decision:
 def _not_propagated(propagation: Propagation) -> Decision | None:
     if propagation.alone:
         return Decision(None, "left-alone", propagation.left_alone)
-    if propagation.nacked:
-        refused = "; ".join(f"{proxy} refuses {why}" for proxy, why in propagation.nacked)
-        return Decision(None, "nack", refused)
+    if propagation.trouble:
+        return Decision(None, "nack", propagation.trouble)
     if not propagation.live:
         return Decision(None, "no-proxy", "no proxy is connected")
     if not propagation.complete:
@@ -193,7 +195,7 @@ def _verify(state: ReleaseState, seen: Seen) -> Decision:
 
 
 def _not_trusted(seen: Seen) -> Decision | None:
-    if seen.propagation.nacked or seen.propagation.alone:
+    if seen.propagation.trouble or seen.propagation.alone:
         return _not_propagated(seen.propagation)
     if not seen.propagation.live:
         return Decision(None, "no-proxy", "no proxy is connected")

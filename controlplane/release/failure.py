@@ -123,7 +123,7 @@ def _roll_back(state: ReleaseState, seen: Seen, failed: Failed) -> Decision:
     """Return the rollback, or an alarm if the old version has nowhere to take the requests."""
     if way_back(state, seen.where).nowhere:
         return unsafe(state, seen, failed.reason)
-    if seen.links.first and not state.doomed:
+    if seen.links.first and state.active and not state.doomed:
         after = f"goes back after {seen.links.first}, of its group"
         return Decision(Action.DOOM, failed.code, f"{failed.reason}; {after}")
     rest = "" if failed.rest is None else f"; starts again after {format_duration(failed.rest)}"

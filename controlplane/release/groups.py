@@ -28,7 +28,7 @@ def links(state: ReleaseState, releases: Releases, stable: Mapping[str, str]) ->
     return Links(
         unmet=_unmet(state, releases, stable),
         failed=_failed(state, releases, stable),
-        apart=_apart(state, others),
+        apart=_earlier(state, releases) or _apart(state, others),
         fallen=_fallen(others),
         first=_first(state, others),
         superseded=_superseded(state, releases),
@@ -37,14 +37,16 @@ def links(state: ReleaseState, releases: Releases, stable: Mapping[str, str]) ->
 
 
 def members(state: ReleaseState, releases: Releases) -> tuple[ReleaseState, ...]:
-    """Return the others of the group; those that ended before this order was given were of an earlier one."""
-    return tuple(
-        other
-        for other in (releases.values() if state.group else ())
-        if other.group == state.group
-        and other.name != state.name
-        and (other.ended_at is None or other.ended_at > state.created_at)
-    )
+    """Return the others of the group in the same attempt."""
+    return tuple(other for other in _known(state, releases) if other.attempt == state.attempt)
+
+
+def _known(state: ReleaseState, releases: Releases) -> Iterator[ReleaseState]:
+    """Yield the others of the group; those that ended before this order was given were of an earlier one."""
+    for other in releases.values() if state.group else ():
+        ended = other.ended_at is not None and other.ended_at <= state.created_at
+        if other.group == state.group and other.name != state.name and not ended:
+            yield other
 
 
 # --- dependencies -----------------------------------------------------------------------------------------
@@ -98,6 +100,17 @@ def passed(state: ReleaseState) -> int:
 def at_end(state: ReleaseState) -> bool:
     """Return whether nothing of its group can take a release back any more: promoted, or past its point."""
     return state.phase is Phase.PROMOTED or state.crossing is not None
+
+
+def _earlier(state: ReleaseState, releases: Releases) -> str:
+    """Return who of the group is still in an earlier attempt and must come along before this one starts."""
+    if state.phase is not Phase.WAITING:
+        return ""
+    behind = sorted(other.name for other in _known(state, releases) if other.attempt < state.attempt)
+    if not behind:
+        return ""
+    what = f"waits for attempt {state.attempt} of {', '.join(behind)}"
+    return f"group {state.group!r} goes together: {what}; `turnout retry {behind[0]}` runs that again"
 
 
 def _apart(state: ReleaseState, others: Iterable[ReleaseState]) -> str:

@@ -24,7 +24,9 @@ EVENTS: Mapping[str, Event] = {
     "order": "ordered",
     "pause": "paused",
     "promote": "promoted",
+    "rest": "rolled_back",  # and starts again after a while
     "resume": "resumed",
+    "retry": "retried",
     "rollback": "rolling_back",
     "start": "started",
     "unsafe": "held",  # the way back; it goes on meanwhile where nothing grows
@@ -35,7 +37,7 @@ SWITCHED: Mapping[Phase, Event] = {Phase.PROMOTED: "promoted", Phase.ROLLING_BAC
 # Waiting of this kind is what releases do all the time.
 ORDINARY = frozenset(
     {"", "busy", "crossing", "dwell", "ending", "manual", "hook", "not-yet", "propagate", "rolling-back"}
-    | {"testing", "verify"}
+    | {"frozen", "paused", "retrying", "testing", "verify"}  # was told by what led to it
 )
 ASKING = frozenset({"approval", "approval-expired", "manual", "test-over"})
 
@@ -58,7 +60,7 @@ def event_of(record: Record, state: ReleaseState) -> Event | None:
         code = str(record.numbers.get("code", ""))
         return "asking" if code in ASKING else None if code in ORDINARY else "held"
     if record.action == "rollback" and state.ended:
-        return "rolled_back"  # it had not started
+        return "rolled_back"  # it had no traffic
     if record.action == "switch":
         return SWITCHED.get(state.phase)
     if record.action == "finish" and state.phase is Phase.ENDED:
@@ -78,10 +80,14 @@ def _messages(position: int, record: Record, state: ReleaseState) -> Iterator[Me
 
 
 def _points(record: Record, event: Event | None) -> Iterator[Point]:
-    """Yield the points at which hooks are told of a record, and nobody waits for an answer."""
-    if event in ("promoted", "rolled_back", "ended"):
+    """Yield the points at which hooks are told of a record, and nobody waits for an answer.
+
+    Each end of an attempt is told once: who calls a retry off was told of the rollback. A failure is told
+    with what it led to; what waits for others of its group first is told when it goes back.
+    """
+    if event in ("promoted", "rolled_back", "ended") and record.step != Phase.RETRYING:
         yield "end"
-    if record.kind == "decision" and (record.action == "step-back" or event in ("rolling_back", "frozen")):
+    if "failure" in record.numbers and record.action != "doom":
         yield "failure"
 
 

@@ -26,6 +26,7 @@ class Propagation:
         absent: Proxies of the gate set that are not connected now: what they have is unknown.
         at_least: Share of ``live`` that must have acknowledged, parts per million.
         within: How long that may take before it counts as late.
+        unserved: (proxy, why) of those that are connected and not answered; they have what they once got.
         alone: Proxies that are left alone: they have resources of another store, or wait for those that do.
     """
 
@@ -36,6 +37,7 @@ class Propagation:
     at_least: int = 1_000_000
     within: timedelta = timedelta(seconds=30)
     alone: tuple[str, ...] = ()
+    unserved: tuple[tuple[str, str], ...] = ()
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -51,10 +53,16 @@ class Propagation:
         return how.format(", ".join(self.alone)) if self.alone else ""
 
     @property
+    def trouble(self) -> str:
+        """Which proxies refuse something or are not served, and why; '' if none."""
+        refusing = (f"{proxy} refuses {why}" for proxy, why in self.nacked)
+        return "; ".join((*refusing, *(f"{proxy} is not served: {why}" for proxy, why in self.unserved)))
+
+    @property
     def complete(self) -> bool:
         """True if enough of the proxies have acknowledged and none has refused."""
         members = len(self.live) + len(self.absent)
-        untroubled = bool(self.live) and not (self.nacked or self.alone)
+        untroubled = bool(self.live) and not (self.trouble or self.alone)
         return untroubled and len(self.acked) * 1_000_000 >= members * self.at_least
 
 

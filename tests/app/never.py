@@ -281,13 +281,14 @@ class Never:
                 continue
             was, now = before.releases.get(record.release), after.releases[record.release]
             event = happened(record.action, was, now)
-            if event is None:
-                continue
             count += sum(event in notify.on for notify in now.policy.notify)
             points = {hook.at for hook in now.policy.hooks}
-            count += "end" in points and event in ("promoted", "rolled_back")
-            fails = event in ("rolling_back", "frozen", "stepped_back") and self.outside.by == "loop"
-            count += "failure" in points and fails
+            called_off = was is not None and was.phase is Phase.RETRYING
+            count += "end" in points and event in ("promoted", "rolled_back") and not called_off
+            fails = event in ("rolling_back", "frozen", "stepped_back")
+            fails |= event == "rolled_back" and was.phase in (Phase.WAITING, Phase.RETRYING)
+            fails |= record.action == "hold" and now.hold in ("failed", "late", "approval-expired", "unsafe")
+            count += "failure" in points and fails and self.outside.by == "loop"
         return count
 
 
@@ -297,13 +298,14 @@ def happened(action, was, now):
     if action in again:  # once more too: an order is edited while it waits, another failure joins
         return again[action]
     if was.attempt != now.attempt:
-        return None
+        return "retried" if action == "retry" else None
     if was.phase is not now.phase:
         return {
             Phase.PROGRESSING: "started" if was.phase is Phase.WAITING else "stepped_back",
             Phase.GUARDING: "guarding",
             Phase.PROMOTED: "promoted",
             Phase.ROLLING_BACK: "rolling_back",
+            Phase.RETRYING: "rolled_back",
             Phase.ROLLED_BACK: "rolled_back",
         }.get(now.phase)
     if was.step != now.step:

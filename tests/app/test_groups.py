@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from controlplane.release.state import Phase
-from controlplane.web.port import Act, Order, RefusedError
+from controlplane.web.port import Act, Documents, Order, RefusedError
 from tests.app.site import Many
 
 ANN = Act(actor="ann")
@@ -190,6 +190,49 @@ async def test_a_group_is_retried_as_a_whole_with_one_new_salt(tmp_path, kit):
     assert {(r.attempt, r.salt, r.phase) for r in world.releases.values()} == {(2, "summer.2", Phase.WAITING)}
     world = await kit.until(site, lambda w: all(r.ended for r in w.releases.values()), most=400)
     assert set(phases(world).values()) == {Phase.PROMOTED}
+    await site.store.close()
+
+
+async def test_a_new_attempt_of_a_group_waits_for_members_that_are_still_in_the_last_one(tmp_path, kit):
+    orders = {"back": release("back"), "front": release("front", after="{release: back-2}")}
+    site = await begin(tmp_path, kit, **orders)
+    await kit.until(site, lambda w: w.releases["front-2"].at == "ten")
+    site.fleet.of["front"] = "some"  # b never acknowledges that front is back
+    await site.plane.act("back-2", "rollback", ANN)
+    await kit.until(site, lambda w: w.releases["back-2"].ended)
+    texts = {f"{name}.yaml": text.replace("start:", "attempt: 2\nstart:") for name, text in orders.items()}
+    await site.plane.apply(Documents(files=texts, actor="ann"))
+
+    world = await kit.tick(site, 5)
+
+    again = world.releases["back-2"]
+    assert (again.attempt, again.phase, again.hold) == (2, Phase.WAITING, "apart")
+    assert "waits for attempt 2 of front-2" in again.because
+    site.fleet.of["front"] = "all"
+    await kit.until(site, lambda w: w.releases["front-2"].ended)
+    world = await kit.tick(site, 3)
+    assert (world.releases["back-2"].phase, world.releases["back-2"].attempt) == (Phase.WAITING, 2)
+    if world.releases["front-2"].attempt == 1:
+        await site.plane.act("front-2", "retry", ANN)
+    world = await kit.until(site, lambda w: all(r.ended for r in w.releases.values()), most=400)
+    assert {r.phase for r in world.releases.values()} == {Phase.PROMOTED}
+    await site.store.close()
+
+
+async def test_an_order_of_a_group_can_be_called_off_while_the_last_attempt_goes_back(tmp_path, kit):
+    orders = {"back": release("back"), "front": release("front", after="{release: back-2}")}
+    site = await begin(tmp_path, kit, **orders)
+    await kit.until(site, lambda w: w.releases["front-2"].at == "ten")
+    site.fleet.of["front"] = "some"
+    await site.plane.act("back-2", "rollback", ANN)
+    await kit.until(site, lambda w: w.releases["back-2"].ended)
+    again = orders["back"].replace("start:", "attempt: 2\nstart:")
+    front = orders["front"].replace("start:", "attempt: 2\nstart:")
+    await site.plane.apply(Documents(files={"back.yaml": again, "front.yaml": front}, actor="ann"))
+
+    shown = await site.plane.act("back-2", "rollback", ANN)
+
+    assert (shown.attempt, shown.phase) == (2, "rolled_back")
     await site.store.close()
 
 

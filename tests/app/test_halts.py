@@ -116,6 +116,7 @@ async def test_new_evidence_freezes_it_again_and_a_restart_does_not_bring_back_t
     world = await kit.until(again, lambda w: w.releases["shop-v2"].at == "all")
 
     assert world.releases["shop-v2"].halt is None
+    assert [action for action, _ in await events(again)].count("freeze") == 1
     again.traffic.mode = "bad"
     await kit.until(again, frozen)
     await again.store.close()

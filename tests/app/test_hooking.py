@@ -214,3 +214,32 @@ async def test_a_step_that_begins_again_after_a_step_back_asks_other_questions(k
     judged = [step for _, point, step in about if point == "judging"]
     assert judged == ["ten", "all", "ten", "all"]
     await site.store.close()
+
+
+async def told(site):
+    return [m.body["data"]["point"] for m in await site.store.waiting()]
+
+
+@pytest.mark.parametrize("do", ["rollback", "step_back", "hold", "freeze"])
+async def test_a_failure_is_told_once_whatever_it_leads_to(kit, desk, receiver, do):
+    receiver.answers = [200, 409] if do == "step_back" else [409]
+    site = await desk("judging", "failure", policy=do)
+    signs = {"hold": "failed", "freeze": "frozen"}
+
+    await go(kit, site, lambda r: r.hold == signs.get(do) or r.phase is Phase.ROLLED_BACK or r.barred)
+    await kit.tick(site, 10)
+
+    assert await told(site) == ["failure"]
+    await site.store.close()
+
+
+async def test_each_attempt_tells_of_its_end_once_and_that_another_one_begins(kit, desk, receiver):
+    receiver.answers = [409]
+    site = await desk("judging", "failure", "end", policy="rollback, retry: {after: 20s}")
+    await go(kit, site, lambda r: r.phase is Phase.RETRYING)
+    assert await told(site) == ["failure", "end"]
+
+    await site.plane.act("shop-2", "rollback", Act(actor="ann"))
+    assert (await site.store.world()).releases["shop-2"].phase is Phase.ROLLED_BACK
+    assert await told(site) == ["failure", "end"], "calling the retry off is no end of its own"
+    await site.store.close()

@@ -77,7 +77,8 @@ async def test_a_node_of_two_fleets_is_shown_and_holds_the_releases_of_both(site
 
     assert shown.state == "refused"
     assert shown.problems[0].startswith("belongs to fleets 'edge' and 'west'")
-    assert propagation.nacked == (("w-1", shown.problems[0]),)
+    assert propagation.unserved == (("w-1", shown.problems[0]),)
+    assert propagation.trouble.startswith("w-1 is not served: belongs to fleets 'edge' and 'west'")
     assert not propagation.complete
 
 

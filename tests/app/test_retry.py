@@ -72,3 +72,16 @@ async def test_an_operator_runs_an_order_again_by_what_the_policy_says_now(tmp_p
     assert (shown.phase, shown.attempt, shown.steps[1].name) == ("waiting", 2, "tenth")
     await kit.until(site, lambda w: w.releases["shop-v2"].phase is Phase.PROMOTED)
     await site.store.close()
+
+
+async def test_who_is_notified_hears_of_the_rollback_and_of_the_attempt_that_follows(tmp_path, kit):
+    told = "{do: rollback, retry: {after: 1m, times: 1}}\nnotify: [{webhook: 'http://127.0.0.1:1/x'}]"
+    site = await failing(tmp_path, kit, told)
+    await kit.until(site, lambda w: w.releases["shop-v2"].attempt == 2)
+
+    messages = [message.body for message in await site.store.waiting()]
+
+    said = [(m["type"].rpartition(".")[2], m["data"]["reason"]) for m in messages]
+    assert [event for event, _ in said] == ["rolling_back", "rolled_back", "retried"]
+    assert "starts again after 1m, as attempt 2" in said[1][1]
+    await site.store.close()

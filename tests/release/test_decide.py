@@ -19,6 +19,7 @@ IN_PROGRESS = (Phase.PROGRESSING, Phase.GUARDING)
 NOBODY = Propagation()
 LEFT = Propagation(("a", "b"), ("a",), at_least=500_000, alone=("b",))
 NACKED = Propagation(("a", "b"), ("a",), (("b", "Cluster 'shop~v2': bad port"),))
+UNSERVED = Propagation(("a",), ("a",), unserved=(("w", "belongs to two fleets"),))
 HALF = Propagation(("a", "b"), ("a",))
 
 
@@ -66,6 +67,7 @@ def test_a_waiting_release_starts_or_says_what_it_waits_for(make, state, seen, t
         (NOBODY, (None, "no-proxy"), "no proxy"),
         (NACKED, (None, "nack"), "b refuses Cluster 'shop~v2': bad port"),
         (Propagation(("a", "b"), ("a",), NACKED.nacked, 500_000), (None, "nack"), "b refuses"),
+        (UNSERVED, (None, "nack"), "w is not served: belongs to two fleets"),
         (LEFT, (None, "left-alone"), "gave them: b; see"),
     ],
 )
@@ -275,6 +277,8 @@ def test_no_weight_grows_towards_a_version_without_endpoints(make, phase, endpoi
         (HALF, 0, (None, "rolling-back"), "b"),
         (Propagation(("a", "b"), ("a",), at_least=1), 99, (None, "rolling-back"), "b"),
         (NACKED, 99, (None, "rolling-back"), "b (Cluster 'shop~v2': bad port)"),
+        (UNSERVED, 99, (None, "rolling-back"), "w (belongs to two fleets)"),
+        (Propagation(nacked=(("turnout", "to render it"),)), 99, (None, "rolling-back"), "to render it"),
         (NOBODY, 0, (None, "no-proxy"), "no proxy"),
         (NOBODY, 1, (Action.FINISH, "rolled-back"), "no proxy"),
     ],
