@@ -112,6 +112,8 @@ def refusals(view: StreamView, relevant: Relevant | None = None) -> Iterator[str
     names = None if relevant is None else {(type_url, r.name) for type_url, r in relevant.resources}
     for asked in view.types:
         for name, nack in asked.nacks.items():
+            if relevant is not None and nack.owners and relevant.service not in nack.owners:
+                continue
             if names is None or (asked.type_url, name) in names:
                 yield f"{asked.type_url.rpartition('.')[2]} {name!r}: {nack.message}"
 

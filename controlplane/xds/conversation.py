@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from sys import intern
 from typing import NamedTuple
 
 from controlplane.xds.messages import MAX_NAMES, ProtocolError
+from controlplane.xds.parts import Doubt, Part, doubts, mixture
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, Received, TypeView, Versions
@@ -47,6 +48,7 @@ class Conversation:
         whole: Version of a set that the client brought and that is not ours, until it accepted ours.
         maybe: Sent in a batch that was refused: the client may have applied it or not.
         refused: The refusal of a version, until the client accepted another one or the target went back.
+        spoiled: Parts that a refusal may be about, by resource and owner, while the target has them.
         undone: Names that the client refused to lose, and the target for which they are not tried again.
         told: Names whose absence the client was told.
         again: Names to send even if unchanged.
@@ -94,6 +96,7 @@ class Conversation:
     whole: Version | None = None
     maybe: dict[str, Resource] = field(default_factory=dict)
     refused: dict[str, Nack] = field(default_factory=dict)
+    spoiled: dict[str, dict[str, Doubt]] = field(default_factory=dict)
     undone: dict[str, Snapshot | None] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     again: set[str] = field(default_factory=set)
@@ -151,8 +154,9 @@ class Conversation:
             self.dirty.pop(name, None)
         if self.calm:
             return
-        if self.gated:  # what was sent is not all of it
-            self.dirty.update((name, None) for name in flight.updates if name in self.gated)
+        if self.gated or self.spoiled:  # what was sent is not all of it
+            partial = self.gated.keys() | self.spoiled.keys()
+            self.dirty.update((name, None) for name in flight.updates if name in partial)
         self.again.difference_update(flight.updates, flight.removed)
         self.told.difference_update(flight.updates)
         self.told.update(self.names.intersection(flight.removed))
@@ -299,6 +303,7 @@ class Conversation:
         self.held.pop(name, None)
         self.maybe.pop(name, None)
         self.refused.pop(name, None)
+        self.spoiled.pop(name, None)
         self.foreign.discard(name)
         self.again.discard(name)
         self.told.discard(name)
@@ -331,7 +336,9 @@ class Conversation:
             self.maybe.pop(name, None)
             self.foreign.discard(name)
             before = self.held.get(name)
-            if before is None or before.version != resource.version:  # else it was only sent again
+            self._absolve(resource)
+            changed = before is None or before.version != resource.version  # else it was only sent again
+            if changed and name not in self.spoiled:
                 self.refused.pop(name, None)
             if self.wants(name):
                 self.held[name] = resource
@@ -345,6 +352,63 @@ class Conversation:
             self._forgive()
             odd = self.flights or self.resync or self.again or self.refused or self.foreign or self.gated
             self.calm = self.opened and not (odd or self.returning)
+
+    def _doubt_parts(self, refused: Resource) -> None:
+        """Note which parts a refusal may be about; what is proven already stays so."""
+        if not (found := doubts(refused, self.held.get(refused.name))):
+            return
+        before = self.spoiled.get(refused.name, {})
+        proven = {o: d for o, d in before.items() if o in found and d.proven and d.part == found[o].part}
+        self.spoiled[refused.name] = before | found | proven
+        self.dirty[refused.name] = None
+
+    def _absolve(self, accepted: Resource) -> None:
+        """Drop the doubts about the parts of what the client accepted."""
+        doubted = self.spoiled.get(accepted.name)
+        if doubted is None or accepted.parts is None:
+            return
+        kept = {o: doubt for o, doubt in doubted.items() if accepted.parts.of.get(o) != doubt.part}
+        if kept:
+            self.spoiled[accepted.name] = kept
+            self.dirty[accepted.name] = None
+        else:
+            del self.spoiled[accepted.name]
+
+    def bearable(self, target: Resource) -> Resource:
+        """Return the target without the parts that the client may have refused: those stay as it has them.
+
+        What is left of the target goes first. Then, if several parts may be the culprit, one after another.
+        """
+        name, held = target.name, self.held.get(target.name)
+        wanted = target.parts.of if target.parts is not None else {}
+        known = self.spoiled.pop(name, {})
+        doubted = {owner: doubt for owner, doubt in known.items() if wanted.get(owner) == doubt.part}
+        if not doubted:
+            return target
+        self.spoiled[name] = doubted
+        if held is None or held.parts is None:
+            return target
+        coming = self.latest(name)
+        there = coming.parts.of if coming is not None and coming.parts is not None else {}
+        if coming is not None and any(there.get(owner) == doubt.part for owner, doubt in doubted.items()):
+            return coming  # its answer is waited for: to go on without that part would take it back
+
+        def without(owners: Set[str]) -> Resource | None:
+            parts = (self._stays(each, name) if each.owner in owners else each for each in wanted.values())
+            return mixture(target, filter(None, parts))
+
+        rest = without(doubted.keys())
+        if rest is None or rest.version != held.version:
+            return rest or target
+        open_to_doubt = [owner for owner, doubt in doubted.items() if not doubt.proven]
+        tries = (without(doubted.keys() - {owner}) for owner in open_to_doubt)
+        return next((each for each in tries if each is not None and not self.refuses(each)), rest)
+
+    def _stays(self, doubted: Part, name: str) -> Part | None:
+        """Return the newest other part of the same owner that the client has, or will have."""
+        versions = (self.latest(name), self.held.get(name))
+        found = (each.parts.of.get(doubted.owner) for each in versions if each is not None and each.parts)
+        return next((part for part in found if part != doubted), None)
 
     def retry(self, target: Snapshot) -> None:
         """Have removals that were refused tried again, once for each new target."""
@@ -389,6 +453,7 @@ class Conversation:
                 del self.maybe[resource.name]
             if self.wants(resource.name):
                 self.refused[resource.name] = self.error
+                self._doubt_parts(resource)
         else:
             self.limit = max(1, len(flight.updates) // 2)
             self.maybe.update((n, r) for n, r in flight.updates.items() if self.wants(n))
@@ -416,12 +481,15 @@ class Conversation:
             since=self.since,
             sent=sent,
             acked=acked,
-            nacks=dict(self.refused),
+            nacks={
+                name: replace(nack, owners=frozenset(self.spoiled.get(name, ())))
+                for name, nack in self.refused.items()
+            },
             error=self.error,
             gated=dict(self.gated),
             waiting_since=self.flights[0].at if self.flights else None,
             sent_at=self.sent_at,
             acked_at=self.acked_at,
-            partial={name: self.held[name] for name in self.gated if name in self.held},
+            partial={n: self.held[n] for n in (*self.gated, *self.spoiled) if n in self.held},
         )
         return self.seen

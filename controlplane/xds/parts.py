@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from controlplane.xds.snapshot import IdentityCache, Ref, Resource, content_hash
 from controlplane.xds.version import Version
@@ -44,6 +44,22 @@ class Parts:
 
     of: Mapping[str, Part]
     join: Callable[[tuple[Part, ...]], bytes]
+
+
+class Doubt(NamedTuple):
+    """A part of a version that was refused, and whether that must be because of this part."""
+
+    part: Part
+    proven: bool
+
+
+def doubts(refused: Resource, held: Resource | None) -> dict[str, Doubt]:
+    """Return what a refusal may be about: parts that differ from what the client has, if that is known."""
+    if refused.parts is None or held is None or held.parts is None:
+        return {}
+    other = held.parts.of
+    found = [part for part in refused.parts.of.values() if part != other.get(part.owner)]
+    return {part.owner: Doubt(part, proven=len(found) == 1) for part in found}
 
 
 _mixtures: IdentityCache[Resource | None] = IdentityCache(256)

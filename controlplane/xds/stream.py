@@ -469,6 +469,9 @@ class Stream(ABC):
         target = gate.snapshot.of(conversation.type_url).get(name)
         if target is None:
             return self._leave(conversation, name, gate)
+        whole = target
+        if name in conversation.spoiled:
+            target = conversation.bearable(whole)
         held, latest = conversation.held.get(name), conversation.latest(name)
         forced = name in conversation.again or name in conversation.maybe
         if conversation.refuses(target):
@@ -476,7 +479,7 @@ class Stream(ABC):
             # Once a version that is under way is accepted, the refusal is forgotten.
             return "wait" if conversation.coming(name) else again or "keep"
         if latest is not None and latest.version == target.version:
-            if latest is held:
+            if latest is held and target is whole:
                 conversation.clear(name)
             if not forced:
                 return "keep"

@@ -28,11 +28,15 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """A client's refusal of one version of one resource, or of a batch with an unknown culprit (None)."""
+    """A client's refusal of one version of one resource, or of a batch with an unknown culprit (None).
+
+    ``owners`` are those whose parts may be the culprit, where several share the resource; else it is empty.
+    """
 
     version: Version | None
     message: str
     at: datetime
+    owners: frozenset[str] = frozenset()
 
 
 class Versions(Mapping[str, Version]):
@@ -86,7 +90,8 @@ class TypeView:
         nacks: The refusal of each resource whose present target the client refused.
         error: The last refusal, until everything refused was replaced.
         gated: Resources that wait for another one to be ACKed, and for which.
-        partial: Of these, what the client has accepted: some parts of it may be those of the target.
+        partial: What the client has accepted in place of a target that waits or was refused: some parts of it
+            may be those of the target.
         waiting_since: When the response was sent that is not answered yet.
         sent_at: When the last response was sent.
         acked_at: When the client last accepted one.

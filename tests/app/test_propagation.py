@@ -97,6 +97,19 @@ def test_a_service_is_not_behind_because_of_another_ones_part_of_its_route(shop,
     assert (got.live, got.acked) == (("a",), acked)
 
 
+@pytest.mark.parametrize(
+    ("owners", "nacked"), [((), True), (("cart",), False), (("cart", "shop"), True)], ids=repr
+)
+def test_a_refusal_of_shared_routes_concerns_those_whose_parts_it_may_be_about(owners, nacked):
+    stream = view(nacks=[(ROUTE, "hosts-a")])
+    nack = Nack(WANTED, "bad", NOW, frozenset(owners))
+    types = (replace(t, nacks={"hosts-a": nack}) if t.type_url == ROUTE else t for t in stream.types)
+
+    got = propagation([replace(stream, types=tuple(types))], RELEVANT, Propagate())
+
+    assert bool(got.nacked) is nacked
+
+
 def test_a_service_rests_on_its_clusters_and_routes_and_on_the_listeners():
     assert {(t.rpartition(".")[2], r.name) for t, r in RELEVANT.resources} == {
         ("Cluster", "shop~v1"),

@@ -149,6 +149,7 @@ class Client:
         self.types[ENDPOINT].names = []
         self.types[ROUTE].names = []
         self.poison: set[bytes] = set()
+        self.poison_parts: set[str] = set()  # owner and content
         self.refused: set[str] = set()  # clusters
         self.problems: list[str] = []
         self.lazy = self.hasty = False
@@ -269,7 +270,11 @@ class Client:
         if len(bodies) != len(message.resources):
             self.problems.append("one name twice in a response")
         removed = self.removed(url, has, bodies, message)
-        bad = {n: b for n, b in bodies.items() if b in self.poison and has.bodies.get(n) != b}
+        bad = {
+            n: b
+            for n, b in bodies.items()
+            if self.dislikes(b, has.bodies.get(n, b"=:")) and has.bodies.get(n) != b
+        }
         changed = {n: b for n, b in bodies.items() if has.bodies.get(n) != b}
         self.check(url, has, {n: b for n, b in bodies.items() if n not in bad}, removed)
         self.apply(has, bodies, bad, removed, message)
@@ -291,6 +296,11 @@ class Client:
             self.warming -= set(bodies) | set(removed)
             self.release()
         return True
+
+    def dislikes(self, body: bytes, has: bytes) -> bool:
+        """It does not come to dislike a part that it has."""
+        new = set(owned(body)) - set(owned(has)) if self.poison_parts else set()
+        return body in self.poison or not self.poison_parts.isdisjoint(new)
 
     def apply(self, has, bodies, bad, removed, message) -> None:
         for name, body in bodies.items():
@@ -409,6 +419,11 @@ class Client:
         return hopeless and b"." in body and name not in self.types[ROUTE].known
 
 
+def owned(body: bytes) -> list[str]:
+    """The parts of a route that has owners, each with its content."""
+    return body.decode().split("=")[1].split(":")[0].split(".")
+
+
 def used(body: bytes) -> set[str]:
     return set(filter(None, body.decode().split("=")[1].split(":")[1].split(",")))
 
@@ -433,6 +448,7 @@ def model():
         shared=shared,
         settle=settle,
         snapshot=snapshot,
+        owned=owned,
         used=used,
     )
 

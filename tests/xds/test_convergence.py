@@ -95,6 +95,11 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
         def publish_otherwise(self, at_once):
             self.at_once = at_once
 
+        @rule(name=SHARED, owner=OWNERS)
+        def poison_part(self, name, owner):
+            if owner in self.world.shared.get(name, {}):
+                self.client.poison_parts.add(f"{owner}{self.world.shared[name][owner][0]}")
+
         @rule(lazy=st.booleans(), hasty=st.booleans())
         def answer_otherwise(self, lazy, hasty):
             self.client.lazy, self.client.hasty = lazy, hasty
@@ -116,16 +121,18 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
             has, target = self.client.types, self.world.snapshot()
             for name, owners in self.world.shared.items():
                 body = has[ROUTE].bodies.get(name)
-                if body is None or name in self.client.stream.view().of(ROUTE).nacks:
+                spoiled = any(each.startswith(f"{name}=".encode()) for each in self.client.poison)
+                if name not in has[ROUTE].known or spoiled:
                     continue
-                parts = body.decode().split("=")[1].split(":")[0].split(".")
+                parts = model.owned(body)
                 for owner, (content, cluster) in owners.items():
                     if all(
                         has[url].bodies.get(cluster) == target.of(url)[cluster].body
                         for url in (CLUSTER, ENDPOINT)
                     ):
                         useful = not target.of(ENDPOINT)[cluster].hollow
-                        assert not useful or f"{owner}{content}" in parts, (owner, body, owners)
+                        liked = f"{owner}{content}" not in self.client.poison_parts
+                        assert not (useful and liked) or f"{owner}{content}" in parts, (owner, body, owners)
 
         @rule(later=st.permutations((SCOPED_ROUTE, ROUTE, LISTENER)))
         def reconnect(self, later):
@@ -139,6 +146,7 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
         def teardown(self):
             """Once the world is good again, the client has exactly the target, and we know it."""
             self.client.poison.clear()
+            self.client.poison_parts.clear()
             self.world.hollow.clear()
             for name in self.world.clusters:
                 self.world.clusters[name] = self.fresh()

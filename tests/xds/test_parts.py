@@ -187,3 +187,107 @@ def test_an_owner_that_comes_from_another_resource_keeps_its_part(site):
     heard = site.rest(site.talk.publish(9, *groups, (ROUTE, site.model.shared("q", owners))))
 
     assert heard == [b"q=a2.b1:a1,b2"]
+
+
+# -- a part that the client refuses
+
+
+class Choosy:
+    """A client that has clusters, and refuses any route with a part that it does not like."""
+
+    def __init__(self, talk, model):
+        self.talk, self.model, self.dislikes, self.revision = talk, model, set(), 0
+        self.names = ["r"] if talk.variant == "sotw" else ()
+
+    def start(self, owners):
+        self.set(owners)
+        for url, names in ((CLUSTER, ()), (ROUTE, ["r"])):
+            self.talk.ask(url, names)
+        self.talk.ack(CLUSTER)
+        self.answer()
+
+    def set(self, owners):
+        self.revision += 1
+        self.target = self.model.shared("r", {o: (content, "c") for o, content in owners.items()})
+        self.talk.publish(self.revision, (CLUSTER, self.model.resource("c")), (ROUTE, self.target))
+        return self.answer() if self.revision > 1 else []
+
+    def answer(self):
+        """Answer until there is rest; return the owners' contents in each route that came."""
+        seen = []
+        while (message := self.talk.last.pop(ROUTE, None)) is not None:
+            (resource,) = message.resources
+            body = resource.value if self.talk.variant == "sotw" else resource.resource.value
+            parts = self.model.owned(body)
+            seen.append(" ".join(parts))
+            assert len(seen) < 12
+            error = "bad" if self.dislikes & set(parts) else ""
+            self.talk.ask(ROUTE, self.names, nonce=message.nonce, error=error)
+        return seen
+
+
+@pytest.fixture
+def choosy(talk, model):
+    return Choosy(talk, model)
+
+
+def test_a_part_that_was_refused_does_not_take_a_rollback_with_it(choosy):
+    choosy.start({"a": 1, "b": 1})
+    choosy.dislikes = {"b2"}
+    step = choosy.set({"a": 1, "b": 2})
+    refused = choosy.talk.view(ROUTE)
+
+    rolled_back = choosy.set({"a": 3, "b": 2})
+
+    assert (step, rolled_back) == (["a1 b2"], ["a3 b1"])
+    view = choosy.talk.view(ROUTE)
+    for each in (refused, view):
+        assert (each.nacks["r"].message, each.nacks["r"].owners) == ("bad", {"b"})
+    assert alike(view.partial["r"], choosy.target, "a")
+    assert not alike(view.partial["r"], choosy.target, "b")
+    assert choosy.set({"a": 3, "b": 2}) == []
+
+
+def test_the_culprit_among_parts_is_found_and_the_others_arrive(choosy):
+    choosy.start({"a": 1, "b": 1, "c": 1})
+    choosy.dislikes = {"b2"}
+
+    seen = choosy.set({"a": 2, "b": 2, "c": 2})
+
+    assert seen[0] == "a2 b2 c2"
+    assert seen[-1] == "a2 b1 c2"
+    assert len(seen) == len(set(seen))  # nothing was sent twice
+    assert choosy.talk.view(ROUTE).nacks["r"].owners == {"b"}
+
+
+def test_what_was_refused_is_forgotten_once_the_part_is_another_one(choosy, model):
+    choosy.start({"a": 1, "b": 1})
+    choosy.dislikes = {"b2"}
+    choosy.set({"a": 2, "b": 2})
+
+    better = choosy.set({"a": 2, "b": 3})
+
+    assert better == ["a2 b3"]
+    view = choosy.talk.view(ROUTE)
+    assert (view.nacks, view.error, view.partial) == ({}, None, {})
+    assert view.acked["r"] == choosy.target.version
+
+
+def test_parts_that_are_refused_only_together_end_in_rest(choosy):
+    choosy.start({"a": 1, "b": 1})
+    choosy.dislikes = _Both("a2", "b2")
+
+    seen = choosy.set({"a": 2, "b": 2})
+
+    assert seen == ["a2 b2", "a2 b1"]
+    assert choosy.talk.view(ROUTE).nacks["r"].owners == {"b"}
+
+
+class _Both(set):
+    """Disliked only if all of them are there."""
+
+    def __init__(self, *parts):
+        super().__init__(parts)
+
+    def __and__(self, other):
+        return set(self) if set(self) <= other else set()
