@@ -10,6 +10,7 @@ from controlplane.policy.capabilities import Kind
 from controlplane.policy.catalog import Catalog, references
 from controlplane.policy.documents import Key, Release, Service
 from controlplane.policy.fitness import places, unfit
+from controlplane.policy.orders import Groups
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.release.ports import Change, Record, World
 from controlplane.release.state import Phase, ReleaseState
@@ -101,6 +102,31 @@ def fitting(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
             text += f" ({state.phase}): policy {policy.name!r} does not fit: {why}"
             undone.setdefault(key, text)
     return _restored(world.catalog, catalog, undone.keys()), tuple(undone.values())
+
+
+def possible_orders(before: Catalog, after: Catalog) -> tuple[Catalog, tuple[str, ...]]:
+    """Return the catalog without orders, new or edited, that a service that was put back cannot run.
+
+    Others of their groups stay behind with them.
+    """
+    undone: dict[Key, str] = {}
+    apart = Groups()
+    for release in _changed(before, after):
+        service = after.get("Service", release.service)
+        versions = service.versions if isinstance(service, Service) else {}
+        if not {release.from_, release.to} <= set(versions):
+            text = f"Release {release.name!r} needs service {release.service!r}, whose change is refused"
+            undone["Release", release.name] = text
+            apart.refuse(release, release.name)
+    for release in _changed(before, after):
+        for finding in apart.findings(release):
+            undone.setdefault(("Release", release.name), finding.text)
+    problems = tuple(f"{after.entries[key].place}: {text}" for key, text in undone.items())
+    return _restored(before, after, undone.keys()), problems
+
+
+def _changed(before: Catalog, after: Catalog) -> Iterable[Release]:
+    return (r for r in after.releases() if r != before.get("Release", r.name))
 
 
 def _listening(service: Service, catalog: Catalog) -> set[tuple[str, Kind, tuple[str, ...]]]:

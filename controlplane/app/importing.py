@@ -98,7 +98,8 @@ class Importer:
     def _compare(self, files: Files) -> None:
         """Report what changed while nobody watched: an operator must say that it is meant."""
         world = self._plane.world
-        loaded = load(files, world.catalog)
+        ordered = {state.name: state.service for state in world.releases.values()}
+        loaded = load(files, world.catalog, ordered=ordered)
         differs = loaded.catalog.digests() != world.catalog.digests()
         how = f"`turnout apply -f {self._folder}` takes it in"
         note = [f"{self._folder}: differs from what is in force; {how}"] if differs else []

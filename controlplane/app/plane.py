@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel
 
 from controlplane.app import permits
-from controlplane.app.acceptance import accept, fitting, in_use, ordered, put_back
+from controlplane.app.acceptance import accept, fitting, in_use, ordered, possible_orders, put_back
 from controlplane.app.actions import Moved, Standing, move
 from controlplane.app.adoption import Newness, adopt, problems
 from controlplane.app.asking import explain_request, show_cohort
@@ -358,13 +358,16 @@ class Plane:
         async with self._loop.lock:
             world = await self._store.world()
             # In a thread: megabytes take a second, in which no stream would be answered.
-            loaded = await asyncio.to_thread(load, files, world.catalog, keep_absent=keep_absent)
+            known = {state.name: state.service for state in world.releases.values()}
+            loaded = await asyncio.to_thread(
+                load, files, world.catalog, keep_absent=keep_absent, ordered=known
+            )
             catalog, kept = in_use(world, loaded.catalog)
             catalog, misfits = fitting(world, catalog)
             unfit = self._publisher.unrenderable(replace(world, catalog=catalog))
-            catalog = put_back(world.catalog, catalog, unfit.keys())
+            catalog, without = possible_orders(world.catalog, put_back(world.catalog, catalog, unfit.keys()))
             refused = (f"Service {name!r} cannot be rendered: {why}" for name, why in unfit.items())
-            errors = (*(str(problem) for problem in loaded.errors), *kept, *misfits, *refused)
+            errors = (*(str(problem) for problem in loaded.errors), *kept, *misfits, *refused, *without)
             warnings = tuple(str(problem) for problem in loaded.problems if problem.level == "warning")
             before, after = world.catalog.digests(), catalog.digests()
             accepted = tuple(f"{k} {n}" for k, n in sorted(after) if before.get((k, n)) != after[k, n])

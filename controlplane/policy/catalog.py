@@ -173,7 +173,7 @@ class Reference:
 
 
 def references(document: Document) -> Iterator[Reference]:
-    """Yield what a document names."""
+    """Yield the documents that one needs; releases that it names may have none, see `policy.orders`."""
     match document:
         case Service():
             for index, name in enumerate(document.fleets):
@@ -185,8 +185,6 @@ def references(document: Document) -> Iterator[Reference]:
         case Release():
             yield Reference(("service",), "Service", document.service)
             yield Reference(("policy",), "Policy", document.policy)
-            for index, after in enumerate(document.after):
-                yield Reference(("after", index, "release"), "Release", after.release)
         case Fleet() | Segment():
             return
 

@@ -9,10 +9,10 @@ mistake may be in its name.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from controlplane.policy import choices, emergencies, settings, userfiles
+from controlplane.policy import choices, emergencies, orders, settings, userfiles
 from controlplane.policy.catalog import Catalog, Entry, references
 from controlplane.policy.documents import Document, Fleet, Key, Match, Policy, Release, Segment, Service
 from controlplane.policy.fitness import findings as misfits
@@ -47,35 +47,30 @@ class Loaded:
         return tuple(problem for problem in self.problems if problem.level == "error")
 
 
-def load(files: Files, last_good: Catalog | None = None, *, keep_absent: bool = False) -> Loaded:
+def load(
+    files: Files,
+    last_good: Catalog | None = None,
+    *,
+    keep_absent: bool = False,
+    ordered: orders.Ordered | None = None,
+) -> Loaded:
     """Return the catalog of ``files``.
 
     Args:
         files: All files of the folder, or those that were handed in.
         last_good: What is in force so far.
         keep_absent: True if a document that is not in ``files`` stays.
+        ordered: The releases that the store knows, each with its service; None without a store.
     """
-    intake = _Intake(last_good or Catalog())
-    unsure: set[str] = set()  # files with a mistake: nothing that was read from them is removed
+    intake = _Intake(last_good or Catalog(), ordered)
     documents: dict[Key, list[Checked]] = defaultdict(list)
-    for file, content in sorted(files.items()):
-        if file.endswith(userfiles.SUFFIX):
-            continue
-        sources, problems = read(file, content) if isinstance(content, bytes) else ((), (content,))
-        checked = [userfiles.filled(validate(source), files) for source in sources]
-        intake.problems += problems
-        if problems or not all(one.document for one in checked):
-            unsure.add(file)
-        for one in checked:
-            intake.problems += one.problems
+    for file in sorted(files):
+        for one in () if file.endswith(userfiles.SUFFIX) else intake.read(file, files):
             if one.key:
                 documents[one.key].append(one)
     for key, same in documents.items():
         intake.take(key, same)
-    for key, entry in intake.last.entries.items():
-        if key not in documents and (keep_absent or entry.file in unsure):
-            intake.kept[key] = entry
-            (intake.unsure if entry.file in unsure else intake.standing).add(key)
+    intake.keep(documents.keys(), keep_absent=keep_absent)
     return intake.resolve()
 
 
@@ -85,14 +80,44 @@ class _Intake:
     Of the kept, ``standing`` are as good as fresh; ``unsure`` were read from a file that has a mistake now.
     """
 
-    def __init__(self, last: Catalog) -> None:
+    def __init__(self, last: Catalog, ordered: orders.Ordered | None) -> None:
         self.last = last
+        self.ordered = ordered
+        self.groups = orders.Groups()
         self.fresh: dict[Key, tuple[Checked, Entry]] = {}
         self.kept: dict[Key, Entry] = {}
         self.standing: set[Key] = set()
         self.unsure: set[Key] = set()
         self.refused: set[Key] = set()
         self.problems: list[Problem] = []
+        self._mistaken: set[str] = set()  # files: nothing that was read from them is removed
+
+    def read(self, file: str, files: Files) -> list[Checked]:
+        """Return the documents of a file, each checked alone."""
+        content = files[file]
+        sources, problems = read(file, content) if isinstance(content, bytes) else ((), (content,))
+        checked = [userfiles.filled(validate(source), files) for source in sources]
+        self.problems += problems
+        if problems or not all(one.document for one in checked):
+            self._mistaken.add(file)
+        if problems:
+            self.groups.unread.append((file, content))
+        for one in checked:
+            self.problems += one.problems
+            if one.key is None:
+                self.groups.refuse(one.source.value, None)
+        return checked
+
+    def keep(self, found: Set[Key], *, keep_absent: bool) -> None:
+        """Keep documents that were not found, where that does not mean that they are gone."""
+        for key, entry in self.last.entries.items():
+            mistaken = entry.file in self._mistaken
+            if key in found or not (keep_absent or mistaken):
+                continue
+            self.kept[key] = entry
+            (self.unsure if mistaken else self.standing).add(key)
+            if mistaken:
+                self.groups.refuse(entry.document, key[1], f"cannot be read; {entry.file} has a mistake")
 
     def take(self, key: Key, same: list[Checked]) -> None:
         """Take in the documents of one kind and name: fresh is one that stands alone and has no errors."""
@@ -106,6 +131,8 @@ class _Intake:
             self.fresh[key] = checked, Entry(checked.document, checked.source.file, *checked.source.where(()))
         else:
             self._refuse(key)
+            for one in same:
+                self.groups.refuse(one.source.value, key[1])
 
     def resolve(self) -> Loaded:
         """Refuse what does not fit together until the rest does, and return it."""
@@ -120,6 +147,9 @@ class _Intake:
         for checked, entry in self.fresh.values():
             for finding in _warnings(entry.document, catalog):
                 self._report(checked, finding)
+            if self.ordered is None and isinstance(entry.document, Release):
+                for finding in orders.warnings(entry.document, (r.name for r in catalog.releases())):
+                    self._report(checked, finding)
         return Loaded(catalog, tuple(sorted(set(self.problems))), tuple(sorted(self.refused)))
 
     def _current(self) -> dict[Key, Entry]:
@@ -130,7 +160,10 @@ class _Intake:
 
     def _refuse(self, key: Key) -> None:
         self.refused.add(key)
-        self.fresh.pop(key, None)
+        _, fresh = self.fresh.pop(key, (None, None))
+        for entry in (fresh, self.last.entries.get(key)):
+            if entry is not None:
+                self.groups.refuse(entry.document, key[1])
         if key in self.last.entries:
             self.kept[key] = self.last.entries[key]
             self._keep_named()
@@ -157,21 +190,31 @@ class _Intake:
         for key, (_, entry) in self.fresh.items():
             changed = key not in self.last.entries or self.last.entries[key].document != entry.document
             for reference in references(entry.document):
-                kind, name = named = reference.key
+                named = reference.key
                 if named in self.fresh or named in self.standing or (named in current and not changed):
                     continue
-                text = _unknown(kind, name, current)
-                if named in self.refused:
-                    text = f"{kind} {name!r} is refused"
-                elif named in self.unsure:
-                    text = f"{kind} {name!r} cannot be read; {current[named].file} has a mistake"
+                text = self._unsound(named) or _unknown(*named, current)
                 yield key, Finding(reference.path, text)
+            sound = self._unsound if changed else _sound
+            told = orders.findings(entry.document, find, self.ordered, sound)
+            yield from ((key, finding) for finding in (*told, *self._apart(entry.document, changed)))
             yield from ((key, finding) for finding in _version_findings(entry.document, current))
             yield from ((key, finding) for finding in choices.findings(entry.document, find))
             yield from ((key, finding) for finding in emergencies.findings(entry.document, find))
             yield from ((key, finding) for finding in group_findings(entry.document, documents))
             yield from ((key, finding) for finding in settings.mirror_findings(entry.document, find))
             yield from ((key, finding) for finding in misfits(entry.document, find))
+
+    def _apart(self, document: Document, changed: bool) -> Iterator[Finding]:
+        return self.groups.findings(document) if changed else iter(())
+
+    def _unsound(self, key: Key) -> str:
+        """Return why nothing new may refer to a document: it is refused, or cannot be read; or ''."""
+        if key in self.refused:
+            return f"{key[0]} {key[1]!r} is refused"
+        if key in self.unsure:
+            return f"{key[0]} {key[1]!r} cannot be read; {self.last.entries[key].file} has a mistake"
+        return ""
 
     def _clashes(self) -> Iterator[tuple[Key, Finding]]:
         """Yield fresh documents that take what another has: a claim of a service, the nodes of a fleet."""
@@ -202,6 +245,11 @@ class _Intake:
                     text = f"Fleet {rival.name!r} has such nodes too, at {current[other].place}"
                     yield key, Finding(("nodes",), f"{text}; a node belongs to one fleet")
                     break
+
+
+def _sound(key: Key) -> str:
+    _ = key
+    return ""
 
 
 def _unknown(kind: str, name: str, current: Mapping[Key, Entry]) -> str:

@@ -368,3 +368,24 @@ async def test_a_state_of_an_older_store_is_compared_with_what_it_has(going, kit
     assert drifted(old, going.plane.world.catalog) == ()
     await apply(going, order=SECOND)
     assert "attempt: 2" in drifted(old, going.plane.world.catalog)[0]
+
+
+async def test_an_order_that_needs_what_was_refused_is_refused_with_it_and_its_group(three, kit):
+    cart = kit.SERVICE.replace("name: shop", "name: cart").replace("shop.", "cart.")
+    await apply(three, cart=cart)
+    less = THREE.replace("  v1:", "  v4:").replace("initial: v1", "initial: v4")  # v1 is stable
+    texts = {
+        "shop.yaml": less,
+        "order.yaml": edited(("from: v1", "from: v4"), ("start:", "group: sale\nstart:")),
+        "cart-order.yaml": edited(("shop", "cart"), ("start:", "group: sale\nstart:")),
+    }
+
+    applied = await three.plane.apply(Documents(files=texts, actor="ann"))
+
+    world = await three.store.world()
+    assert world.releases == {}
+    assert world.catalog.releases() == ()
+    assert any(
+        "Release 'shop-2' needs service 'shop', whose change is refused" in p for p in applied.problems
+    )
+    assert any("group 'sale' is taken as a whole, and 'shop-2' is refused" in p for p in applied.problems)

@@ -85,7 +85,7 @@ start: auto
 
 def problems(*texts):
     every = BASE + service("back") + service("front") + service("side", "w") + "".join(texts)
-    found = load({"f.yaml": every.encode()}).problems
+    found = load({"f.yaml": every.encode()}, ordered={}).problems
     return [str(p).partition(": ")[2] for p in found if p.level == "error"]
 
 
@@ -105,7 +105,8 @@ def test_a_cycle_is_refused_and_named():
 
 def test_a_release_after_itself_is_a_cycle_too_and_one_that_nobody_knows_is_refused():
     assert problems(release("a", "after: [{release: a}]"))[0] == "after: depends on itself: a -> a"
-    assert "no Release is named 'z'" in problems(release("a", "after: [{release: z}]"))[0]
+    text = "after[0].release: no release 'z' is in the documents, nor was one ordered"
+    assert problems(release("a", "after: [{release: z}]"))[0].startswith(text)
     assert problems(release("a", "supersedes: a")) == ["supersedes: names the release itself"]
 
 
@@ -137,10 +138,91 @@ def test_releases_that_wait_for_one_another_without_a_cycle_are_taken():
 def test_a_group_must_move_the_same_users_step_by_step(second, words):
     found = problems(release("a", "group: g"), release("b", "group: g", **({"service": "front"} | second)))
 
-    assert [p[: len(words)] for p in found] == [words] if words else found == []
+    whole = "group: group 'g' is taken as a whole, and 'b' is refused"
+    assert {p if words is None else p[: len(words)] if p != whole else p for p in found} == (
+        {words, whole} if words else set()
+    )
 
 
 def test_an_ab_test_is_in_no_group():
     found = problems(release("a", "group: g", policy="test"))
 
     assert [p.partition(" (")[0] for p in found] == ["policy: policy 'test' is an A/B test"]
+
+
+# --- what the store knows, and what it does not -----------------------------------------------------------
+
+
+def read(texts, last=None, **options):
+    every = {"base.yaml": BASE + service("back") + service("front")} | texts
+    loaded = load({name: text.encode() for name, text in every.items()}, last, **options)
+    return loaded, [str(p) for p in loaded.problems]
+
+
+@pytest.mark.parametrize("field", ["after: [{{release: {}}}]", "supersedes: {}"])
+def test_another_release_is_known_by_its_document_or_to_the_store(field):
+    def of(name, **options):
+        text = release("a", field.format(name)).removeprefix("---\n")
+        return read({"a.yaml": text, "first.yaml": release("first")}, **options)[1]
+
+    assert of("first", ordered={}) == of("done", ordered={"done": "back"}) == []
+    (refused,) = of("frist", ordered={"first": "back"})
+    assert "no release 'frist' is in the documents, nor was one ordered; known: first" in refused
+    assert "did you mean 'first'" in refused
+    (warned,) = of("frist")
+    assert "no Release document is named 'frist'; did you mean 'first'?" in warned
+
+
+def test_nobody_takes_the_place_of_another_services_release():
+    for first, ordered in (({"f.yaml": release("first", service="front")}, {}), ({}, {"first": "front"})):
+        _, found = read({"a.yaml": release("a", "supersedes: first")} | first, ordered=ordered)
+        (text,) = found
+        assert "supersedes: 'first' is a release of 'front'; one takes the place" in text
+
+
+def test_the_file_of_a_dependency_that_has_ended_may_go():
+    texts = {"a.yaml": release("a"), "b.yaml": release("b", "after: [{release: a}]", service="front")}
+    before, _ = read(texts, ordered={})
+
+    after, found = read({"b.yaml": texts["b.yaml"]}, before.catalog, ordered={"a": "back", "b": "front"})
+
+    assert found == []
+    assert [r.name for r in after.catalog.releases()] == ["b"]
+
+
+MEMBERS = {"a.yaml": release("a", "group: sale"), "b.yaml": release("b", "group: sale", service="front")}
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (MEMBERS["b.yaml"].replace("to: v2", "to: v9"), "'b' is refused"),
+        (MEMBERS["b.yaml"].replace("to: v2", "too: v2"), "'b' is refused"),
+        (MEMBERS["b.yaml"].replace("service: front", "service: fornt"), "'b' is refused"),
+        (MEMBERS["b.yaml"].replace("name: b\n", ""), "one is refused"),
+        (MEMBERS["b.yaml"] + "]", "b.yaml cannot be read and may have one of it"),
+    ],
+)
+def test_a_group_is_taken_as_a_whole_or_not_at_all(bad, why):
+    loaded, found = read(MEMBERS | {"b.yaml": bad, "c.yaml": release("c")}, ordered={})
+
+    assert [r.name for r in loaded.catalog.releases()] == ["c"]
+    assert [p for p in found if f"group: group 'sale' is taken as a whole, and {why}" in p]
+
+
+def test_of_a_group_that_is_there_no_member_is_edited_without_the_others():
+    before, _ = read(MEMBERS, ordered={})
+    again = {name: text.replace("attempt: 1", "attempt: 2") for name, text in MEMBERS.items()}
+
+    after, _ = read(again | {"b.yaml": again["b.yaml"].replace("v2", "v9")}, before.catalog, ordered={})
+
+    assert [(r.name, r.attempt) for r in after.catalog.releases()] == [("a", 1), ("b", 1)]
+    mended, found = read(again, after.catalog, ordered={})
+    assert [(r.name, r.attempt) for r in mended.catalog.releases()] == [("a", 2), ("b", 2)]
+    assert found == []
+
+
+def test_a_file_that_cannot_be_read_holds_only_groups_that_it_may_have():
+    loaded, _ = read(MEMBERS | {"x.yaml": "kind: Release\ngroup: [other"}, ordered={})
+
+    assert [r.name for r in loaded.catalog.releases()] == ["a", "b"]
