@@ -10,7 +10,7 @@ from controlplane.evidence.observation import Observation
 from controlplane.policy.documents import EVERYONE, Service
 from controlplane.policy.stats import REPORTS, REPORTS_KEY
 from controlplane.release.ports import Json, World
-from controlplane.release.state import ReleaseState
+from controlplane.release.state import ReleaseState, Stage
 from controlplane.resources.statistics import HeaderMetric
 from controlplane.server.streams import XdsServer
 from controlplane.sources.collector import Collector, Link, origin
@@ -62,6 +62,8 @@ class StreamStatistics:
         self._prometheus.want(
             query for state in world.releases.values() if state.active for query in queries(state)
         )
+        for service in services:
+            self._pushed.begin(service.name, era(world.active.get(service.name)))
         readings, pushed = self._prometheus.take(), self._pushed.take()
         found = {}
         for service in services:
@@ -79,6 +81,13 @@ class StreamStatistics:
         self._reports.commit()
         self._prometheus.commit()
         self._pushed.commit()
+
+
+def era(state: ReleaseState | None) -> str:
+    """Return within what a user counts once: while nobody changes versions."""
+    if state is None:
+        return ""
+    return f"{state.key}/{state.phase}/{state.step}/{state.stage is Stage.PROPAGATE}"
 
 
 def queries(state: ReleaseState) -> Iterator[Query]:

@@ -114,7 +114,7 @@ class Conversions:
         )
         holds = ((not k_b, f"{self.name}: none on the baseline, so there is nothing to compare with"),)
         needed = self._needed(account, k_b / n_b if n_b else 0.0)
-        return reading.answer(self.name, words, holds, needed, "total")
+        return self.measured.current(reading.answer(self.name, words, holds, needed, "total"), account, stage)
 
     def _needed(self, account: Account, rate: float) -> float | None:
         harm, good = self._excluded(lent=False)
@@ -152,11 +152,12 @@ class MostShare:
         borrowed = [segment in whole for segment in counts]
         own = total_row(baseline[~np.array(borrowed, dtype=bool)])
         pooled = Blocks.of(tuple(counts), canary, baseline, borrowed, own)
+        account = self.measured.noted(account, interval)
         return self._ceiling.fold(account, replace(interval, blocks=pooled, learned=Learned()))
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        return self._ceiling.verdict(account, Learned(), stage)
+        return self.measured.current(self._ceiling.verdict(account, Learned(), stage), account, stage)
 
 
 ALIKE = 0.8  # ratio of rates down to which both versions count as breaking a limit alike
@@ -199,7 +200,7 @@ class LeastShare:
         if interval.counting and n_c:
             enough = -k_c * log(1 - SHORT_BY) - SHORT_BY * self.limit * n_c
             account = account.promoted(max(-MOST, min(MOST, enough / PHI)))
-        return counted(account, fresh, interval)
+        return counted(self.measured.noted(account, interval), fresh, interval)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
@@ -222,7 +223,7 @@ class LeastShare:
         )
         speed = (k_c / n_c * -log(1 - SHORT_BY) - SHORT_BY * self.limit) / PHI if n_c else 0.0
         needed = max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
-        return reading.answer(self.name, words, holds, needed, "total")
+        return self.measured.current(reading.answer(self.name, words, holds, needed, "total"), account, stage)
 
 
 def _below(n_c: float, k_c: float, least: float) -> list[float]:

@@ -5,15 +5,27 @@ Source: docs/decision-rule.md, "Business metrics".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from controlplane.evidence.account import NO_COUNTS, PROOF, RECENT_HALF_LIFE, Account, Counts, Interval, plus
+from controlplane.evidence.account import (
+    NO_COUNTS,
+    PROOF,
+    RECENT_HALF_LIFE,
+    Account,
+    Counts,
+    Interval,
+    Stage,
+    plus,
+)
 from controlplane.evidence.observation import Cell, Observation
-from controlplane.policy.documents import UNCOMPARED
+from controlplane.evidence.reading import rough
+from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.policy.documents import EVERYONE, UNCOMPARED
 
 WINDOW = 30.0  # seconds: users act within them, so counts of several are nearly independent
 CLOCK, PENDING = "clock", "pending:"
+AGE_CANARY, AGE_BASELINE = "age:canary", "age:baseline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +38,7 @@ class Measured:
         per: Name of the metric that it is divided by; '' for requests, or what was pushed with it.
         more: Whether more is better.
         pushed: Whether it comes with numbers of its own: Envoy does not count it.
+        every: Seconds between pushes, at most.
     """
 
     name: str
@@ -33,19 +46,60 @@ class Measured:
     per: str = ""
     more: bool = True
     pushed: bool = False
+    every: float = 300.0
 
     def counts(self, interval: Interval) -> dict[str, Counts]:
         """Return (n, total) of both versions by segment; a whole segment borrows the rest's baseline."""
+        return self._table(interval, self._base(interval.observation))
+
+    def compared(self, interval: Interval) -> dict[str, Counts]:
+        """Return the same; where users count once, ``n`` are all who could have added to the total."""
+        seen = interval.observation
+        known = [m for m in seen.measures if m.metric == self.metric and m.among is not None]
+        if self.per or not self.pushed or not known:
+            return self.counts(interval)
+        return self._table(interval, ((m.cell, 0, m.among or 0) for m in known))
+
+    def _table(self, interval: Interval, base: Iterable[tuple[Cell, int, float]]) -> dict[str, Counts]:
         seen, stage = interval.observation, interval.stage
         partial = {proxy for proxy, _ in seen.partial}
         columns = {stage.canary: 0, stage.stable: 2}
         found: dict[str, list[float]] = {}
-        for cell, column, value in (*self._totals(seen), *self._base(seen)):
+        for cell, column, value in (*self._totals(seen), *base):
             known = cell.segment not in UNCOMPARED and cell.proxy not in partial and cell.version in columns
             if known and value:
                 row = found.setdefault(cell.segment, [0.0, 0.0, 0.0, 0.0])
                 row[columns[cell.version] + column] += value
         return _lent({s: (c[0], c[1], c[2], c[3]) for s, c in found.items()}, stage.full_segments)
+
+    def noted(self, account: Account, interval: Interval) -> Account:
+        """Return the account with how old the last pushed value of each version is."""
+        if not self.pushed:
+            return account
+        state, stage = dict(account.state), interval.stage
+        for label, version in ((AGE_CANARY, stage.canary), (AGE_BASELINE, stage.stable)):
+            ages = [
+                m.age or 0.0
+                for m in interval.observation.measures
+                if (m.metric, m.cell.version) == (self.metric, version) and m.n is not None
+            ]
+            state[label] = (min(ages, default=state.get(label, (0.0,))[0] + interval.seconds),)
+        return replace(account, state=state)
+
+    def current(self, verdict: Verdict, account: Account, stage: Stage) -> Verdict:
+        """Return a verdict, or that no value came for long: nothing passes by what is old."""
+        labels = {AGE_CANARY: "canary"}
+        if EVERYONE not in stage.full_segments:
+            labels[AGE_BASELINE] = "baseline"
+        for label, version in labels.items():
+            age = account.state.get(label, (0.0,))[0]
+            if verdict.outcome is not Outcome.FAIL and age > 3 * self.every:
+                reason = f"{self.name}: no value of the {version} was pushed for {rough(age)}"
+                reason += f", they should come every {rough(self.every)}"
+                return replace(
+                    verdict, outcome=Outcome.NOT_YET, reason=reason, requests_needed=None, lacking=True
+                )
+        return verdict
 
     def _totals(self, seen: Observation) -> Iterator[tuple[Cell, int, float]]:
         return ((m.cell, 1, m.total) for m in seen.measures if m.metric == self.metric)
@@ -83,8 +137,8 @@ def gathered(
     The first window has every interval and looks for a fault; the second has only those that count for this
     step, and proves that there is none.
     """
-    fresh = measured.counts(interval)
-    account = counted(account, fresh, interval)
+    account = counted(measured.noted(account, interval), measured.counts(interval), interval)
+    fresh = measured.compared(interval)
     account, seen = _window(account, fresh, interval.seconds, least, "")
     if not interval.counting:
         return account, seen, None

@@ -49,12 +49,19 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Measure:
-    """A business metric in one cell: ``total`` over ``n``, or over the cell's requests if ``n`` is None."""
+    """A business metric in one cell: ``total`` over ``n``, or over the cell's requests if ``n`` is None.
+
+    Where users count once, ``n`` are those who are new, and ``among`` those who could have added to the
+    total: users that came earlier act later. ``age`` is how many seconds before the interval's end the last
+    value was pushed; None for what Envoy counts.
+    """
 
     cell: Cell
     metric: str
     total: float
     n: int | None = None
+    among: int | None = None
+    age: float | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -169,7 +169,8 @@ class Sums:
         )
         left = int(LEARNING - scale.windows)
         holds = ((not scale.known, f"{self.name}: {max(left, 1)} more minutes to learn how much it varies"),)
-        return reading.answer(self.name, words, holds, None, "total")
+        found = reading.answer(self.name, words, holds, None, "total")
+        return self.measured.current(found, account, stage)
 
     def _time(self, account: Account, scale: Scale, usual: float) -> str:
         if not scale.known or not usual:

@@ -76,6 +76,7 @@ class PinnedMetric(Model):
     sum: bool = False
     pushed: bool = False
     per: Name | None = None
+    every: Duration = timedelta(minutes=5)
 
 
 ERRORS = Condition(errors=AgainstBaseline())

@@ -131,8 +131,10 @@ def _held_out(service: Service | None, catalog: Segments) -> Iterator[PinnedSegm
 
 
 def _metric(name: str, metric: BusinessMetric) -> PinnedMetric:
+    rhythm = {} if metric.every is None else {"every": metric.every}
+    pushed = metric.header is None
     return PinnedMetric(
-        name=name, better=metric.better, sum=metric.sum, pushed=metric.header is None, per=metric.per
+        name=name, better=metric.better, sum=metric.sum, pushed=pushed, per=metric.per, **rhythm
     )
 
 

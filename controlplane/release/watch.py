@@ -177,7 +177,8 @@ def _added(condition: Condition, policy: PinnedPolicy) -> tuple[Metric, ...]:
 def _business(condition: MetricCondition, policy: PinnedPolicy) -> tuple[Metric, ...]:
     found = next(metric for metric in policy.metrics if metric.name == condition.name)
     title, more = f"metric {found.name}", found.better == "more"
-    measured = Measured(title, found.name, found.per or "", more, found.pushed)
+    every = found.every.total_seconds()
+    measured = Measured(title, found.name, found.per or "", more, found.pushed, every)
     margin = condition.margin / PPM if condition.compared else None
     limit = condition.at_least if condition.at_most is None else condition.at_most
     if found.sum:

@@ -37,7 +37,7 @@ def pack_observation(observation: Observation) -> str:
 
 
 def _measure(m: Measure) -> list[object]:
-    return [m.cell.proxy, m.cell.segment, m.cell.version, m.metric, m.total, m.n]
+    return [m.cell.proxy, m.cell.segment, m.cell.version, m.metric, m.total, m.n, m.among, m.age]
 
 
 def unpack_observation(text: str) -> Observation:

@@ -248,6 +248,44 @@ def test_a_metric_is_divided_by_another_or_by_what_was_pushed():
     assert found == [{"everyone": (20, 30_000, 25, 25_000)}, {"everyone": (10, 40, 0, 0)}]
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda m: Conversions("m", m, 0.05, 100),
+        lambda m: Sums("m", m, 0.05),
+        lambda m: LeastShare("m", m, 0.04),
+        lambda m: MostShare("m", m, 0.2),
+    ],
+)
+def test_what_was_pushed_long_ago_passes_nothing(kind):
+    measured = Measured("m", "sold", pushed=True, every=60.0)
+    metric, rng = kind(measured), np.random.default_rng(1)
+
+    def pushed(age=None):
+        seen = interval()
+        if age is not None and age > 180:
+            return replace(
+                seen, measures=(Measure(Cell("pushed", "everyone", CANARY), "sold", 0, 0, age=age),)
+            )
+        rows = tuple(
+            Measure(Cell("pushed", "everyone", version), "sold", 50 + rng.integers(0, 5), 1000, age=age)
+            for version in (CANARY, STABLE)
+        )
+        return replace(seen, measures=rows)
+
+    evidence, said = Evidence(), []
+    for observation in [*(pushed(0.0) for _ in range(400)), pushed(190.0), pushed(0.0), *[interval()] * 20]:
+        at = Stage(CANARY, STABLE, limits(metric), TEN, 0.25)
+        evidence = fold(evidence, Learned(), observation, at)
+        said.append(verdicts(evidence, Learned(), at)[0])
+
+    assert said[399].outcome is Outcome.PASS
+    assert (said[400].outcome, said[400].lacking) == (Outcome.NOT_YET, True)
+    assert said[401].outcome is Outcome.PASS
+    assert said[401 + 18].outcome is Outcome.PASS
+    assert "no value of the canary was pushed for" in said[401 + 19].reason
+
+
 def test_a_whole_segment_borrows_the_baseline_of_the_rest():
     staff = Measure(Cell("p", "staff", CANARY), "sold", 3)
     seen = interval((0, 0, 0), (400, 20, 0))

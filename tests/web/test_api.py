@@ -323,4 +323,4 @@ async def test_values_of_a_metric_are_pushed_and_stored_with_the_next_interval(a
     await error(api.post(f"{url}/orders", json=push | {"version": "v9"}), 400, "'v9' is not one of v1, v2")
     await error(api.post(f"{url}/orders", json={"version": "v2"}), 400, "either n with sum, or users")
     seen, _ = plane.loop._statistics.observe(await plane.store.world(), T0, T0 + INTERVAL)
-    assert seen["shop"].measures == (Measure(Cell("pushed", "everyone", "v2"), "orders", 3.0, 40),)
+    assert seen["shop"].measures == (Measure(Cell("pushed", "everyone", "v2"), "orders", 3.0, 40, age=0.0),)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BeforeValidator,
     Field,
     StrictBool,
     StrictInt,
+    model_validator,
 )
 
 from controlplane.policy.documents.model import Model, only
@@ -101,13 +102,22 @@ class BusinessMetric(Model):
 
     With a ``header`` Envoy counts the responses that have it, with a value that is not empty, ``0``, ``no``
     or ``false``; with ``sum``, it adds its values up, whole numbers of up to 12 digits. Without a header the
-    metric is pushed to the HTTP API.
+    metric is pushed to the HTTP API, of each version at least ``every`` so often.
     """
 
     header: HeaderName | None = None
     better: Literal["more", "less"]
     sum: StrictBool = False
     per: Name | None = None
+    every: Duration | None = None
+
+    @model_validator(mode="after")
+    def _only_pushes_have_a_rhythm(self) -> Self:
+        if self.every is not None and self.header is not None:
+            raise ValueError("every is how often values are pushed; what Envoy counts has none")
+        if self.every is not None and not timedelta(seconds=1) <= self.every <= timedelta(days=1):
+            raise ValueError("every is 1s to 1d")
+        return self
 
 
 class Service(Model):
