@@ -70,7 +70,7 @@ def _returning(state: ReleaseState, seen: Seen) -> Decision:
         why = f"; starts again after {format_duration(state.rest)}, as attempt {state.attempt + 1}"
     if state.phase is Phase.ENDING:
         done, until, why = "ended", "ending", f"; {state.reason}"
-    if seen.stable != state.from_version:
+    if seen.stable not in ("", state.from_version):
         why += f"; {seen.stable} was made stable meanwhile and has every request"
     troubled = (*propagation.nacked, *propagation.unserved)
     if live and acked == live and not (propagation.absent or troubled):

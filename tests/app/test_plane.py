@@ -320,4 +320,18 @@ async def test_metrics_show_releases_and_problems_once_the_state_is_loaded(going
 
     assert 'turnout_release_phase{phase="progressing",release="shop-v2"} 1.0' in text
     assert 'turnout_release_suspicion{release="shop-v2"}' in text
+    assert 'turnout_release_return_unsafe{release="shop-v2"} 0.0' in text
     assert "turnout_problems 2.0" in text
+
+
+async def test_metrics_show_that_a_way_back_is_unsafe(going, kit):
+    registry = CollectorRegistry()
+    registry.register(Metrics(going.plane))
+    going.traffic.healthy = {"v1": 0}
+    await kit.tick(going)
+    going.publisher.publish(await going.store.world())
+
+    text = generate_latest(registry).decode()
+
+    assert 'turnout_release_return_unsafe{release="shop-v2"} 1.0' in text
+    assert "turnout_problems 1.0" in text

@@ -2,7 +2,8 @@
 
 import pytest
 
-from controlplane.release import point
+from controlplane.policy.documents import After
+from controlplane.release import groups, point
 from controlplane.release.state import Phase
 
 
@@ -58,3 +59,23 @@ def test_a_version_that_a_later_release_led_to_is_not_from_before(history):
     back = releases["r4"].model_copy(update={"to_version": "v1"})  # v4 -> v1, on evidence
 
     assert point.behind(releases | {"r4": back}, "shop", "v4", "v1") is None
+
+
+@pytest.mark.parametrize(
+    ("stable", "failed", "unmet"),
+    [
+        ("v3", "", ""),
+        ("v5", "", ""),  # others followed
+        ("v2", "release 'r2', on which it depends, was undone: v2 of 'shop' is stable", "waits for what"),
+        ("v9", "", "waits for what release 'r2' promoted: v9 of 'shop' is stable instead"),
+    ],
+)
+def test_a_promotion_counts_while_it_or_what_followed_is_stable(make, history, stable, failed, unmet):
+    after = (After(release="r2", reached="promoted"),)
+    waits = make.state(Phase.WAITING, name="front-2", service="front", after=after)
+
+    links = groups.links(waits, history(), {"shop": stable})
+
+    assert links.failed == failed
+    assert links.unmet.startswith(unmet)
+    assert bool(links.unmet) is bool(unmet)

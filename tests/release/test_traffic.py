@@ -10,7 +10,7 @@ from controlplane.policy.documents import Match, Service
 from controlplane.policy.pinned import PinnedMirror
 from controlplane.policy.values import format_share
 from controlplane.release.state import RETURNING, Phase
-from controlplane.release.traffic import BUCKETS, Copies, endpoints, splits, traffic
+from controlplane.release.traffic import BUCKETS, Copies, Resolved, endpoints, splits, traffic
 
 SEGMENTS = {name: Match.model_validate({"cookie": {"name": name, "present": True}}) for name in "abc"}
 COHORT = Match.model_validate({"cohort": {"from": "20%", "to": "40%"}})
@@ -176,6 +176,14 @@ def test_addresses_are_those_of_the_documents():
         "v2": ("10.0.0.2:80", "10.0.0.3:80"),
         "v3": ("v3.svc:80",),
     }
+
+
+def test_what_is_behind_a_name_is_counted_where_it_is_known():
+    resolved = {"v3.svc:80": Resolved(("10.0.0.4:80", "10.0.0.5:80", "10.0.0.6:80"))}
+    known = (endpoints(SERVICE), endpoints(SERVICE, resolved), endpoints(SERVICE, {}))
+
+    assert [where.count("v2") for where in known] == [2, 2, 2]
+    assert [where.count("v3") for where in known] == [None, 3, 0]
 
 
 def test_a_step_mirrors_only_while_it_lasts(make):
