@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(wildcard protos/*.proto)
 
-.PHONY: help demo runs test check format protos golden bench bench-decisions bench-real bench-tick fuzz requirements clean
+.PHONY: help demo runs test check format protos golden bench bench-decisions bench-better bench-real bench-tick fuzz requirements clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench: .venv/ready ## Measure the xDS server beside a bare grpc.aio echo, 3 minu
 
 bench-decisions: .venv/ready ## Measure the decision rule beside others; hours; options: make bench-decisions ARGS="--quick".
 	@$(BIN)/python -m bench.decisions $(ARGS)
+
+bench-better: .venv/ready ## Measure the error rates of A/B tests, an hour: make bench-better ARGS="-n 100 --windows 720".
+	@$(BIN)/python -m bench.better $(ARGS)
 
 bench-real: .venv/ready ## Run releases on real Envoys beside simulated ones, 40 minutes: make bench-real ARGS="--runs 1".
 	@$(BIN)/python -m bench.real runs $(ARGS)
