@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -18,14 +20,16 @@ from controlplane.policy.values import format_duration, parse_duration, parse_sh
 
 if TYPE_CHECKING:
     from controlplane.policy.catalog import Catalog
-    from controlplane.policy.documents import Policy
+    from controlplane.policy.documents import BusinessMetric, Condition, Policy, Service
     from controlplane.policy.pinned import PinnedPolicy
+    from controlplane.simulation.business import Business
     from controlplane.simulation.faults import Fault
     from controlplane.simulation.loop import Ended
     from controlplane.simulation.summary import Rate, Summary, Times
     from controlplane.simulation.traffic import Model
 
-OUTSIDE = ("retries", "ejections", "stat", "metric", "prometheus")  # what traffic alone does not tell
+OUTSIDE = ("retries", "ejections", "stat", "prometheus")  # what traffic alone does not tell
+SHARE, AMOUNT = 0.02, 1000.0  # of requests that have a business metric, and what it is worth, if not said
 USUAL_FAULTS = ("none", "errors=10%")
 
 
@@ -52,6 +56,13 @@ def simulate(
     segment: Annotated[
         list[str] | None, typer.Option(help="NAME=SHARE of the requests; a tenth if not said.")
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=SHARE of the requests that have it, of a sum NAME=SHARExAMOUNT; 2%x1000 if not said."
+        ),
+    ] = None,
+    service: Annotated[str, typer.Option(help="Whose metrics, if several have those of the policy.")] = "",
     interval: Annotated[str, typer.Option(help="How often statistics come.")] = "5s",
     history: Annotated[str, typer.Option(help="How long the stable version was watched before.")] = "30m",
     day: Annotated[float, typer.Option(min=0, max=0.9, help="Amplitude of the day's cycle.")] = 0.0,
@@ -65,7 +76,8 @@ def simulate(
     from controlplane.simulation.traffic import Model
 
     as_json = check_output(output)
-    pinned = _pinned(*policy_of(paths, policy))
+    began = time.monotonic()
+    pinned, counted = _pinned(*policy_of(paths, policy), service)
     if noise not in FAMILIES:
         raise CommandError(f"--noise: {noise!r} is not known; known: {', '.join(FAMILIES)}", 2)
     try:
@@ -82,6 +94,7 @@ def simulate(
             history=parse_duration(history).total_seconds(),
             day=day,
             longest=parse_duration(longest).total_seconds(),
+            metrics=_metrics(metric or [], counted),
         )
     except ValueError as error:
         raise CommandError(str(error), 2) from None
@@ -90,6 +103,10 @@ def simulate(
     named = [fault for _, faults in cells for fault in faults]
     _check_known("segment", {f.segment for f in named}, _names(pinned))
     _check_known("proxy", {f.proxy for f in named}, model.names)
+    modelled = tuple(each.name for each in model.metrics)
+    _check_known("metric", {f.metric for f in named}, modelled)
+    if not modelled and any(f.kind == "metric" for f in named):
+        raise CommandError("--fault: the policy judges no metric of a service that is in the files", 2)
     found = {
         name: _measure(pinned, model, faults, range(seed, seed + releases), (name, jobs))
         for name, faults in cells
@@ -99,6 +116,8 @@ def simulate(
         console.json(head | {"faults": {name: asdict(summary) for name, summary in found.items()}})
     else:
         _print(pinned, model, found)
+    took = f"{releases * len(found)} releases in {time.monotonic() - began:.0f} s"
+    typer.echo(f"{took} on {min(jobs or os.cpu_count() or 1, releases)} processes", err=as_json)
 
 
 def policy_of(paths: Sequence[Path], name: str) -> tuple[Policy, Catalog]:
@@ -121,13 +140,73 @@ def policy_of(paths: Sequence[Path], name: str) -> tuple[Policy, Catalog]:
     return policies[name or known], loaded.catalog
 
 
-def _pinned(policy: Policy, catalog: Catalog) -> PinnedPolicy:
+def _pinned(policy: Policy, catalog: Catalog, name: str) -> tuple[PinnedPolicy, Mapping[str, BusinessMetric]]:
+    """Return the policy as it is simulated, and the metrics of the service that it judges."""
     from controlplane.policy.pinning import only, pin
 
-    told, left_out = only(policy, lambda condition: condition.field not in OUTSIDE, lambda metric: False)
+    service = _service(policy, catalog, name)
+    counted = service.metrics if service else {}
+
+    def told(condition: Condition) -> bool:
+        if condition.metric:
+            return condition.metric.name in counted
+        return condition.field not in OUTSIDE
+
+    kept, left_out = only(policy, told, counted.__contains__)
     if left_out:
         typer.echo(f"not simulated, and taken as passed: {', '.join(left_out)}", err=True)
-    return pin(told, catalog)
+    if any(title.startswith("metric ") for title in left_out):
+        typer.echo("metrics are simulated if the file of the Service that counts them is given too", err=True)
+    # The model has no users in a hold-out.
+    alone = service.model_copy(update={"hold_out": None}) if service else None
+    pinned = pin(kept, catalog, service=alone)
+    names = {metric.name for metric in pinned.metrics} | {metric.per for metric in pinned.metrics}
+    return pinned, {name: metric for name, metric in counted.items() if name in names}
+
+
+def _service(policy: Policy, catalog: Catalog, name: str) -> Service | None:
+    """Return the service that has the metrics of a policy; None if none is asked for, or none has them.
+
+    Raises:
+        CommandError: If there are several, or not the one that was named.
+    """
+    from controlplane.policy.pinning import metrics
+
+    wanted = set(metrics(policy))
+    services = {s.name: s for s in catalog.services() if wanted and wanted <= set(s.metrics)}
+    known = ", ".join(sorted(services)) or "none"
+    if name and name not in services:
+        raise CommandError(
+            f"--service: no service {name!r} has the metrics of the policy; those that have: {known}", 2
+        )
+    if not name and len(services) > 1:
+        raise CommandError(f"--service: say which service; there are: {known}", 2)
+    return services.get(name or known)
+
+
+def _metrics(given: list[str], counted: Mapping[str, BusinessMetric]) -> tuple[Business, ...]:
+    """Return the metrics as they are drawn; one that another is divided by comes before it."""
+    from controlplane.simulation.business import Business
+
+    said: dict[str, tuple[float, float]] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        part, sign, worth = value.partition("x")
+        if name not in counted:
+            known = ", ".join(counted) or "none"
+            raise ValueError(f"--metric: the policy judges no metric {name!r}; it judges: {known}")
+        if sign and not (counted[name].sum and re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", worth)):
+            raise ValueError(f"--metric: {text!r}: an amount is a number, and only of a sum")
+        said[name] = parse_share(part) / 1e6, float(worth or AMOUNT)
+    ordered = sorted(counted.items(), key=lambda item: item[1].per is not None)
+    found = []
+    for name, metric in ordered:
+        share, mean = said.get(name, (SHARE, AMOUNT))
+        amount = mean if metric.sum else None
+        found.append(
+            Business(name, share, amount, metric.better == "more", metric.per or "", not metric.header)
+        )
+    return tuple(found)
 
 
 def _segments(given: list[str]) -> dict[str, float]:
@@ -206,6 +285,11 @@ def _print(policy: PinnedPolicy, model: Model, found: dict[str, Summary]) -> Non
         f"{100 * model.errors:g} % errors, noise {model.noise}, {len(model.proxies)} proxies, "
         f"statistics each {model.interval:g} s"
     )
+    for metric in model.metrics:
+        worth = "" if metric.amount is None else f", {metric.amount:g} each in the mean"
+        console.line(
+            f"metric {metric.name}: {100 * metric.share:g} % of the requests that do not fail{worth}"
+        )
     for name, s in found.items():
         console.line(f"\n{name} ({'bad' if s.bad else 'good'})")
         false, missed = ("", "missed") if s.bad else ("false", "")
@@ -226,7 +310,7 @@ def _print(policy: PinnedPolicy, model: Model, found: dict[str, Summary]) -> Non
 
 
 def _harm(summary: Summary) -> str:
-    parts = ((summary.failed, "failed"), (summary.slow, "slow"))
+    parts = ((summary.failed, "failed"), (summary.slow, "slow"), (summary.lost, "events of metrics"))
     return ", ".join(f"{count:.1f} {word}" for count, word in parts if count >= 0.05)
 
 

@@ -19,6 +19,7 @@ Kind = Literal[
     "errors",
     "both",
     "latency",
+    "metric",
     "tail",
     "crash",
     "leak",
@@ -30,14 +31,16 @@ Kind = Literal[
 ]
 
 ALLOWED = (
-    "none; errors=10%, errors=x5, latency=x2, tail=x4, leak=20%, crash, coldstart=x2 (the canary's); "
+    "none; errors=10%, errors=x5, latency=x2, tail=x4, leak=20%, crash, coldstart=x2, metric=20% "
+    "(the canary's); "
     "both=10%, outage=20% (both versions', the second for 90 s from 2m); "
     "lost=5%, resets=1% (of the proxies' statistics), silent (none arrive any more); "
-    "then @5m (from then on), @2m-4m (between), @guarding (from the guard on), @segment=NAME, @proxy=p0"
+    "then @5m (from then on), @2m-4m (between), @guarding (from the guard on), @segment=NAME, @proxy=p0, "
+    "@metric=NAME (of metric=20%)"
 )
 _AMOUNT = {
     "errors": "either", "both": "share", "latency": "factor", "tail": "factor", "leak": "share",
-    "coldstart": "factor", "outage": "share", "lost": "share", "resets": "share",
+    "coldstart": "factor", "metric": "share", "outage": "share", "lost": "share", "resets": "share",
 }  # fmt: skip
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%")
 _FACTOR = re.compile(r"x([0-9]{1,4}(?:\.[0-9]{1,2})?)")
@@ -60,6 +63,7 @@ class Fault:
         ends: The same.
         guarding: True if it begins with the guard.
         proxy: Only what goes through it is hit; None for all.
+        metric: The business metric that suffers; None for all.
     """
 
     kind: Kind = "none"
@@ -70,6 +74,7 @@ class Fault:
     ends: float = _ALWAYS
     guarding: bool = False
     proxy: str | None = None
+    metric: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -123,6 +128,8 @@ class Fault:
             return replace(self, segment=part.removeprefix("segment="))
         if part.startswith("proxy="):
             return replace(self, proxy=part.removeprefix("proxy="))
+        if part.startswith("metric=") and self.kind == "metric":
+            return replace(self, metric=part.removeprefix("metric="))
         begin, sign, end = part.partition("-")
         begins = parse_duration(begin).total_seconds()
         return replace(self, begins=begins, ends=parse_duration(end).total_seconds() if sign else self.ends)
@@ -135,12 +142,13 @@ class Fault:
             until = f"-{format_duration(timedelta(seconds=self.ends))}" if self.ends < _ALWAYS else ""
             text += f"@{format_duration(timedelta(seconds=self.begins))}{until}"
         text += "@guarding" * self.guarding + (f"@segment={self.segment}" if self.segment else "")
-        return text + (f"@proxy={self.proxy}" if self.proxy else "")
+        text += f"@proxy={self.proxy}" if self.proxy else ""
+        return text + (f"@metric={self.metric}" if self.metric else "")
 
     @property
     def bad(self) -> bool:
         """True if a release with it should be rolled back: the canary alone is at fault, for good."""
-        return self.kind in ("errors", "latency", "tail", "leak", "crash") and self.ends == _ALWAYS
+        return self.kind in ("errors", "latency", "metric", "tail", "leak", "crash") and self.ends == _ALWAYS
 
     def effect(self, second: float, guarding: float | None) -> Effect:
         """Return what it does now.
@@ -162,6 +170,7 @@ class Fault:
             "latency": Effect(slower=factor),
             "coldstart": Effect(slower=1 + (factor - 1) * exp(-since / WARMS)),
             "tail": Effect(tail=factor),
+            "metric": Effect(loss=share),
         }
         return effects.get(self.kind, NOTHING)
 
@@ -194,12 +203,14 @@ class Effect:
         times: Factor of the usual errors, which come as clustered as ever.
         slower: Factor of latency.
         tail: Factor of the slow part of the requests.
+        loss: Part by which business metrics are worse.
     """
 
     added: float = 0.0
     times: float = 1.0
     slower: float = 1.0
     tail: float = 1.0
+    loss: float = 0.0
 
 
 NOTHING = Effect()

@@ -157,14 +157,14 @@ def follow(
         stable=STABLE,
     )
     progress = turn(Progress(order(policy)), learned, ready).after
-    guarding, failed, slow = None, 0.0, 0.0
+    guarding, whole = None, Harm()
     while traffic.second < longest:
         observation, harm = traffic.step(_shares(progress.state), guarding)
-        failed, slow = failed + harm.failed, slow + harm.slow
+        whole += harm
         elapsed = observation.end - observation.start
         moment = replace(ready, at=observation.end, elapsed=elapsed, observation=observation)
         took = turn(progress, learned, moment)
-        yield Instant(traffic.second, observation, took, Harm(failed, slow), learned)
+        yield Instant(traffic.second, observation, took, whole, learned)
         learned, progress = learn(learned, observation, STABLE), took.after
         if took.decision.action is Action.GUARD:
             guarding = traffic.second

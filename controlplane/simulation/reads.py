@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from controlplane.evidence.observation import Cell, Tally
+from controlplane.evidence.observation import Cell, Measure, Tally
 
 SILENT_AFTER = 3  # intervals without statistics, as for a real proxy
 RESTARTED = "restarted: its last counts are lost"
@@ -33,6 +33,18 @@ class Chance:
     silent: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a proxy counted of one cell; ``sums`` are those of its business metrics."""
+
+    tally: Tally
+    sums: tuple[int, ...] = ()
+
+    def __add__(self, other: Count) -> Count:
+        sums = tuple(a + b for a, b in zip(self.sums, other.sums, strict=True))
+        return Count(self.tally + other.tally, sums)
+
+
 @dataclass(slots=True)
 class Arrived:
     """What came in an interval, of all proxies; the lists of an observation."""
@@ -41,17 +53,19 @@ class Arrived:
     fresh: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     partial: list[tuple[str, str]] = field(default_factory=list)
+    measures: list[Measure] = field(default_factory=list)
 
 
 class Reads:
     """Keeps what each proxy has counted and nobody has read."""
 
-    def __init__(self, proxies: Sequence[str], rng: np.random.Generator) -> None:
-        self._proxies, self._rng = proxies, rng
-        self._held: list[dict[Cell, Tally]] = [{} for _ in proxies]
+    def __init__(self, proxies: Sequence[str], metrics: Sequence[str], rng: np.random.Generator) -> None:
+        """Read so many ``metrics`` besides requests, in the order of a count's sums."""
+        self._proxies, self._metrics, self._rng = proxies, metrics, rng
+        self._held: list[dict[Cell, Count]] = [{} for _ in proxies]
         self._missed = [0] * len(proxies)
 
-    def arrive(self, counted: Sequence[dict[Cell, Tally]], chances: Sequence[Chance]) -> Arrived:
+    def arrive(self, counted: Sequence[dict[Cell, Count]], chances: Sequence[Chance]) -> Arrived:
         """Return what arrives of an interval in which each proxy counted so much."""
         arrived = Arrived()
         for at, (proxy, new, chance) in enumerate(zip(self._proxies, counted, chances, strict=True)):
@@ -64,30 +78,37 @@ class Reads:
             found = _joined(self._held[at], new)
             if chance.restarts and self._rng.random() < chance.restarts:
                 part = self._rng.random()
-                found = {cell: thinned(tally, part, self._rng) for cell, tally in new.items()}
+                found = {cell: thinned(count, part, self._rng) for cell, count in new.items()}
                 arrived.partial.append((proxy, RESTARTED))
             else:
                 arrived.fresh.append(proxy)
             self._held[at], self._missed[at] = {}, 0
-            arrived.cells += ((cell, tally) for cell, tally in found.items() if tally.requests)
+            for cell, count in found.items():
+                if count.tally.requests:
+                    arrived.cells.append((cell, count.tally))
+                    # A sum of zero tells that it is counted.
+                    pairs = zip(self._metrics, count.sums, strict=True)
+                    arrived.measures += (Measure(cell, metric, total) for metric, total in pairs)
         arrived.cells.sort(key=_cell)
         return arrived
 
 
-def _joined(held: dict[Cell, Tally], new: dict[Cell, Tally]) -> dict[Cell, Tally]:
+def _joined(held: dict[Cell, Count], new: dict[Cell, Count]) -> dict[Cell, Count]:
     if not held:
         return new
-    return held | {cell: held[cell] + tally if cell in held else tally for cell, tally in new.items()}
+    return held | {cell: held[cell] + count if cell in held else count for cell, count in new.items()}
 
 
 def _cell(item: tuple[Cell, Tally]) -> Cell:
     return item[0]
 
 
-def thinned(tally: Tally, part: float, rng: np.random.Generator) -> Tally:
+def thinned(count: Count, part: float, rng: np.random.Generator) -> Count:
     """Return the counts of a part of the requests, each of which is as likely to be in it."""
+    tally = count.tally
     errors = int(rng.binomial(tally.errors, part))
     requests = errors + int(rng.binomial(tally.requests - tally.errors, part))
     buckets = -np.diff([tally.requests, *tally.slower, 0])
     kept = rng.multivariate_hypergeometric(buckets, requests)
-    return Tally(requests, errors, slower=tuple((requests - np.cumsum(kept)[:-1]).tolist()))
+    slower = tuple((requests - np.cumsum(kept)[:-1]).tolist())
+    return Count(Tally(requests, errors, slower=slower), tuple(round(total * part) for total in count.sums))

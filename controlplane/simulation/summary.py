@@ -69,6 +69,7 @@ class Summary:
         done: From the start to the promotion.
         failed: Requests that failed by the fault, mean.
         slow: Requests that were slower than 250 ms by the fault, mean.
+        lost: Events of business metrics that the fault cost, mean.
         failed_p95: 95 % of the releases stay within.
         where: How many ended in which step.
         why: How many ended, or were held, for which cause.
@@ -85,6 +86,7 @@ class Summary:
     done: Times | None
     failed: float
     slow: float
+    lost: float
     failed_p95: float
     where: dict[str, int] = field(default_factory=dict)
     why: dict[str, int] = field(default_factory=dict)
@@ -114,6 +116,7 @@ def summarise(ended: Sequence[Ended], *, bad: bool, begins: float = 0.0) -> Summ
         done=Times.of(e.seconds for e in done),
         failed=sum(e.harm.failed for e in ended) / n,
         slow=sum(e.harm.slow for e in ended) / n,
+        lost=sum(e.harm.lost for e in ended) / n,
         failed_p95=percentile(sorted(e.harm.failed for e in ended), 0.95),
         where=dict(sorted(Counter(f"{e.outcome} in {e.where}" for e in ended).items())),
         why=dict(

@@ -5,9 +5,9 @@ Source: docs/decision-rule.md, "The simulator".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from math import erfc, log, pi, sin, sqrt
@@ -15,13 +15,14 @@ from math import erfc, log, pi, sin, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.evidence.observation import Cell, Observation, Tally
+from controlplane.evidence.observation import Cell, Measure, Observation, Tally
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.latency import EDGES_MS
+from controlplane.simulation.business import Business, Sales
 from controlplane.simulation.families import FAMILIES
 from controlplane.simulation.faults import Fault
 from controlplane.simulation.noise import Counts, Family, Floats, Layout
-from controlplane.simulation.reads import Chance, Reads
+from controlplane.simulation.reads import Chance, Count, Reads
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STABLE, CANARY = "v1", "v2"
@@ -46,6 +47,7 @@ class Model:
         history: Seconds of the stable version's past.
         day: Amplitude of the day's cycle, in 0..1; it has one period in 24 hours.
         longest: Seconds after which a release that has not ended counts as undecided.
+        metrics: What else is counted of requests.
     """
 
     rps: float = 100.0
@@ -57,6 +59,7 @@ class Model:
     history: float = 1800.0
     day: float = 0.0
     longest: float = 3600.0
+    metrics: tuple[Business, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,6 +73,10 @@ class Harm:
 
     failed: float = 0.0
     slow: float = 0.0
+    lost: float = 0.0  # events of business metrics, or too many where fewer are better
+
+    def __add__(self, other: Harm) -> Harm:
+        return Harm(self.failed + other.failed, self.slow + other.slow, self.lost + other.lost)
 
 
 @cache
@@ -123,7 +130,10 @@ class Traffic:
         layout = Layout(self._proxy, segments, self._canary, self._part, model.interval)
         family = FAMILIES[model.noise] if isinstance(model.noise, str) else model.noise
         self._noise = family.start(layout, self._rng)
-        self._reads = Reads(self.names, self._rng)
+        self._counted = [i for i, metric in enumerate(model.metrics) if not metric.pushed]
+        counted = [model.metrics[i].name for i in self._counted]
+        self._reads = Reads(self.names, counted, self._rng)
+        self._sales = Sales(model.metrics, model.interval, seed)
 
     def beset(self, faults: tuple[Fault, ...]) -> Traffic:
         """Return the same traffic as it goes on from here with other faults; this one stays as it is."""
@@ -165,10 +175,26 @@ class Traffic:
         slow = requests[:, None] - np.cumsum(rng.multinomial(requests, buckets), axis=1)[:, :-1]
         lost = (requests * (added + base * (times - 1)))[self._canary].sum()
         late = requests * (buckets - sound)[:, _SLOW + 1 :].sum(axis=1)
-        labels = [label for label, _ in place]
-        return self._seen(labels, requests, failed, slow, guarding), Harm(
-            float(lost), float(late[self._canary].sum())
-        )
+        harm = Harm(float(lost), float(late[self._canary].sum()))
+        sums = np.zeros((0, len(requests)), dtype=np.int64)
+        if model.metrics:
+            factors = self._factors(second, guarding)
+            sums = self._sales.draw(requests - failed, factors)
+            usually = np.array([metric.share for metric in model.metrics])
+            changed = usually @ np.abs(1 - factors) * (requests - failed)
+            harm = replace(harm, lost=float(changed[self._canary].sum()))
+        seen = self._seen([label for label, _ in place], (requests, failed, slow), sums, guarding)
+        return seen, harm
+
+    def _factors(self, second: float, guarding: float | None) -> Floats:
+        """Return what faults do to the rate of each metric in each cell."""
+        found = np.ones((len(self.model.metrics), len(self._cells)))
+        for fault, hit in zip(self.faults, self._hit, strict=True):
+            if loss := fault.effect(second, guarding).loss:
+                for row, metric in zip(found, self.model.metrics, strict=True):
+                    if fault.metric in (None, metric.name):
+                        row[hit & self._canary] *= metric.worse(loss)
+        return found
 
     def _effects(self, second: float, guarding: float | None) -> tuple[Floats, Floats, Floats, Floats]:
         cells = len(self._cells)
@@ -192,21 +218,25 @@ class Traffic:
     def _seen(
         self,
         labels: list[str],
-        requests: Counts,
-        failed: Counts,
-        slow: NDArray[np.int64],
+        drawn: tuple[Counts, Counts, NDArray[np.int64]],
+        sums: NDArray[np.int64],
         guarding: float | None,
     ) -> Observation:
+        """Return what arrives; ``drawn`` are requests, errors, and those slower than each edge."""
         second = self.second
-        counted: list[dict[Cell, Tally]] = [{} for _ in self.model.proxies]
-        rows = zip(self._cells, labels, requests.tolist(), failed.tolist(), slow.tolist(), strict=True)
-        for (proxy, _, version), label, n, k, beyond in rows:
+        counted: list[dict[Cell, Count]] = [{} for _ in self.model.proxies]
+        requests, failed, slow = (values.tolist() for values in drawn)
+        reported = sums[self._counted].T.tolist()
+        rows = zip(self._cells, labels, requests, failed, slow, reported, strict=True)
+        for (proxy, _, version), label, n, k, beyond, totals in rows:
             if n:
-                cell, tally = Cell(self.names[proxy], label, version), Tally(n, k, slower=tuple(beyond))
+                cell = Cell(self.names[proxy], label, version)
+                count = Count(Tally(n, k, slower=tuple(beyond)), tuple(totals))
                 known = counted[proxy].get(cell)
-                counted[proxy][cell] = tally if known is None else known + tally
+                counted[proxy][cell] = count if known is None else known + count
         chances = [self._chance(name, guarding) for name in self.names]
         arrived = self._reads.arrive(counted, chances)
+        measures = tuple(sorted((*arrived.measures, *self._pushed(labels, requests, sums))))
         self.second = second + self.model.interval
         begin, end = START + timedelta(seconds=second), START + timedelta(seconds=self.second)
         return Observation(
@@ -217,7 +247,19 @@ class Traffic:
             tuple(arrived.fresh),
             tuple(arrived.silent),
             tuple(arrived.partial),
+            measures=measures,
         )
+
+    def _pushed(self, labels: list[str], requests: list[int], sums: NDArray[np.int64]) -> Iterator[Measure]:
+        """Yield what comes by the HTTP API, whatever the proxies do."""
+        for i, metric in enumerate(self.model.metrics):
+            found: dict[Cell, tuple[int, int]] = {}
+            rows = zip(self._cells, labels, requests, sums[i].tolist(), strict=True) if metric.pushed else ()
+            for (_, _, version), label, n, total in rows:
+                cell = Cell("pushed", label, version)
+                before = found.get(cell, (0, 0))
+                found[cell] = (before[0] + n, before[1] + total)
+            yield from (Measure(cell, metric.name, k, n) for cell, (n, k) in found.items() if n)
 
     def _chance(self, proxy: str, guarding: float | None) -> Chance:
         found = [f.reads(self.second, guarding) for f in self.faults if f.proxy in (None, proxy)]

@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from tests.documents import FLEET, SERVICE
+
 POLICY = """
 kind: Policy
 name: quick
@@ -61,3 +63,58 @@ def test_simulate_says_what_is_allowed(turnout, policy, more, problem):
 
     assert said.status == 2
     assert problem in said.err
+
+
+SALES = """
+kind: Policy
+name: sales
+steps: [{name: half, everyone: 50%, for: 5m}, {name: all, everyone: 100%}]
+conditions: [{metric: {name: orders, margin: 10%}}, {stat: {name: upstream_rq_timeout, at_most: 0}}]
+"""
+METRICS = (
+    "metrics: {orders: {header: x-order, better: more}, worth: {header: x-worth, sum: true, better: more}}\n"
+)
+
+
+def test_simulate_judges_the_metrics_of_a_service_that_is_in_the_files(turnout, tmp_path):
+    (tmp_path / "sales.yaml").write_text(SALES)
+    few = ("--releases", 2, "--noise", "iid", "--rps", 400, "--history", "1m", "--jobs", 1)
+    alone = turnout("simulate", tmp_path, *few, "--fault", "errors=20%")
+    (tmp_path / "shop.yaml").write_text(f"{FLEET}---\n{SERVICE}{METRICS}")
+
+    known = turnout(
+        "simulate", tmp_path, *few, "--metric", "orders=5%", "--fault", "metric=60%", "-o", "json"
+    )
+
+    assert "taken as passed: metric orders, stat upstream_rq_timeout" in alone.err
+    assert "the file of the Service" in alone.err
+    assert "taken as passed: stat upstream_rq_timeout" in known.err
+    found = json.loads(known.out)
+    assert [metric["name"] for metric in found["model"]["metrics"]] == ["orders"]
+    assert found["faults"]["metric=60%"]["rolled_back"]["share"] == 1.0
+    assert found["faults"]["metric=60%"]["why"] == {"rolled back: metric orders/everyone": 2}
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (("--metric", "sales=5%"), "no metric 'sales'; it judges: orders"),
+        (("--metric", "orders=5%x3"), "only of a sum"),
+        (("--metric", "orders=5"), "5"),
+        (("--service", "other"), "those that have: shop"),
+        (("--fault", "metric=5%@metric=sales"), "no metric 'sales'; there are: orders"),
+    ],
+)
+def test_simulate_says_what_is_allowed_of_metrics(turnout, tmp_path, more, problem):
+    (tmp_path / "all.yaml").write_text(f"{SALES}---\n{FLEET}---\n{SERVICE}{METRICS}")
+
+    said = turnout("simulate", tmp_path, *more)
+
+    assert said.status == 2
+    assert problem in said.err
+
+
+def test_simulate_says_how_long_it_took(turnout, policy):
+    said = turnout("simulate", policy, *SMALL, "--fault", "errors=20%", "--jobs", 1)
+
+    assert said.out.splitlines()[-1].startswith("4 releases in ")

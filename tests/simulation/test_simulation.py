@@ -228,14 +228,25 @@ def test_a_simulation_waits_for_nobody_who_would_be_called_or_asked():
 @pytest.mark.parametrize(
     "text", ["none", "errors=10%", "errors=x5@5m", "leak=20%", "both=10%@1m-2m", "silent", "crash@guarding",
              "errors=50%@segment=beta", "outage=20%", "lost=5%", "silent@proxy=p1",
-             "errors=10%@1m@segment=beta@proxy=p0"],
+             "errors=10%@1m@segment=beta@proxy=p0", "metric=20%@5m", "metric=20%@metric=orders"],
 )  # fmt: skip
 def test_a_fault_is_written_as_it_is_read(text):
     assert str(Fault.parse(text)) == text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "errors", "errors=10", "latency=10%", "errors=200%", "none=1", "errors=5%@x"]
+    "text",
+    [
+        "",
+        "metric=x2",
+        "errors=5%@metric=orders",
+        "errors",
+        "errors=10",
+        "latency=10%",
+        "errors=200%",
+        "none=1",
+        "errors=5%@x",
+    ],
 )
 def test_what_is_no_fault_is_refused_with_what_is_allowed(text):
     with pytest.raises(ValueError, match="is not a fault; allowed: none; errors=10%"):

@@ -1,0 +1,81 @@
+"""Business metrics of a simulated service: which requests are orders, and what they are worth.
+
+Source: docs/trying-a-policy.md, "Business metrics".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controlplane.simulation.noise import Counts, Floats
+
+SWING, MEMORY = (
+    0.2,
+    1800.0,
+)  # of all rates together, both versions': standard deviation of the logarithm, seconds
+SPREAD = 1.0  # of amounts: standard deviation of the logarithm
+
+
+@dataclass(frozen=True, slots=True)
+class Business:
+    """One metric.
+
+    Attributes:
+        name: As the service has it.
+        share: Of the requests that did not fail: how many have it, in 0..1.
+        amount: What each is worth in the mean; None if they are only counted.
+        more: Whether more is better.
+        per: The metric that it is divided by, which comes before it; '' for requests.
+        pushed: Whether it comes by the HTTP API, with its number of users: here each request is one.
+    """
+
+    name: str
+    share: float
+    amount: float | None = None
+    more: bool = True
+    per: str = ""
+    pushed: bool = False
+
+    def worse(self, loss: float) -> float:
+        """Return the factor of its rate when it is worse by ``loss``, in 0..1."""
+        return 1 - loss if self.more else 1 / max(1 - loss, 0.01)
+
+
+class Sales:
+    """Draws the events and amounts of each cell, by random numbers of its own: others stay as they are."""
+
+    def __init__(self, metrics: Sequence[Business], interval: float, seed: int) -> None:
+        # The swing has numbers of its own too: whatever faults do, it stays the same.
+        self._metrics, self._rng, self._drift = metrics, *map(np.random.default_rng, ((seed, 1), (seed, 2)))
+        self._keep = exp(-interval / MEMORY)
+        self._swing = float(self._drift.normal(0, SWING))
+
+    def draw(self, good: Counts, factors: Floats) -> NDArray[np.int64]:
+        """Return the totals, a row for each metric.
+
+        Args:
+            good: Requests that did not fail, of each cell.
+            factors: What faults do to the rates, by metric and cell.
+        """
+        found = np.zeros((len(self._metrics), len(good)), dtype=np.int64)
+        self._swing = self._keep * self._swing + sqrt(1 - self._keep**2) * float(self._drift.normal(0, SWING))
+        swing, at = exp(self._swing - SWING**2 / 2), {m.name: i for i, m in enumerate(self._metrics)}
+        events = found.copy()
+        for i, metric in enumerate(self._metrics):
+            among, share = good, metric.share * swing
+            if metric.per:
+                # Of the carts so many are orders; that share does not swing.
+                among, share = events[at[metric.per]], metric.share / self._metrics[at[metric.per]].share
+            events[i] = self._rng.binomial(among, np.minimum(share * factors[i], 1.0))
+            found[i] = events[i] if metric.amount is None else self._amounts(events[i], metric.amount)
+        return found
+
+    def _amounts(self, events: NDArray[np.int64], mean: float) -> NDArray[np.int64]:
+        worth = self._rng.lognormal(np.log(mean) - SPREAD**2 / 2, SPREAD, int(events.sum()))
+        cells = np.repeat(np.arange(len(events)), events)
+        return np.rint(np.bincount(cells, worth, len(events))).astype(np.int64)
