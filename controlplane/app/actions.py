@@ -14,6 +14,7 @@ from controlplane.release.ports import World
 from controlplane.release.seen import Propagation, Seen
 from controlplane.release.state import (
     Action,
+    Answer,
     Approval,
     NotAllowedError,
     ReleaseState,
@@ -227,11 +228,14 @@ def _check_gates(at: Standing, state: ReleaseState, meant: Action) -> None:
 
 def _check_crossed(state: ReleaseState) -> None:
     """Refuse to promote around the point of no return; where its call brought no yes, a person may."""
-    if state.policy.point_of_no_return is None or (state.halt == "frozen" and state.crossing):
+    call = state.crossing
+    answered = call is not None and call.answer is not Answer.NONE
+    if state.policy.point_of_no_return is None or (state.halt == "frozen" and answered):
         return
     why = f"`turnout advance {state.name}` goes on to it"
-    if state.crossing is not None:
-        why = f"the answer of {state.crossing.url} decides"
+    if call is not None:
+        lets = f"; `turnout resume {state.name}` lets it be asked for" if state.halt else ""
+        why = f"the answer of {call.url} decides{lets}"
     raise RefusedError(409, f"release {state.name!r} has a point of no return: {why}; nothing was changed")
 
 

@@ -132,7 +132,8 @@ def _reordered(state: ReleaseState, update: dict[str, object]) -> ReleaseState:
     """Return a release that waits with another order; what was granted to the one before does not count."""
     after = state.model_copy(update=update)
     if any(getattr(after, field) != getattr(state, field) for field in ESSENCE):
-        after = after.model_copy(update={"approvals": (), "asking": timedelta(0), "calls": ()})
+        nothing = {"approvals": (), "asking": timedelta(0), "calls": (), "begun": after.begun + 1}
+        after = after.model_copy(update=nothing)
     return after if after.attempt == state.attempt else after.model_copy(update={"tries": 0})
 
 

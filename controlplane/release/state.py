@@ -249,7 +249,7 @@ class ReleaseState(Model):
         rest: Time that is left until it goes on by itself after a failure; None if it does not.
         barred: After a step back without a retry: only a person lets it go up again.
         tries: How often it went on again after a failure, over all attempts.
-        begun: How often a step began in this attempt, the same one again included.
+        begun: How often a step began in this attempt, the same one again and a changed order included.
         after: Releases that must have come so far before it starts.
         group: Releases of one name go step by step together; '' for none.
         supersedes: A release of the service that goes back for this one.

@@ -216,6 +216,22 @@ async def test_a_step_that_begins_again_after_a_step_back_asks_other_questions(k
     await site.store.close()
 
 
+async def test_an_order_that_is_edited_while_it_waits_is_another_question(kit, desk, receiver):
+    receiver.answers = [409]
+    site = await desk("start")
+    await kit.tick(site)
+    await call(site)
+    other = POLICY.replace("everyone: 10%", "everyone: 20%")
+    hooks = f"  - {{at: start, url: '{receiver.url}?start', timeout: 2s}}\n"
+    await site.plane.apply(Documents(files={"quick.yaml": other + hooks}, actor="ann"))
+
+    await go(kit, site, lambda r: r.phase is Phase.PROGRESSING)
+
+    (first, _, _), (second, _, _) = receiver.got
+    assert first != second
+    await site.store.close()
+
+
 async def told(site):
     return [m.body["data"]["point"] for m in await site.store.waiting()]
 

@@ -120,10 +120,10 @@ async def test_a_person_who_knows_that_it_was_done_may_promote(kit, site, receiv
     assert (await site.plane.act("shop-v2", "promote", ANN)).phase == "promoted"
 
 
-async def begun_again(kit, site):
+async def begun_again(kit, site, totals=None):
     """Return the next life of a process, over the same store."""
     await site.store.close()
-    again = await kit.Site(await type(site.store)(site.store.path.parent).open(), site.clock).restore()
+    again = await kit.Site(await type(site.store)(site.store.path.parent).open(), site.clock).restore(totals)
     again.clock = site.clock
     again.hooking = Hooking(again.store, again.loop, site.clock)
     site.store = again.store  # closed at the end
@@ -221,6 +221,39 @@ async def test_another_attempt_asks_for_consent_again_and_calls_with_another_key
 
     assert (await kit.tick(site)).stable == {"shop": "v2"}
     assert [key[:9] for key, _, _ in receiver.got] == [first.crossing.key[:9], "shop-v2#2"]
+
+
+async def test_what_froze_it_besides_the_call_is_told_with_it_and_one_resume_answers_both(
+    kit, site, receiver
+):
+    await cross(kit, site)
+    site.traffic.mode = "bad"
+    world = await kit.until(site, lambda w: w.releases["shop-v2"].halt == "frozen")
+    assert world.releases["shop-v2"].frozen_by == ("condition",)
+    totals = site.traffic.totals
+    again = await begun_again(kit, site, totals)
+
+    state = (await kit.tick(again, 3)).releases["shop-v2"]
+
+    assert (state.halt, state.frozen_by) == ("frozen", ("condition", "call"))
+    assert "the limit is broken" in state.because
+    assert "whether it was done is unknown, Turnout ended" in state.because
+    await again.plane.act("shop-v2", "resume", ANN)
+    await call(again)
+    world = await kit.tick(again)
+    assert world.releases["shop-v2"].phase is Phase.PROMOTED
+    assert [key for key, _, _ in receiver.got] == [state.crossing.key]
+
+
+async def test_nobody_promotes_while_a_call_that_nobody_made_yet_could_still_be_made(kit, site, receiver):
+    await cross(kit, site)
+    site.traffic.mode = "bad"
+    await kit.until(site, lambda w: w.releases["shop-v2"].halt == "frozen")
+
+    with pytest.raises(RefusedError, match=r"the answer of .* decides; `turnout resume shop-v2` lets it be"):
+        await site.plane.act("shop-v2", "promote", ANN)
+
+    assert not receiver.got
 
 
 async def test_an_answer_that_comes_byte_by_byte_is_none_after_the_timeout():
