@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from controlplane.app.ordering import check_alone
-from controlplane.app.taking import ORDERED, impossible, order, pinned
+from controlplane.app.taking import ORDERED, impossible, keeps_name, order, pinned
 from controlplane.policy.documents import Release
 from controlplane.release import drift, ending, gates, groups
 from controlplane.release.moves import NEW_STEP, act, based, dated, next_action
@@ -108,6 +108,8 @@ def _renewed(at: Standing, state: ReleaseState, wanted: Act) -> ReleaseState:
 
     Without a document it is theirs, as if they had ordered it, and so from what is stable.
     """
+    if kept := keeps_name(state, at.world):
+        raise RefusedError(409, kept)
     catalog, document = at.world.catalog, at.world.catalog.get("Release", state.name)
     update: dict[str, object] = {"document": None, "from_stable": True}
     name, purpose = state.policy.name, wanted.reason or state.purpose

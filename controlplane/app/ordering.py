@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from controlplane.app.taking import order
+from controlplane.app.taking import keeps_name, order
 from controlplane.policy.documents import Policy, Release, Service
 from controlplane.policy.emergencies import NEEDS_REASON
 from controlplane.policy.fitness import places, unfit, unknown_metrics
@@ -75,6 +75,8 @@ def _former(world: World, name: str, service: Service) -> ReleaseState | None:
         raise RefusedError(409, f"release {name!r} is {found.phase}; let it end, or roll it back")
     if found is not None and found.service != service.name:
         raise RefusedError(409, f"release {name!r} was one of {found.service!r}; choose another name")
+    if found is not None and (kept := keeps_name(found, world)):
+        raise RefusedError(409, kept)
     return found
 
 

@@ -18,7 +18,7 @@ from controlplane.policy.emergencies import NEEDS_REASON
 from controlplane.policy.fitness import places, unfit, unknown_metrics
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.pinning import pin
-from controlplane.release import drift
+from controlplane.release import drift, point
 from controlplane.release.ports import World
 from controlplane.release.state import Phase, ReleaseState, salt
 
@@ -75,7 +75,9 @@ def orders(world: World, catalog: Catalog, now: datetime, *, hold: bool = False)
         before, known = world.catalog.get("Release", release.name), world.releases.get(release.name)
         if release == before or release.name in off:
             continue
-        if known is None or (known.ended and release.attempt > known.attempt):
+        if known is None or (
+            known.ended and release.attempt > known.attempt and not keeps_name(known, world)
+        ):
             fresh = order(catalog, release, now, revision=known.revision if known else 0)
             going[release.name] = _held(fresh, AT_FIRST if hold else _twin(fresh, going.values()))
         elif known.phase is Phase.WAITING:
@@ -98,6 +100,16 @@ def called_off(world: World, catalog: Catalog) -> Iterator[tuple[str, str]]:
             yield name, "its order was removed before it started"
         elif catalog.get("Service", state.service) is None:
             yield name, "its service was removed before it started"
+
+
+def keeps_name(state: ReleaseState, world: World) -> str:
+    """Return why no other order may have the name of a release, or ''.
+
+    What has passed a point of no return is known by it to whoever would go back.
+    """
+    if state.passed is None or world.stable.get(state.service) not in point.onward(state, world.releases):
+        return ""
+    return f"release {state.name!r} is past {state.past}; {drift.PASSED}"
 
 
 def _held(state: ReleaseState, why: str) -> ReleaseState:

@@ -8,6 +8,7 @@ from controlplane.policy.documents import Release
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 from controlplane.release.state import Phase, ReleaseState
 
+PASSED = "its point of no return stays known under this name: give the order another"
 NEEDS_NAME = "an order of another service needs a name of its own"
 
 
@@ -61,6 +62,8 @@ def done(state: ReleaseState) -> str:
 def _how(state: ReleaseState, document: Release) -> str:
     if document.service != state.service:
         return NEEDS_NAME
+    if state.phase is Phase.PROMOTED and state.passed is not None:
+        return PASSED
     takes = f"`turnout retry {state.name}` takes the order"
     if state.phase is Phase.PROMOTED and document.to == state.to_version:
         return f"{takes} once {state.to_version} is not stable any more"

@@ -389,3 +389,24 @@ async def test_an_order_that_needs_what_was_refused_is_refused_with_it_and_its_g
         "Release 'shop-2' needs service 'shop', whose change is refused" in p for p in applied.problems
     )
     assert any("group 'sale' is taken as a whole, and 'shop-2' is refused" in p for p in applied.problems)
+
+
+async def test_a_point_of_no_return_that_was_passed_is_not_forgotten_by_another_attempt(tmp_path, kit):
+    final = "for: 10s, approve: {}, irreversible: {because: migrated}}"
+    policy = kit.POLICY.replace("for: 10s}", final).replace("hold_back: 2%", "hold_back: 0%")
+    site = await kit.start(tmp_path, shop=THREE, quick=policy, order=RELEASE)
+    await site.plane.act("shop-2", "approve", ANN)
+    await kit.tick(site, 2)
+    await site.plane.act("shop-2", "promote", ANN)
+    again = edited(("from: v1", "from: v2"), ("to: v2", "to: v3"), ("start:", "attempt: 2\nstart:"))
+
+    await apply(site, order=again)
+
+    assert (await state_of(site)).attempt == 1
+    assert "stays known under this name: give the order another" in drift(site)
+    for asked in (site.plane.act("shop-2", "retry", ANN), site.plane.order(to("v3", name="shop-2"))):
+        with pytest.raises(RefusedError, match="release 'shop-2' is past step 'ten': migrated; its point"):
+            await asked
+    with pytest.raises(RefusedError, match="--past-point-of-no-return"):
+        await site.plane.switch("shop", Switch(version="v1", actor="ann"))
+    await site.store.close()
