@@ -1,10 +1,15 @@
-"""A half-written file lies in the followed folder while a release runs: nothing moves."""
+"""A half-written file lies in the followed folder while a release runs: nothing moves.
+
+Besides the examples each folder has two orders that would start by themselves. ``payments-2`` is taken in and
+waits for the running release alone; ``search-2`` is not there yet, and would start as soon as it is whole.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,8 +24,33 @@ from tests.app.site import Site
 
 EXAMPLES = Path(__file__).parents[2] / "policies"
 ALL = "TURNOUT_CHAOS" in os.environ  # every prefix, not a sample
-LEFT = 10.0  # seconds for which a prefix lies there
+LEFT = 10.0  # seconds for which a prefix lies there, at least
+PATIENCE = 120.0  # for what a busy machine is to do
 TOGETHER = 250
+SERVICE = b"""kind: Service
+name: %(name)s
+fleets: [edge]
+routes: [{host: %(name)s.example.com}]
+user: {from: [{header: x-user-id}], otherwise: random}
+initial: v1
+versions: {v1: {endpoints: ["10.9.0.1:80"]}, v2: {endpoints: ["10.9.0.2:80"]}}
+"""
+ORDER = b"""kind: Release
+name: %(name)s-2
+service: %(name)s
+from: v1
+to: v2
+policy: careful
+%(after)sstart: auto
+"""
+WAITING, NEW = "payments-2.yaml", "search-2.yaml"
+TEXTS = {path.relative_to(EXAMPLES).as_posix(): path.read_bytes() for path in EXAMPLES.rglob("*.yaml")} | {
+    "payments.yaml": SERVICE % {b"name": b"payments"},
+    "search.yaml": SERVICE % {b"name": b"search"},
+    WAITING: ORDER
+    % {b"name": b"payments", b"after": b"after: [{release: checkout-2.4.0, reached: promoted}]\n"},
+    NEW: ORDER % {b"name": b"search", b"after": b""},
+}
 
 pytestmark = [
     pytest.mark.chaos,
@@ -32,11 +62,13 @@ pytestmark = [
 def prefixes():
     """Return (file, length): each, or each end of a line with its neighbour and every 50th.
 
-    Of the policies to start from, which are alike, every 100th.
+    Of the policies to start from, which are alike, every 100th; of the new order all that are not whole.
     """
     found = []
-    for path in sorted(EXAMPLES.rglob("*.yaml")):
-        data, name = path.read_bytes(), path.relative_to(EXAMPLES).as_posix()
+    for name, data in sorted(TEXTS.items()):
+        if name == NEW:
+            found += [(name, n) for n in range(len(data.rstrip()))]
+            continue
         ends = {end + beside for end, byte in enumerate(data) if byte == 10 for beside in (0, 1)}
         some = set(range(0, len(data), 100)) if "/" in name else ends | set(range(0, len(data), 50))
         found += [(name, n) for n in range(len(data)) if ALL or n in some]
@@ -48,25 +80,47 @@ class Follower:
 
     def __init__(self, folder, file, length):
         self.folder, self.file, self.length = folder, file, length
-        self.site = self.before = None
+        self.site = self.before = self.importer = None
         self._tasks = ()
 
     async def start(self):
-        shutil.copytree(EXAMPLES, self.folder / "policies")
+        for name, data in TEXTS.items():
+            path = self.folder / "policies" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name != NEW:
+                path.write_bytes(data)
         store = await SqliteStore(self.folder / "data", ballast=0).open()
         self.site = await Site(store, lambda: datetime.now(UTC)).restore()
         self.site.fleet.mode = "all"
-        importer = Importer(self.folder / "policies", self.site.plane)
+        self.importer = Importer(self.folder / "policies", self.site.plane)
         files = {str(p): p.read_bytes() for p in (self.folder / "policies").rglob("*.yaml")}
-        applied = await self.site.plane.take(files, "test")
-        assert not applied.problems
+        orders = {name for name in files if b"kind: Release" in files[name]}
+        # The first documents of a store start no release.
+        for taken in ({name: files[name] for name in files if name not in orders}, files):
+            applied = await self.site.plane.take(taken, "test")
+            assert not applied.problems
         await self.site.plane.act("checkout-2.4.0", "advance", Act(actor="ann"))
-        self._tasks = (asyncio.create_task(importer.run()), asyncio.create_task(self._tick()))
-        self.before = self._essence(await store.world())
+        self._tasks = (asyncio.create_task(self.importer.run()), asyncio.create_task(self._tick()))
+        world = await store.world()
+        assert world.releases["payments-2"].start == "auto"
+        self.before = self._essence(world)
 
     def cut(self):
         """Leave what a copy leaves that was stopped."""
-        (self.folder / "policies" / self.file).write_bytes((EXAMPLES / self.file).read_bytes()[: self.length])
+        (self.folder / "policies" / self.file).write_bytes(TEXTS[self.file][: self.length])
+
+    async def at_rest(self):
+        """Return whether the folder was seen at rest as it was; what it has first is what is in force."""
+        return self.importer._taken is not None
+
+    async def noticed(self):
+        """Return whether it is shown that something is missing, if it is."""
+        return bool(self.site.plane.problems()) or not TEXTS[self.file][self.length :].strip()
+
+    async def began(self, name):
+        """Return whether a release has begun."""
+        state = (await self.site.store.world()).releases.get(name)
+        return state is not None and state.active
 
     async def harm(self):
         """Return what is not as it was."""
@@ -79,10 +133,6 @@ class Follower:
         await asyncio.wait(self._tasks)
         await self.site.store.close()
         shutil.rmtree(self.folder)
-
-    @property
-    def problems(self):
-        return self.site.plane.problems()
 
     async def _tick(self):
         while True:
@@ -99,6 +149,27 @@ class Follower:
         }
 
 
+async def comes(wanted):
+    """Return whether something comes true while we have patience."""
+    deadline = time.monotonic() + PATIENCE
+    while not await wanted():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.2)
+    return True
+
+
+async def test_the_new_order_starts_once_it_is_whole(tmp_path):
+    """Or the others would prove nothing."""
+    logs.quiet()
+    one = Follower(tmp_path / "whole", NEW, len(TEXTS[NEW]))
+    await one.start()
+    assert await comes(one.at_rest)
+    one.cut()
+    assert await comes(lambda: one.began("search-2"))
+    await one.stop()
+
+
 async def test_no_prefix_of_an_example_starts_a_release_or_takes_a_field_away(tmp_path):
     logs.quiet()
     harm, silent, cases = [], [], prefixes()
@@ -109,14 +180,14 @@ async def test_no_prefix_of_an_example_starts_a_release_or_takes_a_field_away(tm
         ]
         for one in batch:
             await one.start()
-        await asyncio.sleep(2.5)  # each folder was seen at rest
         for one in batch:
+            assert await comes(one.at_rest)
             one.cut()
         await asyncio.sleep(LEFT)
         for one in batch:
-            harm += await one.harm()
-            if (EXAMPLES / one.file).read_bytes()[one.length :].strip() and not one.problems:
+            if not await comes(one.noticed):
                 silent.append((one.file, one.length))
+            harm += await one.harm()
         await asyncio.gather(*(one.stop() for one in batch))
 
     print(f"{len(cases)} prefixes, {LEFT:g} s each: {len(harm)} did harm, {len(silent)} went unreported")
