@@ -318,7 +318,13 @@ class _Dispersion:
         )
 
     def added(self, past: Fraction, seconds: float) -> Fraction:
-        """Return the sums with this window; one window weighs at most its degrees of freedom."""
+        """Return the sums with this window; one window weighs at most its degrees of freedom.
+
+        One with nothing to compare teaches nothing: when nobody is left on the stable version, limits alone
+        judge the canary, and how far a version swings must not be forgotten then.
+        """
+        if not self.freedom:
+            return past
         weight = np.minimum(self.expected, self.freedom)
         ratio = np.divide(self.squares, self.expected, out=np.zeros(COUNTERS), where=self.expected > 0)
         return past.plus(weight * ratio, weight, 0.5 ** (seconds / HALF_LIFE))

@@ -96,6 +96,18 @@ def test_an_interval_without_requests_is_learned():
     assert learned.rate(ERRORS) == pytest.approx(0.002, rel=0.05)
 
 
+def test_how_far_a_version_swings_is_not_forgotten_while_nobody_is_left_on_it():
+    """Half a day at 100 % without a hold-back: limits alone judge, and by what was learned before."""
+    traffic = Traffic(World(noise="harsh", interval=5.0, history=1800.0), GOOD, seed=3)
+    before = past(traffic)
+    gone = seen(("p0", "everyone", "v2", 500, 3), seconds=60.0)
+
+    after = taught(gone, 12 * 60, before)
+
+    assert after.swing(ERRORS) == before.swing(ERRORS) > 4
+    assert after.total[0] < 1 < before.total[0]
+
+
 def test_an_only_cell_is_compared_with_its_own_last_window():
     def learned(errors):
         known = Learned()
