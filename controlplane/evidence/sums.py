@@ -159,24 +159,28 @@ class Sums:
         mean, usual = k_c / n_c if n_c else 0.0, k_b / n_b if n_b else 0.0
         worse = "lower" if self.measured.more else "higher"
         limit = "" if self.limit is None else f", limit {self.limit:g}"
+        windows = self._windows(account, scale, usual)
+        time = "" if windows is None else f", about {windows:.0f} more minutes"
         words = Words(
             fault=f"{self.name} is {worse} on the canary",
             doubt=f"{self.name} is {worse} on the canary, not beyond doubt",
             good=f"{self.name} does not suffer",
-            short=f"{self.name}: too little time to be sure{self._time(account, scale, usual)}",
+            short=f"{self.name}: too little time to be sure{time}",
             seen=f"canary {mean:.4g} on average of {n_c:.0f}, baseline {usual:.4g} of {n_b:.0f}{limit}"
             f"{borrowed(reading.table, stage, self.margin)}",
         )
         left = int(LEARNING - scale.windows)
         holds = ((not scale.known, f"{self.name}: {max(left, 1)} more minutes to learn how much it varies"),)
         found = reading.answer(self.name, words, holds, None, "total")
+        if found.reason.startswith(words.short) and windows is not None:
+            found = replace(found, seconds_needed=windows * WINDOW)
         return self.measured.current(found, account, stage)
 
-    def _time(self, account: Account, scale: Scale, usual: float) -> str:
+    def _windows(self, account: Account, scale: Scale, usual: float) -> float | None:
+        """Return how many more windows a PASS takes if they are as usual; None if that cannot be said."""
         if not scale.known or not usual:
-            return ""
+            return None
         gain = bet(
             abs(usual - self._excluded(usual, 0.0)) / (scale.deviation * SPANS), (STAKE,), LEAST_PROOF
         )[0]
-        windows = max(0.0, ENOUGH - account.promotion) / gain
-        return f", about {windows:.0f} more minutes"
+        return max(0.0, ENOUGH - account.promotion) / gain

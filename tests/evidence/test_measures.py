@@ -129,6 +129,14 @@ def test_a_few_large_orders_of_the_others_are_no_loss():
     assert {verdict.outcome for verdict in bad} == {Outcome.FAIL}
 
 
+def test_a_sum_that_is_not_sure_says_how_long_that_takes():
+    early = judged(Sums("metric money", MONEY, 0.05), takings(np.random.default_rng(0), 9, share=0.25))[1]
+
+    assert early.outcome is Outcome.NOT_YET
+    assert early.seconds_needed is not None
+    assert f"about {early.seconds_needed / 60:.0f} more minutes" in early.reason
+
+
 def steady(canary, minutes, n=100):
     """Five-second intervals with a tenth of the requests; ``canary`` of 100 buy, of the baseline 5 in 100."""
     seen = interval((n, canary, 40 * canary), (9 * n, 45 * n // 100, 40 * 45 * n // 100))
