@@ -24,6 +24,7 @@ FAILING = (
     "{do: step_back, retry: {after: 20s, times: 2}}",
     "{do: step_back, retry: {after: 10s, times: 1}}",
 )
+MIRRORS = ("{share: 10%}", "{segment: {header: {name: x-m, present: true}}, share: 50%}")
 WINDOWS = (
     '[{from: "09:00", to: "16:00"}]',
     '[{from: "22:00", to: "06:00", zone: Asia/Kolkata}, {from: "11:00", to: "13:00"}]',
@@ -48,6 +49,8 @@ def steps(draw, ladder, failing, irreversible):
             approve = approve or "{}"
         if approve:
             parts.append(f"approve: {approve}")
+        if mirror := draw(seldom(*MIRRORS)):
+            parts.append(f"mirror: {mirror}")
         if within := draw(seldom("60s", weight=6)):
             parts.append(f"within: {within}")
         if fails := draw(seldom(*failing, weight=2)):
@@ -74,8 +77,10 @@ def policies(draw, name, *, grouped=False):
     if deadline := draw(seldom("4m", "20m")):
         text += f"deadline: {deadline}\n"
     text += f"on_timeout: {draw(st.sampled_from(['hold', 'rollback']))}\n"
-    if windows := draw(seldom(*WINDOWS)):
+    if windows := draw(seldom(*WINDOWS, weight=1)):
         text += f"windows: {windows}\n"
+    if spoilt := draw(seldom(50, 5000)):
+        text += f"budget: {{failed: {spoilt}}}\n"
     if unsure := draw(seldom("advance", "rollback")):
         text += f"when_unsure: {{after: 20s, do: {unsure}}}\n"
     if points := draw(st.sets(st.sampled_from(POINTS), max_size=2)):

@@ -267,6 +267,12 @@ class ManyMachine(RuleBasedStateMachine):
         self.clock.now += timedelta(hours=hours)
         self._intervals(then)
 
+    @rule(then=st.integers(4, 12))
+    def night_falls(self, then):
+        """It is two o'clock, when no window of a policy is open."""
+        self.clock.now += timedelta(hours=(26 - self.clock.now.hour) % 24 or 24)
+        self._intervals(then)
+
     @rule(then=st.integers(0, 6))
     def restarts(self, then):
         self._crash()
@@ -347,7 +353,7 @@ class ManyMachine(RuleBasedStateMachine):
 
     @rule(
         data=st.data(),
-        what=st.sampled_from(["one", "one", "group", "group", "dependant", "hotfix", "removal"]),
+        what=st.sampled_from(["one", "one", "group", "dependant", "dependant", "hotfix", "removal"]),
         start=st.sampled_from(["auto", "auto", "manual"]),
         fault=FAULTS,
         then=st.integers(0, 16),
@@ -361,6 +367,21 @@ class ManyMachine(RuleBasedStateMachine):
         else:
             getattr(self, f"_write_{what}")(data, start)
             self._take(fault)
+        self._intervals(then)
+
+    @rule(data=st.data(), rounds=st.integers(2, 8), fault=FAULTS, then=st.integers(0, 8))
+    def a_group_fails(self, data, rounds, fault, then):
+        """A group goes on as far as people let it, and then one of its canaries fails."""
+        self._write_group(data, "auto")
+        self._take()
+        for _ in range(rounds):
+            self.consents(then=2, fault=None)
+        releases = self.expected.releases.values()
+        if going := sorted(r.service for r in releases if r.group and r.phase in IN_PROGRESS):
+            service = data.draw(st.sampled_from(going))
+            self.outside.quality[service] = "bad"
+            self._intervals(SOON, fault)
+            self.outside.quality.pop(service)
         self._intervals(then)
 
     def _write_group(self, data, start):
