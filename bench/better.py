@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -107,7 +107,7 @@ class World:
             for i in range(self.metrics)
         ]
         tests = metric_tests(known, {metric.name for metric in known}, self._per_user(count))
-        halves = tuple(half for test in tests for half in (test.better, test.worse))
+        halves = tuple(half for test in tests for half in test.parts)
         limits, evidence = Limits(errors_margin=None, tests=halves), Evidence()
         for number, seen in enumerate(self.windows(np.random.default_rng(seed), count), 1):
             passed = number * SPAN
@@ -155,7 +155,18 @@ def main() -> None:
             Rate.of(sum(any(r.said == s for r in each) for each in found), given.n)
             for s in ("better", "worse")
         )
-        say(f"{world.name:32s} better {_shown(better)}  worse {_shown(worse)}")
+        beyond = Rate.of(sum(any(_missed(r, world.lift) for r in each) for each in found), given.n)
+        line = f"{world.name:32s} better {_shown(better)}  worse {_shown(worse)}"
+        say(f"{line}  true difference out of bounds {_shown(beyond)}  {_width(found)}")
+
+
+def _missed(shown: Result, lift: float) -> bool:
+    return (shown.low is not None and shown.low > lift) or (shown.high is not None and shown.high < lift)
+
+
+def _width(found: Iterable[tuple[Result, ...]]) -> str:
+    known = [each[0].high - each[0].low for each in found if None not in (each[0].low, each[0].high)]  # type: ignore[operator]
+    return f"both known {len(known)}, median width {100 * float(np.median(known)) if known else 0:.1f} %"
 
 
 def _shown(rate: Rate) -> str:

@@ -102,6 +102,8 @@ def show_release(
                 better=r.better,
                 worse=r.worse,
                 threshold=r.threshold,
+                low=r.low,
+                high=r.high,
                 decides=r.decides,
             )
             for r in state.result

@@ -269,10 +269,12 @@ def _verdicts(verdicts: Sequence[VerdictShown]) -> Table:
 
 def _results(results: Sequence[ResultShown]) -> Table:
     return _table(
-        ("tested", "canary", "of", "baseline", "of", "difference", "better", "worse", "needed", "shown"),
+        ("tested", "canary", "of", "baseline", "of", "difference", "surely",
+         "better", "worse", "needed", "shown"),
         [
             (r.metric + " (observed)" * (not r.decides), f"{r.canary:.4g}", f"{r.canary_n:.0f}",
              f"{r.baseline:.4g}", f"{r.baseline_n:.0f}", "-" if r.change is None else f"{r.change:+.2%}",
+             " to ".join("-" if bound is None else f"{bound:+.1%}" for bound in (r.low, r.high)),
              f"{r.better:.3g}", f"{r.worse:.3g}", f"{r.threshold:g}", r.said)
             for r in results
         ],

@@ -15,6 +15,7 @@ from typing import Literal
 
 from controlplane.evidence.account import EMPTY, Account, Interval
 from controlplane.evidence.conversions import PROCESS, Conversions
+from controlplane.evidence.difference import Difference, bounds
 from controlplane.evidence.evidence import Evidence
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.measures import Measured
@@ -33,7 +34,7 @@ class Half:
     """One direction of a test; its account begins anew with the step."""
 
     name: str
-    test: Conversions | Sums
+    test: Conversions | Sums | Difference
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
@@ -55,6 +56,7 @@ class MetricTest:
         threshold: e-value from which on a difference is shown.
         better: Looks for what is better on the canary.
         worse: Looks for what is worse.
+        difference: Looks for the bounds of the difference.
     """
 
     metric: str
@@ -62,6 +64,12 @@ class MetricTest:
     threshold: float
     better: Half
     worse: Half
+    difference: Half
+
+    @property
+    def parts(self) -> tuple[Half, ...]:
+        """What is gathered."""
+        return self.better, self.worse, self.difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,8 @@ class Result:
         better: e-value of its being better on the canary.
         worse: e-value of its being worse.
         threshold: e-value from which on a difference is shown.
+        low: The difference, as a part of the baseline, is more than this; None if nothing is too little.
+        high: It is less than this. Each of the two is wrong as seldom as `better` and `worse` are.
     """
 
     metric: str
@@ -89,6 +99,8 @@ class Result:
     better: float
     worse: float
     threshold: float
+    low: float | None = None
+    high: float | None = None
 
     @property
     def said(self) -> Said:
@@ -131,7 +143,13 @@ def _test(metric: PinnedMetric, decides: bool, among: int, per_user: float) -> M
             else Conversions(name, measured, 0.0, threshold, RATIOS, per_user)
         )
         halves.append(Half(name, kind))
-    return MetricTest(metric.name, decides, threshold, *halves)
+    name = f"{metric.name} difference"
+    one, other = (half.test for half in halves)
+    assert not isinstance(one, Difference)
+    assert not isinstance(other, Difference)
+    falls, rises = (one, other) if one.measured.more else (other, one)
+    difference = Half(name, Difference(name, falls, rises))
+    return MetricTest(metric.name, decides, threshold, halves[0], halves[1], difference)
 
 
 def result(test: MetricTest, evidence: Evidence) -> Result:
@@ -139,6 +157,7 @@ def result(test: MetricTest, evidence: Evidence) -> Result:
     account = evidence.accounts.get(test.better.name, EMPTY)
     rows = [row for _, row in sorted(account.step.items()) if row[0] and row[2]]
     n_c, n_b = sum(row[0] for row in rows), sum(row[2] for row in rows)
+    low, high = bounds(evidence.accounts.get(test.difference.name, EMPTY), test.threshold)
     return Result(
         metric=test.metric,
         decides=test.decides,
@@ -149,6 +168,8 @@ def result(test: MetricTest, evidence: Evidence) -> Result:
         better=_e_value(account),
         worse=_e_value(evidence.accounts.get(test.worse.name, EMPTY)),
         threshold=test.threshold,
+        low=low,
+        high=high,
     )
 
 

@@ -60,14 +60,18 @@ class Conversions:
             account = account.promoted(max(-MOST, min(MOST, harmless / phi)))
         if seen is None:
             return account
-        gain = [0.0] * len(self.faults)
+        gain = self.gains(account, seen, whole)
+        account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
+        return replace(account, state=dict(account.state) | self.learned(account, seen, whole))
+
+    def gains(self, account: Account, seen: Filled, whole: frozenset[str]) -> list[float]:
+        """Return what a window says for each of the faults that are looked for."""
+        gain, phi = [0.0] * len(self.faults), self._phi(account) * self.per_user
         for row, lent in _compared(seen, whole):
             null = self._null(lent)
             for i, fault in enumerate(self.faults):
                 gain[i] += _ratio(row, null, null * (fault if self.measured.more else 1 / fault)) / phi
-        gain = [min(value, MOST) for value in gain]
-        account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
-        return replace(account, state=dict(account.state) | self._learned(account, seen))
+        return [min(value, MOST) for value in gain]
 
     def _null(self, lent: bool) -> float:
         """Return the ratio of rates that is just tolerated."""
@@ -82,8 +86,11 @@ class Conversions:
         sign = -1 if self.measured.more else 1
         return wide * (1 + sign * loss), wide * (1 + sign * TILT * loss)
 
-    def _learned(self, account: Account, window: Filled) -> dict[str, tuple[float, ...]]:
+    def learned(
+        self, account: Account, window: Filled, whole: frozenset[str]
+    ) -> dict[str, tuple[float, ...]]:
         """Return how unevenly the baseline's events fall on windows, and how many are usual."""
+        _ = whole
         n_b, k_b = sum(row[2] for row in window.values()), sum(row[3] for row in window.values())
         n, k = account.state.get(USUAL, (0.0, 0.0))
         squares, expected = account.state.get(SPREAD, (0.0, 0.0))

@@ -106,14 +106,27 @@ class Sums:
         span = scale.deviation * SPANS
         if scale.known and (means := self._means(proof, whole)):
             account = account.promoted(bet(self._better(means, span) / span, (STAKE,), LEAST_PROOF)[0])
-        if (means := self._means(seen, whole)) is None:
+        if seen is None:
             return account
-        if scale.known:
-            won = bet(self._worse(means) / span, STAKES)
-            gain = [each / self.per_user for each in won]
+        if gain := self.gains(account, seen, whole):
             account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
-        canary, baseline, _ = means
-        return replace(account, state=dict(account.state) | {SCALE: scale.plus(canary, baseline).state()})
+        return replace(account, state=dict(account.state) | self.learned(account, seen, whole))
+
+    def gains(self, account: Account, seen: Filled, whole: frozenset[str]) -> list[float]:
+        """Return what a window says for each stake; nothing while it is not known how much windows differ."""
+        scale, means = Scale(*account.state.get(SCALE, ())), self._means(seen, whole)
+        if not scale.known or means is None:
+            return []
+        won = bet(self._worse(means) / (scale.deviation * SPANS), STAKES)
+        return [each / self.per_user for each in won]
+
+    def learned(
+        self, account: Account, window: Filled, whole: frozenset[str]
+    ) -> dict[str, tuple[float, ...]]:
+        """Return how much windows differ, with one more of them."""
+        if (means := self._means(window, whole)) is None:
+            return {}
+        return {SCALE: Scale(*account.state.get(SCALE, ())).plus(*means[:2]).state()}
 
     def _means(self, window: Filled | None, whole: frozenset[str]) -> Means | None:
         """Return the means of a window, each segment weighted by the canary's requests in it."""

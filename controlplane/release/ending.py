@@ -52,12 +52,19 @@ def summary(results: Iterable[Result]) -> str:
 
 def describe(result: Result) -> str:
     """Return what a test has shown of one metric: what it comes to, and the numbers."""
-    change = "" if result.change is None else f" ({result.change:+.2%})"
+    change = "" if result.change is None else f" ({result.change:+.2%}, {between(result)})"
     seen = f"canary {result.canary:.4g} of {result.canary_n:.0f}"
     seen += f", baseline {result.baseline:.4g} of {result.baseline_n:.0f}"
     e_values = f"e-values {result.better:.3g} for better, {result.worse:.3g} for worse"
     observed = "" if result.decides else ", only observed"
     return f"{result.said}{change}, {seen}, {e_values}, {result.threshold:g} would show it{observed}"
+
+
+def between(result: Result) -> str:
+    """Return between which bounds the difference lies, in words."""
+    bounds = ((result.low, "above"), (result.high, "below"))
+    known = [f"{word} {bound:+.1%}" for bound, word in bounds if bound is not None]
+    return "surely " + " and ".join(known) if known else "nothing is sure of it"
 
 
 def figures(results: Iterable[Result]) -> list[dict[str, object]]:

@@ -120,8 +120,7 @@ def limits(policy: PinnedPolicy, step: int | None = None) -> Limits:
     if step is None or step >= len(policy.steps):
         return found
     if step + 1 == len(policy.steps):
-        halves = (half for test in tests(policy) for half in (test.better, test.worse))
-        found = replace(found, tests=tuple(halves))
+        found = replace(found, tests=tuple(half for test in tests(policy) for half in test.parts))
     if not policy.steps[step].conditions:
         return found
     own = policy.steps[step]

@@ -81,7 +81,8 @@ class ResultShown(Shown):
     """What an A/B test has shown of one metric.
 
     ``change`` is the difference as a part of the baseline, None where that has nothing; ``better`` and
-    ``worse`` are e-values, and ``threshold`` is where one of them shows it. Only what ``decides`` promotes.
+    ``worse`` are e-values, and ``threshold`` is where one of them shows it. ``low`` and ``high`` are between
+    what the difference surely lies, None where that has no bound. Only what ``decides`` promotes.
     """
 
     metric: str
@@ -94,6 +95,8 @@ class ResultShown(Shown):
     better: float
     worse: float
     threshold: float
+    low: float | None
+    high: float | None
     decides: bool
 
 

@@ -23,7 +23,7 @@ KINDS = ("report", "ask", "promote_if_better")
 
 
 def result(better=1.0, worse=1.0, *, metric="orders", decides=True):
-    return Result(metric, decides, 0.033, 0.03, 12000, 11800, better, worse, 20.0)
+    return Result(metric, decides, 0.033, 0.03, 12000, 11800, better, worse, 20.0, low=0.02)
 
 
 def policy(make, do="report", **over):
@@ -51,7 +51,7 @@ def test_a_test_goes_on_for_its_time_whatever_it_shows_meanwhile(make, do):
     after = apply(state, found, sight)
 
     assert (found.action, found.code) == (None, "testing")
-    assert found.reason.startswith("tested for 30m10s of 1h; orders: better (+10.00%)")
+    assert found.reason.startswith("tested for 30m10s of 1h; orders: better (+10.00%, surely above +2.0%), ")
     assert after.judged == state.judged + TICK
     assert after.result == sight.results
 
@@ -110,8 +110,8 @@ def test_report_returns_everyone_whatever_was_shown(make):
 
     assert (found.action, found.code) == (Action.END, "reported")
     assert found.reason == (
-        "tested for 1h; orders: better (+10.00%), canary 0.033 of 12000, baseline 0.03 of 11800, "
-        "e-values 1e+06 for better, 1 for worse, 20 would show it"
+        "tested for 1h; orders: better (+10.00%, surely above +2.0%), canary 0.033 of 12000, "
+        "baseline 0.03 of 11800, e-values 1e+06 for better, 1 for worse, 20 would show it"
     )
 
 
