@@ -45,6 +45,8 @@ class Conversation:
         compared: The snapshot that they were compared with last.
         held: What the client accepted. One that it brought and that is not ours has an empty body.
         foreign: Names in ``held`` that are not ours: their needs are unknown.
+        brought: What it came back with besides, with its version: as long as the target has no such resource,
+            or one that needs nothing, it does not count as there.
         whole: Version of a set that the client brought and that is not ours, until it accepted ours.
         maybe: Sent in a batch that was refused: the client may have applied it or not.
         refused: The refusal of a version, until the client accepted another one or the target went back.
@@ -93,6 +95,7 @@ class Conversation:
     claims: dict[str, str] | None = None
     compared: Snapshot | None = None
     foreign: set[str] = field(default_factory=set)
+    brought: dict[str, Version] = field(default_factory=dict)
     whole: Version | None = None
     maybe: dict[str, Resource] = field(default_factory=dict)
     refused: dict[str, Nack] = field(default_factory=dict)
@@ -164,7 +167,7 @@ class Conversation:
     def weight(self) -> int:
         """Return about how many bytes what the client said takes: names and versions, with their objects."""
         claims = self.claims or {}
-        texts = (*self.names, *self.lost, *claims, *claims.values(), *self.foreign)
+        texts = (*self.names, *self.lost, *claims, *claims.values(), *self.foreign, *self.brought)
         return sum(len(text) if text.isascii() else 4 * len(text) for text in texts) + _OBJECT * len(texts)
 
     def wants(self, name: str) -> bool:
@@ -289,7 +292,7 @@ class Conversation:
         self.resync |= wildcard != self.wildcard
         self.wildcard, self.names, self.asked = wildcard, wanted, None
         if not wildcard:
-            for name in [name for name in (*self.held, *self.maybe) if name not in wanted]:
+            for name in [name for name in (*self.held, *self.maybe, *self.brought) if name not in wanted]:
                 self.forget(name)
         self._check_size()
 
@@ -305,8 +308,25 @@ class Conversation:
         self.refused.pop(name, None)
         self.spoiled.pop(name, None)
         self.foreign.discard(name)
+        self.brought.pop(name, None)
         self.again.discard(name)
         self.told.discard(name)
+
+    def presume(self, name: str, version: Version) -> None:
+        """Count what the client brought as there, with unknown content."""
+        self.held[name] = Resource(name, b"", version)
+        self.foreign.add(name)
+
+    def discount(self, name: str) -> None:
+        """Count what the client brought no longer, until the target has one again (``recall``)."""
+        version = self.held[name].version
+        self.forget(name)
+        self.brought[name] = version
+
+    def recall(self, target: Resource) -> None:
+        """Count what the client brought as there: it stays on that until it accepts the target."""
+        if target.needs and (version := self.brought.pop(target.name, None)) is not None:
+            self.presume(target.name, version)
 
     def land(self, nonce: str) -> Flight | None:
         """Take the response with this nonce from those under way: it is answered.
@@ -335,6 +355,7 @@ class Conversation:
         for name, resource in flight.updates.items():
             self.maybe.pop(name, None)
             self.foreign.discard(name)
+            self.brought.pop(name, None)
             before = self.held.get(name)
             self._absolve(resource)
             changed = before is None or before.version != resource.version  # else it was only sent again

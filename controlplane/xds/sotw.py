@@ -69,14 +69,18 @@ class SotwStream(Stream):
         """Count what a returning client asks for by name as there, with unknown content.
 
         Until it has ours, anything may be in use by it, if it is of a kind that uses others. Of what is gone
-        it will never get another one, so that does not count.
+        it may never get another one, so that does not count until there is another one.
         """
         assert self.snapshot is not None
+        partial = conversation.type_url not in self._full_state  # absence takes nothing away
+        conversation.brought = {}
         known = {name: target[name] for name in conversation.names & target.keys()}
         if not any(resource.needs for resource in target.values()):
             # Nothing is in use by these, but of a full-state type the version tells of all of them.
-            if conversation.type_url in self._full_state and set_hash(known) != version.hash:
+            if not partial and set_hash(known) != version.hash:
                 conversation.whole = version
+            if partial and not any(resource.follows for resource in target.values()):
+                conversation.brought = dict.fromkeys(conversation.names, version)
             return
         # If its last response had all that it asks for, the version of that set tells.
         whole = self.snapshot.earlier(version) and len(known) == len(conversation.names)
@@ -85,8 +89,9 @@ class SotwStream(Stream):
             conversation.again.update(known)
             return
         for name in known:
-            conversation.held[name] = Resource(name, b"", version)
-            conversation.foreign.add(name)
+            conversation.presume(name, version)
+        if partial:
+            conversation.brought = dict.fromkeys(conversation.names - known.keys(), version)
 
     def _plan(self, conversation: Conversation, gate: Gate) -> Plan | None:
         whole = conversation.type_url in self._full_state

@@ -469,6 +469,8 @@ class Stream(ABC):
         target = gate.snapshot.of(conversation.type_url).get(name)
         if target is None:
             return self._leave(conversation, name, gate)
+        if conversation.brought:
+            conversation.recall(target)
         whole = target
         if name in conversation.spoiled:
             target = conversation.bearable(whole)
@@ -508,7 +510,7 @@ class Stream(ABC):
             return "keep"
         if not self._removable(conversation):
             if name in conversation.foreign:
-                conversation.forget(name)
+                conversation.discount(name)
             return "keep"
         if (
             (conversation.type_url, name) in gate.in_use

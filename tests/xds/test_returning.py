@@ -102,3 +102,50 @@ def test_listeners_that_are_asked_for_by_name_are_sent_whole(sotw, model):
     early = sotw.ask(LISTENER, ["l", "m"], version_info="5.def")
 
     assert (early, sotw.ack(CLUSTER)) == ([], [["l", "m"]])
+
+
+def route(model, cluster):
+    return model.resource("r", cluster or "0", needs=[(CLUSTER, cluster)] if cluster else ())
+
+
+def comes_back_and_refuses(sotw, model, others, at_first):
+    """A client with an unknown route ``r`` that the target lacks by now; it has ``a`` and refused ``b``."""
+    clusters = (CLUSTER, model.resource("a"), model.resource("b"))
+    sotw.publish(5, (CLUSTER, model.resource("a")))
+    sotw.ask(CLUSTER)
+    sotw.ack(CLUSTER)
+    sotw.publish(6, clusters, (ROUTE, *at_first, *others))
+    if at_first:
+        sotw.ask(ROUTE, ["r"], version_info="5.abc")
+        if ROUTE in sotw.last:
+            sotw.ack(ROUTE, ["r"], error="bad r")
+    sotw.ack(CLUSTER, error="bad b")
+    sotw.publish(7, clusters, (ROUTE, *others))
+    if not at_first:
+        sotw.ask(ROUTE, ["r"], version_info="5.abc")
+
+
+@pytest.mark.parametrize("others", [[], ["a"]], ids=["only route", "other routes"])
+@pytest.mark.parametrize("at_first", [[], ["b"], [""]], ids=["gone", "waited", "refused"])
+def test_route_that_was_gone_meanwhile_stays_where_it_is(sotw, model, others, at_first):
+    """Nothing takes a route from a state-of-the-world client: it has what it brought, whatever we had."""
+    others = [model.resource("s", needs=[(CLUSTER, cluster)]) for cluster in others]
+    comes_back_and_refuses(sotw, model, others, [route(model, cluster) for cluster in at_first])
+    clusters = (CLUSTER, model.resource("a"), model.resource("b", "2"))
+
+    back = sotw.publish(8, (CLUSTER, clusters[1], model.resource("b")), (ROUTE, route(model, "b"), *others))
+    gated = sotw.view(ROUTE).gated
+    good = sotw.publish(9, clusters, (ROUTE, route(model, "b"), *others))
+
+    assert (back, gated, good) == ([], {"r": (CLUSTER, "b")}, [["a", "b"]])
+    assert sotw.ack(CLUSTER) == [["r"]]
+
+
+def test_route_that_the_client_dropped_while_it_was_gone_is_new_to_it(sotw, model):
+    comes_back_and_refuses(sotw, model, [], [])
+    sotw.ask(ROUTE, ["s"])
+    sotw.ask(ROUTE, ["r"])
+
+    back = sotw.publish(8, (CLUSTER, model.resource("a"), model.resource("b")), (ROUTE, route(model, "b")))
+
+    assert back == [["r"]]
