@@ -15,7 +15,7 @@ from controlplane.app.switching import end
 from controlplane.release.ports import Change, Record, World
 from controlplane.release.state import RETURNING, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints, traffic
-from controlplane.resources.names import SCOPE_NONE, cluster_version
+from controlplane.resources.names import SCOPE_NONE, anchored, cluster_version, group_first
 from controlplane.resources.rendering import Rendering, route_hash
 from controlplane.web.port import Adopt, RefusedError
 from controlplane.xds.conversation import WILDCARD
@@ -63,12 +63,22 @@ def _owners(type_url: str, name: str, rendering: Rendering) -> frozenset[str]:
     if type_url in (CLUSTER, ENDPOINT) and (known := cluster_version(name)):
         return frozenset({known[0]})
     fleet = rendering.fleet
-    by_service = (ROUTE, LISTENER) if fleet.grpc else (ROUTE,) if fleet.adopted else (ROUTE, SCOPED_ROUTE)
-    if type_url not in by_service:
+    if type_url == SCOPED_ROUTE and not fleet.grpc and not fleet.adopted:
+        group = anchored(name)
+        return _of_scope(name, rendering) if group is None else _owners(ROUTE, group, rendering)
+    if type_url not in ((ROUTE, LISTENER) if fleet.grpc else (ROUTE,)):
         return frozenset()
     # A group has the name of its first service, so one that is not there any more still says whose it was.
-    former = () if fleet.adopted or name in (SCOPE_NONE, WILDCARD) else (name,)
+    former = () if fleet.adopted or name in (SCOPE_NONE, WILDCARD) else (group_first(name),)
     return frozenset(rendering.groups.get(name, former))
+
+
+def _of_scope(name: str, rendering: Rendering) -> frozenset[str]:
+    """Return the services that share the routes to which a scope leads; nobody if we do not have it."""
+    scope = rendering.snapshot.of(SCOPED_ROUTE).get(name)
+    needs = scope.needs if scope is not None else ()
+    led_to = (route for type_url, route in needs if type_url == ROUTE)
+    return frozenset(member for route in led_to for member in rendering.groups.get(route, ()))
 
 
 def _all(view: StreamView, rendering: Rendering) -> frozenset[str]:

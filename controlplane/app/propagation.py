@@ -29,13 +29,20 @@ class Relevant:
     listener: str | None = None
 
     @classmethod
-    def of(cls, snapshot: Snapshot, service: str, clusters: Iterable[str], route: str) -> Relevant:
-        """Return a service's clusters and endpoints, its route and scope, and the fleet's listeners.
+    def of(
+        cls,
+        snapshot: Snapshot,
+        service: str,
+        clusters: Iterable[str],
+        route: str,
+        scopes: Iterable[str],
+    ) -> Relevant:
+        """Return a service's clusters and endpoints, its route and scopes, and the fleet's listeners.
 
         They are given by name: nothing here grows with the number of the fleet's services.
         """
         refs = [(type_url, name) for name in clusters for type_url in (CLUSTER, ENDPOINT)]
-        refs += [(type_url, route) for type_url in (ROUTE, SCOPED_ROUTE)]
+        refs += [(ROUTE, route), *((SCOPED_ROUTE, scope) for scope in scopes)]
         refs += [(type_url, name) for type_url in (SECRET, LISTENER) for name in snapshot.of(type_url)]
         found = ((type_url, snapshot.of(type_url).get(name)) for type_url, name in refs)
         known = ((type_url, resource) for type_url, resource in found if resource is not None)

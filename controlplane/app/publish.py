@@ -21,7 +21,7 @@ from controlplane.release.state import Phase
 from controlplane.release.traffic import Endpoints, ServiceTraffic
 from controlplane.resources.adopting import render_adopted
 from controlplane.resources.grpc_rendering import render_calls
-from controlplane.resources.names import cluster_name
+from controlplane.resources.names import cluster_name, scope_name
 from controlplane.resources.rendering import Rendering, render
 from controlplane.server.streams import Limits, Refusal, XdsServer
 from controlplane.sources.dns import Resolver
@@ -223,9 +223,12 @@ def _relevant(rendering: Rendering, fleet: Fleet, service: str) -> Relevant:
         return Relevant.of_calls(rendering.snapshot, service)
     if fleet.adopted:
         return Relevant.of_adopted(rendering.snapshot, service)
-    versions = rendering.services[service].service.versions if service in rendering.services else ()
-    clusters = [cluster_name(service, version) for version in versions]
-    return Relevant.of(rendering.snapshot, service, clusters, rendering.home.get(service, ""))
+    traffic = rendering.services.get(service)
+    if traffic is None:
+        return Relevant.of(rendering.snapshot, service, (), "", ())
+    clusters = [cluster_name(service, version) for version in traffic.service.versions]
+    scopes = {scope_name(claim.host) for claim in traffic.service.routes}
+    return Relevant.of(rendering.snapshot, service, clusters, rendering.home[service], sorted(scopes))
 
 
 def _unfit(world: World, wanted: Mapping[str, ServiceTraffic], fleet: Fleet) -> dict[str, str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from os.path import commonprefix
 
-from controlplane.resources.names import SCOPE_NONE
+from controlplane.resources.names import SCOPE_NONE, group_name
 
 VALUE_LIMIT = 16_384  # bytes of a formatted header value that Envoy accepts
 _SAFE_LIMIT = VALUE_LIMIT - 384
@@ -29,7 +29,7 @@ Entries = Sequence[Entry]
 def groups(hosts: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     """Return services by group, given the hosts of each service: those that share a host, directly or not.
 
-    A group has the name of its first member; members are sorted.
+    Members are sorted; other members are another group, with another name.
     """
     parent = {service: service for service in hosts}
 
@@ -46,7 +46,7 @@ def groups(hosts: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for service in sorted(hosts):
         found.setdefault(root(service), []).append(service)
-    return {name: tuple(members) for name, members in sorted(found.items())}
+    return {group_name(members): tuple(members) for _, members in sorted(found.items())}
 
 
 def scope_values(scopes: Mapping[str, str]) -> tuple[str, ...]:

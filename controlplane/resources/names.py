@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import blake2b
+
 from controlplane.policy.documents import UserSource
 
 METADATA = "turnout"  # key of the routes' metadata: service, release, segment
@@ -18,6 +21,7 @@ PASSTHROUGH = "passthrough"  # the cluster of what goes where it was meant to go
 
 _SEPARATOR = "~"  # cannot occur in names
 _DOT = "^"  # nor can this
+_REST = "."  # the scope of all other hosts; no host can be this
 
 
 def claim_header(claim: str) -> str:
@@ -30,6 +34,37 @@ def claim_header(claim: str) -> str:
 def whole_header(source: UserSource) -> str | None:
     """Return the header whose whole value is the identity, or None if it is a part of one."""
     return claim_header(source.claim) if source.claim else source.header
+
+
+def group_name(services: Sequence[str]) -> str:
+    """Return the name of the route configuration of services that share hosts, given in order.
+
+    Others that share them have another one, so that what leads to the former one keeps all that it leads to.
+    """
+    if len(services) == 1:
+        return services[0]
+    digest = blake2b("\n".join(services).encode(), digest_size=4).hexdigest()
+    return f"{services[0]}{_SEPARATOR}{digest}"
+
+
+def group_first(group: str) -> str:
+    """Return the first of the services of a group, given its name."""
+    return group.partition(_SEPARATOR)[0]
+
+
+def scope_name(host: str) -> str:
+    """Return the scope of a host; ``*`` as the name of a resource would mean all of them."""
+    return _REST if host == "*" else host
+
+
+def anchor_name(group: str) -> str:
+    """Return the name of the scope of no request: by it a proxy asks for the routes of a group."""
+    return f"{_SEPARATOR}{group}"
+
+
+def anchored(scope: str) -> str | None:
+    """Return the group of an anchor, or None if this scope is none."""
+    return scope.removeprefix(_SEPARATOR) if scope.startswith(_SEPARATOR) else None
 
 
 def cluster_name(service: str, version: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -21,8 +21,10 @@ from controlplane.resources.names import (
     SCOPE_HEADER,
     SCOPE_NONE,
     SOURCE_HEADER,
+    anchor_name,
     cluster_name,
     mirror_cluster_name,
+    scope_name,
 )
 from controlplane.resources.routes import service_routes
 from controlplane.resources.shared_routes import parts_of
@@ -267,14 +269,14 @@ def _routes(
             and all(old.services.get(member) == services[member] for member in members)
         ):
             routes[name] = old.snapshot.of(ROUTE)[name]
-            scopes[name] = old.snapshot.of(SCOPED_ROUTE)[name]
-            continue
-        routes[name] = _route(make, fleet, name, [services[member] for member in members])
-        scopes[name] = make(SCOPED_ROUTE, name, _scope(name))
+        else:
+            routes[name] = _route(make, fleet, name, [services[member] for member in members])
+        hosts = {host for member in members for host in _hosts(services[member])}
+        scopes |= _scopes(make, name, hosts)
     if fleet.transparent:
         needs = frozenset({(CLUSTER, PASSTHROUGH)})
         routes[SCOPE_NONE] = make(ROUTE, SCOPE_NONE, passthrough_hosts(), needs)
-        scopes[SCOPE_NONE] = make(SCOPED_ROUTE, SCOPE_NONE, _scope(SCOPE_NONE))
+        scopes |= _scopes(make, SCOPE_NONE, (SCOPE_NONE,))
     return {SCOPED_ROUTE: same(scopes, old, SCOPED_ROUTE), ROUTE: same(routes, old, ROUTE)}
 
 
@@ -372,9 +374,19 @@ def _needs(traffic: ServiceTraffic) -> Iterator[Ref]:
             yield ENDPOINT, name
 
 
-def _scope(name: str) -> ScopedRouteConfiguration:
+def _scopes(make: Maker, group: str, hosts: Iterable[str]) -> dict[str, Resource]:
+    """Return a scope for each host, and the anchor: a proxy has the routes by it before hosts move there."""
+    anchor, route = anchor_name(group), (ROUTE, group)
+    needs = frozenset({(SCOPED_ROUTE, anchor), route})
+    names = sorted(map(scope_name, hosts))
+    found = {name: make(SCOPED_ROUTE, name, _scope(name, group), needs) for name in names}
+    found[anchor] = make(SCOPED_ROUTE, anchor, _scope(anchor, group), frozenset({route}))
+    return found
+
+
+def _scope(name: str, group: str) -> ScopedRouteConfiguration:
     key = ScopedRouteConfiguration.Key(fragments=[ScopedRouteConfiguration.Key.Fragment(string_key=name)])
-    return ScopedRouteConfiguration(name=name, route_configuration_name=name, key=key)
+    return ScopedRouteConfiguration(name=name, route_configuration_name=group, key=key)
 
 
 # --- listeners --------------------------------------------------------------------------------------------
@@ -386,16 +398,15 @@ def _listeners(
     grouped: Mapping[str, tuple[str, ...]],
     services: Mapping[str, ServiceTraffic],
 ) -> dict[str, Table]:
-    scopes = {
-        host: name
-        for name, members in grouped.items()
-        for member in members
-        for host in _hosts(services[member])
-    }
+    scopes = {host: scope_name(host) for traffic in services.values() for host in _hosts(traffic)}
+    # The scope of a host is the host: who shares it with whom is none of a listener's business.
     values = scope_values(scopes)
     # New hosts come with their routes, and old routes stay until no listener leads to them.
-    named = (*grouped, SCOPE_NONE) if fleet.transparent else tuple(grouped)
-    needs = frozenset((type_url, name) for name in named for type_url in (SCOPED_ROUTE, ROUTE))
+    none = (SCOPE_NONE,) if fleet.transparent else ()
+    needs = frozenset(
+        [(SCOPED_ROUTE, scope) for scope in (*scopes.values(), *none)]
+        + [(ROUTE, group) for group in (*grouped, *none)]
+    )
     demands = Demands.of(*(traffic.service for traffic in services.values()))
     demands = replace(demands, tokens=fleet.tokens)
     return {

@@ -88,21 +88,32 @@ class DeltaStream(Stream):
                 None if plan.waiting or not (conversation.wildcard or plan.updates or plan.removed) else plan
             )
         if returning:
-            return self._welcome(conversation, plan, gate.snapshot)
+            return self._welcome(conversation, plan, gate)
         if plan.updates:
             plan.removed = []  # on their own, so that a NACK names its culprit
         return plan if plan.updates or plan.removed else None
 
-    def _welcome(self, conversation: Conversation, plan: Plan, snapshot: Snapshot) -> Plan | None:
+    def _welcome(self, conversation: Conversation, plan: Plan, gate: Gate) -> Plan | None:
         """Plan the first answer to a client that brought resources of an earlier stream.
 
-        Nothing that it has is taken away yet: what needs it may be in a request that we have not read. A
+        Nothing that it has is taken away yet: what needs it may be in a request that we have not read. Nor
+        does a host go to other routes: whether those are there is in such a request as well. A
         client answers only after it has sent all its first requests, so an empty response serves to find out.
         """
-        target = snapshot.of(conversation.type_url)
+        type_url = conversation.type_url
+        target = gate.snapshot.of(type_url)
+        early = [
+            name
+            for name, resource in plan.updates.items()
+            if name in conversation.foreign
+            and any(needed == type_url for needed, _ in resource.needs)
+            and any(needed not in gate.conversations for needed, _ in resource.needs)
+        ]
+        for name in early:
+            del plan.updates[name]
         leaving = any(name in conversation.held and name not in target for name in conversation.dirty)
         plan.removed = [name for name in plan.removed if name not in conversation.held]
-        return plan if plan.updates or plan.removed or leaving else None
+        return plan if plan.updates or plan.removed or leaving or early else None
 
     def _absent(self, conversation: Conversation, name: str) -> str:
         asked = name in conversation.names and name not in conversation.told

@@ -39,6 +39,8 @@ class Gate:
         - Where the client has no version of this resource, there is nothing to stay on: it is enough that the
           need was answered, even by a NACK, even hollow. One that comes back stays on what it brought, whose
           needs are unknown.
+        - What is needed of the same type is waited for only where there is a version to stay on: a first
+          response has all of its type.
         - Of a resource that has parts, those that must wait stay as the client has them, and the others go.
           An owner's part may come from a resource of another name: who shares hosts with whom changes.
         """
@@ -54,6 +56,8 @@ class Gate:
         known = known.union(*(part.needs for part in had.values()))
         met = self._met if versions or had else self._answered
         new = target.needs - known
+        if not versions:
+            new = frozenset(ref for ref in new if ref[0] != conversation.type_url)
         missing = [ref for ref in new if not met(ref)] if target.parts else self._first(new, met)
         if not missing:
             return target, None

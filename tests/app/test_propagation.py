@@ -32,13 +32,13 @@ SNAPSHOT = Snapshot(
             CLUSTER: [resource("shop~v1"), resource("shop~v2"), resource("cart~v1"), resource("shop2~v1")],
             ENDPOINT: [resource("shop~v1"), resource("cart~v1")],
             ROUTE: [resource("hosts-a", "shop~v1", "shop~v2"), resource("hosts-b", "cart~v1")],
-            SCOPED_ROUTE: [resource("hosts-a"), resource("hosts-b")],
+            SCOPED_ROUTE: [resource("a.test"), resource("b.test")],
             LISTENER: [resource("http")],
         }.items()
     },
     PUSH_ORDER,
 )
-RELEVANT = Relevant.of(SNAPSHOT, "shop", ["shop~v1", "shop~v2"], "hosts-a")
+RELEVANT = Relevant.of(SNAPSHOT, "shop", ["shop~v1", "shop~v2"], "hosts-a", ["a.test"])
 EVERYTHING = {type_url: {r.name: WANTED for r in SNAPSHOT.of(type_url).values()} for type_url in PUSH_ORDER}
 
 
@@ -87,7 +87,7 @@ def test_a_service_is_not_behind_because_of_another_ones_part_of_its_route(shop,
     target = part("shop", "rolled back") | part("cart", "new")
     route = replace(resource("hosts-a"), parts=Parts(target, joined))
     snapshot = replace(SNAPSHOT, resources={**SNAPSHOT.resources, ROUTE: {"hosts-a": route}})
-    relevant = Relevant.of(snapshot, "shop", ["shop~v1", "shop~v2"], "hosts-a")
+    relevant = Relevant.of(snapshot, "shop", ["shop~v1", "shop~v2"], "hosts-a", ["a.test"])
     has = Resource("hosts-a", b"", OLD, parts=Parts(part("shop", shop) | part("cart", "old"), joined))
     stream = view(acked=without(ROUTE, "hosts-a", OLD))
     types = (replace(t, partial={"hosts-a": has}) if t.type_url == ROUTE else t for t in stream.types)
@@ -116,7 +116,7 @@ def test_a_service_rests_on_its_clusters_and_routes_and_on_the_listeners():
         ("Cluster", "shop~v2"),
         ("ClusterLoadAssignment", "shop~v1"),
         ("RouteConfiguration", "hosts-a"),
-        ("ScopedRouteConfiguration", "hosts-a"),
+        ("ScopedRouteConfiguration", "a.test"),
         ("Listener", "http"),
     }
 
@@ -133,8 +133,8 @@ def test_a_service_rests_on_its_clusters_and_routes_and_on_the_listeners():
         ([view(acked=without(CLUSTER, "shop~v2"))], "a", ""),
         ([view(acked=without(ENDPOINT, "shop~v1"))], "a", ""),
         ([view(acked=without(LISTENER, "http", OLD))], "a", ""),
-        ([view(acked=without(SCOPED_ROUTE, "hosts-a"))], "a", ""),
-        ([view(acked=without(SCOPED_ROUTE, "hosts-b"))], "a", "a"),
+        ([view(acked=without(SCOPED_ROUTE, "a.test"))], "a", ""),
+        ([view(acked=without(SCOPED_ROUTE, "b.test"))], "a", "a"),
         ([view(acked=without(ROUTE, "hosts-b"))], "a", "a"),
         ([view(acked=without(CLUSTER, "cart~v1"))], "a", "a"),
         ([view(), view(acked=without(ROUTE, "hosts-a", OLD))], "a", ""),

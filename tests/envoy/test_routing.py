@@ -206,7 +206,7 @@ def write_files(folder: Path, fleet: Fleet, services: Sequence[ServiceTraffic], 
             del cluster["load_assignment"]["@type"]
     for scope in found[SCOPED_ROUTE].values():
         scope["route_configuration"] = found[ROUTE][scope.pop("route_configuration_name")]
-        del scope["route_configuration"]["@type"]
+        scope["route_configuration"].pop("@type", None)  # several scopes lead to one
     for listener in found[LISTENER].values():
         routes = listener["filter_chains"][0]["filters"][0]["typed_config"]["scoped_routes"]
         routes["scoped_rds"]["scoped_rds_config_source"] = source(folder, "scopes")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+
+from controlplane.demo.client import Pool
+from controlplane.demo.sample import INJECTED
+from controlplane.resources.names import group_name
 
 pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(60)]
 
@@ -58,8 +64,86 @@ async def test_a_rollback_gets_through_beside_services_that_cannot_be_served(sit
     seen = await site.leave()
     beneath = set(await site.ask(port, [request(0).replace(b"GET / ", b"GET /refused ")]))
 
+    shared = group_name(("shop", "shop-empty", "shop-refused"))
     assert "shop-refused~v1" in proxy["problems"][0]
-    assert "RouteConfiguration 'shop' waits for Cluster 'shop-refused~v1'" in after["problems"]
+    assert f"RouteConfiguration {shared!r} waits for Cluster 'shop-refused~v1'" in after["problems"]
     assert versions == {"v1"}
     assert beneath == {"v1"}  # as before: its own route would lead nowhere
     assert seen.unexplained == 0, seen.examples
+
+
+# It sorts before the others, so it would give the routes that it shares with them another name.
+EARLY = """\
+kind: Service
+name: aaa
+fleets: [edge]
+routes: [{{host: aaa.example.com}}{more}]
+initial: v1
+versions: {{v1: {{endpoints: ["127.0.0.1:9"]}}}}
+"""
+SHARED = ", {host: shop.example.com, path: /aaa}"
+
+
+async def keep(port, ended, found):
+    """Ask over one connection that is kept open, and note the answers; a made-up failure is none."""
+    pool = Pool(port)
+    await pool.fill(1)
+    (connection,) = pool.open
+    while not ended.is_set():
+        done = asyncio.get_running_loop().create_future()
+        pool.send(request(1), done.set_result)
+        answer = await asyncio.wait_for(done, 10)
+        found.append(200 if answer.header(INJECTED) else answer.status)
+        await asyncio.sleep(0.002)  # leave the processor to the proxy
+    assert pool.open == {connection}, "it was closed, so it proves nothing"
+    pool.close()
+
+
+async def status(port, asked):
+    pool, done = Pool(port), asyncio.get_running_loop().create_future()
+    pool.send(asked, done.set_result)
+    answer = await asyncio.wait_for(done, 10)
+    pool.close()
+    return answer.status
+
+
+@pytest.mark.parametrize("variant", ["delta", "sotw"])
+async def test_kept_connections_go_on_while_a_service_joins_their_host_and_leaves_it(site, variant):
+    await site.serve()
+    await site.apply(*site.world("edge"))
+    await site.start(edge_1=site.bootstrap("edge-1", variant=variant))
+    await site.apply(EARLY.format(more=""))
+    port, ended = site.ports["edge"], asyncio.Event()
+    own = request(1).replace(b"shop.example", b"aaa.example")
+
+    async def there():
+        return (await status(port, own)) == 503  # there is nobody at its endpoint
+
+    await site.until(there)  # on a new listener, as its host is new
+    answers = [[] for _ in range(4)]
+    kept = [asyncio.create_task(keep(port, ended, found)) for found in answers]
+    beneath = request(1).replace(b"GET / ", b"GET /aaa ")
+
+    async def joined():
+        return (await status(port, beneath)) == 503
+
+    async def left():
+        return (await status(port, beneath)) in (200, 500)
+
+    async def change(more, condition):
+        await site.apply(EARLY.format(more=more))
+        await site.until(condition)
+        before = list(map(len, answers))
+
+        async def went_on():
+            return all(len(found) >= count + 20 for found, count in zip(answers, before, strict=True))
+
+        await site.until(went_on)
+
+    for _ in range(2):
+        await change(SHARED, joined)
+        await change("", left)
+    ended.set()
+    await asyncio.gather(*kept)
+
+    assert [each.count(200) for each in answers] == [len(each) for each in answers], answers

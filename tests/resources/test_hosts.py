@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 
 from controlplane.resources.hosts import VALUE_LIMIT, groups, scope_values
+from controlplane.resources.names import group_first
 
 
 def scope(values: tuple[str, ...], host: str) -> str:
@@ -99,4 +100,18 @@ def test_long_and_nested_hosts_are_found():
 def test_groups_are_connected_by_hosts():
     found = groups({"d": ["4"], "c": ["1", "2"], "b": ["2", "3"], "a": ["3"], "e": []})
 
-    assert found == {"a": ("a", "b", "c"), "d": ("d",), "e": ("e",)}
+    assert list(found.values()) == [("a", "b", "c"), ("d",), ("e",)]
+    assert list(found)[1:] == ["d", "e"]
+
+
+def test_other_members_are_another_group():
+    """So that a proxy keeps the routes of the former one until nothing leads to them."""
+    names = [
+        name
+        for members in ("a", "ab", "abc", "ac", "bc")
+        for name in groups({service: ["1"] for service in members})
+    ]
+
+    assert len(set(names)) == len(names)
+    assert names[0] == "a"
+    assert [group_first(name) for name in names] == ["a", "a", "a", "a", "b"]

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from controlplane._pb.route_pb2 import ScopedRouteConfiguration
 from controlplane.release.traffic import BUCKETS, Split
+from controlplane.resources.names import group_name
 from controlplane.resources.readable import readable
 from controlplane.resources.rendering import render
 from controlplane.xds.snapshot import Snapshot, changes
@@ -109,7 +111,8 @@ def test_a_listener_waits_for_the_routes_of_its_hosts(fleet, traffic):
     snapshot = render(fleet, two(traffic), 1).snapshot
 
     for listener in snapshot.of(LISTENER).values():
-        assert listener.needs == {(url, name) for url in (SCOPED_ROUTE, ROUTE) for name in ("a", "b")}
+        hosts = {claim.host for each in two(traffic) for claim in each.service.routes}
+        assert listener.needs == {(SCOPED_ROUTE, host) for host in hosts} | {(ROUTE, "a"), (ROUTE, "b")}
 
 
 def test_services_that_share_a_host_share_its_routes(fleet, traffic):
@@ -121,8 +124,39 @@ def test_services_that_share_a_host_share_its_routes(fleet, traffic):
 
     snapshot = render(fleet, services, 1).snapshot
 
-    assert set(snapshot.of(ROUTE)) == set(snapshot.of(SCOPED_ROUTE)) == {"a", "c"}
-    assert virtual_hosts(snapshot, "a") == {("x.test",): ["/b/c", "/b", "/"], ("y.test",): ["/"]}
+    shared = group_name(("a", "b"))
+    assert set(snapshot.of(ROUTE)) == {shared, "c"}
+    assert leads(snapshot) == {
+        "x.test": shared,
+        "y.test": shared,
+        f"~{shared}": shared,
+        "z.test": "c",
+        "~c": "c",
+    }
+    assert virtual_hosts(snapshot, shared) == {("x.test",): ["/b/c", "/b", "/"], ("y.test",): ["/"]}
+
+
+def test_a_host_goes_to_other_routes_only_once_they_are_there_and_listeners_know_nothing_of_it(
+    fleet, traffic
+):
+    own = traffic(name="b", routes=[{"host": "x.test"}])
+    before = render(fleet, [own], 1)
+    joining = traffic(name="a", routes=[{"host": "x.test", "path": "/a"}])
+    after = render(fleet, [own, joining], 2, before).snapshot
+
+    shared = group_name(("a", "b"))
+    assert leads(before.snapshot)["x.test"] == "b"
+    assert leads(after)["x.test"] == shared
+    assert after.of(SCOPED_ROUTE)["x.test"].needs == {(SCOPED_ROUTE, f"~{shared}"), (ROUTE, shared)}
+    assert after.of(SCOPED_ROUTE)[f"~{shared}"].needs == {(ROUTE, shared)}
+    was = before.snapshot.of(LISTENER)
+    assert {n: r.version for n, r in after.of(LISTENER).items()} == {n: r.version for n, r in was.items()}
+
+
+def leads(snapshot):
+    """Return the route configuration that each scope leads to."""
+    scopes = map(ScopedRouteConfiguration.FromString, (r.body for r in snapshot.of(SCOPED_ROUTE).values()))
+    return {scope.name: scope.route_configuration_name for scope in scopes}
 
 
 def test_hosts_that_are_treated_alike_are_one_virtual_host(fleet, traffic):

@@ -67,6 +67,8 @@ def snapshot(revision, *groups, order=PUSH_ORDER):
 class World:
     """Clusters with endpoints, routes over clusters, one scope per route, one listener over all scopes.
 
+    One more scope, of a host, goes from routes to routes; it needs the scope that they have of their own.
+
     The routes in ``shared`` have owners, each with a content and a cluster.
     """
 
@@ -76,6 +78,7 @@ class World:
     endpoints: dict[str, int] = field(default_factory=dict)
     routes: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=lambda: {"r": (1, ("a",))})
     shared: dict[str, dict[str, tuple[int, str]]] = field(default_factory=dict)
+    host: str = "r"
     salt: int = 0
 
     def snapshot(self) -> Snapshot:
@@ -93,6 +96,12 @@ class World:
         ]
         named = [*self.routes, *self.shared]
         scopes = [resource(f"s-{n}", f"{n};{self.salt}", revision=rev, needs=[(ROUTE, n)]) for n in named]
+        to = self.host if self.host in named else named[0]
+        scopes.append(
+            resource(
+                "host", f"{to};{self.salt}", revision=rev, needs=[(SCOPED_ROUTE, f"s-{to}"), (ROUTE, to)]
+            )
+        )
         routes = [
             resource(
                 n,
@@ -107,7 +116,8 @@ class World:
             "l",
             f"{self.salt}:{','.join(sorted(named))}",
             revision=rev,
-            needs=[ref for n in named for ref in ((SCOPED_ROUTE, f"s-{n}"), (ROUTE, n))],
+            needs=[(SCOPED_ROUTE, "host")]
+            + [ref for n in named for ref in ((SCOPED_ROUTE, f"s-{n}"), (ROUTE, n))],
         )
         return snapshot(
             rev,
@@ -353,9 +363,7 @@ class Client:
         elif url == LISTENER and self.types[LISTENER].bodies and not self.types[SCOPED_ROUTE].asked:
             self.request(SCOPED_ROUTE)
         elif url == SCOPED_ROUTE:
-            self.name(
-                ROUTE, sorted(b.decode().split("=")[1].split(";")[0] for b in self.types[url].bodies.values())
-            )
+            self.name(ROUTE, sorted(set(map(led_to, self.types[url].bodies.values()))))
 
     def name(self, url: str, names: list[str]) -> None:
         has = self.types[url]
@@ -382,7 +390,7 @@ class Client:
         """The clusters that each route names."""
         return {name: used(body) for name, body in self.types[ROUTE].bodies.items()}
 
-    def check(self, url, has, bodies, removed) -> None:
+    def check(self, url, has, bodies, removed) -> None:  # noqa: C901 - one rule for each type
         """A route names only clusters that are here with endpoints; what a route names does not go."""
         clusters = self.types[CLUSTER].bodies
         if url == ROUTE:
@@ -397,6 +405,8 @@ class Client:
                             self.problems.append(f"route {body!r} before cluster {cluster}")
                     elif cluster not in clusters and cluster not in self.refused:
                         self.problems.append(f"first route {body!r} before cluster {cluster}")
+        if url == SCOPED_ROUTE:
+            self.check_host(has, bodies)
         if url == CLUSTER:
             routes = self.types[ROUTE]
             unseen = self.variant == "sotw"  # such a server cannot know what a new stream's client has
@@ -405,6 +415,14 @@ class Client:
                     cluster in used(b) for n, b in routes.bodies.items() if n in routes.known or not unseen
                 ):
                     self.problems.append(f"cluster {cluster} went while a route names it")
+
+    def check_host(self, has, bodies) -> None:
+        """A host goes to routes that are here; what a new stream's client has, such a server cannot know."""
+        if "host" not in bodies or "host" not in (has.known if self.variant == "sotw" else has.bodies):
+            return
+        route = led_to(bodies["host"])
+        if route != led_to(has.bodies["host"]) and route not in self.types[ROUTE].bodies:
+            self.problems.append(f"the host went to {route} before that was there")
 
     def may_name(self, name: str, body: bytes, cluster: str) -> bool:
         """A later route names what is here with endpoints.
@@ -417,6 +435,11 @@ class Client:
             return True
         hopeless = cluster in self.refused or endpoints.endswith(b"-")
         return hopeless and b"." in body and name not in self.types[ROUTE].known
+
+
+def led_to(body: bytes) -> str:
+    """The route that a scope leads to."""
+    return body.decode().split("=")[1].split(";")[0]
 
 
 def owned(body: bytes) -> list[str]:

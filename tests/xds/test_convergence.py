@@ -70,6 +70,11 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
                 self.world.routes.pop(name, None)
                 self.publish()
 
+        @rule(name=st.one_of(ROUTES, SHARED))
+        def move_host(self, name):
+            self.world.host = name
+            self.publish()
+
         @rule(name=SHARED, owner=OWNERS, cluster=NAMES)
         def change_part(self, name, owner, cluster):
             if cluster in self.world.clusters:
