@@ -50,7 +50,7 @@ def quick(policy, url=""):
 
     An A/B test takes a few windows, of half a minute each.
     """
-    policy = policy.replace("after: 14d", "after: 150s")
+    policy = policy.replace("after: 14d", "after: 240s")
     policy = re.sub(r"^windows: .*\n", "", policy, flags=re.MULTILINE)
     policy = re.sub(r'url: "[^"]*"', f'url: "{url}"', policy)
     return re.sub(r"\bfor: [0-9]+[smhd]", "for: 1s", policy).replace("10.0.0.0/8", "127.0.0.0/8")
