@@ -89,10 +89,10 @@ class Snapshot:
         """How the resources hang together."""
         return _relate(self)
 
-    @cached_property
+    @property
     def leading(self) -> frozenset[str]:
         """The types of resources that others follow."""
-        return frozenset(type_url for type_url, _ in self.relations.followers)
+        return self.relations.leading
 
 
 class Change(NamedTuple):
@@ -125,11 +125,13 @@ class Relations:
         followers: What is sent again after a resource changed.
         following: Pairs of types: the first follows the second.
         needing: Pairs of types: the first needs the second.
+        leading: The types of resources that others follow.
     """
 
     followers: Mapping[Ref, tuple[Ref, ...]]
     following: frozenset[tuple[str, str]]
     needing: frozenset[tuple[str, str]]
+    leading: frozenset[str]
 
 
 class IdentityCache(Generic[T]):
@@ -158,6 +160,7 @@ Followers = Mapping[Ref, tuple[Ref, ...]]
 _differences: IdentityCache[Difference] = IdentityCache(16)
 _latest: tuple[Snapshot | None, Snapshot | None, Difference] = None, None, Difference({}, moved=False)
 _following: IdentityCache[Followers] = IdentityCache(64)  # by table
+_kinds: IdentityCache[tuple[frozenset[tuple[str, str]], frozenset[str]]] = IdentityCache(64)  # of followers
 _needing: IdentityCache[frozenset[tuple[str, str]]] = IdentityCache(64)  # by table
 
 
@@ -207,8 +210,13 @@ def _relate(snapshot: Snapshot) -> Relations:
     needing: set[tuple[str, str]] = set()
     for type_url, table in snapshot.resources.items():
         needing |= _needing.get((type_url, table), partial(_needed_by, type_url, table))
-    following = frozenset((other, ref[0]) for ref, refs in found.items() for other, _ in refs)
-    return Relations(found, following, frozenset(needing))
+    following, leading = _kinds.get((found,), partial(_kinds_of, found))
+    return Relations(found, following, frozenset(needing), leading)
+
+
+def _kinds_of(followers: Followers) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
+    following = frozenset((other, ref[0]) for ref, refs in followers.items() for other, _ in refs)
+    return following, frozenset(type_url for _, type_url in following)
 
 
 def _find_followers(snapshot: Snapshot) -> Followers:
