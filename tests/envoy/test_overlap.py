@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from controlplane.app.acceptance import order
+from controlplane.app.taking import order
 from controlplane.policy.catalog import Catalog
 from controlplane.policy.loading import load
 from controlplane.policy.segments import Request
