@@ -51,6 +51,7 @@ class Sent:
     kind: type[Stream]
     identifier: str
     snapshot: Snapshot
+    resource: Resource
     nonces: int
     high: int
     at: datetime
@@ -217,7 +218,7 @@ class Stream(ABC):
 
     def _change(self, snapshot: Snapshot) -> tuple[Conversation, Resource] | None:
         """Return the only thing that may be sent once this is the target, or None if more has to be known."""
-        if self.snapshot is None or self._pending or self._unsure or self._ahead > snapshot.revision:
+        if self.snapshot is None or self._pending or self._unsure or snapshot.behind(self._ahead):
             return None
         single = difference(self.snapshot, snapshot).single
         if single is None or single.type_url in self._full_state or single.type_url in snapshot.leading:
@@ -241,6 +242,7 @@ class Stream(ABC):
         if (
             found is None
             or found.snapshot is not snapshot
+            or found.resource is not resource
             or found.at is not now
             or found.nonces != self._nonces
             or found.high != high
@@ -250,7 +252,7 @@ class Stream(ABC):
             nonce, updates = str(self._nonces), {resource.name: resource}
             data = self._encode(conversation, updates, (), snapshot, nonce)
             flights = (Flight(nonce, updates, (), now),)
-            found = Sent(kind, self._identifier, snapshot, self._nonces, high, now, flights, data)
+            found = Sent(kind, self._identifier, snapshot, resource, self._nonces, high, now, flights, data)
             _latest = found
         return found
 

@@ -116,3 +116,14 @@ def test_a_client_that_refused_or_has_not_answered_is_looked_at(pair, model):
 
     assert [talk.stream.push(again, model.NOW) for talk in pair] == [None, None]
     assert [talk.heard() for talk in pair] == [[["r"]], [["r"]]]
+
+
+def test_streams_that_lack_different_things_are_sent_what_each_lacks(pair, model):
+    for talk, had in zip(pair, "rs", strict=True):
+        talk.hear(talk.stream.push(model.snapshot(2, *_world(model, **{had: "2"})), model.NOW))
+        _ack(talk)
+    both = model.snapshot(3, *_world(model, r="2", s="2"))
+
+    sent = [talk.hear(talk.stream.push(both, model.NOW)) for talk in pair]
+
+    assert sent == [["s"], ["r"]]
