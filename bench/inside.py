@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import statistics
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from bench.wire import PATHS, ack_delta, ack_sotw, first_requests, node, route
 from controlplane.app import logs
 from controlplane.app.plane import Plane
 from controlplane.app.serving import Running, Settings, serving
+from controlplane.demo.ports import free_ports
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.documents import Fleet as FleetDocument
 from controlplane.policy.loading import load
@@ -207,17 +207,17 @@ async def _starts(folder: Path, changes: int) -> list[tuple[str, float, str]]:
     with_times(SqliteStore, "commit", committed, after=True)
     every = timedelta(minutes=1)  # no tick meanwhile: nothing is released by itself
 
-    port = _free_port()
+    port = free_ports(1)[0]
     settings = Settings(data, policies, f"127.0.0.1:{port}", "127.0.0.1:0", every)
     async with _Proxy(port, (CLUSTER, ())) as probe, serving(settings):
         from_files = await probe.until(1) - taken[0]
-    port = _free_port()
+    port = free_ports(1)[0]
     settings = Settings(data, None, f"127.0.0.1:{port}", "127.0.0.1:0", every)
     async with _Proxy(port, (CLUSTER, ())) as probe:
         start = time.perf_counter()
         async with serving(settings):
             from_store = await probe.until(1) - start
-    port = _free_port()
+    port = free_ports(1)[0]
     settings = Settings(data, None, f"127.0.0.1:{port}", "127.0.0.1:0", every)
     async with _Proxy(port, (ROUTE, ("s0500",))) as probe, serving(settings) as running:
         await probe.until(1)
@@ -272,12 +272,6 @@ def with_times(owner: type, name: str, times: list[float], *, after: bool) -> No
         return result
 
     setattr(owner, name, timed)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import json
 import os
-import random
 import re
 import shutil
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,24 +69,6 @@ async def envoy_version(binary: Path) -> str:
     if not found:
         raise EnvoyError(f"{binary}: --version says {output[:200].decode(errors='replace')!r}")
     return found[1].decode()
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    """Return ports of loopback that are free now, all different.
-
-    They lie below the range that Linux takes the ports of outgoing connections from: none of those can
-    take one before it is bound.
-    """
-    free: list[int] = []
-    for port in random.SystemRandom().sample(range(12_000, 32_000), 4000):
-        if len(free) == count:
-            break
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            free.append(port)
-    if len(free) < count:
-        raise OSError(f"{count} free ports wanted on 127.0.0.1, {len(free)} found")
-    return tuple(free)
 
 
 class Envoy:

@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from controlplane.demo.documents import TIMEOUT_SECONDS
-from controlplane.demo.envoys import Envoy, envoy_version, find_envoy, free_ports
+from controlplane.demo.envoys import Envoy, envoy_version, find_envoy
 from controlplane.demo.fault import Fault
 from controlplane.demo.load import Load
+from controlplane.demo.ports import free_ports
 from controlplane.demo.relay import Relay, stats_through
 from controlplane.demo.sample import SampleProcess
 from controlplane.demo.users import population

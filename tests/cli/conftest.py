@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import httpx
 import pytest
 
 from controlplane.cli import main
+from controlplane.demo.ports import free_ports
 
 START = "import sys; from controlplane.cli import main; main()"
 
@@ -47,12 +47,6 @@ def turnout(capsys, monkeypatch):
     return run
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def command(*arguments):
     return subprocess.Popen(
         [sys.executable, "-c", START, *map(str, arguments)],
@@ -65,7 +59,7 @@ def command(*arguments):
 @contextlib.contextmanager
 def serving(folder, *more):
     """Serve on free ports; yield the address of the API. It must stop on SIGTERM, and without complaint."""
-    xds, http = free_port(), free_port()
+    xds, http = free_ports(2)
     at = ["--data", folder / "data", "--xds", f"127.0.0.1:{xds}", "--http", f"127.0.0.1:{http}"]
     process = command("serve", *at, "--interval", "1s", *more)
     server = f"http://127.0.0.1:{http}"
@@ -89,4 +83,4 @@ def serving(folder, *more):
 
 @pytest.fixture(scope="session")
 def kit():
-    return SimpleNamespace(free_port=free_port, command=command, serving=serving)
+    return SimpleNamespace(command=command, serving=serving)

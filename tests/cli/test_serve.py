@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from controlplane.demo.ports import free_ports
 from tests.documents import BRISK, FLEET, SERVICE
 
 
@@ -22,7 +23,7 @@ def documents(tmp_path):
 def test_a_busy_port_is_one_clear_line(kit, tmp_path, busy):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ports = {"xds": kit.free_port(), "http": kit.free_port()} | {busy: port}
+        ports = dict(zip(("xds", "http"), free_ports(2), strict=True)) | {busy: port}
         options = [part for name, p in ports.items() for part in (f"--{name}", f"127.0.0.1:{p}")]
         process = kit.command("serve", "--data", tmp_path / "data", *options)
         said, _ = process.communicate(timeout=20)
@@ -35,7 +36,8 @@ def test_a_busy_port_is_one_clear_line(kit, tmp_path, busy):
 
 def test_a_second_server_on_the_same_data_is_refused_and_the_first_goes_on(kit, turnout, tmp_path):
     with kit.serving(tmp_path) as first:
-        options = ("--xds", f"127.0.0.1:{kit.free_port()}", "--http", f"127.0.0.1:{kit.free_port()}")
+        xds, http = free_ports(2)
+        options = ("--xds", f"127.0.0.1:{xds}", "--http", f"127.0.0.1:{http}")
         process = kit.command("serve", "--data", tmp_path / "data", *options)
         said, _ = process.communicate(timeout=20)
 

@@ -13,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from controlplane.demo.envoys import Envoy, find_envoy, free_ports
+from controlplane.demo.envoys import Envoy, find_envoy
 from controlplane.demo.load import Load
+from controlplane.demo.ports import free_ports
 from controlplane.demo.sample import Sample, SampleProcess
 from controlplane.demo.users import population
 

@@ -9,18 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.demo.envoys import ENVIRONMENT, Envoy, EnvoyError, envoy_version, find_envoy, free_ports
+from controlplane.demo.envoys import ENVIRONMENT, Envoy, EnvoyError, envoy_version, find_envoy
 from controlplane.demo.fault import Fault
 from controlplane.demo.load import Load
+from controlplane.demo.ports import free_ports
 from controlplane.demo.sample import SampleProcess
 from controlplane.demo.users import population
-
-
-def test_free_ports_are_different_and_can_be_bound():
-    ports = free_ports(20)
-
-    assert len(set(ports)) == 20
-    assert all(port < 32_768 for port in ports)
 
 
 def test_find_envoy_refuses_a_variable_that_names_no_program(monkeypatch, tmp_path):

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from controlplane.demo.envoys import free_ports
 from controlplane.demo.fault import Fault
+from controlplane.demo.ports import free_ports
 from controlplane.demo.sample import Sample, SampleProcess, latencies
 from controlplane.demo.users import population
 

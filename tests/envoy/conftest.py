@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from controlplane.demo.client import Pool
-from controlplane.demo.envoys import Envoy, find_envoy, free_ports
+from controlplane.demo.envoys import Envoy, find_envoy
 from controlplane.demo.load import Load
+from controlplane.demo.ports import free_ports
 from controlplane.demo.sample import INJECTED, VERSION, SampleProcess
 from controlplane.demo.users import population
 from controlplane.resources.bootstrap import bootstrap

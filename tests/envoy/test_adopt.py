@@ -8,7 +8,7 @@ import shutil
 import pytest
 import yaml
 
-from controlplane.demo.envoys import free_ports
+from controlplane.demo.ports import free_ports
 from controlplane.demo.users import population
 
 pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(90)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.demo.envoys import free_ports
+from controlplane.demo.ports import free_ports
 
 pytestmark = [
     pytest.mark.xdist_group("envoy"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controlplane.demo.envoys import free_ports
+from controlplane.demo.ports import free_ports
 from controlplane.demo.sample import SampleProcess
 from controlplane.demo.users import population
 

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from controlplane.demo.envoys import free_ports
+from controlplane.demo.ports import free_ports
 
 pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(90)]
 

@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import json
 import re
-import socket
 import subprocess
 from base64 import urlsafe_b64encode
 from collections import Counter
@@ -22,6 +21,7 @@ import httpx
 import pytest
 
 import envoy
+from controlplane.demo.ports import free_ports
 from controlplane.policy.documents import Fleet, Match, Service
 from controlplane.policy.latency import EDGES_MS
 from controlplane.policy.pinned import PinnedPolicy
@@ -37,16 +37,6 @@ from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPE
 pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy")]
 BINARY = Path(envoy.__file__).parent / "_bin" / "envoy"
 Answer = tuple[int, str, Mapping[str, str]]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class Upstream:

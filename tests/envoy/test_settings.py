@@ -15,7 +15,7 @@ import h2.events
 import httpx
 import pytest
 
-from controlplane.demo.envoys import free_ports
+from controlplane.demo.ports import free_ports
 
 pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(60)]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.demo.envoys import free_ports
 from controlplane.demo.fault import Fault
 from controlplane.demo.load import Load
+from controlplane.demo.ports import free_ports
 from controlplane.demo.sample import Sample, SampleProcess
 from controlplane.demo.users import HOST, population
 from tests.documents import placed

