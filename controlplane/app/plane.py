@@ -108,14 +108,19 @@ class Plane:
         found = self.world.catalog.services()
         return tuple(show_service(service, self.world, alone.get(service.name)) for service in found)
 
-    def releases(self) -> tuple[ReleaseShown, ...]:
+    async def releases(self) -> tuple[ReleaseShown, ...]:
         """Return all releases, newest first."""
-        states = sorted(self.world.releases.values(), key=lambda s: (s.created_at, s.name), reverse=True)
-        return tuple(self._shown(state) for state in states)
+        world = self.world
+        states = sorted(world.releases.values(), key=lambda s: (s.created_at, s.name), reverse=True)
+        shown: list[ReleaseShown] = []
+        for state in states:
+            shown.append(self._shown(state, world))
+            await asyncio.sleep(0)  # who has acknowledged is asked of thousands, and streams must not wait
+        return tuple(shown)
 
     def release(self, name: str) -> ReleaseShown:
         """Return one release."""
-        return self._shown(self._state(self.world, name))
+        return self._shown(self._state(self.world, name), self.world)
 
     async def proxies(self) -> tuple[ProxyShown, ...]:
         """Return all connected proxies, by id."""
@@ -440,13 +445,13 @@ class Plane:
         """Return where versions take requests, as far as documents and the last statistics say."""
         return self._loop.heard.alive(service, self._publisher.endpoints(world, service), growing)
 
-    def _shown(self, state: ReleaseState) -> ReleaseShown:
+    def _shown(self, state: ReleaseState, world: World) -> ReleaseShown:
         watch = self._loop.watches.get(state.key, Watch())
         reading = self._loop.readings.get(state.name)
         if reading is None or reading.state.key != state.key:
             reading = Reading(state, watch, Propagation(), ())
-        where = self._where(self.world, state.service, state.to_version)
-        return show_release(state, reading, self.world, self._publisher, where)
+        where = self._where(world, state.service, state.to_version)
+        return show_release(state, reading, world, self._publisher, where)
 
     @staticmethod
     def _state(world: World, name: str) -> ReleaseState:

@@ -109,7 +109,7 @@ def show_release(
             for r in state.result
         ),
         proxies=_shares(state, watch, publisher.propagation(world, state.service))
-        if state.started_at
+        if state.started_at and not state.ended
         else (),
         drift=drifted(state, world.catalog),
         return_point=describe(state, where, world.stable.get(state.service, "")),

@@ -118,7 +118,7 @@ class Api:
         return _listed(self._plane.services())
 
     async def _releases(self, _: Request) -> Response:
-        return _listed(self._plane.releases())
+        return _listed(await self._plane.releases())
 
     async def _release(self, request: Request) -> Response:
         return _one(self._plane.release(request.path_params["name"]))

@@ -125,7 +125,7 @@ class ReleaseShown(Shown):
     verdicts: tuple[VerdictShown, ...] = ()
     ends: str = Field(default="", description="how its A/B test ends, and when; '' if it is none")
     results: tuple[ResultShown, ...] = Field(default=(), description="of its A/B test")
-    proxies: tuple[ProxyShare, ...] = ()
+    proxies: tuple[ProxyShare, ...] = Field(default=(), description="none once it has ended")
     drift: tuple[str, ...] = Field(
         default=(), description="what the documents say by now; a release that has started never follows"
     )
@@ -398,7 +398,7 @@ class ControlPlane(Protocol):
         """Return all services, by name."""
         ...
 
-    def releases(self) -> tuple[ReleaseShown, ...]:
+    async def releases(self) -> tuple[ReleaseShown, ...]:
         """Return all releases, newest first."""
         ...
 

@@ -306,7 +306,24 @@ async def test_a_release_is_shown_with_its_ladder(going):
     ]
     assert shown.return_point == "one route change, to 1 endpoint of v1"
     assert going.plane.services()[0].release == "shop-v2"
-    assert [r.name for r in going.plane.releases()] == ["shop-v2"]
+    assert [r.name for r in await going.plane.releases()] == ["shop-v2"]
+
+
+@pytest.mark.parametrize(("phase", "count"), [(Phase.PROGRESSING, 1), (Phase.ENDED, 0), (Phase.PROMOTED, 1)])
+async def test_who_has_acknowledged_is_worked_out_where_it_matters(site, kit, monkeypatch, phase, count):
+    await reach(site, kit, phase)
+    asked, propagation = [], site.publisher.propagation
+
+    def counted(world, service):
+        asked.append(service)
+        return propagation(world, service)
+
+    monkeypatch.setattr(site.publisher, "propagation", counted)
+
+    (shown,) = await site.plane.releases()
+
+    assert shown.phase == phase
+    assert len(asked) == count  # of a promotion it is asked whether the old version may be taken down
 
 
 async def test_metrics_show_releases_and_problems_once_the_state_is_loaded(going):
