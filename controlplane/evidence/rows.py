@@ -86,3 +86,17 @@ def no_harm_plain(k: Floats, requests: Floats, rate: Floats, tolerated: Floats) 
     expected, excess = rate + TILT * tolerated, (1 - TILT) * tolerated
     found: Floats = excess * requests - k * np.log1p(excess / expected)
     return found
+
+
+def as_often(k: Floats, requests: tuple[Floats, Floats], total: Floats, excluded: Floats) -> Floats:
+    """Return evidence of each block that the canary's events are not ``excluded`` times as frequent.
+
+    As ``likelihood.binomial``, of the two versions' events in one interval; nothing without a baseline.
+    """
+    good, found = 1 + TILT * (excluded - 1), np.zeros(len(k))
+    some = requests[1] > 0
+    ratio = requests[0][some] / requests[1][some]
+    excluded, good = excluded[some], good[some]
+    common = np.log1p(excluded * ratio) - np.log1p(good * ratio)
+    found[some] = total[some] * common - k[some] * np.log(excluded / good)
+    return found

@@ -20,7 +20,7 @@ from controlplane.evidence.comparison import ACQUAINTED
 from controlplane.evidence.learned import LONG, Learned
 from controlplane.evidence.likelihood import log_mean_exp, no_harm_rate
 from controlplane.evidence.reading import Reading, Words, borrowed, percent
-from controlplane.evidence.rows import no_harm
+from controlplane.evidence.rows import as_often, no_harm
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.latency import EDGES_MS
 
@@ -68,21 +68,24 @@ class Slowdown:
         account = replace(account, processes=processes)
         edge = beyond.nearest(self.typical)
         if interval.counting:
-            account = account.promoted(self._no_harm(interval, beyond, edge))
+            account = account.promoted(*self._no_harm(interval, beyond, edge))
         return account.counted(interval.blocks, SLOWER + edge, interval.seconds, interval.counting)
 
-    def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> float:
+    def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> tuple[float, float]:
+        """Return the evidence against the recent baseline, and the plain counts' against that of now."""
         blocks, counter, share = interval.blocks, SLOWER + edge, max(beyond.shares[edge], RAREST)
         served = blocks.canary[:, 0] > 0
         if not served.any():
-            return 0.0
-        own, lent = (
-            (self._excluded(interval.stage, beyond, edge, lent) - 1) * share for lent in (False, True)
-        )
-        n, k, _, _ = blocks.pair(counter, served)
-        tolerated = np.where(blocks.borrowed[served], lent, own)
-        phi = 1 + interval.learned.unevenness(counter) * share * n * LONG / interval.seconds
-        return float((no_harm(k, n, np.full(len(n), share), tolerated) / phi).sum())
+            return 0.0, 0.0
+        own, lent = (self._excluded(interval.stage, beyond, edge, lent) for lent in (False, True))
+        n_c, k_c, n_b, k_b = blocks.pair(counter, served)
+        excluded = np.where(blocks.borrowed[served], lent, own)
+        phi = 1 + interval.learned.unevenness(counter) * share * n_c * LONG / interval.seconds
+        gain = no_harm(k_c, n_c, np.full(len(n_c), share), (excluded - 1) * share) / phi
+        # Latency wanders with the load, and the recent share lags behind: a canary that is slower all the
+        # time would now and then look as fast as the baseline was.
+        plain = as_often(k_c, (n_c, n_b), k_c + k_b, excluded)
+        return float(gain.sum()), float(plain.sum())
 
     def _excluded(self, stage: Stage, beyond: Beyond, edge: int, lent: bool) -> float:
         """Return the ratio of counts that promotion must exclude."""
@@ -106,6 +109,7 @@ class Slowdown:
             doubt="the canary is suspiciously slow",
             good="the canary is as fast as the baseline",
             short="too few requests to exclude a slower canary",
+            bursts="so many canary requests are slow that a slower canary is not excluded",
             seen=(
                 f"slower than {EDGES_MS[edge]} ms were {percent(k_c, n_c)} of {n_c:.0f} canary requests "
                 f"and {percent(k_b, n_b)} of the baseline's" + borrowed(reading.table, stage, self.margin)

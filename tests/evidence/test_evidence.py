@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world import CANARY, GOOD, LADDER, STABLE, START, Fault, Traffic, World, past, release
+from world import CANARY, GOOD, LADDER, STABLE, START, Fault, Traffic, World, buckets, past, release
 
 from controlplane.evidence import (
     Cell,
@@ -436,3 +436,26 @@ def test_in_an_emergency_a_canary_that_is_worse_still_fails():
     end = release(World(limits=limits), Fault(errors=0.1), seed=7)
 
     assert (end.outcome, end.verdict.metric) == ("rolled back", "success rate")
+
+
+def beyond(requests, scale):
+    """Return how many of the requests are past each edge when all is ``scale`` times as slow as usual."""
+    chances = buckets(scale)
+    return tuple(round(requests * sum(chances[edge + 1 :])) for edge in range(len(EDGES_MS)))
+
+
+@pytest.mark.parametrize(("slower", "wanted"), [(1.0, Outcome.PASS), (1.2, Outcome.NOT_YET)])
+def test_a_slow_canary_does_not_pass_as_fast_because_the_service_has_just_become_faster(
+    known, slower, wanted
+):
+    now = 0.75
+    observation = seen(
+        ("p", "everyone", CANARY, 400, 0, beyond(400, now * slower)),
+        ("p", "everyone", STABLE, 400, 0, beyond(400, now)),
+    )
+    at = stage(limits=Limits(latency_margin=0.1), next_share=1.0)
+
+    evidence = folded(known, observation, 12, at)
+
+    assert evidence.accounts["latency"].promotion >= 3  # as fast as the baseline was
+    assert outcomes(evidence, known, at)["latency"] is wanted

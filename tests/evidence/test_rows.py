@@ -75,3 +75,26 @@ def test_evidence_of_no_harm_is_the_same_for_many_blocks(blocks):
     assert found == pytest.approx([likelihood.no_harm(*block) for block in blocks], rel=1e-9, abs=1e-9)
     plain = rows.no_harm_plain(k, n, rate, tolerated)
     assert plain == pytest.approx([likelihood.no_harm_plain(*block) for block in blocks], rel=1e-9)
+
+
+@given(st.lists(st.tuples(BLOCK, st.floats(1.1, 10)), min_size=1, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_as_often_is_the_binomial_evidence_of_a_rate_that_is_excluded(drawn):
+    blocks, excluded = zip(*drawn, strict=True)
+    k, others, n_c, n_b, _ = (np.array(column, dtype=float) for column in zip(*blocks, strict=True))
+
+    found = rows.as_often(k, (n_c, n_b), k + others, np.array(excluded))
+
+    for line, ((events, other, canary, baseline, _), most) in enumerate(drawn):
+        good = 1 + likelihood.TILT * (most - 1)
+        one = likelihood.binomial(events, events + other, canary / baseline, most, good)
+        assert found[line] == pytest.approx(one, rel=1e-8, abs=1e-7)
+
+
+def test_as_often_says_nothing_without_a_baseline():
+    counts = np.array([3, 3]), (np.array([50, 50]), np.array([0, 400])), np.array([3, 9])
+
+    found = rows.as_often(*counts, np.array([2.0, 2.0]))
+
+    assert found[0] == 0.0
+    assert found[1] != 0.0
