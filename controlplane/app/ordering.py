@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from controlplane.app.taking import keeps_name, order
 from controlplane.policy.documents import Policy, Release, Service
 from controlplane.policy.emergencies import NEEDS_REASON
-from controlplane.policy.fitness import places, unfit, unknown_metrics
+from controlplane.policy.fitness import places, uncounted, unfit
 from controlplane.release.ports import World
 from controlplane.release.state import ReleaseState
 from controlplane.web.port import Order, RefusedError
@@ -100,5 +100,5 @@ def _check_policy(world: World, wanted: Order, service: Service) -> None:
         raise RefusedError(404, f"no policy is named {wanted.policy!r}; known: {known}")
     if policy.emergency and not wanted.reason:
         raise RefusedError(400, f"policy {wanted.policy!r} {NEEDS_REASON}: --reason TEXT")
-    if missing := unknown_metrics(policy, service):
+    if missing := uncounted(policy, service):
         raise RefusedError(409, f"policy {wanted.policy!r} does not fit: {missing}")

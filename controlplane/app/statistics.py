@@ -8,6 +8,7 @@ from datetime import datetime
 
 from controlplane.evidence.observation import Observation
 from controlplane.policy.documents import EVERYONE, Service
+from controlplane.policy.grpc_codes import CODES, MEASURE, OK
 from controlplane.policy.stats import REPORTS, REPORTS_KEY
 from controlplane.release.ports import Json, World
 from controlplane.release.state import ReleaseState, Stage
@@ -110,8 +111,12 @@ def queries(state: ReleaseState) -> Iterator[Query]:
 
 
 def named(seen: Observation, service: Service) -> Observation:
-    """Return the observation with measures by the service's names of them, not by their headers."""
-    names: dict[str, list[str]] = {}
+    """Return the observation with measures by the service's names of them, not by their headers.
+
+    Counts by gRPC status have the same name everywhere.
+    """
+    codes = range(OK, len(CODES) + 1) if service.protocol == "grpc" else ()
+    names: dict[str, list[str]] = {(name := f"{MEASURE}{code}"): [name] for code in codes}
     for name, metric in service.metrics.items():
         if metric.header is not None:
             names.setdefault(HeaderMetric(metric.header, metric.sum).series, []).append(name)

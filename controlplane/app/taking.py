@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from controlplane.policy.catalog import Catalog
 from controlplane.policy.documents import Policy, Release, Service
 from controlplane.policy.emergencies import NEEDS_REASON
-from controlplane.policy.fitness import places, unfit, unknown_metrics
+from controlplane.policy.fitness import places, uncounted, unfit
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.pinning import pin
 from controlplane.release import drift, point
@@ -164,7 +164,7 @@ def impossible(catalog: Catalog, policy: str, service: str, purpose: str) -> str
     rules, document = catalog.get("Policy", policy), catalog.get("Service", service)
     if not isinstance(rules, Policy) or not isinstance(document, Service):
         return f"policy {policy!r} is not there any more"
-    if missing := unknown_metrics(rules, document):
+    if missing := uncounted(rules, document):
         return f"policy {policy!r} does not fit {service!r} any more: {missing}"
     return f"policy {policy!r} {NEEDS_REASON}: --reason TEXT" if rules.emergency and not purpose else ""
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from controlplane.simulation.summary import Rate, Summary, Times
     from controlplane.simulation.traffic import Model
 
-OUTSIDE = ("retries", "ejections", "stat", "prometheus")  # what traffic alone does not tell
+OUTSIDE = ("grpc_status", "retries", "ejections", "stat", "prometheus")  # what traffic alone does not tell
 SHARE, AMOUNT = 0.02, 1000.0  # of requests that have a business metric, and what it is worth, if not said
 USUAL_FAULTS = ("none", "errors=10%")
 

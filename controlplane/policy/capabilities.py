@@ -44,6 +44,7 @@ class Feature(StrEnum):
     TIMEOUT = "`timeout`"
     LATENCY = "`latency` conditions"
     CLIENT_ERRORS = "`client_errors` conditions"
+    GRPC_STATUS = "`grpc_status` conditions"
     SETTINGS = "health checks, limits, balance, TLS to endpoints"
     MIRROR = "`mirror` of a step"
     MANAGER = "raw fields of the connection manager"
@@ -76,6 +77,7 @@ _TRANSPARENT: Final[Mapping[Feature, Limit]] = {
     Feature.SHARED: Limit("all connections of the machine are led to its one port"),
 }
 _OWNER = Limit("the listener is its owner's")
+_STATUS = Limit("only a listener of ours counts gRPC failures, which are 200 to HTTP")
 _ADOPT: Final[Mapping[Feature, Limit]] = {
     Feature.METRICS: Limit("only a listener of ours counts headers"),
     Feature.ADDRESS: _OWNER,
@@ -88,7 +90,8 @@ _ADOPT: Final[Mapping[Feature, Limit]] = {
     Feature.FOLLOW: Limit("only a listener of ours takes away what comes from outside", ignored=True),
     Feature.RETRIES: Limit("only a listener of ours counts the attempts that a retry hides"),
     Feature.MIRROR: Limit("only a listener of ours tells copies from requests"),
-    Feature.GRPC: Limit("only a listener of ours counts gRPC failures, which are 200 to HTTP"),
+    Feature.GRPC: _STATUS,
+    Feature.GRPC_STATUS: _STATUS,
 }
 _METADATA = Limit("gRPC clients match text metadata only (`header`)")
 _GRPC: Final[Mapping[Feature, Limit]] = {
@@ -114,6 +117,7 @@ _GRPC: Final[Mapping[Feature, Limit]] = {
     Feature.CLUSTER_STATS: Limit("gRPC clients report calls only"),
     Feature.METRICS: Limit("gRPC clients report calls only"),
     Feature.CLIENT_ERRORS: Limit("gRPC clients report calls as good or failed, not whose fault it was"),
+    Feature.GRPC_STATUS: Limit("gRPC clients report calls as good or failed, not with which code"),
     Feature.RETRIES: Limit("a gRPC client decides itself how it connects", ignored=True),
     Feature.TELL: Limit("a gRPC client sends what its program says", ignored=True),
     Feature.SETTINGS: Limit("a gRPC client decides itself how it connects", ignored=True),

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from controlplane.policy.documents import Condition, Document, Policy, Release
 from controlplane.policy.problems import Finding, Path
 
-COMPARED = ("latency", "success_rate", "error_rate", "retries")  # limits that are counted on both versions
+# Limits that are counted on both versions.
+COMPARED = ("latency", "success_rate", "error_rate", "grpc_status", "retries")
 NEEDS_REASON = "is an emergency, so the order needs a reason"
 
 

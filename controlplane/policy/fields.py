@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
+from controlplane.policy.grpc_codes import CODES
 from controlplane.policy.nodes import parse_metadata
 from controlplane.policy.patterns import MAX_PATTERN, check_inner_pattern, check_pattern
 from controlplane.policy.values import (
@@ -15,6 +16,7 @@ from controlplane.policy.values import (
     NAME_PATTERN,
     PPM,
     SHARE_PATTERN,
+    check_grpc_code,
     check_identity,
     check_stat,
     check_url_word,
@@ -124,6 +126,7 @@ Share = Annotated[
 Url = Annotated[str, BeforeValidator(parse_url)]
 Amount = Annotated[float, BeforeValidator(parse_amount, json_schema_input_type=float | _SHARE)]
 StatName = Annotated[str, AfterValidator(check_stat)]
+GrpcCode = Annotated[str, Field(json_schema_extra={"enum": list(CODES)}), AfterValidator(check_grpc_code)]
 StepShare = Annotated[Share, AfterValidator(_above_zero)]
 SomeShare = Annotated[Share, AfterValidator(_some)]
 HoldBack = Annotated[Share, AfterValidator(_below_all)]

@@ -103,8 +103,12 @@ def unmeasured(policy: PinnedPolicy, kind: Kind) -> str | None:
     return None
 
 
-def unknown_metrics(policy: Policy, service: Service) -> str | None:
-    """Return why a policy cannot run because of metrics that the service does not have, or None."""
+def uncounted(policy: Policy, service: Service) -> str | None:
+    """Return why a policy cannot run because of what is not counted of the service, or None."""
+    every = (*policy.conditions, *(c for step in policy.steps for c in step.conditions))
+    coded = next((c.title for c in every if c.grpc_status is not None), None)
+    if coded is not None and service.protocol != "grpc":
+        return f"it has a condition on {coded}; codes are counted of a service with `protocol: grpc`"
     missing = [name for name in metrics(policy) if name not in service.metrics]
     if not missing:
         return None
@@ -132,7 +136,7 @@ def findings(document: Document, find: Find) -> Iterator[Finding]:
 
 def _misfits(service: Service, policy: Policy, find: Find) -> Iterator[Finding]:
     """Yield where and why a policy cannot run for a service, once."""
-    if missing := unknown_metrics(policy, service):
+    if missing := uncounted(policy, service):
         yield Finding(("policy",), f"{policy.name!r} does not fit {service.name!r}: {missing}")
         return
     kinds = {kind for *_, kind in places(service, find)}

@@ -45,6 +45,7 @@ class Segments(Protocol):
 MEASURED = {
     "client_errors": Feature.CLIENT_ERRORS,
     "ejections": Feature.CLUSTER_STATS,
+    "grpc_status": Feature.GRPC_STATUS,
     "latency": Feature.LATENCY,
     "retries": Feature.CLUSTER_STATS,
     "stat": Feature.CLUSTER_STATS,

@@ -26,17 +26,25 @@ def pin_again(
     found = catalog.get("Service", service)
     known = found if isinstance(found, Service) else None
     counted = {metric.name for metric in own.metrics} | set(known.metrics if known else ())
+    coded = known is not None and known.protocol == "grpc"
     kinds = {kind for _, _, kind in places(known, catalog.get)} if known else ()
-    kept, left_out = only(policy, _recorded(own, counted), counted.__contains__)
+    kept, left_out = only(policy, _recorded(own, counted, coded), counted.__contains__)
     return pin(kept, catalog, kinds, known, own), left_out
 
 
-def _recorded(own: PinnedPolicy, counted: set[str]) -> Callable[[Condition], bool]:
-    """Return whether there are data for a condition: Envoy's counters always, queries if they were asked."""
+def _recorded(own: PinnedPolicy, counted: set[str], coded: bool) -> Callable[[Condition], bool]:
+    """Return whether there are data for a condition: Envoy's counters always, queries if they were asked.
+
+    Calls are counted by gRPC status if the service is known to speak gRPC (``coded``), or was asked for them.
+    """
     every = (*own.conditions, *(c for step in own.steps for c in step.conditions))
     asked = [c.prometheus for c in every if c.prometheus]
 
+    coded = coded or any(c.grpc_status for c in every)
+
     def told(condition: Condition) -> bool:
+        if condition.grpc_status:
+            return coded
         if condition.metric:
             return condition.metric.name in counted
         wanted = condition.prometheus

@@ -12,6 +12,7 @@ import re
 from datetime import timedelta
 from urllib.parse import urlsplit
 
+from controlplane.policy.grpc_codes import CODES
 from controlplane.policy.latency import EDGES_MS, edge_index
 from controlplane.policy.stats import CLUSTER_STATS
 
@@ -189,6 +190,15 @@ def check_stat(value: str) -> str:
     if value not in CLUSTER_STATS:
         known = ", ".join(CLUSTER_STATS)
         raise ValueError(f"{shown(value)} is no counter that proxies report; those of a cluster are {known}")
+    return value
+
+
+def check_grpc_code(value: str) -> str:
+    """Return ``value`` if it is the name of a gRPC status that is not OK."""
+    if value not in CODES:
+        raise ValueError(
+            f"{shown(value)} is no code of a gRPC call that failed; those are {', '.join(CODES)}"
+        )
     return value
 
 

@@ -26,6 +26,7 @@ from controlplane.evidence.reading import rough
 from controlplane.evidence.scalars import ScalarLimit, Scalars
 from controlplane.evidence.split import EXPECTED, LATE, Agreement, check_split
 from controlplane.evidence.spoiled import Spoiled
+from controlplane.evidence.statuses import Statuses
 from controlplane.evidence.sums import Sums
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import (
@@ -36,10 +37,12 @@ from controlplane.policy.documents import (
     AgainstClientErrors,
     AgainstLatency,
     Condition,
+    GrpcStatus,
     Latency,
     MetricCondition,
     PrometheusCondition,
 )
+from controlplane.policy.grpc_codes import CODES, MEASURE
 from controlplane.policy.latency import edge_index
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.stats import EJECTIONS
@@ -168,9 +171,20 @@ def _added(condition: Condition, policy: PinnedPolicy) -> tuple[Metric, ...]:
         return (AtMost(title, EJECTIONS, condition.ejections.at_most),)
     if condition.stat:
         return (AtMost(title, condition.stat.name, condition.stat.at_most),)
+    if condition.grpc_status:
+        return _statuses(title, condition.grpc_status)
     if condition.metric:
         return _business(condition.metric, policy)
     return _prometheus(title, condition.prometheus) if condition.prometheus else ()
+
+
+def _statuses(title: str, wanted: GrpcStatus) -> tuple[Metric, ...]:
+    counts = frozenset(f"{MEASURE}{CODES[code]}" for code in wanted.codes)
+    found = (Statuses(title, counts, wanted.margin / PPM),) if wanted.compared else ()
+    if wanted.at_most is None:
+        return found
+    name = f"{title} limit" if found else title
+    return (*found, Statuses(name, counts, limit=wanted.at_most / PPM))
 
 
 def _business(condition: MetricCondition, policy: PinnedPolicy) -> tuple[Metric, ...]:

@@ -45,7 +45,13 @@ from controlplane.resources.names import (
     VERSION_HEADER,
 )
 from controlplane.resources.readable import packed
-from controlplane.resources.statistics import HeaderMetric, attempt_logger, header_metrics, stats_logger
+from controlplane.resources.statistics import (
+    HeaderMetric,
+    attempt_logger,
+    header_metrics,
+    stats_logger,
+    status_logger,
+)
 from controlplane.resources.tokens import token_filter
 from controlplane.resources.transparent import take_over, untouched
 
@@ -63,19 +69,22 @@ class Demands:
         told: Headers in which endpoints are told the version, and pass it on inside; from outside nobody
             sends them.
         metrics: Response headers that are counted or summed.
+        statuses: Whether calls are counted by their gRPC status.
     """
 
     attempts: bool = False
     told: frozenset[str] = frozenset()
     tokens: Tokens | None = None
     metrics: tuple[HeaderMetric, ...] = ()
+    statuses: bool = False
 
     @classmethod
     def of(cls, *services: Service) -> Self:
         """Return what these services ask for."""
         told = frozenset(service.version_header for service in services if service.version_header)
         retried = any(service.retries is not None for service in services)
-        return cls(retried, told, metrics=header_metrics(services))
+        coded = any(service.protocol == "grpc" for service in services)
+        return cls(retried, told, metrics=header_metrics(services), statuses=coded)
 
 
 def listener(document: Listener, scopes: Sequence[str], demands: Demands = Demands()) -> ListenerMessage:
@@ -119,7 +128,8 @@ def _manager(document: Listener, scopes: Sequence[str], demands: Demands) -> Htt
         ),
         drain_timeout=Duration(seconds=5),
         access_log=[
-            AccessLog(name="envoy.access_loggers.stats", typed_config=packed(stats_logger(demands.metrics)))
+            AccessLog(name="envoy.access_loggers.stats", typed_config=packed(stats_logger(demands.metrics))),
+            *([status_logger()] if demands.statuses else []),
         ],
         use_remote_address=BoolValue(value=document.kind == "edge"),
         generate_request_id=BoolValue(value=True),

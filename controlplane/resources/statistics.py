@@ -23,6 +23,7 @@ DURATION: Final = "t"  # histogram, milliseconds
 FAILED: Final = "failed"  # attempts, where a request may have several
 COUNTED: Final = "n"  # turnout.n.HEADER: responses that have a header
 SUMMED: Final = "s"  # turnout.s.HEADER: sum of a header's values
+STATUS: Final = "grpc"  # turnout.grpc: calls by gRPC status, where a service speaks gRPC
 
 OK: Final = "ok"
 CLIENT_ERROR: Final = "c4"  # 4xx without 429, and the gRPC codes that blame the client
@@ -86,9 +87,14 @@ def series(services: Iterable[ServiceTraffic]) -> int:
     return sum(
         len({split.segment for split in traffic.splits} | {ANONYMOUS})
         * len({traffic.stable, traffic.canary or traffic.stable})
-        * (len(CLASSES) + (traffic.service.retries is not None))
+        * (len(CLASSES) + (traffic.service.retries is not None) + _statuses(traffic.service))
         for traffic in services
     )
+
+
+def _statuses(service: Service) -> int:
+    """Return how many gRPC statuses are planned for; a service that uses all 17 is within the quarter."""
+    return len(CLASSES) if service.protocol == "grpc" else 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -140,11 +146,26 @@ def attempt_logger() -> AccessLog:
     The other logger knows only how a request ended, and on which version: that a version which fails is asked
     first and another answers shows here alone.
     """
-    failed = Config.Counter(stat=Config.Stat(name=FAILED, tags=_where()), value_fixed=UInt64Value(value=1))
+    return _counter(Config.Stat(name=FAILED, tags=_where()), _FAILED_ATTEMPT)
+
+
+def status_logger() -> AccessLog:
+    """Return the logger that counts calls by their gRPC status, also those that end with OK.
+
+    By those that are OK it is known that a proxy counts. Other requests are not counted.
+    """
+    status = Config.Tag(name="status", value_format="%GRPC_STATUS_NUMBER%")
+    answered = " || ".join(f"'grpc-status' in {part}" for part in ("response.trailers", "response.headers"))
+    return _counter(Config.Stat(name=STATUS, tags=[*_where(), status]), answered)
+
+
+def _counter(stat: Config.Stat, expression: str) -> AccessLog:
+    """Return a logger that counts the requests of which an expression is true."""
     only = AccessLogFilter()
     only.extension_filter.name = "envoy.access_loggers.extension_filters.cel"
-    only.extension_filter.typed_config.CopyFrom(packed(ExpressionFilter(expression=_FAILED_ATTEMPT)))
-    config = Config(counters=[failed], stats_scope=_scope())
+    only.extension_filter.typed_config.CopyFrom(packed(ExpressionFilter(expression=expression)))
+    counter = Config.Counter(stat=stat, value_fixed=UInt64Value(value=1))
+    config = Config(counters=[counter], stats_scope=_scope())
     return AccessLog(name="envoy.access_loggers.stats", filter=only, typed_config=packed(config))
 
 

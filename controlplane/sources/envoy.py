@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import DecodeError
 
 from controlplane._pb import otlp_pb2
+from controlplane.policy.grpc_codes import MEASURE
 from controlplane.policy.latency import EDGES_MS
 from controlplane.policy.stats import CLUSTER_STATS
 from controlplane.resources.names import cluster_of, segment_cluster
@@ -25,6 +26,8 @@ INSTANCE = "service.instance.id"
 OUTCOMES = "turnout.rq"
 LATENCIES = "turnout.t"
 FAILED = "turnout.failed"
+STATUSES = "turnout.grpc"
+STATUS = re.compile("[0-9]|1[0-6]")
 HEALTHY = "membership_healthy"
 STARTED = "http.downstream_rq_total"
 ACTIVE = "http.downstream_rq_active"
@@ -77,7 +80,7 @@ class Export:
             it completed: Envoy counts an early hint among them, as if it were an answer.
         failed: Attempts that failed, of services with retries, the last one of a request among them.
         healthy: Endpoints of each cluster of a service that pass their checks and are no outliers.
-        measures: Sums by series (``n.HEADER`` or ``s.HEADER``) and group.
+        measures: Sums by series (``n.HEADER``, ``s.HEADER``, or ``grpc:CODE``) and group.
         stats: Counters of clusters of a service, by cluster and name.
         flaw: What could not be read of it, or None.
         cut: Whether series beyond MAX_SERIES were left out.
@@ -227,7 +230,7 @@ class _Reader:
         elif name == TOOK:
             self._cumulative(metric.histogram)
             self._read_times(metric.histogram.data_points)
-        elif name == FAILED or name.startswith(MEASURES):
+        elif name in {FAILED, STATUSES} or name.startswith(MEASURES):
             self._cumulative(metric.sum)
             self._read_besides(name, metric.sum.data_points)
         elif found := BESIDES.fullmatch(name):
@@ -281,14 +284,24 @@ class _Reader:
                 )
 
     def _read_besides(self, name: str, points: Iterable[otlp_pb2.Number]) -> None:
-        """Read what is counted besides requests: attempts, business metrics."""
+        """Read what is counted besides requests: attempts, gRPC statuses, business metrics."""
         if name == FAILED:
             for key, count in self._tagged(points):
                 self.failed[key] = self.failed.get(key, 0) + count
+        elif name == STATUSES:
+            self._read_statuses(points)
         else:
             series = name.partition(".")[2]
             for key, count in self._tagged(points):
                 self.measures[series, *key] = self.measures.get((series, *key), 0) + count
+
+    def _read_statuses(self, points: Iterable[otlp_pb2.Number]) -> None:
+        """Read how many calls ended with each gRPC status; what is none has no code."""
+        for point in points:
+            status = next((tag.value.string_value for tag in point.attributes if tag.key == "status"), "")
+            for key, count in self._tagged([point]):
+                if STATUS.fullmatch(status):
+                    self.measures[f"{MEASURE}{status}", *key] = count
 
     def _read_clusters(self, metric: otlp_pb2.Metric, stat: str, rest: str) -> None:
         """Read one gauge or counter of clusters; ``rest`` of their names stands in the metric's."""

@@ -54,7 +54,7 @@ def test_a_limit_on_the_canary_alone_is_refused_in_an_emergency(condition):
 
         assert len(errors) == 1
         assert "limits the canary alone" in errors[0]
-        assert "latency, success_rate, error_rate, retries, and comparisons" in errors[0]
+        assert "latency, success_rate, error_rate, grpc_status, retries, and comparisons" in errors[0]
         usual = policy.replace("emergency: true", "emergency: false")
         assert not loaded(policy=usual).errors
 

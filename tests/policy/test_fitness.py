@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from controlplane.policy.capabilities import Feature, refusal
 from controlplane.policy.loading import load
 
 FLEET = "kind: Fleet\nname: mesh\nnodes: {cluster: mesh}\nlisteners: [{name: calls, kind: grpc}]\n"
@@ -29,6 +30,7 @@ conditions: [{success_rate: {at_least: 99%}}]
 guard: {hold_back: 2%}
 """
 RELEASE = "kind: Release\nname: r1\nservice: shop\nfrom: v1\nto: v2\npolicy: careful\nstart: manual\n"
+CODED = "grpc_status: {codes: [NOT_FOUND, ABORTED], at_most: 1%}"
 BY_CALL = (
     "shop.yaml:3:10: warning: fleets[0]: users of grpc fleet 'mesh' do not keep their version: a version is"
     " drawn for each call"
@@ -95,6 +97,13 @@ def test_weights_of_endpoints_are_warned_about():
             {"policy": POLICY.replace("success_rate: {at_least: 99%}", "latency: {p99: 400ms}")},
             "it has a condition on latency p99; gRPC clients report no latencies",
         ),
+        (
+            {
+                "shop": SERVICE + "protocol: grpc\n",
+                "policy": POLICY.replace("success_rate: {at_least: 99%}", "grpc_status: {codes: [ABORTED]}"),
+            },
+            f"it has a condition on grpc status ABORTED; {refusal('grpc', Feature.GRPC_STATUS)}",
+        ),
     ],
 )
 def test_a_release_by_a_policy_that_does_not_fit_is_refused_with_the_reason(changed, reason):
@@ -113,6 +122,20 @@ def test_the_same_policy_fits_a_service_behind_proxies():
     found = loaded(fleet=EDGE, shop=SERVICE.replace("mesh", "edge"), segment=cookie)
 
     assert not found.errors
+
+
+def test_codes_are_counted_of_a_service_that_speaks_grpc():
+    proxies = {"fleet": EDGE, "policy": POLICY.replace("success_rate: {at_least: 99%}", CODED)}
+
+    plain = loaded(shop=SERVICE.replace("mesh", "edge"), **proxies)
+    coded = loaded(shop=SERVICE.replace("mesh", "edge") + "protocol: grpc\n", **proxies)
+
+    [error] = plain.errors
+    assert str(error).startswith(
+        "release.yaml:6:9: policy: 'careful' does not fit 'shop': it has a condition"
+    )
+    assert str(error).endswith("ABORTED NOT_FOUND; codes are counted of a service with `protocol: grpc`")
+    assert not coded.errors
 
 
 def test_gRPC_clients_do_not_change_what_proxies_do_without_identity():  # noqa: N802 - its name

@@ -7,6 +7,7 @@ import pytest
 
 from controlplane.policy.documents import Condition, Policy, Service, Step
 from controlplane.policy.explanation import fields
+from controlplane.policy.grpc_codes import CODES
 from controlplane.policy.stats import CLUSTER_STATS
 from controlplane.policy.validation import MAX_PROBLEMS, validate
 from controlplane.policy.yaml_source import read
@@ -290,6 +291,16 @@ def test_a_guard_that_outlasts_what_is_known_of_the_baseline_warns(conditions, g
                 "4:90: conditions[1].metric.at_least: 'x' is neither a number nor a percentage",
                 "4:104: conditions[2].metric: has at_least and at_most; one limit is allowed, the other is a condition too",
                 "4:154: conditions[3].prometheus: at_least, at_most or `against: baseline` is needed; one limit is allowed",
+            ],
+        ),
+        (
+            "conditions: [{grpc_status: {codes: [NOT_FOUND, not_found]}}, {grpc_status: {codes: []}},"
+            " {grpc_status: {codes: [ABORTED, ABORTED], at_most: 1%}}]\nguard: {hold_back: 2%}",
+            [
+                "4:48: conditions[0].grpc_status.codes[1]: 'not_found' is no code of a gRPC call that failed; those are"
+                f" {', '.join(CODES)}",
+                "4:84: conditions[1].grpc_status.codes: is empty; at least 1 is needed",
+                "4:104: conditions[2].grpc_status: names ABORTED twice",
             ],
         ),
         (

@@ -39,6 +39,7 @@ def message(
     temporality=2,
     reached=None,
     failed=(),
+    statuses=(),
     healthy=None,
 ):
     """Encode an export.
@@ -56,6 +57,7 @@ def message(
         reached: Requests that were passed on, by cluster.
         healthy: Healthy endpoints, by cluster.
         failed: Rows of service, segment, cluster, failed attempts.
+        statuses: Rows of service, segment, cluster, gRPC status, calls.
     """
     begin, now = start, start * 1000 + at * SECOND
     metrics = [
@@ -119,6 +121,18 @@ def message(
         ]
         data = otlp_pb2.Sum(data_points=points, aggregation_temporality=temporality, is_monotonic=True)
         metrics.append(otlp_pb2.Metric(name="turnout.failed", sum=data))
+    if statuses:
+        points = [
+            otlp_pb2.Number(
+                start_time_unix_nano=begin,
+                time_unix_nano=now,
+                attributes=tags(service=service, segment=segment, cluster=cluster, status=status),
+                as_int=count,
+            )
+            for service, segment, cluster, status, count in statuses
+        ]
+        data = otlp_pb2.Sum(data_points=points, aggregation_temporality=temporality, is_monotonic=True)
+        metrics.append(otlp_pb2.Metric(name="turnout.grpc", sum=data))
     if t:
         points = [
             otlp_pb2.Distribution(

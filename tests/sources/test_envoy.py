@@ -25,6 +25,16 @@ def test_an_export_gives_outcomes_latencies_and_ended_requests(otlp):
     assert (export.flaw, export.cut) == (None, False)
 
 
+def test_calls_are_read_by_their_grpc_status_and_what_is_none_is_not(otlp):
+    place = ("shop", "beta", "shop~v2")
+    rows = [(*place, "0", 40), (*place, "7", 3), (*place, "-1", 9), (*place, "17", 1), (*place, "", 1)]
+
+    export = parse_export(otlp.message(statuses=rows))
+
+    assert export.measures == {("grpc:0", *place): 40, ("grpc:7", *place): 3}
+    assert export.flaw is None
+
+
 @pytest.mark.parametrize("unit", [1, 1000])
 def test_the_start_is_in_nanoseconds_though_envoy_writes_microseconds(otlp, unit):
     data = otlp.traffic(1)

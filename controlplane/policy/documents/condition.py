@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Discriminator, Field, StrictInt, Tag, model_validator
 
 from controlplane.policy.documents.model import Model, only
-from controlplane.policy.fields import Amount, Duration, Limit, Name, Share, SomeShare, StatName
+from controlplane.policy.fields import Amount, Duration, GrpcCode, Limit, Name, Share, SomeShare, StatName
 
 
 # In brackets, so that no field of a document is mistaken for the name of an alternative.
@@ -75,6 +75,27 @@ class ErrorRate(Model):
     """At most this share of the requests may be errors."""
 
     at_most: SomeShare
+
+
+class GrpcStatus(Model):
+    """Calls that end with one of these gRPC codes: against the baseline, to a limit, or both."""
+
+    codes: Annotated[tuple[GrpcCode, ...], Field(min_length=1)]
+    against: Literal["baseline"] | None = None
+    margin: Share = 500_000
+    at_most: SomeShare | None = None
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Self:
+        for code in self.codes:
+            if self.codes.count(code) > 1:
+                raise ValueError(f"names {code} twice")
+        return self
+
+    @property
+    def compared(self) -> bool:
+        """Whether the baseline is looked at: that is what a condition without a limit means."""
+        return self.against is not None or self.at_most is None
 
 
 class Requests(Model):
@@ -189,6 +210,7 @@ class Condition(Model):
         "latency",
         "success_rate",
         "error_rate",
+        "grpc_status",
         "requests",
         "retries",
         "ejections",
@@ -202,6 +224,7 @@ class Condition(Model):
     latency: LatencyChoice | None = None
     success_rate: SuccessRate | None = None
     error_rate: ErrorRate | None = None
+    grpc_status: GrpcStatus | None = None
     requests: Requests | None = None
     retries: Retries | None = None
     ejections: Ejections | None = None
@@ -225,6 +248,8 @@ class Condition(Model):
         """How verdicts call it; two entries of a list with one title contradict each other."""
         if isinstance(self.latency, Latency):
             return f"latency p{self.latency.limit[0]:g}"
+        if self.grpc_status is not None:
+            return f"grpc status {' '.join(sorted(self.grpc_status.codes))}"
         named = self.stat or self.metric or self.prometheus
         return self.field.replace("_", " ") + (f" {named.name}" if named else "")
 
@@ -233,6 +258,8 @@ class Condition(Model):
         """Whether it judges without a baseline beside the canary."""
         if isinstance(self.latency, Latency):
             return True
+        if self.grpc_status is not None:
+            return self.grpc_status.at_most is not None
         limited = self.metric or self.prometheus
         if limited is not None:
             return limited.at_least is not None or limited.at_most is not None
