@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from controlplane.simulation.traffic import Model
 
 SEED = 500_000
 OURS, ADVANCE, FAST = "Turnout", "Turnout, when_unsure: advance", "Turnout, fast"
+UNSURE = 1200.0  # seconds of a step after which ADVANCE goes on
 LADDERS = {"1%": (1, 5, 10, 25, 50), "5%": (5, 10, 25, 50)}
 
 
@@ -32,7 +33,7 @@ def policy(rule: str, first: str) -> PinnedPolicy:
     text = f"kind: Policy\nname: standard\nsteps: [{', '.join(steps)}, {{name: all, everyone: 100%}}]\n"
     text += "conditions: []\nguard: {for: 30s, hold_back: 2%}\n"
     if rule == ADVANCE:
-        text += "when_unsure: {after: 20m, do: advance}\n"
+        text += f"when_unsure: {{after: {UNSURE:.0f}s, do: advance}}\n"
     loaded = load({"standard.yaml": text.encode()})
     assert not loaded.errors, loaded.errors
     return pin(loaded.catalog.policies()[0], loaded.catalog)
@@ -60,6 +61,11 @@ class Cell:
     def bad(self) -> bool:
         """Whether the release should be rolled back."""
         return any(fault.bad for fault in self.faults)
+
+    @property
+    def strict(self) -> Cell | None:
+        """The same without ``when_unsure``, if that is all that differs."""
+        return replace(self, rule=OURS) if self.rule == ADVANCE else None
 
     @property
     def begins(self) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from bench.cells import SEED, Cell
+from bench.cells import SEED, UNSURE, Cell
 from controlplane.simulation.loop import Ended
 from controlplane.simulation.summary import Summary, summarise
 from controlplane.simulation.traffic import Harm
@@ -69,12 +69,20 @@ class Lab:
         with ProcessPoolExecutor(jobs) as pool:
             for (cell, begin), size in self.wanted(cells):
                 began, seeds = monotonic(), range(SEED + begin, SEED + begin + size)
+                known = self._as_strict(cell, begin)
+                left = [seed for seed in seeds if seed not in known]
                 # A worker finds the past of its seeds again if it has drawn it for another cell.
-                parts = [seeds] if jobs == 1 else [seeds[i::jobs] for i in range(jobs)]
+                parts = [left] if jobs == 1 else [left[i::jobs] for i in range(jobs)]
                 work = map if jobs == 1 else pool.map
-                ended = [e for part in work(partial(_run, cell), parts) for e in part]
-                self._keep((cell, begin), ended)
+                for part, ended in zip(parts, work(partial(_run, cell), parts), strict=True):
+                    known |= zip(part, ended, strict=True)
+                self._keep((cell, begin), [known[seed] for seed in seeds])
                 sys.stderr.write(f"{cell}: {begin}..{begin + size} in {monotonic() - began:.0f} s\n")
+
+    def _as_strict(self, cell: Cell, begin: int) -> dict[int, Ended]:
+        """Return by seed what is known because it ended before ``when_unsure`` could make a difference."""
+        batch = self.known.get((cell.strict, begin), []) if cell.strict else []
+        return {SEED + begin + i: ended for i, ended in enumerate(batch) if ended.seconds < UNSURE}
 
     def _keep(self, batch: Batch, ended: list[Ended]) -> None:
         self.known[batch] = ended

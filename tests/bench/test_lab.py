@@ -1,10 +1,11 @@
 """The lab of the decision rule: a stopped run goes on, and a past that is kept changes nothing."""
 
 import json
+from dataclasses import replace
 
-from bench.cells import SEED, Cell, policy
+from bench.cells import ADVANCE, SEED, UNSURE, Cell, policy
 from bench.decisions import GOALS, plan, report
-from bench.lab import BATCH, Lab
+from bench.lab import BATCH, Lab, _run
 from controlplane.simulation.loop import release
 
 QUICK = Cell("errors=100%", first="5%")
@@ -51,6 +52,19 @@ def test_kept_past_changes_no_release():
         kept = [cell.run(SEED), cell.run(SEED)]
 
         assert kept == [release(policy(cell.rule, cell.first), cell.model, cell.faults, SEED)] * 2
+
+
+def test_what_ended_before_when_unsure_acts_is_not_run_again():
+    cell = replace(QUICK, rule=ADVANCE)
+    (ended,) = _run(cell, [SEED])
+    early, late = (replace(ended, where="known", seconds=s) for s in (UNSURE - 5, UNSURE))
+    lab = Lab(good=1, bad=2, known={(QUICK, 0): [early, late]})
+
+    lab.run([cell], jobs=1)
+
+    assert [e.where for e in lab.known[cell, 0]] == ["known", ended.where]
+    assert _run(cell, [SEED]) == _run(QUICK, [SEED])
+    assert QUICK.strict is None
 
 
 def test_every_goal_names_its_cells():
