@@ -20,7 +20,6 @@ from controlplane.evidence.account import (
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
-UNDOUBTED = 0.0  # evidence of no harm that a PASS takes when every event of a burst counts
 DOUBT = 10.0  # an e-value from which on nothing passes any more
 
 Hold = tuple[bool, str]  # whether it applies, and why nothing passes while it does
@@ -35,12 +34,14 @@ class Reading:
         log_e: Logarithm of the evidence of a fault.
         threshold: e-value at which the metric fails.
         loudness: By segment: how much of the fault shows there.
+        undoubted: Evidence of no harm that a PASS takes when every event of a burst counts.
     """
 
     account: Account
     log_e: float
     threshold: float
     loudness: Mapping[str, float]
+    undoubted: float = 0.0
 
     @property
     def failed(self) -> bool:
@@ -101,7 +102,7 @@ class Reading:
             why = "no canary requests in this step"
         elif held is not None:
             why, more = held, None
-        elif self.account.promotion >= ENOUGH and self.account.plain < UNDOUBTED:
+        elif self.account.promotion >= ENOUGH and self.account.plain < self.undoubted:
             why, more = words.bursts, None
         elif self.account.promotion >= ENOUGH:
             outcome, why, more = Outcome.PASS, words.good, 0

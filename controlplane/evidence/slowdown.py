@@ -68,24 +68,35 @@ class Slowdown:
         account = replace(account, processes=processes)
         edge = beyond.nearest(self.typical)
         if interval.counting:
-            account = account.promoted(*self._no_harm(interval, beyond, edge))
+            account = account.promoted(self._no_harm(interval, beyond, edge), self._as_often(interval))
         return account.counted(interval.blocks, SLOWER + edge, interval.seconds, interval.counting)
 
-    def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> tuple[float, float]:
-        """Return the evidence against the recent baseline, and the plain counts' against that of now."""
+    def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> float:
         blocks, counter, share = interval.blocks, SLOWER + edge, max(beyond.shares[edge], RAREST)
         served = blocks.canary[:, 0] > 0
         if not served.any():
-            return 0.0, 0.0
-        own, lent = (self._excluded(interval.stage, beyond, edge, lent) for lent in (False, True))
-        n_c, k_c, n_b, k_b = blocks.pair(counter, served)
-        excluded = np.where(blocks.borrowed[served], lent, own)
-        phi = 1 + interval.learned.unevenness(counter) * share * n_c * LONG / interval.seconds
-        gain = no_harm(k_c, n_c, np.full(len(n_c), share), (excluded - 1) * share) / phi
-        # Latency wanders with the load, and the recent share lags behind: a canary that is slower all the
-        # time would now and then look as fast as the baseline was.
-        plain = as_often(k_c, (n_c, n_b), k_c + k_b, excluded)
-        return float(gain.sum()), float(plain.sum())
+            return 0.0
+        own, lent = (
+            (self._excluded(interval.stage, beyond, edge, lent) - 1) * share for lent in (False, True)
+        )
+        n, k, _, _ = blocks.pair(counter, served)
+        tolerated = np.where(blocks.borrowed[served], lent, own)
+        phi = 1 + interval.learned.unevenness(counter) * share * n * LONG / interval.seconds
+        return float((no_harm(k, n, np.full(len(n), share), tolerated) / phi).sum())
+
+    def _as_often(self, interval: Interval) -> float:
+        """Return the evidence of the counts as they are, each block against its baseline of the same seconds.
+
+        Latency wanders with the load, and a recent share lags behind: a canary that is slower all the time
+        would now and then look as fast as the baseline was. The edge is chosen by the past alone: one chosen
+        by the counts that are compared would be one where few of the baseline's happen to be slow.
+        """
+        before, blocks = Beyond.of(interval.learned, None), interval.blocks
+        edge = before.nearest(self.typical)
+        own, lent = (self._excluded(interval.stage, before, edge, lent) for lent in (False, True))
+        n_c, k_c, n_b, k_b = blocks.pair(SLOWER + edge)
+        excluded = np.where(blocks.borrowed, lent, own)
+        return float(as_often(k_c, (n_c, n_b), k_c + k_b, excluded).sum())
 
     def _excluded(self, stage: Stage, beyond: Beyond, edge: int, lent: bool) -> float:
         """Return the ratio of counts that promotion must exclude."""
@@ -100,7 +111,8 @@ class Slowdown:
         """Return what the account says."""
         spoken = [log_mean_exp(account.processes[label]) for label in sorted(account.processes)]
         excess = {s: c[1] - c[0] * c[3] / c[2] for s, c in account.recent.items() if c[2]}
-        reading = Reading(account, log_mean_exp(spoken) if spoken else 0.0, self.threshold, excess)
+        log_e = log_mean_exp(spoken) if spoken else 0.0
+        reading = Reading(account, log_e, self.threshold, excess, undoubted=-ENOUGH)
         n_c, k_c, n_b, k_b = reading.counts
         beyond = Beyond.of(learned, None)
         edge = beyond.nearest(self.typical)
