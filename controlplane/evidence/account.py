@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from math import log
+from operator import add
 from typing import Any, Protocol
 
 from controlplane.evidence.blocks import Blocks
+from controlplane.evidence.edges import Beyond
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import FIRST_MASS, advance, restart_mass
 from controlplane.evidence.observation import Observation
@@ -102,6 +105,7 @@ class Stage:
 
 Counts = tuple[float, float, float, float]  # canary requests, events, baseline requests, events
 NO_COUNTS: Counts = (0, 0, 0, 0)
+_NOTHING: Counts = (0.0, 0.0, 0.0, 0.0)
 
 
 def plus(a: Counts, b: Counts, decay: float = 1.0) -> Counts:
@@ -138,11 +142,13 @@ class Account:
             gain: In which a burst counts about once.
             plain: In which every event counts; by default the same.
         """
-        whole = self.plain + (gain if plain is None else plain)
-        return replace(
-            self,
-            promotion=max(LEAST, min(MOST, self.promotion + gain)),
-            plain=max(LEAST_PLAIN, min(MOST, whole)),
+        promotion, whole = self._promoted((gain, gain if plain is None else plain))
+        return replace(self, promotion=promotion, plain=whole)
+
+    def _promoted(self, gains: tuple[float, float]) -> tuple[float, float]:
+        return (
+            max(LEAST, min(MOST, self.promotion + gains[0])),
+            max(LEAST_PLAIN, min(MOST, self.plain + gains[1])),
         )
 
     def restarted(self, before: int, now: int) -> Account:
@@ -157,16 +163,47 @@ class Account:
         """Return a process as it stands; one that is new has all the mass of the minutes until now."""
         return self.processes.get(label) or (log(FIRST_MASS + restart_mass(0, minute)),) * width
 
-    def counted(self, blocks: Blocks, counter: int, seconds: float, counting: bool) -> Account:
-        """Return the account with the blocks' counts."""
-        decay = 0.5 ** (seconds / RECENT_HALF_LIFE)
-        whole, step = dict(self.whole), dict(self.step)
-        recent: dict[str, Counts] = {s: plus(NO_COUNTS, c, decay) for s, c in self.recent.items()}
-        for segment, (canary, baseline) in blocks.sums.items():
-            seen = (canary[0], canary[counter], baseline[0], baseline[counter])
-            for table in (whole, recent, *((step,) if counting else ())):
-                table[segment] = plus(seen, table.get(segment, NO_COUNTS))
-        return replace(self, whole=whole, recent=recent, step=step)
+    def after(
+        self,
+        interval: Interval,
+        counter: int,
+        gains: Mapping[str, Sequence[float]],
+        harmless: tuple[float, float] | None,
+    ) -> Account:
+        """Return the account after an interval: all that a metric gathers, in one go.
+
+        Args:
+            interval: Whose counts are added.
+            counter: Of what is counted.
+            gains: By label: what each process gains, of all of them.
+            harmless: As in :meth:`promoted`; None where the interval does not count.
+        """
+        processes = {label: interval.moved(self, label, gain) for label, gain in gains.items()}
+        promotion, plain = self.promotion, self.plain
+        if harmless is not None:
+            promotion, plain = self._promoted(harmless)
+        step, whole, recent = self._counts(interval, counter)
+        return Account(processes, promotion, step, whole, recent, plain, self.state)
+
+    def counted(self, interval: Interval, counter: int) -> Account:
+        """Return the account with the interval's counts."""
+        step, whole, recent = self._counts(interval, counter)
+        return replace(self, step=step, whole=whole, recent=recent)
+
+    def _counts(self, interval: Interval, counter: int) -> tuple[Mapping[str, Counts], ...]:
+        """Return the tables of the step, of the whole release and of late with the interval in them."""
+        decay, step, whole = interval.decay, self.step, dict(self.whole)
+        recent = {s: (a * decay, b * decay, c * decay, d * decay) for s, (a, b, c, d) in self.recent.items()}
+        tables = [whole, recent]
+        if interval.counting:
+            step = dict(step)
+            tables.append(step)
+        for segment, (canary, baseline) in interval.blocks.sums.items():
+            n_c, k_c, n_b, k_b = canary[0], canary[counter], baseline[0], baseline[counter]
+            for table in tables:
+                a, b, c, d = table.get(segment, _NOTHING)
+                table[segment] = (n_c + a, k_c + b, n_b + c, k_b + d)
+        return step, whole, recent
 
     def next_step(self) -> Account:
         """Return the account without what belongs to one step."""
@@ -196,7 +233,7 @@ class Account:
 EMPTY = Account({}, 0.0, {}, {}, {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: what several metrics ask is worked out once
 class Interval:
     """One observation, ready to be folded."""
 
@@ -208,9 +245,20 @@ class Interval:
     counting: bool
     observation: Observation
 
-    def moved(self, account: Account, label: str, gain: list[float]) -> tuple[float, ...]:
+    @cached_property
+    def beyond(self) -> Beyond:
+        """The baseline's shares past each edge of latency, now."""
+        return self.learned.beyond(self.blocks.baseline_sum)
+
+    @cached_property
+    def decay(self) -> float:
+        """What is left of counts of late after this interval."""
+        found: float = 0.5 ** (self.seconds / RECENT_HALF_LIFE)
+        return found
+
+    def moved(self, account: Account, label: str, gain: Sequence[float]) -> tuple[float, ...]:
         """Return one process of an account after this interval."""
-        return advance(account.process(label, len(gain), self.minute), 0.0, gain)
+        return tuple(map(add, account.process(label, len(gain), self.minute), gain))
 
 
 class Folded(Protocol):

@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
+from operator import lt
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.evidence.observation import Observation, Tally
-from controlplane.evidence.table import Key, Table
-from controlplane.policy.documents import UNCOMPARED
+from controlplane.evidence.table import Table
 from controlplane.policy.latency import EDGES_MS
 
-GROUPS = 16  # bounds the cost of an interval, whatever the number of proxies
 ERRORS, CLIENT_ERRORS, SLOWER = 1, 2, 3  # positions in a row; SLOWER + i is the i-th edge
 WIDTH = SLOWER + len(EDGES_MS)
 
 Row = tuple[int, ...]
 Rows = NDArray[np.int64]  # one row per line
+Pair = tuple[Rows, Rows]  # of the canary and of the baseline
 Pairs = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]  # columns: n_c, k_c, n_b, k_b
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: what several metrics ask is worked out once
 class Blocks:
     """An interval's blocks as tables, one block per line.
 
@@ -59,22 +59,61 @@ class Blocks:
     ) -> Blocks:
         """Return blocks with their sums; ``lent`` is that of the baseline, from which some may borrow."""
         names, at = _places(segments)
-        new, old = (_sums(rows, at, len(names)).tolist() for rows in (canary, baseline))
-        return cls(
-            segments,
-            canary,
-            baseline,
-            np.array(borrowed, dtype=bool),
-            total(canary),
-            lent,
-            {name: at == place for place, name in enumerate(names)},
-            {name: (tuple(c), tuple(b)) for name, c, b in zip(names, new, old, strict=True)},
-        )
+        lines = {name: at == place for place, name in enumerate(names)}
+        all_of = total(canary)
+        if len(names) == 1:
+            sums = {names[0]: (all_of, total(baseline))}
+        else:
+            sums = {name: (total(canary[line]), total(baseline[line])) for name, line in lines.items()}
+        return cls(segments, canary, baseline, np.array(borrowed, dtype=bool), all_of, lent, lines, sums)
+
+    @cached_property
+    def lent(self) -> bool:
+        """Whether any baseline is borrowed."""
+        return bool(self.borrowed.any())
+
+    @cached_property
+    def both(self) -> NDArray[np.bool_]:
+        """Where both versions have requests."""
+        return (self.canary[:, 0] > 0) & (self.baseline[:, 0] > 0)
+
+    @cached_property
+    def met(self) -> tuple[str, ...]:
+        """The segments in which both versions have requests somewhere."""
+        return tuple(segment for segment, lines in self.lines.items() if (self.both & lines).any())
+
+    @cached_property
+    def concurrent(self) -> tuple[Row, Row]:
+        """The sums of both versions, of all blocks whose baseline is their own."""
+        if not self.lent:
+            return self.canary_sum, total(self.baseline)
+        return total(self.canary[~self.borrowed]), total(self.baseline[~self.borrowed])
+
+    def counted(self, counter: int) -> NDArray[np.bool_]:
+        """Return where either version has events."""
+        found: NDArray[np.bool_] = self.canary[:, counter] + self.baseline[:, counter] > 0
+        return found
+
+    @cached_property
+    def own(self) -> Pair:
+        """Rows of both versions where both have requests and the baseline is the block's own."""
+        return self.rows(self.both & ~self.borrowed)
+
+    @cached_property
+    def served(self) -> NDArray[np.bool_]:
+        """Where the canary has requests."""
+        found: NDArray[np.bool_] = self.canary[:, 0] > 0
+        return found
+
+    def rows(self, where: NDArray[np.bool_]) -> Pair:
+        """Return the rows of both versions ``where`` it is so."""
+        if where.all():
+            return self.canary, self.baseline
+        return self.canary[where], self.baseline[where]
 
     def pair(self, counter: int, where: NDArray[np.bool_] | None = None) -> Pairs:
         """Return requests and events of both versions, of the blocks ``where`` it is so."""
-        chosen = slice(None) if where is None else where
-        new, old = self.canary[chosen], self.baseline[chosen]
+        new, old = (self.canary, self.baseline) if where is None else self.rows(where)
         return new[:, 0], new[:, counter], old[:, 0], old[:, counter]
 
 
@@ -90,30 +129,15 @@ def total(rows: Rows) -> Row:
     return tuple(rows.sum(axis=0).tolist())
 
 
-def proxy_groups(observation: Observation) -> dict[str, str]:
-    """Return the group of each proxy: itself, unless there are more than GROUPS."""
-    proxies = {cell.proxy for cell, _ in observation.cells}
-    if len(proxies) <= GROUPS:
-        return {proxy: proxy for proxy in proxies}
-    return {proxy: f"#{crc32(proxy.encode()) % GROUPS}" for proxy in proxies}
-
-
 def version_rows(observation: Observation, version: str) -> Table:
-    """Return the rows of one version.
-
-    Requests without identity, those that another release decided, and proxies whose counters do not add up
-    are left out.
-    """
-    left_out = {proxy for proxy, _ in observation.partial}
-    groups = proxy_groups(observation)
-    keys: list[Key] = []
-    found: list[Tally] = []
-    for cell, tally in observation.cells:
-        if cell.version == version and cell.segment not in UNCOMPARED and cell.proxy not in left_out:
-            keys.append((groups[cell.proxy], cell.segment))
-            found.append(tally)
+    """Return the rows of one version, of all that is compared."""
+    compared = observation.compared.get(version, ())
+    keys = [(group, segment) for group, segment, _ in compared]
+    rows = rows_of([tally for _, _, tally in compared])
+    if all(map(lt, keys, keys[1:])):
+        return Table(tuple(keys), rows)
     names, at = _places(keys)
-    return Table(tuple(names), _sums(rows_of(found), at, len(names)))
+    return Table(tuple(names), _sums(rows, at, len(names)))
 
 
 def cut(observation: Observation, canary: str, stable: str, full_segments: frozenset[str]) -> Blocks:
@@ -122,9 +146,12 @@ def cut(observation: Observation, canary: str, stable: str, full_segments: froze
     A segment of ``full_segments`` has no baseline of its own and borrows that of its proxy group.
     """
     new, old = version_rows(observation, canary), version_rows(observation, stable)
-    keys = tuple(sorted({*new.keys, *(key for key in old.keys if key[1] not in full_segments)}))
+    keys = new.keys
+    if keys != old.keys:
+        keys = tuple(sorted({*keys, *(key for key in old.keys if key[1] not in full_segments)}))
     baseline, borrowed = old.aligned(keys), [segment in full_segments for _, segment in keys]
     if any(borrowed):
+        baseline = baseline.copy()
         groups, at = _places([group for group, _ in old.keys])
         lent = dict(zip(groups, _sums(old.rows, at, len(groups)), strict=True))
         for line, (group, _) in enumerate(keys):

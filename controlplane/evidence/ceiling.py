@@ -9,7 +9,8 @@ Source: docs/decision-rule.md, "Rollback evidence: absolute limits".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +56,7 @@ class Ceiling:
         blocks = interval.blocks
         gains = {label: [0.0] * len(ALTERNATIVES) for label in account.processes}
         gains |= self._gains(account, interval)
-        processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
-        account = replace(account, processes=processes)
+        harmless = None
         if interval.counting and blocks.canary_sum[0]:
             allowed = self._held_to(account, interval.learned, interval.stage)
             added = no_harm(
@@ -65,8 +65,8 @@ class Ceiling:
                 allowed,
                 interval.stage.tolerated(allowed),
             )
-            account = account.promoted(added)
-        return account.counted(blocks, self.counter, interval.seconds, interval.counting)
+            harmless = added, added
+        return account.after(interval, self.counter, gains, harmless)
 
     def _gains(self, account: Account, interval: Interval) -> dict[str, list[float]]:
         """Return what the interval adds to each process: of all requests, and of each segment's."""
@@ -82,10 +82,10 @@ class Ceiling:
                 held_to,
                 *(max(held_to, ALIKE * (shown(account, segment) or 0)) for segment in blocks.sums),
             ]
-            gains = _above(counts, np.array(allowed))
+            gains = _above(counts, _Faults.beyond(np.array(allowed)))
         else:
             alike = [ALIKE, *(1 + FULL_MARGIN if segment in whole else ALIKE for segment in blocks.sums)]
-            gains = _above_both(counts, self.allowed, np.array(alike))
+            gains = _above_both(counts, _faults(self.allowed), np.array(alike))
         return dict(zip(labels, (gains / swing).tolist(), strict=True))
 
     def _held_to(self, account: Account, learned: Learned, stage: Stage) -> float:
@@ -138,30 +138,49 @@ class Ceiling:
         return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
 
 
-def _above(counts: Floats, allowed: Floats) -> Floats:
+@dataclass(frozen=True, slots=True)
+class _Faults:
+    """What is looked for beyond limits: a line per limit, a column per alternative.
+
+    Attributes:
+        times: Multiples of the limits; none beyond what a share can be.
+        logs: Their logarithms.
+        excess: Share of the requests by which each is above its limit.
+    """
+
+    times: Floats
+    logs: Floats
+    excess: Floats
+
+    @classmethod
+    def beyond(cls, allowed: Floats) -> _Faults:
+        """Return what is looked for beyond so many limits."""
+        theta = allowed[:, None]
+        times = np.maximum(1.0, np.minimum(np.array(ALTERNATIVES), 0.95 / theta))
+        return cls(times, np.log(times), (times - 1) * theta)
+
+
+@lru_cache(maxsize=1024)
+def _faults(allowed: float) -> _Faults:
+    return _Faults.beyond(np.array([allowed]))
+
+
+def _above(counts: Floats, faults: _Faults) -> Floats:
     """Return evidence that more than a share is bad: a line per row of counts, a column per alternative."""
-    theta, times = allowed[:, None], _alternatives(allowed)
-    found: Floats = counts[:, 1:2] * np.log(times) - (times - 1) * theta * counts[:, :1]
+    found: Floats = counts[:, 1:2] * faults.logs - faults.excess * counts[:, :1]
     return found
 
 
-def _above_both(counts: Floats, allowed: float, alike: Floats) -> Floats:
+def _above_both(counts: Floats, faults: _Faults, alike: Floats) -> Floats:
     """Return the lesser of :func:`_above` and of the evidence that the canary is worse than the baseline.
 
     There is none where one of them has no requests. ``alike`` are the ratios up to which both breach alike.
     """
-    limit = np.full(len(counts), allowed)
-    times, null = _alternatives(limit), alike[:, None]
     n_c, k_c, n_b, k_b = (column[:, None] for column in counts.T)
-    both = (n_c > 0) & (n_b > 0)
-    ratio = np.where(both, n_c, 1.0) / np.where(both, n_b, 1.0)
-    common = np.log1p(null * ratio) - np.log1p(null * times * ratio)
-    worse = k_c * np.log(times) + (k_c + k_b) * common
-    found: Floats = np.where(both, np.minimum(_above(counts, limit), worse), 0.0)
-    return found
-
-
-def _alternatives(allowed: Floats) -> Floats:
-    """Return the multiples of limits that are looked for; none beyond what a share can be."""
-    found: Floats = np.maximum(1.0, np.minimum(np.array(ALTERNATIVES), 0.95 / allowed[:, None]))
-    return found
+    both, null = (n_c > 0) & (n_b > 0), alike[:, None]
+    all_both = both.all()
+    ratio = n_c / n_b if all_both else np.where(both, n_c, 1.0) / np.where(both, n_b, 1.0)
+    common = np.log1p(null * ratio) - np.log1p(null * faults.times * ratio)
+    worse = k_c * faults.logs + (k_c + k_b) * common
+    found: Floats = np.minimum(_above(counts, faults), worse)
+    return found if all_both else np.where(both, found, 0.0)

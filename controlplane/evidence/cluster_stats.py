@@ -73,7 +73,7 @@ class AtMost:
         count = grown(observation, interval.stage.canary, self.stat)
         usual = grown(observation, interval.stage.stable, self.stat)
         account = _noted(account, observation, (COUNT, count), (BASELINE, usual))
-        return account.counted(interval.blocks, ERRORS, interval.seconds, interval.counting)
+        return account.counted(interval, ERRORS)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""

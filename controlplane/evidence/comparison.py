@@ -7,7 +7,7 @@ Source: docs/decision-rule.md, "Rollback evidence: errors" and "Promotion eviden
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import log
 
 import numpy as np
@@ -24,7 +24,7 @@ from controlplane.evidence.likelihood import (
     no_harm_rate,
 )
 from controlplane.evidence.reading import Reading, Words, borrowed, percent
-from controlplane.evidence.rows import Floats, cautious, dues, no_harm, no_harm_plain
+from controlplane.evidence.rows import Floats, cautious, dues, no_harm
 from controlplane.evidence.verdict import Verdict
 
 ALTERNATIVES = (
@@ -48,6 +48,7 @@ SURGE_RISE = ALTERNATIVES.index(10.0)  # the fault by which a burst must also be
 MAIN, QUASI, DENSE, SURGE = "main", "quasi", "dense", "surge"
 MAIN_WEIGHT, QUASI_WEIGHT, DENSE_WEIGHT, SURGE_WEIGHT, SEGMENT_WEIGHT = 0.4, 0.2, 0.1, 0.2, 0.1
 ACQUAINTED = 50  # requests of the baseline before anything is compared with it
+_SIZES = np.array(SIZES, dtype=float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,8 @@ class Comparison:
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
         gains = self._gains(account, interval.blocks, interval.learned)
-        processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
-        account = replace(account, processes=processes)
-        if interval.counting:
-            account = account.promoted(*self._no_harm(interval))
-        return account.counted(interval.blocks, self.counter, interval.seconds, interval.counting)
+        harmless = self._no_harm(interval) if interval.counting else None
+        return account.after(interval, self.counter, gains, harmless)
 
     def _gains(self, account: Account, blocks: Blocks, learned: Learned) -> dict[str, list[float]]:
         """Return what the interval adds to each process, for each alternative."""
@@ -90,23 +88,21 @@ class Comparison:
         wide = _grid(1 + max(self.margin, LEAST_RISE / rate), rate)
         spread, swing = learned.spread(counter), learned.swing(counter)
         gains = {label: [0.0] * width for label in (MAIN, QUASI, DENSE, *account.processes)}
-        n_c, k_c, n_b, k_b = blocks.pair(counter)
-        both = (n_c > 0) & (n_b > 0)
         gains[DENSE] = self._dense(blocks, learned, wide)
-        gains[SURGE] = self._surge(blocks.pair(counter, both & ~blocks.borrowed), learned, wide)
-        for segment, lines in blocks.lines.items():
-            if (both & lines).any():
-                gains.setdefault(SEGMENT + segment, [0.0] * width)
-        failed = both & (k_c + k_b > 0)
-        for lent in (False, True):
+        gains[SURGE] = self._surge(blocks, learned, wide)
+        for segment in blocks.met:
+            gains.setdefault(SEGMENT + segment, [0.0] * width)
+        for lent in (False, True) if blocks.lent else (False,):
             rise = max(0.0, LEAST_RISE - self._margin(lent) * rate)
-            some = (both if rise else failed) & (blocks.borrowed == lent)
+            some = blocks.both if rise else blocks.both & blocks.counted(counter)
+            if blocks.lent:
+                some = some & (blocks.borrowed == lent)
             if not some.any():
                 continue
             plain, least = self._compared(blocks.pair(counter, some), learned, lent, rise)
             for segment, lines in blocks.lines.items():
                 if (mine := lines[some]).any():
-                    _add(gains[SEGMENT + segment], least[mine], spread)
+                    _add(gains[SEGMENT + segment], least if mine.all() else least[mine], spread)
             # A borrowed baseline is in a block of its own already: one process must not count it twice.
             if not lent:
                 _add(gains[MAIN], least, spread)
@@ -114,36 +110,51 @@ class Comparison:
         return gains
 
     def _compared(self, pairs: Pairs, learned: Learned, lent: bool, rise: float) -> tuple[Floats, Floats]:
-        """Return the evidence of each block, binomial and cautious, less what a tolerated ``rise`` gains."""
+        """Return the evidence of each block, binomial and cautious, less what a tolerated ``rise`` gains.
+
+        Without a rise every block has events.
+        """
         n_c, k_c, n_b, k_b = pairs
         grid = self.grid(learned, lent)
-        plain = -dues((n_c, n_b), grid, rise)
-        least, failed = plain.copy(), k_c + k_b > 0
-        if failed.any():
-            n_c, k_c, n_b, k_b = (column[failed] for column in pairs)
-            clusters = learned.cluster_rate(self.counter) * (n_c + n_b)
-            more, sure = cautious(k_c, (n_c, n_b), k_c + k_b, clusters, grid)
-            plain[failed] += more
-            least[failed] += sure
+        if not rise:
+            return self._failed(pairs, learned, grid)
+        plain, failed = -dues((n_c, n_b), grid, rise), k_c + k_b > 0
+        if not failed.any():
+            return plain, plain
+        least = plain.copy()
+        some = (n_c[failed], k_c[failed], n_b[failed], k_b[failed])
+        more, sure = self._failed(some, learned, grid)
+        plain[failed] += more
+        least[failed] += sure
         return plain, least
 
-    def _surge(self, pairs: Pairs, learned: Learned, grid: tuple[float, ...]) -> list[float]:
+    def _failed(self, pairs: Pairs, learned: Learned, grid: tuple[float, ...]) -> tuple[Floats, Floats]:
+        """Return the evidence of blocks that have events."""
+        n_c, k_c, n_b, k_b = pairs
+        clusters = learned.cluster_rate(self.counter) * (n_c + n_b)
+        return cautious(k_c, (n_c, n_b), k_c + k_b, clusters, grid)
+
+    def _surge(self, blocks: Blocks, learned: Learned, grid: tuple[float, ...]) -> list[float]:
         """Return what blocks add for each size of burst.
 
         A version gets bursts of a size in proportion to its requests; the past says how many. One that was
         never seen on all of the baseline says much on the few requests of a canary, even if it had a single
         cause. In an outage of both it says nothing: then the binomial evidence is the lesser.
         """
-        n_c, k_c, n_b, k_b = (column[:, None] for column in pairs)
-        null, rho, ratio = grid[0], grid[1 + SURGE_RISE], n_c / n_b
-        common = np.log1p(null * ratio) - np.log1p(rho * ratio)
-        plain = k_c * log(rho / null) + (k_c + k_b) * common
-        sizes, rates = np.array(SIZES, dtype=float), learned.burst_rates(self.counter)
-        usual = np.minimum(n_c * rates, RARE)
-        burst = np.minimum(np.log(SURGING / usual) / learned.spread(self.counter), plain)
-        said = np.where(k_c >= sizes, burst, np.log((1 - SURGING) / (1 - usual)))
-        silent = (n_c * rates >= RARE) | (n_c < sizes)
-        found: list[float] = np.where(silent, 0.0, said).sum(axis=0).tolist()
+        canary, baseline = blocks.own
+        n_c, k_c = canary[:, :1], canary[:, self.counter : self.counter + 1]
+        due = n_c * learned.burst_rates(self.counter)
+        usual = np.minimum(due, RARE)
+        said = np.log((1 - SURGING) / (1 - usual))
+        if (k_c >= SIZES[0]).any():
+            n_b, k_b = baseline[:, :1], baseline[:, self.counter : self.counter + 1]
+            null, rho, ratio = grid[0], grid[1 + SURGE_RISE], n_c / n_b
+            common = np.log1p(null * ratio) - np.log1p(rho * ratio)
+            plain = k_c * log(rho / null) + (k_c + k_b) * common
+            burst = np.minimum(np.log(SURGING / usual) / learned.spread(self.counter), plain)
+            said = np.where(k_c >= _SIZES, burst, said)
+        said[(due >= RARE) | (n_c < _SIZES)] = 0.0
+        found: list[float] = said.sum(axis=0).tolist()
         return found
 
     def _dense(self, blocks: Blocks, learned: Learned, grid: tuple[float, ...]) -> list[float]:
@@ -152,7 +163,8 @@ class Comparison:
         Then a burst is on the canary anyway and says little. What tells a fault from a shared outage is that
         the few requests of the baseline do not fail; amid an outage they fail independently of one another.
         """
-        n_c, k_c, n_b, k_b = (int(c.sum()) for c in blocks.pair(self.counter, ~blocks.borrowed))
+        canary, baseline = blocks.concurrent
+        n_c, k_c, n_b, k_b = canary[0], canary[self.counter], baseline[0], baseline[self.counter]
         dense = (DENSE_RATE + 5 * learned.rate(self.counter)) * (n_c + n_b)
         if not n_b or n_c < MOSTLY * n_b or k_c + k_b < max(DENSE_EVENTS, dense):
             return [0.0] * len(ALTERNATIVES)
@@ -160,17 +172,17 @@ class Comparison:
 
     def _no_harm(self, interval: Interval) -> tuple[float, float]:
         blocks = interval.blocks
-        served = blocks.canary[:, 0] > 0
-        if not served.any():
+        if not blocks.served.any():
             return 0.0, 0.0
         rate = interval.learned.rate_now(self.counter, blocks.baseline_sum)
         risen = interval.stage.tolerated(self._usual(interval.learned, interval.stage, rate), self.margin)
-        wider = 1 + max(self.margin, FULL_MARGIN)
-        n, k, _, _ = blocks.pair(self.counter, served)
-        base = np.where(blocks.borrowed[served], rate * wider, rate)
-        tolerated = np.full(len(n), risen)
-        plain = no_harm_plain(k, n, base, tolerated)
-        return float(no_harm(k, n, base, tolerated).sum()), float(plain.sum())
+        n, k, _, _ = blocks.pair(self.counter, blocks.served)
+        base: Floats | float = rate
+        if blocks.lent:
+            wider = 1 + max(self.margin, FULL_MARGIN)
+            base = np.where(blocks.borrowed[blocks.served], rate * wider, rate)
+        least, plain = no_harm(k, n, base, risen)
+        return float(least.sum()), float(plain.sum())
 
     def _usual(self, learned: Learned, stage: Stage, now: float) -> float:
         """Return the rate of which a rise is tolerated; in an emergency that of a broken baseline."""

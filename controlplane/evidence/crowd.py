@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum, sqrt
 
-from controlplane.evidence.blocks import proxy_groups
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.split import ALONE, Crowding
 from controlplane.policy.documents import UNCOMPARED
@@ -61,10 +60,9 @@ class Crowd:
         """Return what is known after one more interval."""
         window = dict(self.window)
         left_out = {proxy for proxy, _ in observation.partial}
-        group = proxy_groups(observation)
         for cell, tally in observation.cells:
             if cell.segment not in UNCOMPARED and cell.proxy not in left_out:
-                proxy = group[cell.proxy]
+                proxy = observation.groups[cell.proxy]
                 window[proxy] = window.get(proxy, 0.0) + tally.requests
         seconds = self.seconds + (observation.end - observation.start).total_seconds()
         if seconds < WINDOW:

@@ -146,8 +146,10 @@ def fold(
     )
     accounts, grace = {}, graces(stage.limits)
     for metric in (*metrics(stage.limits), *stage.limits.tests):
-        # A fault may begin at any minute, also in one in which no window closes.
-        account = evidence.accounts.get(metric.name, EMPTY).restarted(evidence.minute, now)
+        account = evidence.accounts.get(metric.name, EMPTY)
+        if now > evidence.minute:
+            # A fault may begin at any minute, also in one in which no window closes.
+            account = account.restarted(evidence.minute, now)
         # In its grace a metric is not judged: neither for the canary nor against it.
         judged = stage.since >= grace.get(metric.name, timedelta(0))
         accounts[metric.name] = metric.fold(account, interval) if judged else account
@@ -170,5 +172,6 @@ def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdic
             found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, reason, lacking=True))
         else:
             verdict = timed(metric.verdict(account, learned, stage), account, stage.elapsed)
-            found.append(replace(verdict, decisive=not metric.name.endswith(" (observed)")))
+            observed = metric.name.endswith(" (observed)")
+            found.append(replace(verdict, decisive=False) if observed else verdict)
     return tuple(found)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.evidence.blocks import WIDTH, Row, total, version_rows
+from controlplane.evidence.blocks import SLOWER, WIDTH, Row, total, version_rows
 from controlplane.evidence.crowd import Crowd
+from controlplane.evidence.edges import Beyond
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.table import Table, from_json
 
 Floats = tuple[float, ...]
+Array = NDArray[np.float64]
 COUNTERS = WIDTH - 1
 HALF_LIFE, RECENT_HALF_LIFE = 1800.0, 30.0  # seconds
 SHORT, LONG = 5.0, 30.0  # seconds: windows in which clusters, and slower swings of one version, show
@@ -29,28 +32,35 @@ RECENT_PRIOR = 5.0  # events at the long-run rate, added to those of the last ha
 SIZES = (5, 8, 12, 20, 40, 80)  # of bursts: events of one cell within SHORT, that many or more
 FEWEST = 0.01  # a cell that decayed to fewer requests than this is forgotten
 
-_ZEROS: Floats = (0.0,) * COUNTERS
+_SIZES = np.array(SIZES)[:, None, None]
+_ZEROS: Array = np.zeros(COUNTERS)
 _NO_ROW: Floats = (0.0,) * WIDTH
 _NO_CELLS = Table((), np.zeros((0, WIDTH)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Fraction:
     """A ratio of decayed sums, one per counter."""
 
-    over: Floats = _ZEROS
-    under: Floats = _ZEROS
+    over: Array = field(default_factory=lambda: _ZEROS)
+    under: Array = field(default_factory=lambda: _ZEROS)
 
-    def plus(self, over: NDArray[Any], under: NDArray[Any], decay: float) -> Fraction:
+    def plus(self, over: Array, under: Array, decay: float) -> Fraction:
         """Return the sums after a decay, with new terms."""
-        return Fraction(
-            tuple((np.array(self.over) * decay + over).tolist()),
-            tuple((np.array(self.under) * decay + under).tolist()),
-        )
+        return Fraction(self.over * decay + over, self.under * decay + under)
 
-    def shrunk(self, prior: float, weight: float, counter: int) -> float:
-        """Return one counter's ratio, drawn towards ``prior`` as if ``weight`` had been seen of it."""
-        return (self.over[counter - 1] + prior * weight) / (self.under[counter - 1] + weight)
+    def shrunk(self, prior: float, weight: float) -> Array:
+        """Return each counter's ratio, drawn towards ``prior`` as if ``weight`` had been seen of it."""
+        return (self.over + prior * weight) / (self.under + weight)
+
+    def to_json(self) -> list[Any]:
+        """Return plain values."""
+        return [self.over.tolist(), self.under.tolist()]
+
+    @classmethod
+    def from_json(cls, data: Iterable[Iterable[float]]) -> Fraction:
+        """Return what :meth:`to_json` was made from."""
+        return cls(*(np.array(row, dtype=float) for row in data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ class Window:
         return Window(self.seconds + seconds, self.rows.plus(rows))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)  # no slots: what several metrics ask is worked out once
 class Learned:
     """What the past of a service's stable version taught. The default is no history at all.
 
@@ -92,20 +102,26 @@ class Learned:
     total: Floats = _NO_ROW
     recent: Floats = _NO_ROW
     cells: Table = _NO_CELLS
-    brief: Fraction = Fraction()
-    lasting: Fraction = Fraction()
-    clusters: Fraction = Fraction()
+    brief: Fraction = field(default_factory=Fraction)
+    lasting: Fraction = field(default_factory=Fraction)
+    clusters: Fraction = field(default_factory=Fraction)
     size: tuple[float, float] = (0.0, 0.0)
     short: Window = Window()
     long: Window = Window()
-    bursts: tuple[Floats, ...] = (_ZEROS,) * len(SIZES)
-    exposed: Floats = _ZEROS
+    bursts: Array = field(default_factory=lambda: np.zeros((len(SIZES), COUNTERS)))
+    exposed: Array = field(default_factory=lambda: _ZEROS)
     last: Table = _NO_CELLS
     last_short: Table = _NO_CELLS
     last_long: Table = _NO_CELLS
     crowd: Crowd = field(default_factory=Crowd)
-    lags: tuple[Fraction, ...] = (Fraction(), Fraction())
+    lags: tuple[Fraction, ...] = field(default_factory=lambda: (Fraction(), Fraction()))
     before: tuple[Floats, ...] = (_NO_ROW, _NO_ROW)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Learned) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash((self.total, self.recent))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; nothing is lost."""
@@ -113,15 +129,17 @@ class Learned:
             "total": list(self.total),
             "recent": list(self.recent),
             "cells": self.cells.to_json(),
-            **{name: [list(f.over), list(f.under)] for name, f in self._fractions()},
+            "brief": self.brief.to_json(),
+            "lasting": self.lasting.to_json(),
+            "clusters": self.clusters.to_json(),
             "size": list(self.size),
             "short": [self.short.seconds, self.short.rows.to_json()],
             "long": [self.long.seconds, self.long.rows.to_json()],
-            "bursts": [list(row) for row in self.bursts],
-            "exposed": list(self.exposed),
+            "bursts": self.bursts.tolist(),
+            "exposed": self.exposed.tolist(),
             "last": [table.to_json() for table in (self.last, self.last_short, self.last_long)],
             "crowd": self.crowd.to_json(),
-            "lags": [[list(f.over), list(f.under)] for f in self.lags],
+            "lags": [lag.to_json() for lag in self.lags],
             "before": [list(row) for row in self.before],
         }
 
@@ -129,7 +147,7 @@ class Learned:
     def from_json(cls, data: Mapping[str, Any]) -> Learned:
         """Return what :meth:`to_json` was made from."""
         brief, lasting, clusters = (
-            Fraction(tuple(data[name][0]), tuple(data[name][1])) for name in ("brief", "lasting", "clusters")
+            Fraction.from_json(data[name]) for name in ("brief", "lasting", "clusters")
         )
         short, long = (Window(data[name][0], from_json(data[name][1], WIDTH)) for name in ("short", "long"))
         found = cls(
@@ -147,12 +165,9 @@ class Learned:
         if "crowd" in data:
             found = replace(found, crowd=Crowd.from_json(data["crowd"]))
         if "lags" in data:
-            lags = tuple(Fraction(tuple(over), tuple(under)) for over, under in data["lags"])
+            lags = tuple(map(Fraction.from_json, data["lags"]))
             found = replace(found, lags=lags, before=tuple(map(tuple, data["before"])))
         return found
-
-    def _fractions(self) -> tuple[tuple[str, Fraction], ...]:
-        return (("brief", self.brief), ("lasting", self.lasting), ("clusters", self.clusters))
 
     def rate(self, counter: int) -> float:
         """Return the long-run share of requests that are counted, in 0..1; 1 % without history."""
@@ -164,149 +179,190 @@ class Learned:
         n, k = (also[0], also[counter]) if also else (0, 0)
         return (self.recent[counter] + k + RECENT_PRIOR) / (self.recent[0] + n + RECENT_PRIOR / usual)
 
-    def rates(self) -> NDArray[np.float64]:
-        """Return :meth:`rate` of all counters."""
+    @cached_property
+    def rates(self) -> Array:
+        """:meth:`rate` of all counters."""
         return (np.array(self.total[1:]) + 0.5) / (self.total[0] + 50)
 
-    def rates_now(self, also: Row | None = None) -> Floats:
-        """Return :meth:`rate_now` of all counters."""
-        n, *k = also or _NO_ROW
-        seen = np.array(self.recent[1:]) + k + RECENT_PRIOR
-        return tuple((seen / (self.recent[0] + n + RECENT_PRIOR / self.rates())).tolist())
+    def beyond(self, also: Row | None = None) -> Beyond:
+        """Return the shares past each edge of latency in the last half minute, and ``also`` in an interval.
+
+        As :meth:`rate_now`.
+        """
+        n, k = (also[0], also[SLOWER:]) if also else (0, 0)
+        seen = np.array(self.recent[SLOWER:]) + k + RECENT_PRIOR
+        return Beyond.at(seen / (self.recent[0] + n + RECENT_PRIOR / self.rates[SLOWER - 1 :]))
+
+    @cached_property
+    def beyond_now(self) -> Beyond:
+        """The shares past each edge of latency in the last half minute."""
+        return self.beyond()
 
     def unusual(self, counter: int) -> bool:
         """Return whether the baseline itself is far above its usual share: both versions suffer."""
         return self.recent[counter] > 4 * self.rate(counter) * self.recent[0] + 10
 
-    def unusuals(self) -> NDArray[np.bool_]:
-        """Return :meth:`unusual` of all counters."""
-        return np.array(self.recent[1:]) > 4 * self.rates() * self.recent[0] + 10
+    @cached_property
+    def _swings(self) -> list[float]:
+        found: list[float] = np.maximum(1.0, self.lasting.shrunk(PHI, WEIGHT)).tolist()
+        return found
 
     def swing(self, counter: int) -> float:
         """Return variance / mean of counts over half a minute, without what all cells share; at least 1."""
-        return max(1.0, self.lasting.shrunk(PHI, WEIGHT, counter))
+        return self._swings[counter - 1]
+
+    @cached_property
+    def _spreads(self) -> list[float]:
+        within = np.maximum(1.0, self.brief.shrunk(PHI, WEIGHT))
+        found: list[float] = np.minimum(5.0, np.maximum(1.0, np.array(self._swings) / within)).tolist()
+        return found
 
     def spread(self, counter: int) -> float:
         """Return how much more the counts swing over half a minute than within an interval, in 1..5."""
-        return min(5.0, max(1.0, self.swing(counter) / max(1.0, self.brief.shrunk(PHI, WEIGHT, counter))))
+        return self._spreads[counter - 1]
 
     def cluster_rate(self, counter: int) -> float:
         """Return clusters of events per request: how many independent causes there are."""
         window = (self.size[0] + 1000) / (self.size[1] + 1)
         prior = 1 / (1 + self.rate(counter) / (PHI - 1) * window)
-        icc = ICC_SAFETY * self.clusters.shrunk(prior, ICC_WEIGHT, counter)
+        icc = ICC_SAFETY * float(self.clusters.shrunk(prior, ICC_WEIGHT)[counter - 1])
         return (1 / min(max(icc, 1e-6), 0.999) - 1) / window
 
-    def burst_rates(self, counter: int) -> NDArray[np.float64]:
+    def burst_rates(self, counter: int) -> Array:
         """Return by position in SIZES: bursts of that size per request, rather too many than too few."""
-        return (np.array([row[counter - 1] for row in self.bursts]) + 1) / (self.exposed[counter - 1] + 1)
+        found: Array = (self.bursts[:, counter - 1] + 1) / (self.exposed[counter - 1] + 1)
+        return found
 
-    def unevenness(self, counter: int) -> float:
-        """Return the variance of a version's own rate in a cell over LONG, relative to its square."""
+    @cached_property
+    def unevennesses(self) -> Array:
+        """By counter: the variance of a version's own rate in a cell over LONG, relative to its square."""
         cells = max(1, len(self.cells.keys))
         requests = (self.size[0] + 1000) / (self.size[1] + 1) * LONG / SHORT / cells
-        return (self.swing(counter) - 1) / (requests * self.rate(counter))
+        found: Array = (np.array(self._swings) - 1) / (requests * self.rates)
+        return found
 
-    def sway(self, counter: int) -> float:
-        """Return the variance of a whole version's own rate over LONG, relative to its square.
+    @cached_property
+    def sways(self) -> Array:
+        """By counter: the variance of a whole version's own rate over LONG, relative to its square.
 
         A pause of the runtime or an ill host moves all cells of a version, which no cell beside another
         shows. Drift that both versions share shows, too, but the more so the farther apart two windows are:
-        a straight line through both distances leaves it out. An only cell has it in :meth:`unevenness`.
+        a straight line through both distances leaves it out. An only cell has it in :attr:`unevennesses`.
         """
         if len(self.cells.keys) < 2:
-            return 0.0
+            return _ZEROS
         requests = (self.size[0] + 1000) / (self.size[1] + 1) * LONG / SHORT
-        near, far = (lag.shrunk(1.0, WEIGHT, counter) for lag in self.lags)
-        return max(0.0, min(2 * near - far, near) - 1) / (requests * self.rate(counter))
+        near, far = (lag.shrunk(1.0, WEIGHT) for lag in self.lags)
+        found: Array = np.maximum(0.0, np.minimum(2 * near - far, near) - 1) / (requests * self.rates)
+        return found
+
+
+def _unusual(recent: Floats, usual: Array) -> NDArray[np.bool_]:
+    """Return :meth:`Learned.unusual` of all counters."""
+    return np.array(recent[1:]) > 4 * usual * recent[0] + 10
 
 
 def learn(learned: Learned, observation: Observation, stable: str) -> Learned:
     """Return what is known after one more interval of the stable version; its past is not needed again."""
     seconds = (observation.end - observation.start).total_seconds()
     rows = version_rows(observation, stable)
+    recent = _decayed(learned.recent, rows.rows.sum(axis=0), 0.5 ** (seconds / RECENT_HALF_LIFE))
+    calm = ~_unusual(recent, learned.rates)
+    only, cells = _beside(rows, learned.last)
+    seen = _Dispersion.of(cells, learned, calm)
+    short, long = learned.short.plus(seconds, rows), learned.long.plus(seconds, rows)
+    fresh: dict[str, Any] = {"short": short}
+    if short.seconds >= SHORT:
+        # Where it is the only interval of the window, and not beside another, it is compared but once.
+        once = not (learned.short.seconds or only.keys)
+        fresh = _short(learned, short, calm, (only, seen) if once else None)
     learned = replace(
         learned,
-        recent=_decayed(learned.recent, total(rows.rows), 0.5 ** (seconds / RECENT_HALF_LIFE)),
-        short=learned.short.plus(seconds, rows),
-        long=learned.long.plus(seconds, rows),
+        recent=recent,
+        long=long,
         crowd=learned.crowd.plus(observation),
+        brief=seen.added(learned.brief, seconds),
+        last=only,
+        **fresh,
     )
-    calm = ~learned.unusuals()
-    only, pairs = _beside(rows, learned.last)
-    seen = _Dispersion.of(pairs, learned, calm)
-    learned = replace(learned, brief=seen.added(learned.brief, seconds), last=only)
-    if learned.short.seconds >= SHORT:
-        learned = _close_short(learned, calm)
-    if learned.long.seconds >= LONG:
-        only, pairs = _beside(learned.long.rows, learned.last_long)
-        seen = _Dispersion.of(pairs, learned, calm)
-        lasting = seen.added(learned.lasting, learned.long.seconds)
-        learned = replace(_lagged(learned, calm), lasting=lasting, long=Window(), last_long=only)
-    return learned
+    return _close_long(learned, calm) if long.seconds >= LONG else learned
 
 
-def _lagged(learned: Learned, calm: NDArray[np.bool_]) -> Learned:
-    """Compare all cells together in the long window that is full with what they had one and two before."""
-    now = total(learned.long.rows.rows)
+def _close_long(learned: Learned, calm: NDArray[np.bool_]) -> Learned:
+    """Take in a full long window: how its cells differ, and all together from one and two windows before."""
+    window, now = learned.long, total(learned.long.rows.rows)
+    only, cells = _beside(window.rows, learned.last_long)
     lags = list(learned.lags)
     for lag, then in enumerate(learned.before):
         if now[0] and then[0]:
             both = Table((("now", ""), ("then", "")), np.array((now, then), dtype=float))
-            lags[lag] = _Dispersion.of(both, learned, calm).added(lags[lag], learned.long.seconds)
-    return replace(learned, lags=tuple(lags), before=(tuple(map(float, now)), *learned.before[:-1]))
-
-
-def _close_short(learned: Learned, calm: NDArray[np.bool_]) -> Learned:
-    """Take in a full short window: rates, correlation within it, and its size."""
-    window = learned.short
-    decay = 0.5 ** (window.seconds / HALF_LIFE)
-    requests, *events = total(window.rows.rows)
-    capped = np.minimum(events, 4 * (learned.rates() * requests) + 20)
-    weight = 1.0 if calm[0] else OUTAGE_WEIGHT
-    cells = learned.cells.plus(window.rows, decay)
-    only, beside = _beside(window.rows, learned.last_short)
-    seen = _Dispersion.of(beside, learned, calm)
-    large = (window.rows.rows[:, 1:] >= np.array(SIZES)[:, None, None]).sum(axis=1)
-    pairs = np.maximum(seen.events - 1, 1)
-    many = seen.events >= 2
+            lags[lag] = _Dispersion.of(both, learned, calm).added(lags[lag], window.seconds)
     return replace(
         learned,
-        total=_decayed(learned.total, weight * np.array([requests, *capped]), decay),
-        cells=cells.where(cells.rows[:, 0] >= FEWEST),
-        clusters=learned.clusters.plus(
+        lasting=_Dispersion.of(cells, learned, calm).added(learned.lasting, window.seconds),
+        long=Window(),
+        last_long=only,
+        lags=tuple(lags),
+        before=(tuple(map(float, now)), *learned.before[:-1]),
+    )
+
+
+def _short(
+    learned: Learned, window: Window, calm: NDArray[np.bool_], known: tuple[Table, _Dispersion] | None
+) -> dict[str, Any]:
+    """Return what a full short window teaches: rates, correlation within it, and its size.
+
+    ``known`` is what :func:`_beside` keeps of the window, and how its cells differ, where that is known.
+    """
+    decay = 0.5 ** (window.seconds / HALF_LIFE)
+    rows = window.rows.rows
+    row = rows.sum(axis=0)
+    requests = float(row[0])
+    row[1:] = np.minimum(row[1:], 4 * (learned.rates * requests) + 20)
+    weight = 1.0 if calm[0] else OUTAGE_WEIGHT
+    cells = learned.cells.plus(window.rows, decay)
+    if known is None:
+        only, beside = _beside(window.rows, learned.last_short)
+        known = only, _Dispersion.of(beside, learned, calm)
+    only, seen = known
+    pairs = np.maximum(seen.events - 1, 1)
+    many = seen.events >= 2
+    return {
+        "total": _decayed(learned.total, weight * row, decay),
+        "cells": cells.where(cells.rows[:, 0] >= FEWEST),
+        "clusters": learned.clusters.plus(
             np.where(many, (seen.squares - seen.expected) / pairs**2, 0.0),
             np.where(many, seen.expected / pairs, 0.0),
             decay,
         ),
-        size=(learned.size[0] * decay + requests, learned.size[1] * decay + bool(requests)),
-        short=Window(),
-        bursts=tuple(map(tuple, (np.array(learned.bursts) * decay + large).tolist())),
-        exposed=_decayed(learned.exposed, calm * requests, decay),
-        last_short=only,
-    )
+        "size": (learned.size[0] * decay + requests, learned.size[1] * decay + bool(requests)),
+        "short": Window(),
+        "bursts": learned.bursts * decay + (rows[:, 1:] >= _SIZES).sum(axis=1),
+        "exposed": learned.exposed * decay + calm * requests,
+        "last_short": only,
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class _Dispersion:
     """How unevenly a window's events fell on its cells; conditional on their sum, so shared drift cancels."""
 
-    squares: NDArray[np.float64]
-    expected: NDArray[np.float64]
-    events: NDArray[np.float64]
+    squares: Array
+    expected: Array
+    events: Array
     freedom: int
 
     @classmethod
     def of(cls, cells: Table, learned: Learned, calm: NDArray[np.bool_]) -> _Dispersion:
         """Compare each cell with its long-run share. Counters that are not calm count as no events."""
         if len(cells.keys) < 2:
-            nothing = np.zeros(COUNTERS)
-            return cls(nothing, nothing, nothing, 0)
-        past, usual = learned.cells.aligned(cells.keys), learned.rates()
+            return cls(_ZEROS, _ZEROS, _ZEROS, 0)
+        past, usual = learned.cells.aligned(cells.keys), learned.rates
         requests, counts = cells.rows[:, :1], cells.rows[:, 1:]
         events = counts.sum(axis=0)
         sane = calm & (events <= 4 * usual * requests.sum() + 20)
-        counts, events = np.where(sane, counts, 0.0), np.where(sane, events, 0.0)
+        if not sane.all():
+            counts, events = np.where(sane, counts, 0.0), np.where(sane, events, 0.0)
         share = requests * (past[:, 1:] + 5) / (past[:, :1] + 5 / usual)
         share /= share.sum(axis=0)
         mean = events * share
@@ -348,9 +404,9 @@ def _since_0_2(data: Mapping[str, Any]) -> Iterable[Any]:
     """Return the fields that earlier versions did not store."""
     if "bursts" not in data:
         return ()
-    bursts = tuple(tuple(row) for row in data["bursts"])
-    return (bursts, tuple(data["exposed"]), *(from_json(rows, WIDTH) for rows in data["last"]))
+    bursts, exposed = (np.array(data[name], dtype=float) for name in ("bursts", "exposed"))
+    return (bursts, exposed, *(from_json(rows, WIDTH) for rows in data["last"]))
 
 
-def _decayed(old: Floats, new: Floats | NDArray[Any], decay: float) -> Floats:
-    return tuple((np.array(old) * decay + np.array(new)).tolist())
+def _decayed(old: Floats, new: NDArray[Any], decay: float) -> Floats:
+    return tuple((np.array(old) * decay + new).tolist())

@@ -20,6 +20,8 @@ FIRST_MASS, LATER_MASS = 0.7, 0.3  # of a process: begun at the start, begun at 
 def log_mean_exp(values: Sequence[float]) -> float:
     """Return the logarithm of the mean of ``exp(values)``, without overflow."""
     top = max(values)
+    if min(values) == top:
+        return top
     return top + log(fsum([exp(v - top) for v in values]) / len(values))
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from zlib import crc32
 
+from controlplane.policy.documents import UNCOMPARED
 from controlplane.policy.latency import EDGES_MS
 
+GROUPS = 16  # bounds the cost of an interval, whatever the number of proxies
 NO_BUCKETS: tuple[int, ...] = (0,) * len(EDGES_MS)
 
 
@@ -89,7 +94,10 @@ class Reading:
     age: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+Compared = tuple[str, str, Tally]  # proxy group, segment, and what was counted there
+
+
+@dataclass(frozen=True)  # no slots: what several releases and the past ask of it is worked out once
 class Observation:
     """All that was seen of one service in one interval.
 
@@ -125,3 +133,25 @@ class Observation:
     reporting: tuple[str, ...] = ()
     readings: tuple[Reading, ...] = ()
     late: tuple[str, ...] = ()
+
+    @cached_property
+    def groups(self) -> Mapping[str, str]:
+        """The group of each proxy that counted: itself, unless there are more than GROUPS."""
+        proxies = {cell.proxy for cell, _ in self.cells}
+        if len(proxies) <= GROUPS:
+            return {proxy: proxy for proxy in proxies}
+        return {proxy: f"#{crc32(proxy.encode()) % GROUPS}" for proxy in proxies}
+
+    @cached_property
+    def compared(self) -> Mapping[str, tuple[Compared, ...]]:
+        """What versions are compared by, in the order of cells.
+
+        Requests without identity, those that another release decided, and proxies whose counters do not add
+        up are left out.
+        """
+        left_out = {proxy for proxy, _ in self.partial}
+        found: dict[str, list[Compared]] = {}
+        for cell, tally in self.cells:
+            if cell.segment not in UNCOMPARED and cell.proxy not in left_out:
+                found.setdefault(cell.version, []).append((self.groups[cell.proxy], cell.segment, tally))
+        return {version: tuple(rows) for version, rows in found.items()}

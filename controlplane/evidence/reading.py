@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 from math import ceil, exp, log
 
 from controlplane.evidence.account import (
@@ -20,12 +21,12 @@ from controlplane.evidence.account import (
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
-DOUBT = 10.0  # an e-value from which on nothing passes any more
+LOG_DOUBT = log(10.0)  # evidence from which on nothing passes any more
 
 Hold = tuple[bool, str]  # whether it applies, and why nothing passes while it does
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: each of its answers is worked out once
 class Reading:
     """An account with its evidence of a fault.
 
@@ -43,23 +44,23 @@ class Reading:
     loudness: Mapping[str, float]
     undoubted: float = 0.0
 
-    @property
+    @cached_property
     def failed(self) -> bool:
         """Whether the evidence suffices to roll back."""
         return self.log_e >= log(self.threshold)
 
-    @property
+    @cached_property
     def segment(self) -> str:
         """Where a fault shows; everyone while there is none."""
         return blame(self.account.recent, self.loudness) if self.failed else EVERYONE
 
-    @property
+    @cached_property
     def table(self) -> Mapping[str, Counts]:
         """What the answer rests on, by segment: all of the release for a fault, else this step."""
         table = self.account.whole if self.failed else self.account.step
         return table if self.segment == EVERYONE else {self.segment: table[self.segment]}
 
-    @property
+    @cached_property
     def counts(self) -> Counts:
         """The sum of what the answer rests on."""
         return total(self.table)
@@ -92,13 +93,13 @@ class Reading:
             needed: Requests that a PASS takes, or None.
             event: Names what is counted.
         """
-        outcome, why = Outcome.NOT_YET, words.short
+        outcome, why, requests = Outcome.NOT_YET, words.short, self.counts[0]
         more = None if needed is None else ceil(needed)
-        doubt = (self.log_e >= log(DOUBT), words.doubt)
+        doubt = (self.log_e >= LOG_DOUBT, words.doubt)
         held = next((reason for applies, reason in (doubt, *holds) if applies), None)
         if self.failed:
             outcome, why, more = Outcome.FAIL, words.fault, None
-        elif not self.counts[0]:
+        elif not requests:
             why = "no canary requests in this step"
         elif held is not None:
             why, more = held, None
@@ -106,9 +107,9 @@ class Reading:
             why, more = words.bursts, None
         elif self.account.promotion >= ENOUGH:
             outcome, why, more = Outcome.PASS, words.good, 0
-        reason = f"{why}: {words.seen}" if self.counts[0] else why
+        reason = f"{why}: {words.seen}" if requests else why
         # Doubt is about the canary; whatever else holds is about what it is judged by.
-        lacking = outcome is Outcome.NOT_YET and (not self.counts[0] or held not in (None, words.doubt))
+        lacking = outcome is Outcome.NOT_YET and (not requests or held not in (None, words.doubt))
         return Verdict(metric, self.segment, outcome, reason, self.numbers(event), more, lacking=lacking)
 
 
@@ -126,6 +127,8 @@ class Words:
 
 def total(table: Mapping[str, Counts]) -> Counts:
     """Return the sum of counts over segments."""
+    if len(table) == 1:
+        return next(iter(table.values()))
     out = NO_COUNTS
     for segment in sorted(table):
         out = plus(out, table[segment])

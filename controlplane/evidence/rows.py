@@ -11,6 +11,7 @@ from controlplane.evidence.likelihood import FLOOR, TILT
 
 Floats = NDArray[np.float64]
 
+_FLOOR = np.exp(FLOOR)
 MOST = 250  # the greatest count whose probability is worked out
 _SHIFT = 8  # from here on the series below is exact to 1e-12
 
@@ -27,7 +28,8 @@ def lgamma(x: Floats) -> Floats:
     return found
 
 
-_LOG_FACTORIALS = lgamma(np.arange(1.0, MOST + 2.0))
+_COUNTS = np.arange(MOST + 1.0)
+_LOG_FACTORIALS = lgamma(_COUNTS + 1)
 
 
 def cautious(
@@ -61,42 +63,48 @@ def dues(requests: tuple[Floats, Floats], grid: Sequence[float], rise: float) ->
 
 def poisson_tail(mean: Floats, above: Floats) -> Floats:
     """Return ``likelihood.poisson_tail`` of each pair."""
-    found = np.where((mean > 100) | (above < 0), 1.0, 0.0)
     some = (mean <= 100) & (above >= 0) & (above <= MOST)
+    if some.all():
+        return _tail(mean, above)
+    found = np.where((mean > 100) | (above < 0), 1.0, 0.0)
     if some.any():
-        most = np.floor(above[some])[:, None]
-        counts = np.arange(int(most.max()) + 1, dtype=float)
-        m = mean[some][:, None]
-        terms = np.exp(counts * np.log(np.maximum(m, 1e-300)) - m - _LOG_FACTORIALS[: len(counts)])
-        found[some] = np.maximum(0.0, 1.0 - np.where(counts <= most, terms, 0.0).sum(axis=1))
+        found[some] = _tail(mean[some], above[some])
     return found
 
 
-def no_harm(k: Floats, requests: Floats, rate: Floats, tolerated: Floats) -> Floats:
-    """Return ``likelihood.no_harm`` of each block."""
-    expected, excess = rate + TILT * tolerated, (1 - TILT) * tolerated
-    step = np.log1p(excess / expected)
-    deep = poisson_tail((rate + tolerated) * requests, (excess * requests - FLOOR) / step)
-    found: Floats = np.maximum(FLOOR, excess * requests - k * step) - np.log1p(np.exp(FLOOR) * deep)
+def _tail(mean: Floats, above: Floats) -> Floats:
+    most, m = np.floor(above)[:, None], mean[:, None]
+    counts = _COUNTS[: int(most.max()) + 1]
+    terms = np.exp(counts * np.log(np.maximum(m, 1e-300)) - m - _LOG_FACTORIALS[: len(counts)])
+    terms[counts > most] = 0.0
+    found: Floats = np.maximum(0.0, 1.0 - terms.sum(axis=1))
     return found
 
 
-def no_harm_plain(k: Floats, requests: Floats, rate: Floats, tolerated: Floats) -> Floats:
-    """Return ``likelihood.no_harm_plain`` of each block."""
-    expected, excess = rate + TILT * tolerated, (1 - TILT) * tolerated
-    found: Floats = excess * requests - k * np.log1p(excess / expected)
-    return found
+def no_harm(
+    k: Floats, requests: Floats, rate: Floats | float, tolerated: Floats | float
+) -> tuple[Floats, Floats]:
+    """Return ``likelihood.no_harm`` and ``likelihood.no_harm_plain`` of each block."""
+    excess = (1 - TILT) * tolerated
+    step = np.log1p(excess / (rate + TILT * tolerated))
+    more = excess * requests
+    plain: Floats = more - k * step
+    deep = poisson_tail((rate + tolerated) * requests, (more - FLOOR) / step)
+    return np.maximum(FLOOR, plain) - np.log1p(_FLOOR * deep), plain
 
 
-def as_often(k: Floats, requests: tuple[Floats, Floats], total: Floats, excluded: Floats) -> Floats:
+def as_often(k: Floats, requests: tuple[Floats, Floats], total: Floats, excluded: Floats | float) -> Floats:
     """Return evidence of each block that the canary's events are not ``excluded`` times as frequent.
 
     As ``likelihood.binomial``, of the two versions' events in one interval; nothing without a baseline.
     """
-    good, found = 1 + TILT * (excluded - 1), np.zeros(len(k))
     some = requests[1] > 0
-    ratio = requests[0][some] / requests[1][some]
-    excluded, good = excluded[some], good[some]
+    if not some.all():
+        among = np.zeros(len(k))
+        both, times = (requests[0][some], requests[1][some]), np.broadcast_to(excluded, k.shape)[some]
+        among[some] = as_often(k[some], both, total[some], times)
+        return among
+    good, ratio = 1 + TILT * (excluded - 1), requests[0] / requests[1]
     common = np.log1p(excluded * ratio) - np.log1p(good * ratio)
-    found[some] = total[some] * common - k[some] * np.log(excluded / good)
+    found: Floats = total * common - k * np.log(excluded / good)
     return found

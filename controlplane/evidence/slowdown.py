@@ -7,24 +7,22 @@ Source: docs/decision-rule.md, "Rollback evidence: latency" and "Promotion evide
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import exp, log
+from dataclasses import dataclass
 
 import numpy as np
 
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
-from controlplane.evidence.blocks import SLOWER, Row
+from controlplane.evidence.blocks import SLOWER
 from controlplane.evidence.comparison import ACQUAINTED
+from controlplane.evidence.edges import Beyond
 from controlplane.evidence.learned import LONG, Learned
 from controlplane.evidence.likelihood import log_mean_exp, no_harm_rate
 from controlplane.evidence.reading import Reading, Words, borrowed, percent
-from controlplane.evidence.rows import as_often, no_harm
+from controlplane.evidence.rows import Floats, as_often, no_harm
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.latency import EDGES_MS
 
-LOG_EDGES = tuple(map(log, EDGES_MS))
 ALTERNATIVES = (1.15, 1.3, 1.6, 2.0, 3.0, 6.0)
 WARM = 2.0  # margin while the canary warms up
 RAREST = 0.0015  # share of requests past an edge below which the edge says nothing
@@ -57,32 +55,30 @@ class Slowdown:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        beyond = Beyond.of(interval.learned, interval.blocks.baseline_sum)
+        beyond = interval.beyond
         warm = interval.stage.elapsed < interval.stage.limits.warm_up
         margin = max(self.margin, WARM) if warm else self.margin
         gains = {label: [0.0] * len(ALTERNATIVES) for label in account.processes}
         edges = [edge for edge, share in enumerate(beyond.shares) if self.part[0] <= share <= self.part[1]]
         for edge, gain in zip(edges, _gain(interval, beyond, edges, 1 + margin), strict=True):
             gains[str(EDGES_MS[edge])] = gain
-        processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
-        account = replace(account, processes=processes)
         edge = beyond.nearest(self.typical)
+        harmless = None
         if interval.counting:
-            account = account.promoted(self._no_harm(interval, beyond, edge), self._as_often(interval))
-        return account.counted(interval.blocks, SLOWER + edge, interval.seconds, interval.counting)
+            harmless = self._no_harm(interval, beyond, edge), self._as_often(interval)
+        return account.after(interval, SLOWER + edge, gains, harmless)
 
     def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> float:
         blocks, counter, share = interval.blocks, SLOWER + edge, max(beyond.shares[edge], RAREST)
-        served = blocks.canary[:, 0] > 0
-        if not served.any():
+        if not blocks.served.any():
             return 0.0
-        own, lent = (
-            (self._excluded(interval.stage, beyond, edge, lent) - 1) * share for lent in (False, True)
-        )
-        n, k, _, _ = blocks.pair(counter, served)
-        tolerated = np.where(blocks.borrowed[served], lent, own)
-        phi = 1 + interval.learned.unevenness(counter) * share * n * LONG / interval.seconds
-        return float((no_harm(k, n, np.full(len(n), share), tolerated) / phi).sum())
+        n, k, _, _ = blocks.pair(counter, blocks.served)
+        tolerated: Floats | float = (self._excluded(interval.stage, beyond, edge, lent=False) - 1) * share
+        if blocks.lent:
+            wider = (self._excluded(interval.stage, beyond, edge, lent=True) - 1) * share
+            tolerated = np.where(blocks.borrowed[blocks.served], wider, tolerated)
+        phi = 1 + interval.learned.unevennesses[counter - 1] * share * n * LONG / interval.seconds
+        return float((no_harm(k, n, share, tolerated)[0] / phi).sum())
 
     def _as_often(self, interval: Interval) -> float:
         """Return the evidence of the counts as they are, each block against its baseline of the same seconds.
@@ -91,11 +87,13 @@ class Slowdown:
         would now and then look as fast as the baseline was. The edge is chosen by the past alone: one chosen
         by the counts that are compared would be one where few of the baseline's happen to be slow.
         """
-        before, blocks = Beyond.of(interval.learned, None), interval.blocks
+        before, blocks = interval.learned.beyond_now, interval.blocks
         edge = before.nearest(self.typical)
-        own, lent = (self._excluded(interval.stage, before, edge, lent) for lent in (False, True))
         n_c, k_c, n_b, k_b = blocks.pair(SLOWER + edge)
-        excluded = np.where(blocks.borrowed, lent, own)
+        excluded: Floats | float = self._excluded(interval.stage, before, edge, lent=False)
+        if blocks.lent:
+            wider = self._excluded(interval.stage, before, edge, lent=True)
+            excluded = np.where(blocks.borrowed, wider, excluded)
         return float(as_often(k_c, (n_c, n_b), k_c + k_b, excluded).sum())
 
     def _excluded(self, stage: Stage, beyond: Beyond, edge: int, lent: bool) -> float:
@@ -114,7 +112,7 @@ class Slowdown:
         log_e = log_mean_exp(spoken) if spoken else 0.0
         reading = Reading(account, log_e, self.threshold, excess, undoubted=-ENOUGH)
         n_c, k_c, n_b, k_b = reading.counts
-        beyond = Beyond.of(learned, None)
+        beyond = learned.beyond_now
         edge = beyond.nearest(self.typical)
         words = Words(
             fault=f"the canary is slower in segment {reading.segment}",
@@ -142,12 +140,11 @@ def _gain(interval: Interval, beyond: Beyond, edges: Sequence[int], slower: floa
     A segment without a baseline of its own may well be of slower users: limits alone judge it.
     """
     blocks, counters = interval.blocks, [SLOWER + edge for edge in edges]
-    both = (blocks.canary[:, 0] > 0) & (blocks.baseline[:, 0] > 0) & ~blocks.borrowed
-    canary, baseline = blocks.canary[both], blocks.baseline[both]
+    canary, baseline = blocks.own
     share = np.array([beyond.shares[edge] for edge in edges])
     null = np.array([beyond.ratio(edge, slower) for edge in edges])
-    uneven = np.array([interval.learned.unevenness(counter) for counter in counters])
-    sway = np.array([interval.learned.sway(counter) for counter in counters])
+    at = [counter - 1 for counter in counters]
+    uneven, sway = interval.learned.unevennesses[at], interval.learned.sways[at]
     # One line per block, one column per edge, then one layer per alternative.
     requests, slow = canary[:, :1], canary[:, counters]
     ratio, events = requests / baseline[:, :1], slow + baseline[:, counters]
@@ -159,43 +156,3 @@ def _gain(interval: Interval, beyond: Beyond, edges: Sequence[int], slower: floa
     terms = (slow[:, :, None] * np.log(rhos / floor) + events[:, :, None] * common) / phi[:, :, None]
     found: list[list[float]] = terms.sum(axis=0).tolist()
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class Beyond:
-    """The baseline's recent share of requests past each edge, in 0..1, and its log odds."""
-
-    shares: tuple[float, ...]
-    odds: tuple[float, ...]
-
-    @classmethod
-    def of(cls, learned: Learned, also: Row | None) -> Beyond:
-        """Return the shares of the last half minute and of the interval ``also``."""
-        return cls.at(learned.rates_now(also)[SLOWER - 1 :])
-
-    @classmethod
-    def at(cls, shares: tuple[float, ...]) -> Beyond:
-        """Return shares with their log odds."""
-        return cls(shares, tuple(map(_logit, shares)))
-
-    def nearest(self, share: float) -> int:
-        """Return the edge past which the share is nearest to ``share``, in log odds."""
-        wanted = _logit(share)
-        away = [abs(odds - wanted) for odds in self.odds]
-        return away.index(min(away))
-
-    def ratio(self, edge: int, slower: float) -> float:
-        """Return how many times as many requests pass an edge when all take ``slower`` times as long."""
-        if edge == 0:
-            return min(slower, 1 / self.shares[0])  # nothing is known below the first edge
-        at = log(EDGES_MS[edge] / slower)
-        lower = max(bisect_right(LOG_EDGES, at, hi=edge) - 1, 0)
-        low, high = LOG_EDGES[lower], LOG_EDGES[lower + 1]
-        slope = (self.odds[lower + 1] - self.odds[lower]) / (high - low)
-        logit = self.odds[lower] + slope * (at - low)
-        return max(1.0, 1 / (1 + exp(-logit)) / self.shares[edge])
-
-
-def _logit(share: float) -> float:
-    share = min(max(share, 1e-9), 1 - 1e-9)
-    return log(share / (1 - share))

@@ -32,9 +32,9 @@ class Table:
         return hash(self.keys)
 
     def aligned(self, keys: tuple[Key, ...]) -> NDArray[Any]:
-        """Return the rows of these keys, a copy; nothing where there is none."""
+        """Return the rows of these keys, not to be written to; nothing where there is none."""
         if keys == self.keys:
-            return self.rows.copy()
+            return self.rows
         place = {key: line for line, key in enumerate(self.keys)}
         nothing = np.zeros((1, self.rows.shape[1]), self.rows.dtype)
         return np.concatenate((self.rows, nothing))[[place.get(key, -1) for key in keys]]
@@ -48,6 +48,8 @@ class Table:
 
     def plus(self, other: Table, decay: float = 1.0) -> Table:
         """Return the sums of two tables, the first decayed."""
+        if not self.keys:
+            return Table(other.keys, other.rows.astype(float))
         keys = self.keys if self.keys == other.keys else tuple(sorted({*self.keys, *other.keys}))
         return Table(keys, self.aligned(keys) * decay + other.aligned(keys))
 

@@ -24,7 +24,7 @@ class Volume:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        return account.counted(interval.blocks, ERRORS, interval.seconds, interval.counting)
+        return account.counted(interval, ERRORS)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""

@@ -4,7 +4,8 @@ from datetime import timedelta
 from world import START
 
 from controlplane.evidence import Cell, Observation, Tally
-from controlplane.evidence.blocks import ERRORS, GROUPS, cut
+from controlplane.evidence.blocks import ERRORS, cut
+from controlplane.evidence.observation import GROUPS
 
 
 def seen(*cells):

@@ -22,7 +22,8 @@ from controlplane.evidence import (
     verdicts,
 )
 from controlplane.evidence.blocks import cut
-from controlplane.evidence.slowdown import Beyond, Slowdown
+from controlplane.evidence.edges import Beyond
+from controlplane.evidence.slowdown import Slowdown
 from controlplane.evidence.spoiled import Spoiled
 from controlplane.policy.latency import EDGES_MS
 

@@ -139,9 +139,9 @@ def test_what_moves_a_whole_version_at_once_is_its_own_and_slow_drift_is_not():
     pauses = swaying(lambda window: 1.4 if (window * 7919) % 5 == 0 else 0.9)  # variance 0.2 x 0.8 x 0.5^2
     drift = swaying(lambda window: 1 + 0.4 * sin(window / 20))
 
-    assert steady.sway(ERRORS) == 0
-    assert 0.02 < pauses.sway(ERRORS) < 0.08
-    assert drift.sway(ERRORS) < 0.1 * pauses.sway(ERRORS)
+    assert steady.sways[ERRORS - 1] == 0
+    assert 0.02 < pauses.sways[ERRORS - 1] < 0.08
+    assert drift.sways[ERRORS - 1] < 0.1 * pauses.sways[ERRORS - 1]
     assert pauses.swing(ERRORS) == 1.0  # beside one another its cells look alike
 
 
@@ -150,8 +150,8 @@ def test_an_only_cell_does_not_count_its_swings_twice():
     for i in range(400):
         known = learn(known, seen(("p", "everyone", "v1", 1000, 70 if i % 30 < 6 else 45)), "v1")
 
-    assert known.unevenness(ERRORS) > 0
-    assert known.sway(ERRORS) == 0
+    assert known.unevennesses[ERRORS - 1] > 0
+    assert known.sways[ERRORS - 1] == 0
 
 
 def test_bursts_of_the_past_say_how_likely_they_are():

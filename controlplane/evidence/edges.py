@@ -1,0 +1,54 @@
+"""The baseline's distribution of latency, as far as the edges of Envoy's histograms show it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import exp, log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controlplane.policy.latency import EDGES_MS
+
+LOG_EDGES = tuple(map(log, EDGES_MS))
+LEAST = 1e-9  # odds are those of shares from here to one less this
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """The baseline's recent share of requests past each edge, in 0..1, and its log odds."""
+
+    shares: tuple[float, ...]
+    odds: tuple[float, ...]
+
+    @classmethod
+    def at(cls, shares: Sequence[float] | NDArray[np.float64]) -> Beyond:
+        """Return shares with their log odds."""
+        known = np.asarray(shares)
+        within = np.minimum(np.maximum(known, LEAST), 1 - LEAST)
+        return cls(tuple(known.tolist()), tuple(map(log, (within / (1 - within)).tolist())))
+
+    def nearest(self, share: float) -> int:
+        """Return the edge past which the share is nearest to ``share``, in log odds."""
+        wanted = _logit(share)
+        away = [abs(odds - wanted) for odds in self.odds]
+        return away.index(min(away))
+
+    def ratio(self, edge: int, slower: float) -> float:
+        """Return how many times as many requests pass an edge when all take ``slower`` times as long."""
+        if edge == 0:
+            return min(slower, 1 / self.shares[0])  # nothing is known below the first edge
+        at = log(EDGES_MS[edge] / slower)
+        lower = max(bisect_right(LOG_EDGES, at, hi=edge) - 1, 0)
+        low, high = LOG_EDGES[lower], LOG_EDGES[lower + 1]
+        slope = (self.odds[lower + 1] - self.odds[lower]) / (high - low)
+        logit = self.odds[lower] + slope * (at - low)
+        return max(1.0, 1 / (1 + exp(-logit)) / self.shares[edge])
+
+
+@cache
+def _logit(share: float) -> float:
+    return log(share / (1 - share))
