@@ -24,8 +24,8 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen and pass on."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        """Listen and pass on; after a stop at the same port again."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:

@@ -29,7 +29,7 @@ Entries = Sequence[Entry]
 def groups(hosts: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     """Return services by group, given the hosts of each service: those that share a host, directly or not.
 
-    Members are sorted; other members are another group, with another name.
+    Members are sorted. Other hosts are another group, with another name.
     """
     parent = {service: service for service in hosts}
 
@@ -46,7 +46,10 @@ def groups(hosts: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for service in sorted(hosts):
         found.setdefault(root(service), []).append(service)
-    return {group_name(members): tuple(members) for _, members in sorted(found.items())}
+    return {
+        group_name(first, {host for member in members for host in hosts[member]}): tuple(members)
+        for first, members in sorted(found.items())
+    }
 
 
 def scope_values(scopes: Mapping[str, str]) -> tuple[str, ...]:

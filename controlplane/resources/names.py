@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from hashlib import blake2b
 
 from controlplane.policy.documents import UserSource
@@ -36,15 +36,18 @@ def whole_header(source: UserSource) -> str | None:
     return claim_header(source.claim) if source.claim else source.header
 
 
-def group_name(services: Sequence[str]) -> str:
-    """Return the name of the route configuration of services that share hosts, given in order.
+def group_name(service: str, hosts: Iterable[str]) -> str:
+    """Return the name of the route configuration of some hosts, given the first service that has them.
 
-    Others that share them have another one, so that what leads to the former one keeps all that it leads to.
+    It tells that service and the first host, and has a hash if there are more. Other hosts have another one,
+    so that what leads to the former one keeps all that it leads to.
     """
-    if len(services) == 1:
-        return services[0]
-    digest = blake2b("\n".join(services).encode(), digest_size=4).hexdigest()
-    return f"{services[0]}{_SEPARATOR}{digest}"
+    first, *others = sorted(map(scope_name, hosts))
+    name = f"{service}{_SEPARATOR}{first}"
+    if not others:
+        return name
+    digest = blake2b("\n".join((first, *others)).encode(), digest_size=4).hexdigest()
+    return f"{name}{_SEPARATOR}{digest}"
 
 
 def group_first(group: str) -> str:

@@ -9,7 +9,7 @@ from sys import intern
 from typing import NamedTuple
 
 from controlplane.xds.messages import MAX_NAMES, ProtocolError
-from controlplane.xds.parts import Doubt, Part, doubts, mixture
+from controlplane.xds.parts import Doubt, Part, by_owner, doubts, mixture, robs
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, Received, TypeView, Versions
@@ -47,6 +47,7 @@ class Conversation:
         foreign: Names in ``held`` that are not ours: their needs are unknown.
         brought: What it came back with besides, with its version: as long as the target has no such resource,
             or one that needs nothing, it does not count as there.
+        guessed: What is foreign may not be there at all: the client only named it.
         whole: Version of a set that the client brought and that is not ours, until it accepted ours.
         maybe: Sent in a batch that was refused: the client may have applied it or not.
         refused: The refusal of a version, until the client accepted another one or the target went back.
@@ -96,6 +97,7 @@ class Conversation:
     compared: Snapshot | None = None
     foreign: set[str] = field(default_factory=set)
     brought: dict[str, Version] = field(default_factory=dict)
+    guessed: bool = False
     whole: Version | None = None
     maybe: dict[str, Resource] = field(default_factory=dict)
     refused: dict[str, Nack] = field(default_factory=dict)
@@ -316,6 +318,7 @@ class Conversation:
         """Count what the client brought as there, with unknown content."""
         self.held[name] = Resource(name, b"", version)
         self.foreign.add(name)
+        self.guessed = True
 
     def discount(self, name: str) -> None:
         """Count what the client brought no longer, until the target has one again (``recall``)."""
@@ -374,9 +377,26 @@ class Conversation:
             odd = self.flights or self.resync or self.again or self.refused or self.foreign or self.gated
             self.calm = self.opened and not (odd or self.returning)
 
+    def owners(self) -> dict[str, Part]:
+        """Return each owner's part in what the client will have once it has accepted what is under way."""
+        coming = (name for flight in self.flights for name in flight.updates)
+        return by_owner(self.latest(name) for name in (*self.held, *coming))
+
+    def _had(self, target: Resource) -> Mapping[str, Part]:
+        """Return the parts of a resource that the client has, there or in others; nothing if that is unknown.
+
+        Who shares hosts with whom changes, and with it the name of their routes.
+        """
+        held = self.held.get(target.name)
+        if held is not None or target.parts is None:
+            return held.parts.of if held is not None and held.parts is not None else {}
+        elsewhere = self.owners() if not self.foreign else {}
+        return {owner: elsewhere[owner] for owner in target.parts.of if owner in elsewhere}
+
     def _doubt_parts(self, refused: Resource) -> None:
         """Note which parts a refusal may be about; what is proven already stays so."""
-        if not (found := doubts(refused, self.held.get(refused.name))):
+        had = self._had(refused)
+        if refused.parts is None or not had or not (found := doubts(refused.parts, had)):
             return
         before = self.spoiled.get(refused.name, {})
         proven = {o: d for o, d in before.items() if o in found and d.proven and d.part == found[o].part}
@@ -395,8 +415,10 @@ class Conversation:
         else:
             del self.spoiled[accepted.name]
 
-    def bearable(self, target: Resource) -> Resource:
+    def bearable(self, target: Resource, finders: Set[str]) -> Resource:
         """Return the target without the parts that the client may have refused: those stay as it has them.
+
+        ``finders`` are the names of what the client has that needs this resource.
 
         What is left of the target goes first. Then, if several parts may be the culprit, one after another.
         """
@@ -407,29 +429,30 @@ class Conversation:
         if not doubted:
             return target
         self.spoiled[name] = doubted
-        if held is None or held.parts is None:
+        had = self._had(target)
+        if not had:
             return target
         coming = self.latest(name)
         there = coming.parts.of if coming is not None and coming.parts is not None else {}
         if coming is not None and any(there.get(owner) == doubt.part for owner, doubt in doubted.items()):
             return coming  # its answer is waited for: to go on without that part would take it back
 
-        def without(owners: Set[str]) -> Resource | None:
-            parts = (self._stays(each, name) if each.owner in owners else each for each in wanted.values())
-            return mixture(target, filter(None, parts))
+        def without(some: Set[str]) -> Resource | None:
+            parts = (self._stays(each, name, had) if each.owner in some else each for each in wanted.values())
+            mixed = mixture(target, filter(None, parts))
+            return mixed if mixed is not None and not robs(mixed, target, coming, finders) else None
 
         rest = without(doubted.keys())
-        if rest is None or rest.version != held.version:
+        if rest is None or held is None or rest.version != held.version:
             return rest or target
         open_to_doubt = [owner for owner, doubt in doubted.items() if not doubt.proven]
         tries = (without(doubted.keys() - {owner}) for owner in open_to_doubt)
         return next((each for each in tries if each is not None and not self.refuses(each)), rest)
 
-    def _stays(self, doubted: Part, name: str) -> Part | None:
+    def _stays(self, doubted: Part, name: str, had: Mapping[str, Part]) -> Part | None:
         """Return the newest other part of the same owner that the client has, or will have."""
-        versions = (self.latest(name), self.held.get(name))
-        found = (each.parts.of.get(doubted.owner) for each in versions if each is not None and each.parts)
-        return next((part for part in found if part != doubted), None)
+        found = (parts.get(doubted.owner) for parts in (by_owner((self.latest(name),)), had))
+        return next((part for part in found if part is not None and part != doubted), None)
 
     def retry(self, target: Snapshot) -> None:
         """Have removals that were refused tried again, once for each new target."""

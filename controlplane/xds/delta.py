@@ -12,6 +12,7 @@ from controlplane.xds.messages import Ack, Acks, Request
 from controlplane.xds.parts import recall
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.stream import Plan, Stream
+from controlplane.xds.type_urls import TOGETHER
 from controlplane.xds.version import Version
 from controlplane.xds.wire import delta_response
 
@@ -81,7 +82,8 @@ class DeltaStream(Stream):
         returning = conversation.returning
         opening = not conversation.opened and not returning
         # What a returning client lacks it gets at once: one resource each would take a round trip each.
-        limit = conversation.limit or (None if opening or returning else 1)
+        many = opening or returning or conversation.type_url in TOGETHER
+        limit = conversation.limit or (None if many else 1)
         plan = self._collect(conversation, gate, limit, opening=opening)
         if opening:
             return (
@@ -96,19 +98,11 @@ class DeltaStream(Stream):
     def _welcome(self, conversation: Conversation, plan: Plan, gate: Gate) -> Plan | None:
         """Plan the first answer to a client that brought resources of an earlier stream.
 
-        Nothing that it has is taken away yet: what needs it may be in a request that we have not read. Nor
-        does a host go to other routes: whether those are there is in such a request as well. A
+        Nothing that it has is taken away yet: what needs it may be in a request that we have not read. A
         client answers only after it has sent all its first requests, so an empty response serves to find out.
         """
-        type_url = conversation.type_url
-        target = gate.snapshot.of(type_url)
-        early = [
-            name
-            for name, resource in plan.updates.items()
-            if name in conversation.foreign
-            and any(needed == type_url for needed, _ in resource.needs)
-            and any(needed not in gate.conversations for needed, _ in resource.needs)
-        ]
+        target = gate.snapshot.of(conversation.type_url)
+        early = gate.early(conversation, plan.updates)
         for name in early:
             del plan.updates[name]
         leaving = any(name in conversation.held and name not in target for name in conversation.dirty)

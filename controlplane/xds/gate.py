@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from controlplane.xds.conversation import Conversation
-from controlplane.xds.parts import Part, mixture
+from controlplane.xds.parts import Part, Parts, mixture, robs
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 
 
@@ -41,6 +41,8 @@ class Gate:
           needs are unknown.
         - What is needed of the same type is waited for only where there is a version to stay on: a first
           response has all of its type.
+        - What is needed may be there without the part that this resource is about: a host stays on its former
+          routes until the others have it too.
         - Of a resource that has parts, those that must wait stay as the client has them, and the others go.
           An owner's part may come from a resource of another name: who shares hosts with whom changes.
         """
@@ -54,7 +56,7 @@ class Gate:
             return target, None
         had = self._had(conversation, target, versions)
         known = known.union(*(part.needs for part in had.values()))
-        met = self._met if versions or had else self._answered
+        met = partial(self._met, finder=held or target) if versions or had else self._answered
         new = target.needs - known
         if not versions:
             new = frozenset(ref for ref in new if ref[0] != conversation.type_url)
@@ -78,15 +80,7 @@ class Gate:
         """Return each owner's part in what the client has of a type."""
         found = self._known.get(conversation.type_url)
         if found is None:
-            coming = (name for flight in conversation.flights for name in flight.updates)
-            latest = (conversation.latest(name) for name in (*conversation.held, *coming))
-            found = {
-                owner: part
-                for each in latest
-                if each is not None and each.parts is not None
-                for owner, part in each.parts.of.items()
-            }
-            self._known[conversation.type_url] = found
+            found = self._known[conversation.type_url] = conversation.owners()
         return found
 
     @cached_property
@@ -102,16 +96,42 @@ class Gate:
         """Return at most one: there may be thousands."""
         return next(([ref] for ref in refs if not met(ref)), [])
 
-    def _met(self, ref: Ref) -> bool:
-        """Return whether what is needed is there and of use."""
+    def _met(self, ref: Ref, finder: Resource | None = None) -> bool:
+        """Return whether what is needed is there and of use, for the finder if there is one."""
         type_url, name = ref
         other, target = self.conversations.get(type_url), self.snapshot.of(type_url).get(name)
         if target is None:
             return True
         if target.hollow:
             return False
-        firm = other.firm(name) if other is not None else None
-        return other is None or (firm is not None and not firm.hollow)
+        if other is None:
+            return True
+        firm = other.firm(name)
+        if firm is None or firm.hollow:
+            return False
+        return finder is None or target.parts is None or self._finds(finder, other, target, target.parts)
+
+    def _finds(self, finder: Resource, other: Conversation, target: Resource, parts: Parts) -> bool:
+        """Return whether all is there that a finder finds in the target and found where it comes from.
+
+        If it is unknown what was there, one thing of it is enough: the others may wait without an end.
+        """
+        wanted = parts.found(finder.name)
+        if not wanted:
+            return True
+        if other.guessed and target.name in other.foreign:
+            return False
+        left = (other.held.get(name) for url, name in finder.needs if url == other.type_url)
+        former = (each.parts for each in left if each is not None and each.parts is not None)
+        before = {what for each in former for _, what in each.found(finder.name)}
+        before &= {what for _, what in wanted}
+        coming = (flight.updates.get(target.name) for flight in other.flights)
+        for version in (other.held[target.name], *coming):
+            if version is not None and version.parts is not None:
+                there = {what for _, what in wanted & version.parts.found(finder.name)}
+                if not there or not before <= there:
+                    return False
+        return True
 
     def _answered(self, ref: Ref) -> bool:
         """Return whether the client has said something to what is needed, or never will."""
@@ -166,7 +186,8 @@ class Gate:
         mixed = mixture(target, chosen)
         if mixed is None or not (unknown or all(map(self._met, mixed.needs - known))):
             return None
-        return mixed
+        finders = self.finders((conversation.type_url, target.name))
+        return None if robs(mixed, target, base, finders) else mixed
 
     def _instead(self, part: Part) -> Part | None:
         """Return what takes the place of a part that must wait, if it is unknown what the client has of it.
@@ -178,6 +199,25 @@ class Gate:
         if part.least is not None and all(map(self._met, part.least.needs)):
             return part.least
         return part if all(self._met(ref) or self._hopeless(ref) for ref in part.needs) else None
+
+    def early(self, conversation: Conversation, updates: Mapping[str, Resource]) -> list[str]:
+        """Return which updates to wait with until a client that comes back has told all that it asks for.
+
+        A host must not go to other routes yet: whether those are there is in a request that we have not read.
+        """
+        url = conversation.type_url
+        return [
+            name
+            for name, resource in updates.items()
+            if name in conversation.held
+            and any(needed == url for needed, _ in resource.needs)
+            and any(needed not in self.conversations for needed, _ in resource.needs)
+        ]
+
+    def finders(self, ref: Ref) -> frozenset[str]:
+        """Return the names of what the client may have that needs this."""
+        kinds = (conversation.holdings() for conversation in self.conversations.values())
+        return frozenset(each.name for holdings in kinds for each in holdings if ref in each.needs)
 
     @cached_property
     def in_use(self) -> frozenset[Ref]:

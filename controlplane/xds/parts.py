@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from controlplane.xds.snapshot import IdentityCache, Ref, Resource, content_hash
@@ -26,15 +26,17 @@ class Part:
         needs: What this part needs, of the needs of the whole.
         source: What it is made from, for whoever joins parts; equal ones make equal parts.
         least: The same owner's part in a form that needs less, or None.
+        offers: What is found in this part by resources that need the whole: their names, and what it is.
     """
 
     owner: str
     needs: frozenset[Ref]
     source: Any
     least: Part | None = None
+    offers: frozenset[tuple[str, str]] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Parts:
     """What a resource is made of.
 
@@ -45,6 +47,18 @@ class Parts:
     of: Mapping[str, Part]
     join: Callable[[tuple[Part, ...]], bytes]
 
+    def found(self, finder: str) -> frozenset[tuple[str, str]]:
+        """Return what a resource of this name finds here: whose part it is in, and what it is."""
+        return self._found.get(finder, frozenset())
+
+    @cached_property
+    def _found(self) -> Mapping[str, frozenset[tuple[str, str]]]:
+        found: dict[str, set[tuple[str, str]]] = {}
+        for part in self.of.values():
+            for finder, what in part.offers:
+                found.setdefault(finder, set()).add((part.owner, what))
+        return {finder: frozenset(each) for finder, each in found.items()}
+
 
 class Doubt(NamedTuple):
     """A part of a version that was refused, and whether that must be because of this part."""
@@ -53,13 +67,25 @@ class Doubt(NamedTuple):
     proven: bool
 
 
-def doubts(refused: Resource, held: Resource | None) -> dict[str, Doubt]:
-    """Return what a refusal may be about: parts that differ from what the client has, if that is known."""
-    if refused.parts is None or held is None or held.parts is None:
-        return {}
-    other = held.parts.of
-    found = [part for part in refused.parts.of.values() if part != other.get(part.owner)]
+def doubts(refused: Parts, had: Mapping[str, Part]) -> dict[str, Doubt]:
+    """Return what a refusal may be about: parts that differ from what the client has."""
+    found = [part for part in refused.of.values() if part != had.get(part.owner)]
     return {part.owner: Doubt(part, proven=len(found) == 1) for part in found}
+
+
+def by_owner(resources: Iterable[Resource | None]) -> dict[str, Part]:
+    """Return each owner's part in some resources."""
+    known = (each.parts.of for each in resources if each is not None and each.parts is not None)
+    return {owner: part for parts in known for owner, part in parts.items()}
+
+
+def robs(mixed: Resource, target: Resource, base: Resource | None, finders: Iterable[str]) -> bool:
+    """Return whether a mixture lacks what these find in the version before, and would find in the target."""
+    parts = [each.parts for each in (base, target, mixed) if each is not None and each.parts is not None]
+    if len(parts) < 3:
+        return False
+    whats = ([{what for _, what in each.found(finder)} for each in parts] for finder in finders)
+    return any(had & wanted - has for had, wanted, has in whats)
 
 
 _mixtures: IdentityCache[Resource | None] = IdentityCache(256)

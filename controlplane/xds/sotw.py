@@ -9,6 +9,7 @@ from controlplane._pb.discovery_pb2 import DiscoveryRequest
 from controlplane.xds.conversation import Conversation
 from controlplane.xds.gate import Gate
 from controlplane.xds.messages import Ack, Acks, Request
+from controlplane.xds.sets import recall, remember
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.stream import Plan, Stream
 from controlplane.xds.version import Version
@@ -60,7 +61,12 @@ class SotwStream(Stream):
                 # The same content, once more under our version: by it we know it when it comes back.
                 conversation.again.update(target)
         else:
-            if conversation.wildcard:
+            if conversation.wildcard and not self.snapshot.strange(version):
+                known = recall(conversation.type_url, version.hash)
+                if known is not None:
+                    conversation.held = dict(known)
+                    conversation.opened = conversation.returning = True
+            if conversation.wildcard and not conversation.held:
                 conversation.whole = version
             self._ahead = max(self._ahead, version.revision)
         conversation.high = version.revision
@@ -100,7 +106,10 @@ class SotwStream(Stream):
         plan = self._collect(conversation, gate, conversation.limit, opening=opening)
         if opening and plan.waiting:
             return None
-        if conversation.returning and plan.removed:
+        early = gate.early(conversation, plan.updates) if conversation.returning else []
+        for name in early:
+            del plan.updates[name]
+        if conversation.returning and (plan.removed or early):
             # What needs it may be in a request that we have not read: the answer to the unchanged set tells.
             plan.removed = []
             return plan
@@ -123,9 +132,12 @@ class SotwStream(Stream):
         snapshot: Snapshot,
         nonce: str,
     ) -> bytes:
-        resources = updates
-        if conversation.type_url in self._full_state:
-            resources = conversation.held | updates
-            for name in removed:
-                resources.pop(name, None)
-        return sotw_response(conversation.type_url, resources, conversation.high, nonce, self._identifier)[1]
+        url, resources = conversation.type_url, updates
+        if url not in self._full_state:
+            return sotw_response(url, resources, conversation.high, nonce, self._identifier)[1]
+        resources = conversation.held | updates
+        for name in removed:
+            resources.pop(name, None)
+        version, data = sotw_response(url, resources, conversation.high, nonce, self._identifier)
+        remember(url, version.rpartition(".")[2], resources)
+        return data

@@ -475,7 +475,7 @@ class Stream(ABC):
             conversation.recall(target)
         whole = target
         if name in conversation.spoiled:
-            target = conversation.bearable(whole)
+            target = conversation.bearable(whole, gate.finders((conversation.type_url, name)))
         held, latest = conversation.held.get(name), conversation.latest(name)
         forced = name in conversation.again or name in conversation.maybe
         if conversation.refuses(target):

@@ -24,5 +24,9 @@ FULL_STATE: Final = frozenset({CLUSTER, LISTENER, SCOPED_ROUTE})
 # Source: xDS protocol, "How the client specifies what resources to return": of listeners and clusters.
 BY_NAME: Final = frozenset({ENDPOINT, ROUTE, SECRET})
 
+# Changes of these types go together in delta, too: a service may have a thousand hosts, and a proxy that took
+# one has no reason to refuse the next.
+TOGETHER: Final = frozenset({SCOPED_ROUTE})
+
 # A newer response of these types does not wait for the answer to an older one: a rollback is one of them.
 EAGER: Final = frozenset({ROUTE})

@@ -29,6 +29,7 @@ initial: v1
 versions:
   v1: {endpoints: ["10.0.0.3:80"]}
 """
+HOME = "shop~shop.example.com"  # of its routes
 OWNED = "kind: Fleet\nname: edge\nnodes: {cluster: edge}\nlisteners: [{name: public, kind: adopt}]\n"
 CALLS = "kind: Fleet\nname: edge\nnodes: {cluster: edge}\nlisteners: [{name: calls, kind: grpc}]\n"
 
@@ -63,12 +64,12 @@ def rendered(kit):
         ((CLUSTER, "gone~v1"), {"gone"}),
         ((CLUSTER, "passthrough"), {"shop", "cart"}),
         ((CLUSTER, "*"), {"shop", "cart"}),
-        ((ROUTE, "shop"), {"shop"}),
-        ((ROUTE, "gone"), {"gone"}),
+        ((ROUTE, "shop~shop.example.com"), {"shop"}),
+        ((ROUTE, "gone~gone.example.com"), {"gone"}),
         ((ROUTE, "-"), {"shop", "cart"}),
         ((SCOPED_ROUTE, "cart.example.com"), {"cart"}),
-        ((SCOPED_ROUTE, "~cart"), {"cart"}),
-        ((SCOPED_ROUTE, "~gone~01234567"), {"gone"}),
+        ((SCOPED_ROUTE, "~cart~cart.example.com"), {"cart"}),
+        ((SCOPED_ROUTE, "~gone~gone.example.com~01234567"), {"gone"}),
         ((SCOPED_ROUTE, "cart"), {"shop", "cart"}),
         ((SCOPED_ROUTE, "*"), {"shop", "cart"}),
         ((LISTENER, "http"), {"shop", "cart"}),
@@ -109,7 +110,7 @@ async def test_a_proxy_that_does_not_tell_its_clusters_has_all_of_the_fleet(tmp_
 
 async def test_proxies_are_listed_by_service(tmp_path, rendered):
     rendering = await rendered(tmp_path)
-    views = [has((ROUTE, "shop"), proxy=f"edge-{n}") for n in (2, 1)]
+    views = [has((ROUTE, HOME), proxy=f"edge-{n}") for n in (2, 1)]
 
     found = in_question([*views, has((ROUTE, "cart")), has()], {"edge": rendering}, frozenset({"cart"}))
 
@@ -127,7 +128,7 @@ async def content(folder, kit, fleet, stable, **texts):
         await kit.until(site, lambda world: world.releases["shop-2"].at == "ten")
     site.publisher.publish(await site.store.world())
     await site.store.close()
-    return site.publisher._renderings["edge"].snapshot.of(ROUTE)["shop"].version.hash
+    return site.publisher._renderings["edge"].snapshot.of(ROUTE)[HOME].version.hash
 
 
 @pytest.mark.parametrize("kind", ["edge", "local"])
@@ -140,7 +141,7 @@ async def test_routes_prove_which_version_all_requests_get(tmp_path, kit, kind):
     had = [await content(tmp_path / version, kit, fleet, version) for version in ("v1", "v2")]
     releasing = await content(tmp_path / "order", kit, fleet, "v1", order=kit.RELEASE)
 
-    last = set_hash({"shop": Resource("shop", b"", Version(57, had[1]))})  # of a state-of-the-world client
+    last = set_hash({HOME: Resource(HOME, b"", Version(57, had[1]))})  # of a state-of-the-world client
 
     found = [proven(rendering, "shop", each) for each in (*had, last, releasing, "")]
 
@@ -152,9 +153,9 @@ async def test_a_service_had_a_version_if_the_routes_of_all_proxies_prove_it(tmp
     rendering = await rendered(tmp_path)
 
     def having(route, proxy):
-        view = has((ROUTE, "shop"), proxy=proxy)
+        view = has((ROUTE, HOME), proxy=proxy)
         routes = TypeView(
-            ROUTE, True, False, frozenset({"shop"}), NOW, {}, {"shop": Version(57, route)}, {}, None, {}, None
+            ROUTE, True, False, frozenset({HOME}), NOW, {}, {HOME: Version(57, route)}, {}, None, {}, None
         )
         return replace(view, types=(*view.types, routes))
 
@@ -220,7 +221,7 @@ async def lost(tmp_path, kit):
     site.publisher.publish(await site.store.world())
     site.loop._proxies = site.publisher
     clusters = {"shop~v1": "57.0", "shop~v2": "57.0"}
-    site.proxy = Proxy(site, Cluster=clusters, RouteConfiguration={"shop": "57.0123456789abcdef"})
+    site.proxy = Proxy(site, Cluster=clusters, RouteConfiguration={HOME: "57.0123456789abcdef"})
     await until(lambda: site.plane.left_alone == 1)
     yield site
     site.proxy.task.cancel()

@@ -71,6 +71,7 @@ class Site:
         folder: For the store, and the files of the Envoys.
         interval: Of ticks and statistics, as operators write it.
         ports: Of the listeners, by fleet; the Envoys of one fleet share one.
+        endpoints: Where the sample service answers: as its v1, and as its v2.
         envoys: By node id.
         load: The users, while they come.
     """
@@ -81,20 +82,20 @@ class Site:
         self.ports = {}
         self.envoys = {}
         self.load = None
-        self.xds, self.http, *self._endpoints = free_ports(4)
+        self.xds, self.http, *self.endpoints = free_ports(4)
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.http}", timeout=10)
-        self.sample = SampleProcess(tuple(self._endpoints))
+        self.sample = SampleProcess(tuple(self.endpoints))
         self._server = None
 
     # --- control plane ---
 
-    async def serve(self):
+    async def serve(self, *options):
         """Start the control plane and wait until it is ready."""
         with (self.folder / "serve.log").open("ab") as log:
             self._server = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", "from controlplane.cli import main; main()", "serve",
                 f"--data={self.folder / 'data'}", f"--xds=127.0.0.1:{self.xds}",
-                f"--http=127.0.0.1:{self.http}", f"--interval={self.interval}",
+                f"--http=127.0.0.1:{self.http}", f"--interval={self.interval}", *options,
                 stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -172,7 +173,7 @@ class Site:
     def world(self, *fleets):
         """Return the documents of fleets and service."""
         self.ports |= dict(zip(fleets, free_ports(len(fleets)), strict=True))
-        v1, v2 = self._endpoints
+        v1, v2 = self.endpoints
         service = SERVICE.format(fleets=", ".join(fleets), v1=v1, v2=v2)
         return [*(FLEET.format(name=name, port=port) for name, port in self.ports.items()), service]
 

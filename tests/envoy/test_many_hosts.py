@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from controlplane.resources.names import group_name
+
 pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(120)]
 
 SERVICES = 1000
@@ -67,4 +69,5 @@ async def test_every_host_leads_to_its_service_and_a_change_is_one_resource(site
     after = await site.stats("edge-1", STATS)
 
     changed = {name.split(".update")[0]: after[name] - count for name, count in before.items()}
-    assert {name: more for name, more in changed.items() if more} == {"http.http.rds.s500": 1}
+    group = group_name("s500", ["s500.example.com", "*.w500.example.org"])
+    assert {name: more for name, more in changed.items() if more} == {f"http.http.rds.{group}": 1}

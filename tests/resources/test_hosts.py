@@ -98,20 +98,23 @@ def test_long_and_nested_hosts_are_found():
 
 
 def test_groups_are_connected_by_hosts():
-    found = groups({"d": ["4"], "c": ["1", "2"], "b": ["2", "3"], "a": ["3"], "e": []})
+    found = groups({"d": ["4"], "c": ["1", "2"], "b": ["2", "3"], "a": ["3"], "e": ["*"]})
 
     assert list(found.values()) == [("a", "b", "c"), ("d",), ("e",)]
-    assert list(found)[1:] == ["d", "e"]
+    assert list(found)[1:] == ["d~4", "e~."]
 
 
-def test_other_members_are_another_group():
+def test_other_hosts_are_another_group():
     """So that a proxy keeps the routes of the former one until nothing leads to them."""
-    names = [
-        name
-        for members in ("a", "ab", "abc", "ac", "bc")
-        for name in groups({service: ["1"] for service in members})
-    ]
+    names = [name for hosts in ("1", "12", "123", "13", "23", "*1") for name in groups({"a": list(hosts)})]
 
     assert len(set(names)) == len(names)
-    assert names[0] == "a"
-    assert [group_first(name) for name in names] == ["a", "a", "a", "a", "b"]
+    assert names[0] == "a~1"
+    assert {group_first(name) for name in names} == {"a"}
+
+
+def test_a_group_is_named_by_its_first_service_and_host():
+    (name,) = groups({"b": ["2", "1"], "a": ["2"]})
+
+    assert name.startswith("a~1~")
+    assert group_first(name) == "a"

@@ -43,9 +43,9 @@ def test_a_weight_changes_one_route_configuration_only(fleet, traffic):
 
     second = render(fleet, [a, replace(b, splits=share(200))], 2, first)
 
-    assert changes(first.snapshot, second.snapshot) == {ROUTE: ("b",)}
-    assert second.snapshot.of(ROUTE)["b"].version.revision == 2
-    assert second.snapshot.of(ROUTE)["a"].version.revision == 1
+    assert changes(first.snapshot, second.snapshot) == {ROUTE: ("b~b.example.com",)}
+    assert second.snapshot.of(ROUTE)["b~b.example.com"].version.revision == 2
+    assert second.snapshot.of(ROUTE)["a~a.example.com"].version.revision == 1
     assert second.snapshot.of(LISTENER) is first.snapshot.of(LISTENER)
 
 
@@ -92,7 +92,7 @@ def test_endpoints_follow_their_cluster_and_routes_need_both(fleet, traffic):
 
     assert set(snapshot.of(CLUSTER)) == set(snapshot.of(ENDPOINT)) == {"checkout~v1", "checkout~v2"}
     assert snapshot.of(ENDPOINT)["checkout~v2"].follows == (CLUSTER, "checkout~v2")
-    assert snapshot.of(ROUTE)["checkout"].needs == {
+    assert snapshot.of(ROUTE)["checkout~checkout.example.com"].needs == {
         (url, f"checkout~{version}") for url in (CLUSTER, ENDPOINT) for version in ("v1", "v2")
     }
 
@@ -102,7 +102,7 @@ def test_a_route_does_not_wait_for_a_canary_that_it_does_not_name(fleet, traffic
 
     snapshot = render(fleet, [traffic(versions=versions)], 1).snapshot
 
-    assert snapshot.of(ROUTE)["checkout"].needs == {(CLUSTER, "checkout~v1")}
+    assert snapshot.of(ROUTE)["checkout~checkout.example.com"].needs == {(CLUSTER, "checkout~v1")}
     assert snapshot.of(ENDPOINT)["checkout~v2"].hollow
     assert "checkout~v1" not in snapshot.of(ENDPOINT)
 
@@ -111,8 +111,8 @@ def test_a_listener_waits_for_the_routes_of_its_hosts(fleet, traffic):
     snapshot = render(fleet, two(traffic), 1).snapshot
 
     for listener in snapshot.of(LISTENER).values():
-        hosts = {claim.host for each in two(traffic) for claim in each.service.routes}
-        assert listener.needs == {(SCOPED_ROUTE, host) for host in hosts} | {(ROUTE, "a"), (ROUTE, "b")}
+        scopes = {(SCOPED_ROUTE, f"{name}.example.com") for name in "ab"}
+        assert listener.needs == scopes | {(ROUTE, f"{name}~{name}.example.com") for name in "ab"}
 
 
 def test_services_that_share_a_host_share_its_routes(fleet, traffic):
@@ -124,14 +124,14 @@ def test_services_that_share_a_host_share_its_routes(fleet, traffic):
 
     snapshot = render(fleet, services, 1).snapshot
 
-    shared = group_name(("a", "b"))
-    assert set(snapshot.of(ROUTE)) == {shared, "c"}
+    shared = group_name("a", ("x.test", "y.test"))
+    assert set(snapshot.of(ROUTE)) == {shared, "c~z.test"}
     assert leads(snapshot) == {
         "x.test": shared,
         "y.test": shared,
         f"~{shared}": shared,
-        "z.test": "c",
-        "~c": "c",
+        "z.test": "c~z.test",
+        "~c~z.test": "c~z.test",
     }
     assert virtual_hosts(snapshot, shared) == {("x.test",): ["/b/c", "/b", "/"], ("y.test",): ["/"]}
 
@@ -139,18 +139,31 @@ def test_services_that_share_a_host_share_its_routes(fleet, traffic):
 def test_a_host_goes_to_other_routes_only_once_they_are_there_and_listeners_know_nothing_of_it(
     fleet, traffic
 ):
-    own = traffic(name="b", routes=[{"host": "x.test"}])
-    before = render(fleet, [own], 1)
-    joining = traffic(name="a", routes=[{"host": "x.test", "path": "/a"}])
-    after = render(fleet, [own, joining], 2, before).snapshot
+    """Also if nobody shares more or less than before."""
+    before = render(fleet, serving(traffic, a=["x.test", "y.test"], b=["z.test"]), 1)
+    after = render(fleet, serving(traffic, a=["x.test"], b=["y.test", "z.test"]), 2, before).snapshot
 
-    shared = group_name(("a", "b"))
-    assert leads(before.snapshot)["x.test"] == "b"
-    assert leads(after)["x.test"] == shared
-    assert after.of(SCOPED_ROUTE)["x.test"].needs == {(SCOPED_ROUTE, f"~{shared}"), (ROUTE, shared)}
-    assert after.of(SCOPED_ROUTE)[f"~{shared}"].needs == {(ROUTE, shared)}
+    there, former = "b~y.test~0d3d4458", before.snapshot.of(ROUTE)
+    assert leads(before.snapshot)["y.test"] == "a~x.test~2cc1d32f"
+    assert leads(after)["y.test"] == there
+    assert after.of(SCOPED_ROUTE)["y.test"].needs == {(SCOPED_ROUTE, f"~{there}"), (ROUTE, there)}
+    assert after.of(SCOPED_ROUTE)[f"~{there}"].needs == {(ROUTE, there)}
+    assert not former.keys() & after.of(ROUTE).keys()  # so none of them loses a host that leads there
     was = before.snapshot.of(LISTENER)
     assert {n: r.version for n, r in after.of(LISTENER).items()} == {n: r.version for n, r in was.items()}
+
+
+def test_a_service_that_joins_the_same_hosts_moves_none(fleet, traffic):
+    own = traffic(name="a", routes=[{"host": "x.test"}])
+    before = render(fleet, [own], 1)
+
+    after = render(fleet, [own, traffic(name="b", routes=[{"host": "x.test", "path": "/b"}])], 2, before)
+
+    assert set(changes(before.snapshot, after.snapshot)) == {CLUSTER, ENDPOINT, ROUTE}
+
+
+def serving(traffic, **hosts):
+    return [traffic(name=n, routes=[{"host": host} for host in served]) for n, served in hosts.items()]
 
 
 def leads(snapshot):
@@ -161,8 +174,9 @@ def leads(snapshot):
 
 def test_hosts_that_are_treated_alike_are_one_virtual_host(fleet, traffic):
     service = traffic(routes=[{"host": "b.test"}, {"host": "*.a.test"}])
+    name = group_name("checkout", ("b.test", "*.a.test"))
 
-    assert virtual_hosts(render(fleet, [service], 1).snapshot, "checkout") == {("*.a.test", "b.test"): ["/"]}
+    assert virtual_hosts(render(fleet, [service], 1).snapshot, name) == {("*.a.test", "b.test"): ["/"]}
 
 
 def test_a_claim_of_two_services_is_refused_with_both_named(fleet, traffic):

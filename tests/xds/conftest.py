@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
@@ -42,8 +42,8 @@ def resource(name, content="1", *, revision=1, needs=(), follows=None, hollow=Fa
     return Resource(name, body, version, frozenset(needs), follows, hollow)
 
 
-def shared(name, owners, *, revision=1):
-    """A resource of several owners; ``owners`` have a content and a cluster each."""
+def shared(name, owners, *, revision=1, offers=MappingProxyType({})):
+    """A resource of several owners; ``owners`` have a content and a cluster each, and may offer something."""
 
     def needs(cluster):
         return frozenset((kind, cluster) for kind in (CLUSTER, ENDPOINT))
@@ -52,7 +52,12 @@ def shared(name, owners, *, revision=1):
         contents = ".".join(f"{part.owner}{part.source[0]}" for part in parts)
         return f"{name}={contents}:{','.join(part.source[1] for part in parts)}".encode()
 
-    parts = {o: Part(o, needs(cluster), (content, cluster)) for o, (content, cluster) in owners.items()}
+    parts = {
+        o: Part(
+            o, needs(cluster), (content, cluster), offers=frozenset((host, "/") for host in offers.get(o, ()))
+        )
+        for o, (content, cluster) in owners.items()
+    }
     body = join(tuple(parts[o] for o in sorted(parts)))
     all_needs = frozenset().union(*(part.needs for part in parts.values()))
     return Resource(name, body, Version(revision, content_hash((body,))), all_needs, parts=Parts(parts, join))

@@ -1,0 +1,144 @@
+"""A host goes from routes to others: those must have it, whatever parts of them wait or are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE, SCOPED_ROUTE
+
+CLUSTERS = ("a", "b", "c")
+ROUTES = ("old", "new")
+
+
+class Proxy:
+    """A client that answers all it gets, and refuses routes with a part that it does not like."""
+
+    def __init__(self, talk, model):
+        self.talk, self.model, self.dislikes, self.revision = talk, model, set(), 0
+        self.has, self.came = {}, []
+
+    def set(self, name, owners, offers, *, hollow=""):
+        """Let the hosts lead to these routes; return the owners' contents in each route that came.
+
+        Owners have a content, and a cluster if it has not their name.
+        """
+        self.revision += 1
+        model, rev = self.model, self.revision
+        ends = [
+            model.resource(n, str(n in hollow), revision=rev, follows=(CLUSTER, n), hollow=n in hollow)
+            for n in CLUSTERS
+        ]
+        needs = [(ROUTE, name), (SCOPED_ROUTE, f"~{name}")]
+        scopes = [model.resource(f"~{name}", name, revision=rev, needs=needs[:1])]
+        hosts = sorted(host for offered in offers.values() for host in offered)
+        scopes += [model.resource(host, name, revision=rev, needs=needs) for host in hosts]
+        owned = {o: n if isinstance(n, tuple) else (n, o) for o, n in owners.items()}
+        routes = model.shared(name, owned, revision=rev, offers=offers)
+        clusters = [model.resource(n, "1") for n in CLUSTERS]
+        self.talk.publish(
+            rev, (CLUSTER, *clusters), (ENDPOINT, *ends), (SCOPED_ROUTE, *scopes), (ROUTE, routes)
+        )
+        if rev == 1:
+            for url in (CLUSTER, ENDPOINT, SCOPED_ROUTE, ROUTE):
+                self.talk.ask(url, self.names(url))
+        return self.answer()
+
+    def names(self, url):
+        return {ENDPOINT: CLUSTERS, ROUTE: ROUTES}.get(url, ())
+
+    def answer(self):
+        seen = []
+        for _ in range(20):
+            last, self.talk.last = self.talk.last, {}
+            for url, message in last.items():
+                bodies = [
+                    r.value if self.talk.variant == "sotw" else r.resource.value for r in message.resources
+                ]
+                parts = [part for body in bodies for part in self.model.owned(body)] if url == ROUTE else []
+                refused = bool(self.dislikes & set(parts))
+                if parts:
+                    seen.append(" ".join(parts))
+                if url == SCOPED_ROUTE and bodies:
+                    scopes = dict(body.decode().split("=") for body in bodies)
+                    self.came.append(list(scopes))
+                    self.has |= scopes
+                names = self.names(url) if self.talk.variant == "sotw" else ()
+                self.talk.ask(url, names, nonce=message.nonce, error="bad" if refused else "")
+            if not last:
+                return seen
+        raise AssertionError("no rest")
+
+
+@pytest.fixture
+def proxy(talk, model):
+    return Proxy(talk, model)
+
+
+def test_a_rollback_gets_through_beside_a_new_owner_that_is_refused(proxy):
+    proxy.set("old", {"a": 1, "b": 1}, {"a": ["x"]})
+    proxy.dislikes = {"c1"}
+
+    joined = proxy.set("new", {"a": 1, "b": 1, "c": 1}, {"a": ["x"], "c": ["z"]})
+    rolled_back = proxy.set("new", {"a": 2, "b": 1, "c": 1}, {"a": ["x"], "c": ["z"]})
+
+    assert joined == ["a1 b1 c1", "a1 b1"]
+    assert rolled_back == ["a2 b1"]
+    assert proxy.has["x"] == "new"
+    assert proxy.talk.view(ROUTE).nacks["new"].owners == {"c"}
+
+
+def test_an_owner_whose_change_is_refused_stays_as_it_was_under_another_name(proxy):
+    proxy.set("old", {"a": 1, "b": 1}, {"a": ["x"]})
+    proxy.dislikes = {"b2"}
+
+    seen = proxy.set("new", {"a": 2, "b": 2}, {"a": ["x"], "b": ["y"]})
+
+    assert seen[0] == "a2 b2"
+    assert seen[-1] == "a2 b1"
+    assert proxy.talk.view(ROUTE).nacks["new"].owners == {"b"}
+
+
+def test_first_routes_that_are_refused_are_refused_as_a_whole(proxy):
+    proxy.dislikes = {"b1"}
+
+    assert proxy.set("old", {"a": 1, "b": 1}, {"a": ["x"]}) == ["a1 b1"]
+
+
+@pytest.mark.parametrize("trouble", ["hollow", "refused"])
+def test_a_host_stays_while_the_part_that_has_it_does_not_arrive(proxy, trouble):
+    """Its new owner was there before, without it."""
+    proxy.set("old", {"a": 1, "b": 1}, {"a": ["x", "y"], "b": ["z"]})
+    moved = {"a": ["x"], "b": ["y", "z"]}
+    proxy.dislikes = {"b2"} if trouble == "refused" else set()
+
+    waiting = proxy.set("new", {"a": 2, "b": (2, "c")}, moved, hollow="c" if trouble == "hollow" else "")
+    before = {host: proxy.has[host] for host in "xyz"}
+    proxy.dislikes = set()
+    arrived = proxy.set("new", {"a": 2, "b": (3, "c")}, moved)
+
+    assert waiting[-1] == "a2 b1"
+    assert before == {"x": "new", "y": "old", "z": "new"}
+    assert arrived == ["a2 b3"]
+    assert {proxy.has[host] for host in "xyz"} == {"new"}
+
+
+def test_what_one_owner_gives_to_another_is_never_with_nobody(proxy):
+    """Within the same routes both wait, where the receiver has to wait."""
+    proxy.set("old", {"a": 1, "b": 1}, {"a": ["x", "y"], "b": ["z"]})
+    moved = {"a": ["x"], "b": ["y", "z"]}
+
+    waiting = proxy.set("old", {"a": 2, "b": (2, "c")}, moved, hollow="c")
+    arrived = proxy.set("old", {"a": 2, "b": (2, "c")}, moved)
+
+    assert waiting == []
+    assert arrived == ["a2 b2"]
+
+
+def test_hosts_that_move_go_together(proxy):
+    proxy.set("old", {"a": 1}, {"a": ["w", "x", "y", "z"]})
+    proxy.came.clear()
+
+    proxy.set("new", {"a": 1}, {"a": ["w", "x", "y", "z"]})
+
+    assert proxy.came == ([["~new"], list("wxyz")] if proxy.talk.variant == "delta" else proxy.came)
+    assert {proxy.has[host] for host in "wxyz"} == {"new"}
