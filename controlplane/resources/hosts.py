@@ -8,6 +8,7 @@ expressions, because those in expressions are limited to 100 instructions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from os.path import commonprefix
@@ -20,7 +21,8 @@ _DEPTH_LIMIT = 24  # of conditions inside one another; Envoy's parser of express
 _REGEX_LIMIT = 80  # characters of a host in one regex, at an instruction each
 _SKIP_LIMIT = 50  # characters before the one that is looked at
 
-_UNFOLDED = {".": "[.]", "k": "(?-i:[Kk])", "s": "(?-i:[Ss])"}
+_NO_BRACKETS = re.compile("[^()]+")
+_UNFOLDED = str.maketrans({".": "[.]", "k": "(?-i:[Kk])", "s": "(?-i:[Ss])"})
 
 Entry = tuple[str, str]  # host, scope
 Entries = Sequence[Entry]
@@ -64,33 +66,28 @@ def scope_values(scopes: Mapping[str, str]) -> tuple[str, ...]:
         ((host, scope) for host, scope in scopes.items() if host.startswith("*.")),
         key=lambda entry: (len(entry[0]), entry[0]),
     )
-    values = [scopes.get("*", SCOPE_NONE)]
-    values += [_formatted(_wildcards(part)) for part in _parts(wild, _wildcards)]
-    values += [_formatted(_bounded_tree(part)) for part in _parts(exact, _bounded_tree)]
     folded = [entry for entry in exact if len(entry[0]) <= 2 * _REGEX_LIMIT]
-    values += [_formatted(_capitals(part)) for part in _parts(folded, _capitals)]
-    return tuple(values)
+    rest = scopes.get("*", SCOPE_NONE)
+    return (rest, *_parts(wild, _wildcards), *_parts(exact, _bounded_tree), *_parts(folded, _capitals))
 
 
-def _formatted(expression: str) -> str:
-    return f"%CEL({expression})%"
-
-
-def _parts(entries: Entries, written: Callable[[Entries], str]) -> Iterator[Entries]:
-    """Cut ``entries`` so that each part, once written, fits in a value and is not too deep."""
-    if len(entries) > 1:
-        text = written(entries)
-        if len(text) > _SAFE_LIMIT or _depth(text) > _DEPTH_LIMIT:
-            middle = len(entries) // 2
-            yield from _parts(entries[:middle], written)
-            yield from _parts(entries[middle:], written)
-            return
-    if entries:
-        yield entries
+def _parts(entries: Entries, written: Callable[[Entries], str]) -> Iterator[str]:
+    """Cut ``entries`` so that each part, once written, fits in a value and is not too deep; return those."""
+    if not entries:
+        return
+    # Thousands need not be written to see that they do not fit.
+    small = sum(len(host) + len(scope) for host, scope in entries) <= _SAFE_LIMIT
+    text = written(entries) if small or len(entries) == 1 else ""
+    if len(entries) == 1 or (small and len(text) <= _SAFE_LIMIT and _depth(text) <= _DEPTH_LIMIT):
+        yield f"%CEL({text})%"
+        return
+    middle = len(entries) // 2
+    yield from _parts(entries[:middle], written)
+    yield from _parts(entries[middle:], written)
 
 
 def _depth(expression: str) -> int:
-    return max(accumulate((char == "(") - (char == ")") for char in expression))
+    return max(accumulate(1 if char == "(" else -1 for char in _NO_BRACKETS.sub("", expression)), default=0)
 
 
 def _wildcards(entries: Entries) -> str:
@@ -136,7 +133,7 @@ def _folded(host: str) -> str:
 
 def _literal(host: str) -> str:
     """Return a pattern for the host; ``(?i)`` alone makes of k and s three letters of several bytes."""
-    return "".join(_UNFOLDED.get(char, char) for char in host)
+    return host.translate(_UNFOLDED)
 
 
 def _bounded_tree(entries: Entries) -> str:

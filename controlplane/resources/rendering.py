@@ -326,14 +326,8 @@ def route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteC
             if other is not traffic:
                 first, second = other.service.name, traffic.service.name
                 raise ValueError(f"services {first!r} and {second!r} both claim {claim.host}{claim.path}")
-    alike: dict[tuple[tuple[str, Claim], ...], list[str]] = {}
-    for host in sorted(claims):
-        paths = sorted(claims[host], key=lambda path: (-len(path), path))
-        found = [claims[host][path] for path in paths]
-        key = tuple((t.service.name, claim.model_copy(update={"host": ""})) for t, claim in found)
-        alike.setdefault(key, []).append(host)
     message = RouteConfiguration(name=name, request_headers_to_remove=[SCOPE_HEADER, SOURCE_HEADER])
-    for hosts in alike.values():
+    for hosts in _alike(claims):
         virtual_host = message.virtual_hosts.add(name=hosts[0], domains=hosts)
         if raw := _raw_virtual_host(hosts[0], [traffic for traffic, _ in claims[hosts[0]].values()]):
             merge(virtual_host, "virtual_host", raw)
@@ -345,6 +339,18 @@ def route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteC
                     merge(route, "route", traffic.service.envoy.route)
                 virtual_host.routes.append(route)
     return message
+
+
+def _alike(claims: Mapping[str, Mapping[str, tuple[ServiceTraffic, Claim]]]) -> Iterable[list[str]]:
+    """Return hosts, sorted, those of the same claims together."""
+    if len(claims) == 1:
+        return [list(claims)]
+    alike: dict[tuple[tuple[str, Claim], ...], list[str]] = {}
+    for host in sorted(claims):
+        found = [claims[host][path] for path in sorted(claims[host])]
+        key = tuple((t.service.name, claim.model_copy(update={"host": ""})) for t, claim in found)
+        alike.setdefault(key, []).append(host)
+    return alike.values()
 
 
 def _raw_virtual_host(host: str, traffics: Sequence[ServiceTraffic]) -> str | None:
