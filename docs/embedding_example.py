@@ -1,57 +1,47 @@
 """Serve your own clusters, endpoints, routes and listeners to Envoys: python docs/embedding_example.py."""
 
 import asyncio
+from string import Template
 
-import envoy_data_plane.envoy.config.cluster.v3 as clusters
-import envoy_data_plane.envoy.config.endpoint.v3 as endpoints
-import envoy_data_plane.envoy.config.listener.v3 as listeners
-import envoy_data_plane.envoy.config.route.v3 as routes
-import envoy_data_plane.envoy.extensions.filters.http.router.v3
-import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3  # noqa: F401
+from controlplane.server import Cache, Callbacks, from_yaml, serve
 
-from controlplane.server import Cache, Callbacks, serve
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
-
-TYPES = "type.googleapis.com/envoy.extensions.filters"
-ADS = {"ads": {}, "resourceApiVersion": "V3"}
-
-
-def address(port):
-    """A port of this machine."""
-    return {"socketAddress": {"address": "127.0.0.1", "portValue": port}}
-
-
-def world(name, upstream, front):
-    """Everything that one Envoy has: requests to the port `front` go to the port `upstream`."""
-    cluster = {"name": name, "type": "EDS", "edsClusterConfig": {"edsConfig": ADS}}
-    members = {
-        "clusterName": name,
-        "endpoints": [{"lbEndpoints": [{"endpoint": {"address": address(upstream)}}]}],
-    }
-    rule = {"match": {"prefix": "/"}, "route": {"cluster": name}}
-    table = {"name": "routes", "virtualHosts": [{"name": "all", "domains": ["*"], "routes": [rule]}]}
-    router = {"name": "router", "typedConfig": {"@type": f"{TYPES}.http.router.v3.Router"}}
-    http = f"{TYPES}.network.http_connection_manager.v3.HttpConnectionManager"
-    rds = {"routeConfigName": "routes", "configSource": ADS}
-    manager = {"@type": http, "statPrefix": "in", "rds": rds, "httpFilters": [router]}
-    chain = {"filters": [{"name": "http", "typedConfig": manager}]}
-    listener = {"name": "front", "address": address(front), "filterChains": [chain]}
-    return {
-        CLUSTER: {name: clusters.Cluster.from_dict(cluster)},
-        ENDPOINT: {name: endpoints.ClusterLoadAssignment.from_dict(members)},
-        ROUTE: {"routes": routes.RouteConfiguration.from_dict(table)},
-        LISTENER: {"front": listeners.Listener.from_dict(listener)},
-    }
+# Everything that one Envoy has: requests to the port $front go to $port.
+WORLD = Template("""
+- "@type": envoy.config.cluster.v3.Cluster
+  name: $name
+  type: EDS
+  eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}
+- "@type": envoy.config.endpoint.v3.ClusterLoadAssignment
+  cluster_name: $name
+  endpoints:
+  - lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $port}}}}]
+- "@type": envoy.config.route.v3.RouteConfiguration
+  name: routes
+  virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: $name}}]}]
+- "@type": envoy.config.listener.v3.Listener
+  name: front
+  address: {socket_address: {address: 127.0.0.1, port_value: $front}}
+  filter_chains:
+  - filters:
+    - name: http
+      typed_config:
+        "@type": envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+        stat_prefix: in
+        rds: {route_config_name: routes, config_source: {ads: {}, resource_api_version: V3}}
+        http_filters:
+        - {name: router, typed_config: {"@type": envoy.extensions.filters.http.router.v3.Router}}
+""")
 
 
 async def main():
-    """Serve blue, then green, then nothing."""
-    refused = Callbacks(nacked=lambda stream, type_url, nack: print(stream.node.id, type_url, nack.message))  # noqa: T201
+    """Serve blue, then green, then nothing; print who comes, accepts and refuses what."""
+    blue = from_yaml(WORLD.substitute(name="blue", port=9001, front=8080))
+    green = from_yaml(WORLD.substitute(name="green", port=9002, front=8080))
     cache = Cache()  # by node id; Cache(lambda node: node.cluster) has one set of resources per cluster
-    async with serve(cache, "127.0.0.1:18000", refused):
-        cache.replace("edge-1", world("blue", 9001, 8080))
+    async with serve(cache, "127.0.0.1:18000", Callbacks(connected=print, acked=print, nacked=print)):
+        cache.replace("edge-1", blue)
         await asyncio.sleep(60)
-        cache.replace("edge-1", world("green", 9002, 8080))  # at once, and no request is lost
+        cache.replace("edge-1", green)  # at once, and no request is lost
         await asyncio.sleep(60)
         cache.clear("edge-1")  # the Envoy has nothing any more
         await asyncio.sleep(60)

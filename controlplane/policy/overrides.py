@@ -190,13 +190,24 @@ def _clear(message: Any, path: tuple[str, ...]) -> None:
 
 
 def _parsed(part: str, text: str) -> Message:
-    kind = message_factory.GetMessageClass(_api().FindMessageTypeByName(PARTS[part]))
-    message: Message = kind()
+    return parsed(PARTS[part], json.loads(text))
+
+
+def parsed(kind: str, value: dict[str, Any]) -> Message:
+    """Return a message of Envoy's API, given its full name and its fields as in JSON.
+
+    Raises:
+        ValueError: If Envoy has no such message, or the message no such fields.
+    """
     try:
-        ParseDict(json.loads(text), message, descriptor_pool=_api(), max_recursion_depth=50)
+        message: Message = message_factory.GetMessageClass(_api().FindMessageTypeByName(kind))()
+    except KeyError as error:
+        raise ValueError(f"Envoy has no {kind!r}") from error
+    try:
+        ParseDict(value, message, descriptor_pool=_api(), max_recursion_depth=50)
     except (ParseError, TypeError, ValueError, RecursionError) as error:
         why = str(error).partition("\n")[0]
-        raise ValueError(f"is not what Envoy's {PARTS[part].rpartition('.')[2]} can be: {why}") from error
+        raise ValueError(f"is not what Envoy's {kind.rpartition('.')[2]} can be: {why}") from error
     return message
 
 

@@ -38,6 +38,10 @@ class Nack:
     at: datetime
     owners: frozenset[str] = frozenset()
 
+    def __str__(self) -> str:
+        """Return the client's words."""
+        return self.message
+
 
 class Versions(Mapping[str, Version]):
     """The version of each resource of a table, which must not change any more; nothing of it is copied."""
@@ -136,6 +140,10 @@ class StreamView:
     types: tuple[TypeView, ...]
     strange: tuple[Ref, ...] = ()
     alone: str = ""
+
+    def __str__(self) -> str:
+        """Return who it is."""
+        return self.node.id if self.node is not None else self.peer.address
 
     def of(self, type_url: str) -> TypeView | None:
         """Return the view of one type, or None if the stream never asked for it."""

@@ -11,12 +11,19 @@ from pathlib import Path
 
 import structlog
 
+from controlplane.server import from_yaml
+
 ENVOY = next(Path(sys.prefix).glob("lib/python*/site-packages/envoy/_bin/envoy"), None)
 ROOT = Path(__file__).parents[2]
 
 _spec = importlib.util.spec_from_file_location("embedding_example", ROOT / "docs" / "embedding_example.py")
 example = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(example)
+
+
+def world(name, port, front):
+    """The resources of the example."""
+    return from_yaml(example.WORLD.substitute(name=name, port=port, front=front))
 
 
 async def upstream(name):
@@ -81,7 +88,7 @@ async def control_plane(blue, green, *fronts):
 
     def point(name, port):
         for number, front in enumerate(fronts, 1):
-            cache.replace(f"edge-{number}", example.world(name, port, front))
+            cache.replace(f"edge-{number}", world(name, port, front))
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     cache = Cache()

@@ -7,14 +7,14 @@ import asyncio
 import grpc
 import pytest
 import real_envoy
-from real_envoy import ENVOY, example
+from real_envoy import ENVOY
 
 from controlplane._pb.cluster_pb2 import Cluster
 from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment
 from controlplane._pb.route_pb2 import RouteConfiguration
 from controlplane.demo.ports import free_ports
 from controlplane.resources.bootstrap import bootstrap
-from controlplane.server import Cache, Callbacks, serve
+from controlplane.server import Cache, Callbacks, from_yaml, serve
 from controlplane.server.options import BindError
 from controlplane.xds.snapshot import Resource
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
@@ -34,9 +34,11 @@ def test_what_refers_to_what_is_read_from_the_resources():
     routes.add().route.cluster = "c"
     for name in ("d", "e"):
         (routes[1] if len(routes) > 1 else routes.add()).route.weighted_clusters.clusters.add(name=name)
-    by_service = example.clusters.Cluster.from_dict(
-        {"name": "d", "type": "EDS", "edsClusterConfig": {"serviceName": "of d", "edsConfig": example.ADS}}
+    kind = f'"@type": {CLUSTER}, name: d, type: EDS'
+    written = from_yaml(
+        f"[{{{kind}, eds_cluster_config: {{service_name: of d, eds_config: {{ads: {{}}}}}}}}]"
     )
+    by_service = written[CLUSTER]["d"]
     empty = ClusterLoadAssignment(cluster_name="of d")
 
     cache.replace(
@@ -90,12 +92,47 @@ def test_a_resource_is_taken_as_it_is_and_nonsense_is_refused():
     assert cache.snapshot("g").of(ROUTE)["r"] is known
 
 
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("- [", "is no YAML: .*"),
+        ("name: a", "is not a list of resources"),
+        ("[a, {name: b}]", "resource 1: has no @type\nresource 2: has no @type"),
+        ("[{'@type': envoy.X}]", "resource 1: Envoy has no 'envoy.X'"),
+        (
+            f"[{{'@type': {CLUSTER}, name: a, nam: b}}]",
+            "resource 1: is not what Envoy's Cluster can be: .*nam.*",
+        ),
+        (f"[{{'@type': {CLUSTER}}}]", "resource 1: has no name"),
+        (
+            f"[{{'@type': {CLUSTER}, name: a}}, {{'@type': {CLUSTER}, name: a}}]",
+            "resource 2: 'a' is there twice",
+        ),
+    ],
+)
+def test_mistakes_in_written_resources_are_told(text, wrong):
+    with pytest.raises(ValueError, match=f"(?s)^{wrong}$"):
+        from_yaml(text)
+
+
+def test_resources_are_found_by_type_and_name_however_they_call_it():
+    routes = ", ".join(
+        f"{{'@type': envoy.config.route.v3.RouteConfiguration, name: {name}}}" for name in "ab"
+    )
+    text = f"[{{'@type': {ENDPOINT}, cluster_name: a}}, {routes}]"
+
+    found = from_yaml(text)
+
+    assert {url: list(of) for url, of in found.items()} == {ENDPOINT: ["a"], ROUTE: ["a", "b"]}
+    assert found[ROUTE]["b"].SerializeToString() == RouteConfiguration(name="b").SerializeToString()
+
+
 async def test_callbacks_are_called_at_each_event(kit):
     seen = []
     callbacks = Callbacks(
-        connected=lambda view: seen.append(("connected", view.node.id)),
+        connected=lambda view: seen.append(("connected", str(view))),
         acked=lambda view, url: seen.append(("acked", url)),
-        nacked=lambda view, url, nack: seen.append(("nacked", nack.message)),
+        nacked=lambda view, url, nack: seen.append(("nacked", str(nack))),
         ended=lambda view: seen.append(("ended", view.node.id)),
     )
     cache = Cache()
@@ -152,7 +189,7 @@ async def test_example_sets_replaces_and_clears_an_envoy(kit, tmp_path, variant)
         start = bootstrap(
             "edge-1", "edge", [f"127.0.0.1:{served.port}"], variant=variant, admin="127.0.0.1:0"
         )
-        cache.replace("edge-1", example.world("blue", blue_port, front))
+        cache.replace("edge-1", real_envoy.world("blue", blue_port, front))
         async with real_envoy.envoy(tmp_path, start):
 
             def has(type_url):
@@ -163,7 +200,7 @@ async def test_example_sets_replaces_and_clears_an_envoy(kit, tmp_path, variant)
             await kit.until(lambda: has(LISTENER) and has(ROUTE), 10)
             users = [asyncio.create_task(real_envoy.user(front, seen)) for _ in range(2)]
             await kit.until(lambda: len(seen) > 50)
-            cache.replace("edge-1", example.world("green", green_port, front))
+            cache.replace("edge-1", real_envoy.world("green", green_port, front))
             await kit.until(lambda: has(CLUSTER) == {"green"})
             await kit.until(lambda: {name for _, name in seen[-20:]} == {"green"})
             assert not any(task.done() for task in users)
