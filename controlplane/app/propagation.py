@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 
 from controlplane.policy.documents import Propagate
 from controlplane.release.seen import Propagation
 from controlplane.xds.parts import alike
-from controlplane.xds.snapshot import Resource, Snapshot
+from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE, SECRET
-from controlplane.xds.view import StreamView, TypeView
+from controlplane.xds.version import Version
+from controlplane.xds.view import Nack, StreamView, TypeView
 
 CONFIGURED = (CLUSTER, ROUTE, LISTENER)  # a proxy that asks for none of these is not ours to wait for
 
@@ -72,11 +74,27 @@ class Relevant:
         return cls(service, tuple(named), service)
 
 
-def propagation(views: Iterable[StreamView], relevant: Relevant, limits: Propagate) -> Propagation:
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A refusal on a stream that is over, and the version that was its target then."""
+
+    target: Version
+    nack: Nack
+
+
+Past = Mapping[str, Mapping[Ref, Refused]]  # by node id
+
+
+def propagation(
+    views: Iterable[StreamView],
+    relevant: Relevant,
+    limits: Propagate,
+    past: Past = MappingProxyType({}),
+) -> Propagation:
     """Return who has acknowledged the relevant resources and who refused one.
 
     ``views`` are those of one fleet. A proxy with several streams has acknowledged when all of
-    them have.
+    them have. What it refused in the ``past`` it refuses until it has answered that anew.
     """
     behind: set[str] = set()
     live: set[str] = set()
@@ -93,13 +111,15 @@ def propagation(views: Iterable[StreamView], relevant: Relevant, limits: Propaga
             alone.add(proxy)
         if not _acked(view, relevant):
             behind.add(proxy)
-        for refusal in refusals(view, relevant):
+        for refusal in (*refusals(view, relevant), *_before(past.get(proxy, {}), relevant, view)):
             nacked.setdefault(proxy, refusal)
+    gone = ((proxy, *_before(found, relevant)) for proxy, found in past.items() if proxy not in live)
     return Propagation(
         live=tuple(sorted(live)),
         acked=tuple(sorted(live - behind)),
         nacked=tuple(sorted(nacked.items())),
         alone=tuple(sorted(alone)),
+        refused=tuple(sorted((proxy, why[0]) for proxy, *why in gone if why)),
         at_least=limits.at_least,
         within=limits.within,
     )
@@ -122,7 +142,32 @@ def refusals(view: StreamView, relevant: Relevant | None = None) -> Iterator[str
             if relevant is not None and nack.owners and relevant.service not in nack.owners:
                 continue
             if names is None or (asked.type_url, name) in names:
-                yield f"{asked.type_url.rpartition('.')[2]} {name!r}: {nack.message}"
+                yield _words(asked.type_url, name, nack)
+
+
+def _words(type_url: str, name: str, nack: Nack) -> str:
+    return f"{type_url.rpartition('.')[2]} {name!r}: {nack.message}"
+
+
+def _before(
+    found: Mapping[Ref, Refused], relevant: Relevant, view: StreamView | None = None
+) -> Iterator[str]:
+    """Yield what was refused of what is relevant now, unless the present stream has answered it."""
+    for type_url, resource in relevant.resources if found else ():
+        ref = type_url, resource.name
+        before = found.get(ref)
+        if before is None or before.target != resource.version:
+            continue
+        if before.nack.owners and relevant.service not in before.nack.owners:
+            continue
+        if view is None or not answered(view, ref, resource.version):
+            yield _words(type_url, resource.name, before.nack)
+
+
+def answered(view: StreamView, ref: Ref, version: Version) -> bool:
+    """Return whether a stream's client has accepted this version of a resource, or refuses one now."""
+    asked = view.of(ref[0])
+    return asked is not None and (asked.acked.get(ref[1]) == version or ref[1] in asked.nacks)
 
 
 def _acked(view: StreamView, relevant: Relevant) -> bool:
@@ -161,6 +206,7 @@ def merge(parts: Iterable[Propagation]) -> Propagation:
         nacked=tuple(sorted({item for part in parts for item in part.nacked})),
         alone=tuple(sorted({proxy for part in parts for proxy in part.alone})),
         unserved=tuple(sorted({item for part in parts for item in part.unserved})),
+        refused=tuple(sorted({item for part in parts for item in part.refused})),
         at_least=max((part.at_least for part in parts), default=1_000_000),
         within=min((part.within for part in parts), default=timedelta(seconds=30)),
     )

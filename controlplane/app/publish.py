@@ -10,6 +10,7 @@ import structlog
 from controlplane.app.adoption import InQuestion, in_question, listed, proven, questioned
 from controlplane.app.membership import Member, member
 from controlplane.app.propagation import Relevant, merge, propagation, refusals, unacked
+from controlplane.app.remembered import Remembered
 from controlplane.app.treatment import Treatment
 from controlplane.app.whereabouts import Whereabouts
 from controlplane.policy.documents import Fleet, Service
@@ -23,7 +24,7 @@ from controlplane.resources.adopting import render_adopted
 from controlplane.resources.grpc_rendering import render_calls
 from controlplane.resources.names import cluster_name, scope_name
 from controlplane.resources.rendering import Rendering, render
-from controlplane.server.streams import Limits, Refusal, XdsServer
+from controlplane.server.streams import Callbacks, Limits, Refusal, XdsServer
 from controlplane.sources.dns import Resolver
 from controlplane.xds.messages import Node
 from controlplane.xds.view import StreamView
@@ -48,7 +49,13 @@ class Publisher:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         resolver: Resolver | None = None,
     ) -> None:
-        self.server = XdsServer(self._group_of, refusal=refusal, identifier="turnout", limits=limits)
+        self.server = XdsServer(
+            self._group_of,
+            refusal=refusal,
+            callbacks=Callbacks(ended=self._ended),
+            identifier="turnout",
+            limits=limits,
+        )
         self.server.aloof = self._aloof
         self.revision = 0
         self.problems: dict[str, str] = {}
@@ -57,6 +64,7 @@ class Publisher:
         self._fleets: tuple[Fleet, ...] = ()
         self._renderings: dict[str, Rendering] = {}
         self._treatment = Treatment()
+        self._remembered = Remembered()
         self._proofs: dict[tuple[str, str, str], str] = {}
         self._world: World | None = None
         self._lacking: dict[tuple[str, tuple[int, int, int] | None], tuple[str, ...]] = {}  # in this world
@@ -134,7 +142,8 @@ class Publisher:
                 parts.append(unacked(mine))
                 continue
             fleet = world.catalog.fleet(name)
-            parts.append(propagation(mine, _relevant(rendering, fleet, service), fleet.propagate))
+            relevant, past = _relevant(rendering, fleet, service), self._remembered.of(name)
+            parts.append(propagation(mine, relevant, fleet.propagate, past))
             # It may go on serving what it once was given, so it is waited for like one that refuses.
             unserved = tuple((proxy, place.problem) for proxy, place in held if name in place.fleets)
             limits = fleet.propagate
@@ -174,6 +183,11 @@ class Publisher:
         if fleet.grpc:
             wanted = self.whereabouts.located(wanted)
         return _rendered(world, fleet, wanted, self._renderings.get(fleet.name))
+
+    def _ended(self, view: StreamView) -> None:
+        rendering = self._renderings.get(view.group or "")
+        if rendering is not None:
+            self._remembered.note(view, rendering.snapshot)
 
     def _aloof(self, view: StreamView) -> str:
         assert self._world is not None

@@ -33,7 +33,8 @@ def with_gate(
 ) -> tuple[ReleaseState, Propagation]:
     """Return the state with its gate set brought up to date, and the propagation with who is away.
 
-    A proxy that joins is in the set at once; one that leaves drops out after a grace. It does not run while
+    A proxy that joins is in the set at once; one that leaves drops out after a grace, and refuses until then
+    what it refused. The grace does not run while
     the control plane is away, whose first ``elapsed`` is zero: nobody is taken for gone because it was.
     """
     away = dict(state.gate) | dict.fromkeys(propagation.live, 0.0)
@@ -41,7 +42,8 @@ def with_gate(
         away[proxy] += elapsed.total_seconds()
     gate = tuple(sorted((proxy, seconds) for proxy, seconds in away.items() if seconds <= GRACE))
     absent = tuple(proxy for proxy, _ in gate if proxy not in propagation.live)
-    return state.model_copy(update={"gate": gate}), replace(propagation, absent=absent)
+    nacked = (*propagation.nacked, *(refusal for refusal in propagation.refused if refusal[0] in absent))
+    return state.model_copy(update={"gate": gate}), replace(propagation, absent=absent, nacked=nacked)
 
 
 def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:

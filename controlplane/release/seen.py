@@ -28,6 +28,7 @@ class Propagation:
         within: How long that may take before it counts as late.
         unserved: (proxy, why) of those that are connected and not answered; they have what they once got.
         alone: Proxies that are left alone: they have resources of another store, or wait for those that do.
+        refused: (proxy, what and why) of those that are not connected and refused one when they were.
     """
 
     live: tuple[str, ...] = ()
@@ -38,13 +39,14 @@ class Propagation:
     within: timedelta = timedelta(seconds=30)
     alone: tuple[str, ...] = ()
     unserved: tuple[tuple[str, str], ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """Proxies that have neither acknowledged nor refused."""
         refused = {proxy for proxy, _ in self.nacked}
         behind = (p for p in self.live if p not in self.acked and p not in refused)
-        return (*behind, *(f"{p} (not connected)" for p in self.absent))
+        return (*behind, *(f"{p} (not connected)" for p in self.absent if p not in refused))
 
     @property
     def left_alone(self) -> str:

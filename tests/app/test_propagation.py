@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from controlplane.app.propagation import Relevant, merge, propagation, refusals
+from controlplane.app.propagation import Refused, Relevant, merge, propagation, refusals
+from controlplane.app.remembered import Remembered
 from controlplane.policy.documents import Propagate
 from controlplane.release.seen import Propagation
 from controlplane.xds.messages import Node
@@ -191,3 +192,82 @@ def test_fleets_are_merged_to_the_strictest():
 
     assert merged == Propagation(("a", "b", "c"), ("a", "c"), (("b", "no"),), **strict)
     assert not merge([]).complete
+
+
+# --- what was refused on streams that are over ------------------------------------------------------------
+
+
+def past(version=WANTED, owners=(), proxy="a", name="hosts-a"):
+    return {proxy: {(ROUTE, name): Refused(version, Nack(version, "bad", NOW, frozenset(owners)))}}
+
+
+@pytest.mark.parametrize("acked", [without(ROUTE, "hosts-a", OLD), without(ROUTE, "hosts-a"), {}])
+def test_a_proxy_that_is_back_refuses_what_it_refused_until_it_answers(acked):
+    got = propagation([view(acked=acked)], RELEVANT, LIMITS, past())
+
+    assert (got.live, got.acked) == (("a",), ())
+    assert got.nacked == (("a", "RouteConfiguration 'hosts-a': bad"),)
+    assert got.refused == ()
+
+
+def test_what_it_has_accepted_since_is_no_refusal():
+    assert propagation([view()], RELEVANT, LIMITS, past()).nacked == ()
+
+
+@pytest.mark.parametrize("before", [past(OLD), past(owners=["cart"]), past(name="hosts-b")])
+def test_a_refusal_of_something_else_is_none_of_this(before):
+    streams = [view(acked=without(ROUTE, "hosts-a", OLD))]
+
+    got = propagation(streams, RELEVANT, LIMITS, before)
+
+    assert (got.nacked, got.refused) == ((), ())
+
+
+def test_a_proxy_that_is_away_refuses_what_it_refused():
+    got = propagation([view("b")], RELEVANT, LIMITS, past(owners=["shop"]))
+
+    assert (got.live, got.nacked) == (("b",), ())
+    assert got.refused == (("a", "RouteConfiguration 'hosts-a': bad"),)
+    assert merge([got, Propagation()]).refused == got.refused
+
+
+@pytest.mark.parametrize(
+    ("nack", "kept"),
+    [
+        (Nack(WANTED, "bad", NOW), True),
+        (Nack(OLD, "bad", NOW), False),
+        (Nack(OLD, "bad", NOW, frozenset({"shop"})), True),
+        (Nack(None, "bad", NOW), False),
+    ],
+    ids=["the target", "something older", "a part of it", "its removal"],
+)
+def test_a_stream_that_ends_leaves_what_it_refused_of_the_target(nack, kept):
+    remembered = Remembered()
+    stream = view(nacks=[(ROUTE, "hosts-a")], acked=without(ROUTE, "hosts-a"))
+    types = (replace(t, nacks={"hosts-a": nack} if t.nacks else {}) for t in stream.types)
+
+    remembered.note(replace(stream, types=tuple(types)), SNAPSHOT)
+
+    assert list(remembered.of("edge")) == (["a"] if kept else [])
+
+
+def test_what_was_refused_is_kept_until_it_is_answered():
+    remembered = Remembered()
+    remembered.note(view(nacks=[(ROUTE, "hosts-a")], acked=without(ROUTE, "hosts-a")), SNAPSHOT)
+
+    remembered.note(view(acked={}), SNAPSHOT)  # it ended before it was answered
+    kept = remembered.of("edge")["a"]
+    remembered.note(view(), SNAPSHOT)
+
+    assert kept == past()["a"]
+    assert remembered.of("edge") == remembered.of("other") == {}
+
+
+def test_refusals_of_many_nodes_are_bounded(monkeypatch):
+    monkeypatch.setattr("controlplane.app.remembered.NODES", 2)
+    remembered = Remembered()
+
+    for proxy in "abac":
+        remembered.note(view(proxy, nacks=[(ROUTE, "hosts-a")], acked={}), SNAPSHOT)
+
+    assert list(remembered.of("edge")) == ["a", "c"]

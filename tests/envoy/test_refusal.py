@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 
 import pytest
+
+from controlplane.demo.relay import Relay
 
 pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(60)]
 
@@ -72,3 +76,50 @@ async def test_a_proxy_that_refuses_a_step_holds_it_and_is_named(site):
     assert await site.reached("edge-2", "v2") == 0
     assert freed == ["synced", "synced"]
     assert seen.unexplained == 0, seen.examples
+
+
+async def test_a_proxy_that_refuses_and_is_away_or_just_back_still_refuses(site):
+    """A third of the proxies would be enough, but a refusal always holds: also between two streams."""
+    relay = Relay(site.xds)
+    await relay.start()
+    fleet, service = site.world("edge")
+    await site.serve()
+    await site.apply(f"{fleet}propagate: {{at_least: 30%}}\n", service)
+
+    def narrow(node, variant):
+        text = json.dumps(without_runtime(site.bootstrap(node, variant=variant)))
+        return text.replace(str(site.xds), str(relay.port))
+
+    narrow_ones = {"edge_2": narrow("edge-2", "delta"), "edge_3": narrow("edge-3", "sotw")}
+    await site.start(edge_1=site.bootstrap("edge-1"), **narrow_ones)
+    await site.apply(*site.order(STEP))
+
+    async def refusing():
+        held = await site.release()
+        return held if all(f"edge-{n} refuses" in held["because"] for n in (2, 3)) else None
+
+    async def gone():
+        return len(await site.get("/v1/proxies")) == 1
+
+    async def rejected(times):
+        found = [await site.stats(f"edge-{n}", r"^http.http.rds.*update_rejected$") for n in (2, 3)]
+        return all(list(counts.values()) == [times] for counts in found)
+
+    await site.until(refusing)
+    for times in (2, 3):
+        await relay.stop()
+        await site.until(gone)
+        for _ in range(12):  # that is two ticks
+            assert await refusing(), (await site.release())["because"]
+            await asyncio.sleep(0.1)
+        await relay.start()
+
+        async def again(times=times):
+            assert await refusing(), (await site.release())["because"]
+            return await rejected(times)
+
+        await site.until(again)
+    moved = await site.actions()
+    await relay.stop()
+
+    assert moved == [("", "order"), ("waiting", "start")]

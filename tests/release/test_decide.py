@@ -309,6 +309,23 @@ def test_a_proxy_that_is_away_counts_until_its_grace_is_over(make):
     assert told(later) == (Action.FINISH, "rolled-back")
 
 
+def test_a_proxy_that_is_away_refuses_what_it_refused_until_its_grace_is_over(make):
+    """Also where enough of the others have acknowledged: a refusal always holds."""
+    state = make.state(stage=PROPAGATE, gate=(("a", 0.0), ("b", 0.0)))
+    left = Propagation(
+        ("a",), ("a",), refused=(("b", "Cluster 'c': bad"), ("x", "'y': bad")), at_least=300_000
+    )
+
+    state, seen = with_gate(state, left, 6 * SECOND)
+    soon = decide(state, make.seen(propagation=seen))
+    state, seen = with_gate(state, left, 6 * SECOND)
+    later = decide(state, make.seen(propagation=seen))
+
+    assert told(soon) == (None, "nack")
+    assert soon.reason == "b refuses Cluster 'c': bad"
+    assert told(later) == (Action.PROCEED, "propagated")
+
+
 def test_a_restart_takes_nobody_for_gone(make):
     state = make.state(stage=PROPAGATE, gate=(("a", 0.0), ("b", 9.0)))
 
