@@ -188,6 +188,7 @@ def _web_config(app: Starlette, tls: TlsFiles | None) -> uvicorn.Config:
         log_config=None,
         lifespan="off",
         access_log=False,
+        backlog=128,  # out of open files, asyncio tries so many times a second
         timeout_graceful_shutdown=5,
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,

@@ -75,6 +75,7 @@ def serve(
     from controlplane.app.serving import ServeError, Settings, serving
     from controlplane.policy.values import parse_duration
     from controlplane.release.ports import StoreError
+    from controlplane.server.descriptors import Shortage, allow_many
     from controlplane.server.streams import Limits
 
     if log_level not in ("debug", "info", "warning", "error"):
@@ -108,6 +109,7 @@ def serve(
     )
 
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(Shortage(allow_many()))
         stop = asyncio.Event()
         for name in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(name, stop.set)

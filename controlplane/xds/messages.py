@@ -182,6 +182,9 @@ def _check_node(node: _Node) -> None:
     if len(node.id) > MAX_NODE_ID or len(node.cluster) > MAX_NODE_ID:
         text = f"node: id or cluster is longer than {MAX_NODE_ID} characters"
         raise ProtocolError("RESOURCE_EXHAUSTED", text)
+    if not node.id.isprintable() or not node.cluster.isprintable():
+        # They are shown to operators, whose terminals obey control characters.
+        raise ProtocolError("INVALID_ARGUMENT", "node: id or cluster has characters that cannot be printed")
     size = node.metadata.ByteSize()
     if size > MAX_METADATA:
         text = f"node.metadata: {size} bytes, at most {MAX_METADATA} are allowed"

@@ -45,3 +45,17 @@ def test_who_lags_behind_and_what_was_refused_is_seen_in_the_table():
     assert first[:7] == ["edge-1", "edge", "nacked", "1m15s", "12.cd", "13.ef", "2h3s"]
     assert " ".join(first[11:]) == "RouteConfiguration 'a' waits for Cluster 'b'"
     assert second[:7] == ["edge-2", "edge", "waiting", "-", "-", "-", "2h3s"]
+
+
+def test_what_a_proxy_says_is_shown_and_not_obeyed():
+    proxy = ProxyShown(
+        id="edge-1", fleet="edge", address="10.0.0.1:1", version="1.40.0", protocol="delta", statistics="ok",
+        connected_at=NOW, state="nacked", problems=("refused: \x1b[2J\x1b[31mno\nedge-2  edge  synced",),
+    )  # fmt: skip
+
+    console = Console(file=io.StringIO(), width=240)
+    console.print(proxies_view([proxy], NOW))
+    lines = console.file.getvalue().splitlines()
+
+    assert len(lines) == 2
+    assert lines[1].rstrip().endswith(r"refused: \x1b[2J\x1b[31mno\nedge-2  edge  synced")

@@ -91,12 +91,18 @@ async def test_broken_client_ends_its_own_stream_only(serve, kit):
     world = await serve()
     world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
     good, bad, nameless = world.connect(), world.connect(), world.connect(node="")
+    forger = world.connect(node="p\x1b[2J\nedge-1 edge synced")
     await good.ask(CLUSTER)
     await bad.call.write(b"\xff\xff\xff")
     await nameless.ask(CLUSTER)
+    await forger.ask(CLUSTER)
 
     assert (await bad.end())[0] is grpc.StatusCode.INVALID_ARGUMENT
     assert await nameless.end() == (grpc.StatusCode.INVALID_ARGUMENT, "node.id: is empty")
+    assert await forger.end() == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "node: id or cluster has characters that cannot be printed",
+    )
     assert (await good.hear()).resources
     await kit.until(lambda: len(world.xds.views()) == 1)
 

@@ -1,0 +1,48 @@
+"""How many files the process may open, and what it says when they are not enough."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+from structlog.testing import capture_logs
+
+from controlplane.server.descriptors import ENOUGH, Shortage
+
+ALLOW = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
+from controlplane.server.descriptors import allow_many
+allow_many()
+print("soft", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize(("soft", "hard", "said"), [(200, 600, "about 550 at most"), (256, ENOUGH, "limit=")])
+def test_as_many_as_the_system_allows_and_a_warning_if_they_are_few(soft, hard, said):
+    done = subprocess.run(
+        [sys.executable, "-c", ALLOW, str(soft), str(hard)],
+        capture_output=True, text=True, check=True, env=os.environ | {"NO_COLOR": "1"},
+    )  # fmt: skip
+
+    assert f"soft {hard}" in done.stdout
+    assert said in done.stdout
+    assert ("warning" in done.stdout) == (hard < ENOUGH)
+
+
+async def test_a_shortage_is_said_once_and_not_for_each_connection():
+    loop, heard = asyncio.get_running_loop(), []
+    handler = Shortage(1024)
+
+    with capture_logs() as logs:
+        for _ in range(1000):
+            handler(loop, {"message": "", "exception": OSError(errno.EMFILE, "Too many open files")})
+
+    assert [(line["log_level"], line["limit"]) for line in logs] == [("error", 1024)]
+    loop.default_exception_handler = heard.append
+    handler(loop, {"message": "another", "exception": ValueError("x")})
+    assert [context["message"] for context in heard] == ["another"]
