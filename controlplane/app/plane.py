@@ -369,7 +369,7 @@ class Plane:
             )
             catalog, kept = in_use(world, loaded.catalog)
             catalog, misfits = fitting(world, catalog)
-            unfit = self._publisher.unrenderable(replace(world, catalog=catalog))
+            unfit = await asyncio.to_thread(self._publisher.unrenderable, replace(world, catalog=catalog))
             catalog, without = possible_orders(world.catalog, put_back(world.catalog, catalog, unfit.keys()))
             refused = (f"Service {name!r} cannot be rendered: {why}" for name, why in unfit.items())
             errors = (*(str(problem) for problem in loaded.errors), *kept, *misfits, *refused, *without)

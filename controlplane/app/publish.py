@@ -11,6 +11,7 @@ from controlplane.app.adoption import InQuestion, in_question, listed, proven, q
 from controlplane.app.membership import Member, member
 from controlplane.app.propagation import Relevant, merge, propagation, refusals, unacked
 from controlplane.app.remembered import Remembered
+from controlplane.app.renderable import Fitting
 from controlplane.app.treatment import Treatment
 from controlplane.app.whereabouts import Whereabouts
 from controlplane.policy.documents import Fleet, Service
@@ -107,7 +108,7 @@ class Publisher:
                 self.server.publish(fleet.name, replace(rendering.snapshot, began=world.began))
         for service, why in problems.items():
             if self.problems.get(service) != why:
-                log.error("service not rendered, its last good routes stay", service=service, error=why)
+                log.error("service not rendered as it should be", service=service, error=why)
         self.problems = problems
         if world.catalog.fleets() != self._fleets:
             self._fleets = world.catalog.fleets()
@@ -218,18 +219,12 @@ def _rendered(
             return compiler(fleet, wanted, world.revision, last), {}
     except ValueError:
         pass
-    # One at a time, each on top of what is known to work: only the culprits stay behind.
-    good = {name: known for name, known in (last.services if last else {}).items() if name in traffics}
-    for each in wanted:
-        if each.service.name in problems:
-            continue
-        trial = {**good, each.service.name: each}
-        try:
-            last = compiler(fleet, tuple(trial.values()), world.revision, last)
-            good = trial
-        except ValueError as error:
-            problems[each.service.name] = str(error)
-    return last, problems
+    fitting = Fitting(lambda services, last: compiler(fleet, services, world.revision, last), last)
+    # Releases in the order of their begin, as they had their places before a restart.
+    begun = sorted(world.active.values(), key=lambda state: (state.created_at, state.name))
+    order = dict.fromkeys([*(s.service for s in begun if s.service in traffics), *traffics])
+    fitting.fit({name: traffics[name] for name in order}, problems)
+    return fitting.rendering, fitting.problems
 
 
 def _relevant(rendering: Rendering, fleet: Fleet, service: str) -> Relevant:

@@ -6,7 +6,7 @@ Shares are ranges of user buckets; a user's bucket is ``xxh64(salt + ":" + ident
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from controlplane.policy.cohorts import BUCKETS, Span
@@ -64,6 +64,11 @@ class ServiceTraffic:
     warm: tuple[str, ...] = ()
     resolved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     copies: Copies | None = None
+
+    def at_rest(self) -> ServiceTraffic:
+        """Return the service as it is without a release: the stable version serves everyone."""
+        rest = traffic(self.service, self.stable, None, self.anonymous)
+        return replace(rest, resolved=self.resolved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,14 @@ from dataclasses import replace
 import pytest
 
 from controlplane.app import publish
+from controlplane.app.publish import Publisher
+from controlplane.app.renderable import Fitting
+from controlplane.release.traffic import traffic
+from controlplane.resources import statistics
+from controlplane.resources.rendering import Rendering
 from controlplane.web.port import Act, Documents, Order, Switch
-from controlplane.xds.type_urls import CLUSTER, ROUTE
+from controlplane.xds.snapshot import Snapshot
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE, SCOPED_ROUTE
 
 
 def names(site, type_url, fleet="edge"):
@@ -87,6 +93,57 @@ async def test_a_service_that_cannot_be_rendered_keeps_its_last_good_routes_and_
     site.publisher.publish(replace(world, revision=world.revision + 2))
     assert site.plane.problems() == ()
     await site.store.close()
+
+
+async def test_a_restart_takes_no_service_away_where_not_all_releases_have_a_place(
+    tmp_path, kit, monkeypatch
+):
+    others = {n: kit.SERVICE.replace("shop", n) for n in ("cart", "mail")}
+    site = await kit.start(tmp_path, **others)
+    for service in ("shop", "cart"):
+        site.clock.pass_(1)
+        await site.plane.order(Order(service=service, to="v2", policy="quick", actor="ann"))
+    world = await kit.tick(site, 2)
+    whole = Publisher(site.store)
+    whole.publish(world)
+    monkeypatch.setattr(statistics, "SERIES_LIMIT", whole._renderings["edge"].series - 1)
+
+    after = Publisher(site.store)
+    after.publish(world)
+
+    had, has = (each.server.snapshot("edge") for each in (whole, after))
+    for type_url in (CLUSTER, ENDPOINT, ROUTE, SCOPED_ROUTE):
+        assert has.of(type_url).keys() == had.of(type_url).keys()
+    # The one that was ordered first has its place, the other is as without a release.
+    assert list(after.problems) == ["cart"]
+    assert after.problems["cart"].endswith("; until then v1 serves everyone")
+    routes = {n.split("~")[0]: has.of(ROUTE)[n].body == had.of(ROUTE)[n].body for n in has.of(ROUTE)}
+    assert routes == {"cart": False, "mail": True, "shop": True}
+    await site.store.close()
+
+
+def test_a_few_culprits_of_many_are_found_in_few_renderings(kit):
+    catalog = kit.load(kit.files()).catalog
+    service = catalog.service("shop")
+    services = {
+        name: traffic(service.model_copy(update={"name": name}), "v1", None, "baseline")
+        for name in (f"s{i:03}" for i in range(256))
+    }
+    culprits, tried = {"s007", "s200"}, []
+
+    def compile_(some, last):
+        tried.append(len(some))
+        if any(each.service.name in culprits for each in some):
+            raise ValueError("cannot be")
+        names = {each.service.name: each for each in some}
+        return Rendering(Snapshot(1, {}), catalog.fleet("edge"), names, {}, {})
+
+    fitting = Fitting(compile_, None)
+    fitting.fit(services, {})
+
+    assert fitting.problems == dict.fromkeys(sorted(culprits), "cannot be")
+    assert set(fitting.rendering.services) == services.keys() - culprits
+    assert len(tried) < 40
 
 
 async def test_documents_that_cannot_be_rendered_are_refused_at_the_door(tmp_path, kit, poison):
