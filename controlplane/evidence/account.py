@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from math import log
 from operator import add
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.edges import Beyond
@@ -113,6 +113,15 @@ def plus(a: Counts, b: Counts, decay: float = 1.0) -> Counts:
     return (a[0] + b[0] * decay, a[1] + b[1] * decay, a[2] + b[2] * decay, a[3] + b[3] * decay)
 
 
+class Counters(NamedTuple):
+    """What each table of an account counts, where that is not the same: positions in a row."""
+
+    step: int
+    whole: int
+    rise: int
+    recent: int
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """What one metric has gathered. All evidence is kept as natural logarithms.
@@ -125,6 +134,8 @@ class Account:
         recent: The same with a half-life of half a minute.
         plain: As ``promotion``, but a burst counts with all its events.
         state: By label: what a metric keeps besides.
+        rise: Counts by segment since the evidence of a fault last said nothing: what a fault is shown by.
+        rising: Seconds in which these came.
     """
 
     processes: Mapping[str, tuple[float, ...]]
@@ -134,6 +145,8 @@ class Account:
     recent: Mapping[str, Counts]
     plain: float = 0.0
     state: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    rise: Mapping[str, Counts] = field(default_factory=dict)
+    rising: float = 0.0
 
     def promoted(self, gain: float, plain: float | None = None) -> Account:
         """Return the account with more evidence of no harm, or less.
@@ -166,7 +179,7 @@ class Account:
     def after(
         self,
         interval: Interval,
-        counter: int,
+        counter: int | Counters,
         gains: Mapping[str, Sequence[float]],
         harmless: tuple[float, float] | None,
     ) -> Account:
@@ -182,28 +195,35 @@ class Account:
         promotion, plain = self.promotion, self.plain
         if harmless is not None:
             promotion, plain = self._promoted(harmless)
-        step, whole, recent = self._counts(interval, counter)
-        return Account(processes, promotion, step, whole, recent, plain, self.state)
+        step, whole, rise, recent = self._counts(interval, counter)
+        rising = self.rising + interval.seconds
+        return Account(processes, promotion, step, whole, recent, plain, self.state, rise, rising)
 
     def counted(self, interval: Interval, counter: int) -> Account:
         """Return the account with the interval's counts."""
-        step, whole, recent = self._counts(interval, counter)
-        return replace(self, step=step, whole=whole, recent=recent)
+        step, whole, rise, recent = self._counts(interval, counter)
+        rising = self.rising + interval.seconds
+        return replace(self, step=step, whole=whole, rise=rise, rising=rising, recent=recent)
 
-    def _counts(self, interval: Interval, counter: int) -> tuple[Mapping[str, Counts], ...]:
-        """Return the tables of the step, of the whole release and of late with the interval in them."""
-        decay, step, whole = interval.decay, self.step, dict(self.whole)
+    def _counts(self, interval: Interval, counter: int | Counters) -> tuple[Mapping[str, Counts], ...]:
+        """Return the tables of the step, the release, its rise and of late with the interval in them."""
+        decay, step = interval.decay, dict(self.step)
         recent = {s: (a * decay, b * decay, c * decay, d * decay) for s, (a, b, c, d) in self.recent.items()}
-        tables = [whole, recent]
+        whole, rise = dict(self.whole), dict(self.rise)
+        at = Counters(*(counter,) * 4) if isinstance(counter, int) else counter
+        tables = [(whole, at.whole), (rise, at.rise), (recent, at.recent)]
         if interval.counting:
-            step = dict(step)
-            tables.append(step)
+            tables.append((step, at.step))
         for segment, (canary, baseline) in interval.blocks.sums.items():
-            n_c, k_c, n_b, k_b = canary[0], canary[counter], baseline[0], baseline[counter]
-            for table in tables:
+            n_c, n_b = canary[0], baseline[0]
+            for table, column in tables:
                 a, b, c, d = table.get(segment, _NOTHING)
-                table[segment] = (n_c + a, k_c + b, n_b + c, k_b + d)
-        return step, whole, recent
+                table[segment] = (n_c + a, canary[column] + b, n_b + c, baseline[column] + d)
+        return step, whole, rise, recent
+
+    def calm(self) -> Account:
+        """Return the account after evidence that says nothing of a fault: what shows one begins anew."""
+        return replace(self, rise={}, rising=0.0) if self.rise else self
 
     def next_step(self) -> Account:
         """Return the account without what belongs to one step."""
@@ -215,7 +235,9 @@ class Account:
         tables = {"step": self.step, "whole": self.whole, "recent": self.recent, "processes": self.processes}
         if self.state:
             tables["state"] = self.state
-        return {"promotion": self.promotion, "plain": self.plain} | {
+        if self.rise:
+            tables["rise"] = self.rise
+        return {"promotion": self.promotion, "plain": self.plain, "rising": self.rising} | {
             name: {key: list(table[key]) for key in sorted(table)} for name, table in tables.items()
         }
 
@@ -224,10 +246,11 @@ class Account:
         """Return the account of :meth:`to_json`."""
         tables = {
             name: {key: tuple(row) for key, row in data[name].items()}
-            for name in ("processes", "step", "whole", "recent", "state")
+            for name in ("processes", "step", "whole", "recent", "state", "rise")
             if name in data
         }
-        return cls(promotion=data["promotion"], plain=data.get("plain", data["promotion"]), **tables)
+        plain, rising = data.get("plain", data["promotion"]), data.get("rising", 0.0)
+        return cls(promotion=data["promotion"], plain=plain, rising=rising, **tables)
 
 
 EMPTY = Account({}, 0.0, {}, {}, {})

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
+from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import no_harm, no_harm_rate
@@ -109,14 +109,18 @@ class Ceiling:
         above = "the canary is above the limit, not beyond doubt"
         allowed = self._held_to(account, learned, stage)
         relaxed = "" if allowed == self.allowed else f", in this emergency {percent(allowed, 1)}"
+
+        def seen(counts: Counts) -> str:
+            return f"{percent(counts[1], counts[0])} of {counts[0]:.0f} canary requests {self.event}"
+
         words = Words(
             fault=f"the limit is broken in segment {reading.segment}",
             doubt=above,
             good="the limit is kept",
             short="within the limit, too few requests to be sure",
             seen=(
-                f"{percent(k_c, n_c)} of {n_c:.0f} canary requests {self.event}, "
-                f"allowed {percent(self.allowed, 1)}{relaxed}{borrowed(reading.table, stage)}"
+                f"{reading.told(seen)}, allowed {percent(self.allowed, 1)}{relaxed}"
+                f"{borrowed(reading.table, stage)}"
             ),
         )
         holds = (

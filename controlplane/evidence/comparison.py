@@ -13,7 +13,7 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
+from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
 from controlplane.evidence.blocks import Blocks, Pairs
 from controlplane.evidence.by_segment import SEGMENT, loudness
 from controlplane.evidence.learned import SIZES, Learned
@@ -207,18 +207,12 @@ class Comparison:
         """Return what the account says."""
         loud = loudness(account)
         reading = Reading(account, self._log_e(account, loud), self.threshold, loud)
-        n_c, k_c, n_b, k_b = reading.counts
-        seen = (
-            f"canary {k_c:.0f} of {n_c:.0f} ({percent(k_c, n_c)}), "
-            f"baseline {k_b:.0f} of {n_b:.0f} ({percent(k_b, n_b)})"
-        )
-        seen += borrowed(reading.table, stage, self.margin)
         words = Words(
             fault=f"{self.name} in segment {reading.segment} are above the baseline's",
             doubt=f"{self.name} look suspicious",
             good=f"{self.name} do no harm",
             short=f"{self.name} look alike, too few requests to be sure",
-            seen=seen,
+            seen=reading.told(both) + borrowed(reading.table, stage, self.margin),
         )
         holds = (
             (learned.total[0] < ACQUAINTED, "too little is known of the baseline"),
@@ -234,6 +228,15 @@ class Comparison:
         usual = self._usual(learned, stage, rate)
         speed = no_harm_rate(rate, rate, stage.tolerated(usual, self.margin))
         return max(0.0, ENOUGH - account.promotion) / speed
+
+
+def both(counts: Counts) -> str:
+    """Say what of each version's requests counts."""
+    n_c, k_c, n_b, k_b = counts
+    return (
+        f"canary {k_c:.0f} of {n_c:.0f} ({percent(k_c, n_c)}), "
+        f"baseline {k_b:.0f} of {n_b:.0f} ({percent(k_b, n_b)})"
+    )
 
 
 def _grid(null: float, rate: float) -> tuple[float, ...]:

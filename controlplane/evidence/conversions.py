@@ -16,6 +16,7 @@ from controlplane.evidence.blocks import ERRORS, Blocks, rows_of
 from controlplane.evidence.blocks import total as total_row
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.ceiling import Ceiling
+from controlplane.evidence.comparison import both
 from controlplane.evidence.learned import PHI, WEIGHT, Learned
 from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
 from controlplane.evidence.measures import Filled, Measured, counted, gathered
@@ -109,15 +110,14 @@ class Conversions:
         process = account.processes.get(PROCESS)
         excess = {s: abs(c[1] - c[0] * c[3] / c[2]) for s, c in account.recent.items() if c[2]}
         reading = Reading(account, log_mean_exp(process) if process else 0.0, self.threshold, excess)
-        n_c, k_c, n_b, k_b = reading.counts
+        _, _, n_b, k_b = reading.counts
         worse = "fewer" if self.measured.more else "more"
         words = Words(
             fault=f"{worse} {self.name} on the canary",
             doubt=f"{worse} {self.name} on the canary, not beyond doubt",
             good=f"{self.name} does not suffer",
             short=f"{self.name}: too few to be sure",
-            seen=f"canary {k_c:.0f} of {n_c:.0f} ({percent(k_c, n_c)}), baseline {k_b:.0f} of {n_b:.0f} "
-            f"({percent(k_b, n_b)}){borrowed(reading.table, stage, self.margin)}",
+            seen=reading.told(both) + borrowed(reading.table, stage, self.margin),
         )
         holds = ((not k_b, f"{self.name}: none on the baseline, so there is nothing to compare with"),)
         needed = self._needed(account, k_b / n_b if n_b else 0.0)
@@ -216,12 +216,16 @@ class LeastShare:
         n_c, k_c, *_ = reading.counts
         _, _, n_b, k_b = total(account.recent)
         below = "the canary is below the limit, not beyond doubt"
+
+        def seen(counts: Counts) -> str:
+            return f"{percent(counts[1], counts[0])} of {counts[0]:.0f} on the canary"
+
         words = Words(
             fault=f"the limit is missed in segment {reading.segment}",
             doubt=below,
             good="the limit is kept",
             short="too few to be sure that the limit is kept",
-            seen=f"{percent(k_c, n_c)} of {n_c:.0f} on the canary, at least {percent(self.limit, 1)} wanted"
+            seen=f"{reading.told(seen)}, at least {percent(self.limit, 1)} wanted"
             f"{borrowed(reading.table, stage)}",
         )
         holds = (

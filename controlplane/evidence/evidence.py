@@ -5,7 +5,7 @@ The same observations give the same evidence, folded in one go or from a stored 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -16,6 +16,7 @@ from controlplane.evidence.blocks import CLIENT_ERRORS, ERRORS, SLOWER, Blocks, 
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.comparison import Comparison
 from controlplane.evidence.learned import Learned
+from controlplane.evidence.measures import CLOCK
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reading import timed
 from controlplane.evidence.slowdown import Slowdown
@@ -159,6 +160,18 @@ def fold(
 def next_step(evidence: Evidence) -> Evidence:
     """Return the evidence for the next step: promotion starts anew, what speaks for a rollback stays."""
     return replace(evidence, accounts={name: a.next_step() for name, a in evidence.accounts.items()})
+
+
+def heard(evidence: Evidence, said: Iterable[Verdict]) -> Evidence:
+    """Return the evidence after it was read: where it says nothing of a fault, what shows one begins anew."""
+    accounts = dict(evidence.accounts)
+    for verdict in said:
+        account = accounts.get(verdict.metric)
+        e_value = next((figure for name, figure in verdict.numbers if name == "e_value"), None)
+        # What lies in a window that is not full is not in the evidence yet.
+        if account and account.rise and e_value is not None and e_value <= 1 and CLOCK not in account.state:
+            accounts[verdict.metric] = account.calm()
+    return replace(evidence, accounts=accounts)
 
 
 def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdict, ...]:

@@ -168,8 +168,9 @@ def counted(account: Account, fresh: Mapping[str, Counts], interval: Interval) -
     """Return the account with an interval's counts by segment."""
     decay = 0.5 ** (interval.seconds / RECENT_HALF_LIFE)
     recent = {segment: plus(NO_COUNTS, row, decay) for segment, row in account.recent.items()}
-    whole, step = dict(account.whole), dict(account.step)
-    for table in (whole, recent, *((step,) if interval.counting else ())):
+    whole, step, rise = dict(account.whole), dict(account.step), dict(account.rise)
+    for table in (whole, rise, recent, *((step,) if interval.counting else ())):
         for segment, row in fresh.items():
             table[segment] = plus(row, table.get(segment, NO_COUNTS))
-    return replace(account, whole=whole, recent=recent, step=step)
+    rising = account.rising + interval.seconds
+    return replace(account, whole=whole, rise=rise, rising=rising, recent=recent, step=step)

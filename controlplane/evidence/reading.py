@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -56,30 +56,52 @@ class Reading:
 
     @cached_property
     def table(self) -> Mapping[str, Counts]:
-        """What the answer rests on, by segment: all of the release for a fault, else this step."""
-        table = self.account.whole if self.failed else self.account.step
-        return table if self.segment == EVERYONE else {self.segment: table[self.segment]}
+        """What the answer rests on, by segment: for a fault what has shown it, else this step."""
+        if not self.failed:
+            return self.account.step
+        return self._blamed(self.account.rise if self.risen else self.account.whole)
+
+    @cached_property
+    def risen(self) -> bool:
+        """Whether a fault is shown by what came since the evidence began to rise."""
+        return self.failed and total(self._blamed(self.account.rise))[0] > 0
+
+    def _blamed(self, table: Mapping[str, Counts]) -> Mapping[str, Counts]:
+        """Return the part of a table that is of the segment where a fault shows."""
+        if self.segment == EVERYONE:
+            return table
+        return {self.segment: table[self.segment]} if self.segment in table else {}
 
     @cached_property
     def counts(self) -> Counts:
         """The sum of what the answer rests on."""
         return total(self.table)
 
+    @cached_property
+    def release(self) -> Counts:
+        """The sum since the release began, of the segment where a fault shows."""
+        return total(self._blamed(self.account.whole))
+
+    def told(self, say: Callable[[Counts], str], of_release: Callable[[Counts], str] | None = None) -> str:
+        """Return what was seen, in words; of a fault since it shows, and beside it in the whole release."""
+        if not self.risen or self.counts[0] >= self.release[0]:
+            return say(self.counts)
+        late, all_of = say(self.counts), (of_release or say)(self.release)
+        return f"in the last {rough(self.account.rising)} {late}; in the whole release {all_of}"
+
     def numbers(self, event: str) -> tuple[tuple[str, float], ...]:
         """Return the figures; ``event`` names what is counted."""
-        n_c, k_c, n_b, k_b = self.counts
-        return (
-            ("canary_requests", n_c),
-            (f"canary_{event}", k_c),
-            ("canary_rate", k_c / n_c if n_c else 0.0),
-            ("baseline_requests", n_b),
-            (f"baseline_{event}", k_b),
-            ("baseline_rate", k_b / n_b if n_b else 0.0),
+        found = (
+            *_figures(self.counts, event),
             ("e_value", exp(min(self.log_e, 690.0))),
             ("threshold", self.threshold),
             ("promotion", self.account.promotion),
             ("needed", ENOUGH),
         )
+        if not self.risen:
+            return found
+        beside = _figures(self.release, event, "release_")
+        return (*found, ("seconds", self.account.rising), *beside)
 
     def answer(
         self, metric: str, words: Words, holds: Iterable[Hold], needed: float | None, event: str
@@ -123,6 +145,18 @@ class Words:
     short: str
     seen: str
     bursts: str = "too many at once to exclude harm"
+
+
+def _figures(counts: Counts, event: str, prefix: str = "") -> tuple[tuple[str, float], ...]:
+    n_c, k_c, n_b, k_b = counts
+    return (
+        (f"{prefix}canary_requests", n_c),
+        (f"{prefix}canary_{event}", k_c),
+        (f"{prefix}canary_rate", k_c / n_c if n_c else 0.0),
+        (f"{prefix}baseline_requests", n_b),
+        (f"{prefix}baseline_{event}", k_b),
+        (f"{prefix}baseline_rate", k_b / n_b if n_b else 0.0),
+    )
 
 
 def total(table: Mapping[str, Counts]) -> Counts:

@@ -8,11 +8,12 @@ Source: docs/decision-rule.md, "Rollback evidence: latency" and "Promotion evide
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Interval, Stage
+from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counters, Counts, Interval, Stage
 from controlplane.evidence.blocks import SLOWER
 from controlplane.evidence.comparison import ACQUAINTED
 from controlplane.evidence.edges import Beyond
@@ -30,6 +31,7 @@ RAREST = 0.0015  # share of requests past an edge below which the edge says noth
 # A policy that tolerates more against the baseline asks for less proof: in excess of 1, so many margins of
 # slowness, and so many times that in the tail, as in the table.
 MARGINS, TAILS = 2.5, 4.0
+STEP, WHOLE, RISE = "edge of the step", "edge of the release", "edge of the rise"
 EXCLUDED = ((0.05, 3.0, 10.0), (0.10, 2.0, 6.0), (0.25, 1.5, 4.0), (0.50, 1.35, 2.5), (1.0, 1.25, 2.0))
 
 
@@ -66,7 +68,10 @@ class Slowdown:
         harmless = None
         if interval.counting:
             harmless = self._no_harm(interval, beyond, edge), self._as_often(interval)
-        return account.after(interval, SLOWER + edge, gains, harmless)
+        account = _looking(account, edge)
+        step, whole, rise = (SLOWER + _looked(account, table, edge) for table in (STEP, WHOLE, RISE))
+        shown = Counters(step, whole, rise, recent=SLOWER + edge)
+        return account.after(interval, shown, gains, harmless)
 
     def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> float:
         blocks, counter, share = interval.blocks, SLOWER + edge, max(beyond.shares[edge], RAREST)
@@ -111,19 +116,17 @@ class Slowdown:
         excess = {s: c[1] - c[0] * c[3] / c[2] for s, c in account.recent.items() if c[2]}
         log_e = log_mean_exp(spoken) if spoken else 0.0
         reading = Reading(account, log_e, self.threshold, excess, undoubted=-ENOUGH)
-        n_c, k_c, n_b, k_b = reading.counts
         beyond = learned.beyond_now
         edge = beyond.nearest(self.typical)
+        shown = _looked(account, RISE if reading.risen else WHOLE if reading.failed else STEP, edge)
         words = Words(
             fault=f"the canary is slower in segment {reading.segment}",
             doubt="the canary is suspiciously slow",
             good="the canary is as fast as the baseline",
             short="too few requests to exclude a slower canary",
             bursts="so many canary requests are slow that a slower canary is not excluded",
-            seen=(
-                f"slower than {EDGES_MS[edge]} ms were {percent(k_c, n_c)} of {n_c:.0f} canary requests "
-                f"and {percent(k_b, n_b)} of the baseline's" + borrowed(reading.table, stage, self.margin)
-            ),
+            seen=reading.told(partial(_slower, shown), partial(_slower, _looked(account, WHOLE, edge)))
+            + borrowed(reading.table, stage, self.margin),
         )
         holds = ((learned.total[0] < ACQUAINTED, "too little is known of the baseline"),)
         return reading.answer(self.name, words, holds, self._needed(account, stage, beyond, edge), "slow")
@@ -132,6 +135,32 @@ class Slowdown:
         share = max(beyond.shares[edge], RAREST)
         excess = (self._excluded(stage, beyond, edge, lent=False) - 1) * share
         return max(0.0, ENOUGH - account.promotion) / no_harm_rate(share, share, excess)
+
+
+def _looking(account: Account, edge: int) -> Account:
+    """Return the account with the edge at which each of its tables begins to count, where one begins.
+
+    What is shown is counted at one edge from a table's begin on; the evidence looks at the one that is best
+    now.
+    """
+    tables, state = ((STEP, account.step), (WHOLE, account.whole), (RISE, account.rise)), account.state
+    begun = {label: (float(edge),) for label, table in tables if not (table and label in state)}
+    if all(state.get(label) == at for label, at in begun.items()):
+        return account
+    return replace(account, state={**state, **begun})
+
+
+def _looked(account: Account, table: str, edge: int) -> int:
+    """Return at which edge a table counts; ``edge`` where that is not known."""
+    return int(account.state.get(table, (edge,))[0])
+
+
+def _slower(edge: int, counts: Counts) -> str:
+    n_c, k_c, n_b, k_b = counts
+    return (
+        f"slower than {EDGES_MS[edge]} ms were {percent(k_c, n_c)} of {n_c:.0f} canary requests "
+        f"and {percent(k_b, n_b)} of the baseline's"
+    )
 
 
 def _gain(interval: Interval, beyond: Beyond, edges: Sequence[int], slower: float) -> list[list[float]]:

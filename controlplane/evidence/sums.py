@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import log1p, sqrt
 
-from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Interval, Stage
+from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
 from controlplane.evidence.conversions import EXCLUDED_MARGINS, EXCLUDED_MOST
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.measures import Filled, Measured, gathered
-from controlplane.evidence.reading import Reading, Words, borrowed, total
+from controlplane.evidence.reading import Reading, Words, borrowed
 from controlplane.evidence.verdict import Verdict
 
 # Parts of what one has that are bet. Sums of few orders are skewed, most so on the smaller side, and a cut of
@@ -167,9 +167,8 @@ class Sums:
         """Return what the account says."""
         process = account.processes.get(PROCESS)
         reading = Reading(account, log_mean_exp(process) if process else 0.0, self.threshold, {})
-        n_c, k_c, n_b, k_b = total(reading.table)
         scale = Scale(*account.state.get(SCALE, ()))
-        mean, usual = k_c / n_c if n_c else 0.0, k_b / n_b if n_b else 0.0
+        _, usual = _both(reading.counts)
         worse = "lower" if self.measured.more else "higher"
         limit = "" if self.limit is None else f", limit {self.limit:g}"
         windows = self._windows(account, scale, usual)
@@ -179,8 +178,7 @@ class Sums:
             doubt=f"{self.name} is {worse} on the canary, not beyond doubt",
             good=f"{self.name} does not suffer",
             short=f"{self.name}: too little time to be sure{time}",
-            seen=f"canary {mean:.4g} on average of {n_c:.0f}, baseline {usual:.4g} of {n_b:.0f}{limit}"
-            f"{borrowed(reading.table, stage, self.margin)}",
+            seen=f"{reading.told(_averages)}{limit}{borrowed(reading.table, stage, self.margin)}",
         )
         left = int(LEARNING - scale.windows)
         holds = ((not scale.known, f"{self.name}: {max(left, 1)} more minutes to learn how much it varies"),)
@@ -197,3 +195,14 @@ class Sums:
             abs(usual - self._excluded(usual, 0.0)) / (scale.deviation * SPANS), (STAKE,), LEAST_PROOF
         )[0]
         return max(0.0, ENOUGH - account.promotion) / gain
+
+
+def _both(counts: Counts) -> tuple[float, float]:
+    """Return the means of the canary and of the baseline."""
+    n_c, k_c, n_b, k_b = counts
+    return k_c / n_c if n_c else 0.0, k_b / n_b if n_b else 0.0
+
+
+def _averages(counts: Counts) -> str:
+    canary, baseline = _both(counts)
+    return f"canary {canary:.4g} on average of {counts[0]:.0f}, baseline {baseline:.4g} of {counts[2]:.0f}"

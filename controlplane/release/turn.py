@@ -82,6 +82,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         if split.problem:
             watch = watching.unproved(watch)
         verdicts = (*watching.verdicts(watch, learned, state), *hooks.verdicts(state))
+        watch = watching.heard(watch, verdicts)
     where = alive(moment.where, moment.observation, state.to_version)
     seen = Seen(
         elapsed=moment.elapsed,

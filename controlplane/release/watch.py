@@ -337,6 +337,11 @@ def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdi
     return (*fold_of.verdicts(watch.evidence, learned, at), *filter(None, (spent, *unreached)))
 
 
+def heard(watch: Watch, said: Sequence[Verdict]) -> Watch:
+    """Return the watch after its verdicts were read."""
+    return replace(watch, evidence=fold_of.heard(watch.evidence, said))
+
+
 def results(watch: Watch, state: ReleaseState) -> tuple[Result, ...]:
     """Return what the A/B test has shown until now; nothing outside of it."""
     if not state.testing or state.stage is not Stage.JUDGE:

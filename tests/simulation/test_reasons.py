@@ -1,0 +1,112 @@
+"""What a decision says must be so by the very counts that it shows."""
+
+from __future__ import annotations
+
+import re
+
+from controlplane.evidence.evidence import Evidence
+from controlplane.policy.latency import EDGES_MS
+from controlplane.policy.loading import load
+from controlplane.policy.pinning import pin
+from controlplane.simulation.faults import Fault
+from controlplane.simulation.loop import watch
+from controlplane.simulation.traffic import Model
+
+POLICY = """
+kind: Policy
+name: long
+steps:
+  - {name: ten, everyone: 10%}
+  - {name: half, everyone: 50%}
+  - {name: all, everyone: 100%}
+conditions: [CONDITIONS]
+guard: {for: 2h, hold_back: 2%}
+"""
+ONLY = "{latency: off}, {client_errors: off}"
+
+
+def release(fault, conditions=ONLY, seed=7, **model):
+    """Yield the intervals of a simulated release."""
+    found = load({"p.yaml": POLICY.replace("CONDITIONS", conditions).encode()})
+    assert not found.errors
+    (policy,) = found.catalog.policies()
+    wrong = tuple(Fault.parse(part) for part in fault.split("+")) if fault else ()
+    drawn = Model(**({"rps": 100, "interval": 15.0, "history": 600, "longest": 3600} | model))
+    return watch(pin(policy, found.catalog), drawn, wrong, seed)
+
+
+def ended(*given, **model):
+    """Return the record of what ended a release, and the verdict that did."""
+    *_, last = release(*given, **model)
+    (record,) = last.turn.records
+    failed = [v for v in record.numbers["verdicts"] if v["outcome"] == "fail"]
+    assert record.action == "rollback"
+    return record, failed[0]
+
+
+def rates(reason):
+    """Return the canary's and the baseline's share of each of the texts' pairs."""
+    pair = r"canary \d+ of \d+ \(([\d.]+) %\), baseline \d+ of \d+ \(([\d.]+) %\)"
+    return [(float(canary), float(baseline)) for canary, baseline in re.findall(pair, reason)]
+
+
+def test_a_late_rollback_is_shown_by_what_came_since_its_evidence_rose():
+    record, verdict = ended("outage=20%@1m-3m+errors=5%@45m")
+
+    (canary, baseline), (_, all_of_baseline) = rates(record.reason)
+    assert canary > 2 > baseline
+    assert "above the baseline's: in the last " in record.reason
+    assert all_of_baseline > 2  # which by itself would say the contrary
+    numbers = verdict["numbers"]
+    assert numbers["canary_rate"] > 2 * numbers["baseline_rate"]
+    assert numbers["release_canary_requests"] > 10 * numbers["canary_requests"]
+    assert 0 < numbers["seconds"] < 300
+
+
+def test_slowness_that_begins_late_is_shown_by_what_came_since_its_evidence_rose():
+    record, verdict = ended("latency=x3@45m", "{client_errors: off}")
+
+    shown = [float(share) for share in re.findall(r"([\d.]+) % of", record.reason)]
+    canary, baseline = shown[:2]
+    assert canary > 2 * baseline
+    assert verdict["numbers"]["canary_rate"] > 2 * verdict["numbers"]["baseline_rate"]
+
+
+def test_what_shows_a_fault_survives_a_restart():
+    *_, last = release("errors=5%@10m")
+    before = last.turn.after.watch.evidence
+
+    assert before.accounts["errors"].rise
+    assert Evidence.from_json(before.to_json()) == before
+
+
+def test_evidence_of_an_older_store_still_names_the_fault():
+    *_, last = release("errors=5%@10m")
+    data = last.turn.after.watch.evidence.to_json()
+    for account in data["accounts"].values():
+        for field in ("rise", "rising"):
+            account.pop(field, None)
+
+    account = Evidence.from_json(data).accounts["errors"]
+
+    assert (account.rise, account.rising) == ({}, 0.0)
+    assert account.whole == last.turn.after.watch.evidence.accounts["errors"].whole
+
+
+def test_the_share_of_slow_requests_is_that_of_one_edge():
+    text = r"slower than (\d+) ms were ([\d.]+) % of (\d+) canary requests"
+    compared, truth, at = 0, [0] * (1 + len(EDGES_MS)), None
+    for now in release(None, "{client_errors: off}", seed=5, interval=5.0, history=1800, longest=1500):
+        state = now.turn.after.state
+        if (state.step, state.phase) != at:
+            at, truth = (state.step, state.phase), [0] * (1 + len(EDGES_MS))
+            continue
+        for cell, tally in now.observation.cells:
+            if cell.version == state.to_version:
+                truth = [a + b for a, b in zip(truth, (tally.requests, *tally.slower), strict=True)]
+        said = [re.search(text, v.reason) for v in now.turn.after.verdicts if v.metric == "latency"]
+        for edge, share, requests in (found.groups() for found in said if found and truth[0] > 3000):
+            compared += 1
+            slow = 100 * truth[1 + EDGES_MS.index(int(edge))] / truth[0]
+            assert abs(float(share) - slow) < 0.1 * slow, (now.second, requests)
+    assert compared > 50
