@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from controlplane.policy.documents import Propagate
 from controlplane.release.seen import Propagation
+from controlplane.resources.names import group_first
 from controlplane.xds.parts import alike
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE, SECRET
@@ -146,7 +147,9 @@ def refusals(view: StreamView, relevant: Relevant | None = None) -> Iterator[str
 
 
 def _words(type_url: str, name: str, nack: Nack) -> str:
-    return f"{type_url.rpartition('.')[2]} {name!r}: {nack.message}"
+    others = nack.owners - {group_first(name)}
+    whose = f" (the part of {' or '.join(sorted(nack.owners))})" if others else ""
+    return f"{type_url.rpartition('.')[2]} {name!r}{whose}: {nack.message}"
 
 
 def _before(

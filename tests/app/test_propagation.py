@@ -194,6 +194,23 @@ def test_fleets_are_merged_to_the_strictest():
     assert not merge([]).complete
 
 
+@pytest.mark.parametrize(
+    ("owners", "told"),
+    [
+        ((), "RouteConfiguration 'shop~x': bad"),
+        (("shop",), "RouteConfiguration 'shop~x': bad"),
+        (("web",), "RouteConfiguration 'shop~x' (the part of web): bad"),
+        (("web", "shop"), "RouteConfiguration 'shop~x' (the part of shop or web): bad"),
+    ],
+)
+def test_a_refusal_of_shared_routes_says_whose_part_it_is_of(owners, told):
+    stream = view(nacks=[(ROUTE, "shop~x")])
+    nack = Nack(WANTED, "bad", NOW, frozenset(owners))
+    types = (replace(t, nacks={"shop~x": nack} if t.nacks else {}) for t in stream.types)
+
+    assert list(refusals(replace(stream, types=tuple(types)))) == [told]
+
+
 # --- what was refused on streams that are over ------------------------------------------------------------
 
 
@@ -227,7 +244,7 @@ def test_a_proxy_that_is_away_refuses_what_it_refused():
     got = propagation([view("b")], RELEVANT, LIMITS, past(owners=["shop"]))
 
     assert (got.live, got.nacked) == (("b",), ())
-    assert got.refused == (("a", "RouteConfiguration 'hosts-a': bad"),)
+    assert got.refused == (("a", "RouteConfiguration 'hosts-a' (the part of shop): bad"),)
     assert merge([got, Propagation()]).refused == got.refused
 
 
