@@ -85,6 +85,12 @@ class Metrics:
             "Types that a stream asked for and that nobody serves.",
             value=counts.unserved,
         )
+        refused = CounterMetricFamily(
+            "turnout_refused", "Statistics and load reports that could not be used.", labels=["what"]
+        )
+        for what, number in sorted(self._plane.troubles.counts.items()):
+            refused.add_metric([what.removesuffix(" of")], number)
+        yield refused
         closed = CounterMetricFamily(
             "turnout_streams_closed", "Streams that this server ended with an error.", labels=["status"]
         )

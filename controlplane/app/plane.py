@@ -35,6 +35,7 @@ from controlplane.release.traffic import Endpoints
 from controlplane.release.watch import Watch
 from controlplane.release.way_back import alarm
 from controlplane.server.streams import Counts
+from controlplane.server.troubles import Troubles
 from controlplane.sources.collector import Collector
 from controlplane.sources.pushed import Pushed, Values, cell
 from controlplane.web.port import (
@@ -64,7 +65,12 @@ _AT_ONCE = 100  # proxies: a few milliseconds
 
 
 class Plane:
-    """Answers from what is in memory; writes through the store, one transaction per request."""
+    """Answers from what is in memory; writes through the store, one transaction per request.
+
+    Attributes:
+        folder_problems: Of the documents of the folder.
+        troubles: What the ports refuse.
+    """
 
     def __init__(
         self,
@@ -84,6 +90,7 @@ class Plane:
         self._leaving = asyncio.Event()
         self._pushed = pushed or Pushed()
         self._outbox = outbox or Outbox(store, clock)
+        self.troubles = Troubles()
         self.folder_problems: tuple[str, ...] = ()
 
     @property
@@ -178,7 +185,8 @@ class Plane:
         drift = (f"release {name}: {why}" for name, r in states for why in drifted(r, world.catalog))
         alarms = (f"release {name}: {why}" for name, why in self.alarms() if why)
         alone = problems(self._publisher.in_question(world), world)
-        return (*self.folder_problems, *alone, *fleets, *names, *alarms, *drift, *store, *untaken)
+        refused = self.troubles.current()
+        return (*self.folder_problems, *alone, *fleets, *names, *alarms, *drift, *store, *untaken, *refused)
 
     async def records(self, release: str | None, limit: int, after: int | None = None) -> tuple[Record, ...]:
         """Return the newest records, or the first ones after number ``after``; oldest first."""

@@ -32,6 +32,7 @@ from controlplane.server.lrs import LoadReporting
 from controlplane.server.options import SERVER_OPTIONS, BindError, bind, loopback
 from controlplane.server.streams import Limits
 from controlplane.server.tls import TlsError, TlsFiles, refuse_stranger
+from controlplane.server.troubles import Troubles
 from controlplane.sources.collector import Collector
 from controlplane.sources.dns import Resolver
 from controlplane.sources.lrs import LoadReports
@@ -146,11 +147,13 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         registry = CollectorRegistry()
         registry.register(Metrics(plane))
 
-        intake = Intake(lambda peer, data: collector.receive(peer, data, datetime.now(UTC)))
+        intake = Intake(lambda peer, data: collector.receive(peer, data, datetime.now(UTC)), plane.troubles)
         server = grpc.aio.server(options=SERVER_OPTIONS)
-        loads = LoadReporting(settings.interval, reports.opened, settings.limits.streams_per_peer)
+        loads = LoadReporting(
+            settings.interval, reports.opened, settings.limits.streams_per_peer, plane.troubles
+        )
         server.add_generic_rpc_handlers((*handlers(publisher.server), intake.handler(), loads.handler()))
-        xds_port = _bind(server, settings)
+        xds_port = _bind(server, settings, plane.troubles)
         # Nothing is answered before the state is loaded: from here on it is, and the first snapshot is there.
         publisher.publish(await store.world())
         collect_seldom()
@@ -170,7 +173,9 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             asyncio.create_task(web.serve(sockets=[http]), name="http"),
         ]
         if settings.http_tls is not None:
-            tasks.append(asyncio.create_task(_renew(web.config, settings.http_tls), name="certificate"))
+            tasks.append(
+                asyncio.create_task(_renew(web.config, settings.http_tls, plane.troubles), name="certificate")
+            )
         if settings.policies is not None:
             tasks.append(asyncio.create_task(Importer(settings.policies, plane).run(), name="policy folder"))
         leaving.push_async_callback(_end, web, tasks)
@@ -202,20 +207,21 @@ def _web_config(app: Starlette, tls: TlsFiles | None) -> uvicorn.Config:
     return config
 
 
-async def _renew(config: uvicorn.Config, tls: TlsFiles) -> None:
-    """Take the certificate anew when its files change; one that cannot be used is left out, with a line."""
+async def _renew(config: uvicorn.Config, tls: TlsFiles, troubles: Troubles) -> None:
+    """Take the certificate anew when its files change; one that cannot be used is left out, and shown."""
     assert config.ssl is not None
     used = tls.stamp()
     while True:
         await asyncio.sleep(RENEW)
         try:
             if (stamp := tls.stamp()) != used:
-                used = stamp
                 tls.read()
                 config.ssl.load_cert_chain(tls.certificate, tls.key)
+                used = stamp
                 log.info("certificate of --http read again")
+            troubles.clear("certificate of", "--http")
         except (TlsError, OSError) as error:
-            log.error("certificate of --http not read, the one before is used", error=str(error))
+            troubles.add("certificate of", "--http", f"the last good one stays: {error}")
 
 
 def _access(settings: Settings) -> Access:
@@ -248,7 +254,7 @@ async def _end(web: uvicorn.Server, tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks, timeout=5)
 
 
-def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+def _bind(server: grpc.aio.Server, settings: Settings, troubles: Troubles) -> int:
     host, port = split_address(settings.xds)
     if settings.tls is None and not (settings.insecure or loopback(host)):
         raise ServeError(
@@ -256,7 +262,7 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
             "give --tls-cert and --tls-key, or allow it with --insecure"
         )
     try:
-        credentials = settings.tls.credentials() if settings.tls is not None else None
+        credentials = settings.tls.credentials(troubles) if settings.tls is not None else None
         return bind(server, host, port, credentials, insecure=settings.insecure)
     except TlsError as error:
         raise ServeError(f"TLS of --xds: {error}") from error

@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 
 from controlplane.server.transport import peer_of
+from controlplane.server.troubles import Troubles
 from controlplane.xds.view import Peer
 
 SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
@@ -24,14 +25,14 @@ class Intake:
     Attributes:
         accepted: Exports that the callback took.
         refused: Exports that were too large or that it could not use.
-        problem: Peer and reason of the last refusal, or None.
+        troubles: Where refusals are shown.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, troubles: Troubles | None = None) -> None:
         self._receive = receive
+        self.troubles = troubles or Troubles()
         self.accepted = 0
         self.refused = 0
-        self.problem: tuple[Peer, str] | None = None
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service for ``grpc.aio.Server.add_generic_rpc_handlers``."""
@@ -59,5 +60,5 @@ class Intake:
         reason: str,
     ) -> None:
         self.refused += 1
-        self.problem = (sender, reason)
+        self.troubles.add("statistics of", sender.host, reason)
         await context.abort(code, reason)

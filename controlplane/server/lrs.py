@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from controlplane._pb.lrs_pb2 import LoadStatsResponse
 from controlplane.server.admission import Quota
 from controlplane.server.transport import peer_of
+from controlplane.server.troubles import Troubles
 from controlplane.xds.view import Peer
 
 SERVICE = "envoy.service.load_stats.v3.LoadReportingService"
@@ -38,9 +39,14 @@ class LoadReporting:
     """
 
     def __init__(
-        self, interval: timedelta, opened: Callable[[Peer], Reports], streams_per_peer: int = 10_000
+        self,
+        interval: timedelta,
+        opened: Callable[[Peer], Reports],
+        streams_per_peer: int = 10_000,
+        troubles: Troubles | None = None,
     ) -> None:
         """Have clients report every ``interval``; ``opened`` returns what takes the messages of a stream."""
+        self._troubles = troubles or Troubles()
         every = Duration()
         every.FromTimedelta(interval)
         answer = LoadStatsResponse(load_reporting_interval=every, send_all_clusters=True)
@@ -66,6 +72,7 @@ class LoadReporting:
         if not self._quota.enter(peer):
             self.refused += 1
             text = f"you have {self._quota.most} streams already"
+            self._troubles.add("load reports of", peer.host, text)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         reports = self._opened(peer)
         self.streams += 1
@@ -79,6 +86,7 @@ class LoadReporting:
                     first = False
         except ValueError as error:
             self.refused += 1
+            self._troubles.add("load reports of", peer.host, str(error))
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             stopping.cancel()

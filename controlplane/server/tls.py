@@ -10,11 +10,13 @@ from pathlib import Path
 import grpc
 import structlog
 
+from controlplane.server.troubles import Troubles
 from controlplane.xds.messages import Node
 from controlplane.xds.view import Peer
 
 log = structlog.get_logger(__name__)
 
+_CERTIFICATE = ("certificate of", "--xds")
 _Stamp = tuple[tuple[int, int, int], ...]
 
 
@@ -36,13 +38,16 @@ class TlsFiles:
     key: Path
     client_ca: Path | None = None
 
-    def credentials(self) -> grpc.ServerCredentials:
+    def credentials(self, troubles: Troubles | None = None) -> grpc.ServerCredentials:
         """Return credentials that read the files again, at the next handshake, when they have changed.
+
+        Args:
+            troubles: Where it is shown that new ones cannot be used.
 
         Raises:
             TlsError: If they cannot be used now. Later on, the last good ones stay in use.
         """
-        reload = _Reload(self)
+        reload = _Reload(self, troubles or Troubles())
         return grpc.dynamic_ssl_server_credentials(
             reload.first, reload, require_client_authentication=self.client_ca is not None
         )
@@ -83,8 +88,9 @@ class TlsFiles:
 class _Reload:
     """Called by gRPC, in threads of its own, at each handshake: new certificates, or None for the same."""
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, troubles: Troubles) -> None:
         self._files = files
+        self._troubles = troubles
         self._lock = threading.Lock()
         self._stamp = files.stamp()
         self.first = files.read()
@@ -94,14 +100,16 @@ class _Reload:
             try:
                 stamp = self._files.stamp()
                 if stamp == self._stamp:
+                    self._troubles.clear(*_CERTIFICATE)
                     return None
                 found = self._files.read()
                 if self._files.stamp() != stamp:
                     return None  # being written: the next handshake will see
             except TlsError as error:
-                log.error("certificates not reloaded, the last good ones stay", error=str(error))
+                self._troubles.add(*_CERTIFICATE, f"the last good one stays: {error}")
                 return None
             self._stamp = stamp
+        self._troubles.clear(*_CERTIFICATE)
         log.info("certificates reloaded", certificate=str(self._files.certificate))
         return found
 

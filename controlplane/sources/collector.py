@@ -247,8 +247,7 @@ class Collector:
 
 def origin(peer: Peer) -> str:
     """Name where a peer calls from: its host without the port, and what its certificate proves."""
-    host = peer.address.rpartition(":")[0].strip("[]") or peer.address
-    return " ".join((host, *peer.identities))
+    return " ".join((peer.host, *peer.identities))
 
 
 def _clash(proxy: str) -> str:

@@ -23,9 +23,11 @@ from controlplane.sources.collector import SILENT_AFTER, origin
 from controlplane.xds.view import Peer
 
 MAX_BYTES = 1 << 20  # of one report
-MAX_CLUSTERS = 20_000  # that all clients together are remembered to have reported between two observations
+MAX_CLUSTERS = 2000  # that one client is remembered to have reported between two observations
+MAX_STRANGERS = 2000  # the same, of all together that have no ADS stream yet
 MAX_ENTRIES = 30_000  # clusters and their localities in one report: reading more takes too long at a time
 MAX_COUNT = 1 << 53
+_TOO_MANY = "reports more clusters than are counted"
 
 _Place = tuple[str, str, Cell]  # origin, service, cell
 
@@ -79,7 +81,9 @@ class LoadReports:
         self._since: dict[str, datetime] = {}
         self._clients: Mapping[str, Client] = {}
         self._next_clients: Mapping[str, Client] = {}
-        self.ignored = 0
+        self._services: Mapping[str, AbstractSet[str]] | None = None
+        self._room: Counter[tuple[str, str] | None] = Counter()  # places by client; None: of strangers
+        self._ignored: set[tuple[str, str]] = set()  # who reported more than there is room for
 
     def opened(self, peer: Peer) -> Stream:
         """Return what takes the messages of a new stream."""
@@ -104,6 +108,7 @@ class LoadReports:
             One observation for each service that a connected client asks for, or that was reported.
         """
         self._taken, self._next_clients = self._counts.copy(), dict(connected)
+        self._services = services
         self._since = {node: self._since.get(node, end) for node in connected}
         tallies: dict[str, dict[Cell, Tally]] = {}
         issued: dict[str, Counter[Cell]] = {}
@@ -131,6 +136,8 @@ class LoadReports:
         """Say that the last observation was stored."""
         self._counts = self._counts.without(self._taken)
         self._taken, self._clients = _Counts(), self._next_clients
+        self._room = Counter(self._whose(place) for place in {**self._counts.calls, **self._counts.issued})
+        self._ignored.clear()
 
     def _observation(
         self, service: str, start: datetime, end: datetime, tallies: Mapping[Cell, Tally]
@@ -144,7 +151,18 @@ class LoadReports:
                 elif self._since[node] <= end - SILENT_AFTER * self._interval:
                     silent.append(node)
         cells = sorted(tallies.items(), key=lambda item: item[0])
-        return Observation(service, start, end, tuple(cells), tuple(fresh), tuple(silent))
+        partial = tuple(
+            (node, _TOO_MANY)
+            for node in fresh
+            if any((node, source) in self._ignored for source in self._next_clients[node].origins)
+        )
+        return Observation(service, start, end, tuple(cells), tuple(fresh), tuple(silent), partial=partial)
+
+    def _whose(self, place: _Place) -> tuple[str, str] | None:
+        """Return whose room a place takes: what nobody knows shall take none of what is known."""
+        source, _, cell = place
+        client = self._clients.get(cell.proxy)
+        return (cell.proxy, source) if client is not None and source in client.origins else None
 
     def _enter(self, node: str, source: str) -> None:
         self._open[node, source] += 1
@@ -168,15 +186,19 @@ class LoadReports:
             good += locality.total_successful_requests
             bad += locality.total_error_requests
             issued += locality.total_issued_requests
-        whose = segment_cluster(stats.cluster_name) if good + bad + issued else None
-        if whose is not None:
-            service, version, segment = whose
-            place = (source, service, Cell(node, segment, version))
-            if good + bad + issued > MAX_COUNT or (
-                place not in self._counts.calls and len(self._counts.calls) >= MAX_CLUSTERS
-            ):
-                self.ignored += 1
+        named = segment_cluster(stats.cluster_name) if good + bad + issued else None
+        if named is not None:
+            service, version, segment = named
+            if self._services is not None and version not in self._services.get(service, ()):
                 return
+            place = (source, service, Cell(node, segment, version))
+            new = place not in self._counts.calls and place not in self._counts.issued
+            whose = self._whose(place)
+            most = MAX_STRANGERS if whose is None else MAX_CLUSTERS
+            if good + bad + issued > MAX_COUNT or (new and self._room[whose] >= most):
+                self._ignored.add((node, source))
+                return
+            self._room[whose] += new
             self._counts.add(place, good + bad, bad, issued)
 
 

@@ -25,6 +25,11 @@ class Peer:
     address: str
     identities: tuple[str, ...] = ()
 
+    @property
+    def host(self) -> str:
+        """The address without its port."""
+        return self.address.rpartition(":")[0].strip("[]") or self.address
+
 
 @dataclass(frozen=True, slots=True)
 class Nack:

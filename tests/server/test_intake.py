@@ -41,7 +41,7 @@ async def test_an_export_reaches_the_callback_with_its_peer(service):
     ((peer, data),) = callback.taken
     assert (answer, data) == (b"", b"export")
     assert peer.address.startswith("127.0.0.1:")
-    assert (intake.accepted, intake.refused, intake.problem) == (1, 0, None)
+    assert (intake.accepted, intake.refused, intake.troubles.current()) == (1, 0, ())
 
 
 async def test_what_the_callback_cannot_use_is_an_invalid_argument(service):
@@ -53,7 +53,7 @@ async def test_what_the_callback_cannot_use_is_an_invalid_argument(service):
     assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.value.details() == "not an export"
     assert (intake.accepted, intake.refused, callback.taken) == (0, 1, [])
-    assert intake.problem[1] == "not an export"
+    assert intake.troubles.current() == ("statistics of 127.0.0.1: refused: not an export",)
 
 
 async def test_a_large_export_is_refused_before_it_is_read_and_shown(service):
@@ -64,4 +64,5 @@ async def test_a_large_export_is_refused_before_it_is_read_and_shown(service):
 
     assert refusal.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert (intake.refused, callback.taken) == (1, [])
-    assert intake.problem[1] == f"export of {MAX_BYTES + 1} bytes, at most {MAX_BYTES} are allowed"
+    (trouble,) = intake.troubles.current()
+    assert trouble.endswith(f"refused: export of {MAX_BYTES + 1} bytes, at most {MAX_BYTES} are allowed")

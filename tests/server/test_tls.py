@@ -7,7 +7,8 @@ import shutil
 import grpc
 import pytest
 
-from controlplane.server.tls import TlsError, TlsFiles, refuse_stranger
+from controlplane.server.tls import TlsError, TlsFiles, _Reload, refuse_stranger
+from controlplane.server.troubles import Troubles
 from controlplane.xds.messages import Node
 from controlplane.xds.type_urls import CLUSTER
 from controlplane.xds.view import Peer
@@ -113,6 +114,22 @@ async def test_broken_files_leave_the_last_good_certificate_in_use(world, kit, c
     files.key.write_bytes(good)
 
     assert await get(world.connect(credentials=ca.client("b", "DNS:b")), kit) == 1
+
+
+def test_a_certificate_that_cannot_be_reloaded_is_shown_until_it_can(files, ca):
+    troubles = Troubles()
+    reload, good = _Reload(files, troubles), files.key.read_bytes()
+    _, other_key = ca.sign("other", "DNS:other")
+
+    shutil.copy(other_key, files.key)
+    assert reload() is reload() is None
+    (shown,) = troubles.current()
+    files.key.write_bytes(good)
+
+    assert shown.startswith("certificate of --xds: refused 2 times: the last good one stays: ")
+    assert shown.endswith("is not the certificate of this key")
+    assert reload() is not None
+    assert troubles.current() == ()
 
 
 async def test_node_must_own_its_name_where_that_is_asked_for(serve, kit, files, ca):

@@ -179,13 +179,33 @@ def test_what_cannot_be_used_is_refused(reports, data):
 
 
 def test_hostile_reports_take_bounded_memory(reports, stream):
-    for part in range(5):
-        stream.receive(report(*((f"shop~v1~s{part}-{n}", 1, 0, 0) for n in range(5000))))
-    stream.receive(report(("shop~v2~everyone", (1 << 63), 0, 0)))
+    for _ in range(2):  # before and after it is known whose they are
+        for part in range(5):
+            stream.receive(report(*((f"shop~v1~s{part}-{n}", 1, 0, 0) for n in range(5000))))
+        stream.receive(report(("shop~v2~everyone", (1 << 63), 0, 0)))
 
-    assert len(seen(reports)["shop"].cells) == 20_000
-    assert reports.ignored == 5001
-    assert Cell("a", "everyone", "v2") not in dict(seen(reports)["shop"].cells)
+        found = seen(reports)["shop"]
+        assert len(found.cells) == 2000
+        assert found.partial == (("a", "reports more clusters than are counted"),)
+        assert Cell("a", "everyone", "v2") not in dict(found.cells)
+        reports.commit()
+    assert seen(reports)["shop"].partial == ()
+
+
+def test_reports_of_strangers_take_no_room_from_those_of_clients(reports, stream):
+    seen(reports)
+    reports.commit()
+    for where in ("10.0.0.9:1", "10.0.0.8:1"):
+        other = reports.opened(Peer(where))
+        for part in range(4):
+            names = (f"shop~v1~s{part}-{n}" for n in range(5000))
+            other.receive(report(*((name, 1, 0, 0) for name in names), node="a"))
+    stream.receive(report(("shop~v2~everyone", 0, 500, 0)))
+
+    found = seen(reports)["shop"]
+
+    assert [(cell.version, tally.requests, tally.errors) for cell, tally in found.cells] == [("v2", 500, 500)]
+    assert (found.fresh, found.partial) == (("a",), ())
 
 
 @pytest.mark.parametrize(
