@@ -202,10 +202,9 @@ def _metrics(given: list[str], counted: Mapping[str, BusinessMetric]) -> tuple[B
     found = []
     for name, metric in ordered:
         share, mean = said.get(name, (SHARE, AMOUNT))
-        amount = mean if metric.sum else None
-        found.append(
-            Business(name, share, amount, metric.better == "more", metric.per or "", not metric.header)
-        )
+        amount, every = mean if metric.sum else None, metric.rhythm.total_seconds()
+        more = metric.better == "more"
+        found.append(Business(name, share, amount, more, metric.per or "", not metric.header, every))
     return tuple(found)
 
 

@@ -136,7 +136,10 @@ def _test(metric: PinnedMetric, decides: bool, among: int, per_user: float) -> M
     halves = []
     for direction, more in (("better", metric.better != "more"), ("worse", metric.better == "more")):
         name = f"{metric.name} {direction}"
-        measured = Measured(name, metric.name, metric.per or "", more, metric.pushed)
+        every = metric.every.total_seconds()
+        measured = Measured(
+            name, metric.name, metric.per or "", more, metric.pushed, every, metric.per_pushed
+        )
         kind: Conversions | Sums = (
             Sums(name, measured, 0.0, None, threshold, per_user)
             if metric.sum

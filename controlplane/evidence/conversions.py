@@ -153,14 +153,24 @@ class MostShare:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        counts, whole = self.measured.counts(interval), interval.stage.full_segments
+        account, both = self.measured.paired(account, interval, self.measured.counts(interval))
+        folded = self._ceiling.fold(account, self._pooled(interval, self.measured.counts(interval)))
+        if self.measured.waits:
+            # The limit is shown to be kept by whatever comes, but broken only beside the baseline.
+            processes = self._ceiling.fold(account, self._pooled(interval, both)).processes
+            folded = replace(folded, processes=processes)
+        return self.measured.noted(folded, interval)
+
+    @staticmethod
+    def _pooled(interval: Interval, counts: Filled) -> Interval:
+        """Return the interval with counts in the place of its requests."""
+        whole = interval.stage.full_segments
         canary = rows_of([Tally(int(n), int(min(k, n))) for n, k, _, _ in counts.values()])
         baseline = rows_of([Tally(int(n), int(min(k, n))) for _, _, n, k in counts.values()])
         borrowed = [segment in whole for segment in counts]
         own = total_row(baseline[~np.array(borrowed, dtype=bool)])
         pooled = Blocks.of(tuple(counts), canary, baseline, borrowed, own)
-        account = self.measured.noted(account, interval)
-        return self._ceiling.fold(account, replace(interval, blocks=pooled, learned=Learned()))
+        return replace(interval, blocks=pooled, learned=Learned())
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
@@ -186,7 +196,8 @@ class LeastShare:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        fresh, whole = self.measured.counts(interval), interval.stage.full_segments
+        counts, whole = self.measured.counts(interval), interval.stage.full_segments
+        account, fresh = self.measured.paired(account, interval, counts)
         n_c, k_c, _, _ = total(fresh)
         own = total({s: row for s, row in fresh.items() if s not in whole})
         gains = {label: [0.0] * len(FAULTS) for label in account.processes}
@@ -204,10 +215,11 @@ class LeastShare:
                 gains[SEGMENT + segment] = _lesser(_below(row[0], row[1], self.limit), _worse(row, alike))
         processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
         account = replace(account, processes=processes)
+        n_c, k_c, _, _ = total(counts)
         if interval.counting and n_c:
             enough = -k_c * log(1 - SHORT_BY) - SHORT_BY * self.limit * n_c
             account = account.promoted(max(-MOST, min(MOST, enough / PHI)))
-        return counted(self.measured.noted(account, interval), fresh, interval)
+        return counted(self.measured.noted(account, interval), counts, interval)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from controlplane.evidence import pairs
 from controlplane.evidence.account import (
     NO_COUNTS,
     PROOF,
@@ -22,6 +23,8 @@ from controlplane.evidence.observation import Cell, Observation
 from controlplane.evidence.reading import rough
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE, UNCOMPARED
+
+Filled = Mapping[str, Counts]  # the counts of a window that has just been filled, by segment
 
 WINDOW = 30.0  # seconds: users act within them, so counts of several are nearly independent
 CLOCK, PENDING = "clock", "pending:"
@@ -39,6 +42,7 @@ class Measured:
         more: Whether more is better.
         pushed: Whether it comes with numbers of its own: Envoy does not count it.
         every: Seconds between pushes, at most.
+        per_pushed: Whether what it is divided by is pushed.
     """
 
     name: str
@@ -47,30 +51,47 @@ class Measured:
     more: bool = True
     pushed: bool = False
     every: float = 300.0
+    per_pushed: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether values of the versions come at moments of their own."""
+        return self.pushed or self.per_pushed
 
     def counts(self, interval: Interval) -> dict[str, Counts]:
         """Return (n, total) of both versions by segment; a whole segment borrows the rest's baseline."""
-        return self._table(interval, self._base(interval.observation))
+        seen = interval.observation
+        return tabled(interval, (*self._totals(seen), *self._base(seen)))
 
-    def compared(self, interval: Interval) -> dict[str, Counts]:
-        """Return the same; where users count once, ``n`` are all who could have added to the total."""
+    def acting(self, interval: Interval) -> dict[str, Counts] | None:
+        """Return the same with all users in ``n`` who could have added to the total; None without users."""
         seen = interval.observation
         known = [m for m in seen.measures if m.metric == self.metric and m.among is not None]
         if self.per or not self.pushed or not known:
-            return self.counts(interval)
-        return self._table(interval, ((m.cell, 0, m.among or 0) for m in known))
+            return None
+        return tabled(interval, (*self._totals(seen), *((m.cell, 0, m.among or 0) for m in known)))
 
-    def _table(self, interval: Interval, base: Iterable[tuple[Cell, int, float]]) -> dict[str, Counts]:
-        seen, stage = interval.observation, interval.stage
-        partial = {proxy for proxy, _ in seen.partial}
-        columns = {stage.canary: 0, stage.stable: 2}
-        found: dict[str, list[float]] = {}
-        for cell, column, value in (*self._totals(seen), *base):
-            known = cell.segment not in UNCOMPARED and cell.proxy not in partial and cell.version in columns
-            if known and value:
-                row = found.setdefault(cell.segment, [0.0, 0.0, 0.0, 0.0])
-                row[columns[cell.version] + column] += value
-        return _lent({s: (c[0], c[1], c[2], c[3]) for s, c in found.items()}, stage.full_segments)
+    def paired(
+        self, account: Account, interval: Interval, fresh: Filled, prefix: str = ""
+    ) -> tuple[Account, Filled]:
+        """Return the account with pushed values that wait for the other version, and what both came of.
+
+        What Envoy counts waits for nothing, nor does anything where nobody is left on the baseline.
+
+        Args:
+            account: Until then.
+            interval: The interval.
+            fresh: Its counts.
+            prefix: ``PROOF`` for what only intervals that count are given to.
+        """
+        parts = {self.metric: self.pushed, self.per: self.per_pushed}
+        columns = {name: column for column, (name, pushed) in enumerate(parts.items()) if pushed}
+        if not self.waits or EVERYONE in interval.stage.full_segments:
+            return account, fresh
+        came = tabled(interval, _pushes(interval, columns))
+        needed = tuple(side + column for side in (0, 2) for column in columns.values())
+        account, ready = pairs.paired(account, fresh, came, needed, prefix)
+        return (account if prefix else pairs.timed(account, ready, interval.seconds)), ready
 
     def noted(self, account: Account, interval: Interval) -> Account:
         """Return the account with how old the last pushed value of each version is."""
@@ -88,18 +109,20 @@ class Measured:
 
     def current(self, verdict: Verdict, account: Account, stage: Stage) -> Verdict:
         """Return a verdict, or that no value came for long: nothing passes by what is old."""
-        labels = {AGE_CANARY: "canary"}
-        if EVERYONE not in stage.full_segments:
-            labels[AGE_BASELINE] = "baseline"
-        for label, version in labels.items():
-            age = account.state.get(label, (0.0,))[0]
-            if verdict.outcome is not Outcome.FAIL and age > 3 * self.every:
-                reason = f"{self.name}: no value of the {version} was pushed for {rough(age)}"
-                reason += f", they should come every {rough(self.every)}"
-                return replace(
-                    verdict, outcome=Outcome.NOT_YET, reason=reason, requests_needed=None, lacking=True
-                )
-        return verdict
+        if verdict.outcome is Outcome.FAIL or not (reason := self._overdue(account, stage)):
+            return verdict
+        reason = f"{self.name}: {reason}"
+        return replace(verdict, outcome=Outcome.NOT_YET, reason=reason, requests_needed=None, lacking=True)
+
+    def _overdue(self, account: Account, stage: Stage) -> str:
+        """Return what of the pushed values does not come any more, or not together, or ''."""
+        alone = EVERYONE in stage.full_segments
+        for label, version in ((AGE_CANARY, "canary"), *(() if alone else ((AGE_BASELINE, "baseline"),))):
+            (age,) = account.state.get(label, (0.0,))
+            if age > 3 * self.every:
+                rhythm = f"they should come every {rough(self.every)}"
+                return f"no value of the {version} was pushed for {rough(age)}, {rhythm}"
+        return "" if alone else pairs.apart(account, self.every)
 
     def _totals(self, seen: Observation) -> Iterator[tuple[Cell, int, float]]:
         return ((m.cell, 1, m.total) for m in seen.measures if m.metric == self.metric)
@@ -115,6 +138,20 @@ class Measured:
         return ((cell, 0, tally.requests) for cell, tally in seen.cells if cell in known)
 
 
+def tabled(interval: Interval, values: Iterable[tuple[Cell, int, float]]) -> dict[str, Counts]:
+    """Return values by segment, each in its column of its version; a whole segment borrows a baseline."""
+    seen, stage = interval.observation, interval.stage
+    partial = {proxy for proxy, _ in seen.partial}
+    columns = {stage.canary: 0, stage.stable: 2}
+    found: dict[str, list[float]] = {}
+    for cell, column, value in values:
+        known = cell.segment not in UNCOMPARED and cell.proxy not in partial and cell.version in columns
+        if known and value:
+            row = found.setdefault(cell.segment, [0.0, 0.0, 0.0, 0.0])
+            row[columns[cell.version] + column] += value
+    return _lent({s: (c[0], c[1], c[2], c[3]) for s, c in found.items()}, stage.full_segments)
+
+
 def _lent(counts: Mapping[str, Counts], whole: frozenset[str]) -> dict[str, Counts]:
     rest = NO_COUNTS
     for row in counts.values():
@@ -122,11 +159,16 @@ def _lent(counts: Mapping[str, Counts], whole: frozenset[str]) -> dict[str, Coun
     return {
         segment: (row[0], row[1], rest[2], rest[3]) if segment in whole else row
         for segment, row in sorted(counts.items())
-        if row[0] or row[2]
+        if any(row)
     }
 
 
-Filled = Mapping[str, Counts]  # the counts of a window that has just been filled, by segment
+def _pushes(interval: Interval, columns: Mapping[str, int]) -> Iterator[tuple[Cell, int, float]]:
+    """Yield where something was pushed, in the column of its metric."""
+    for m in interval.observation.measures:
+        recent = m.age is not None and m.age <= interval.seconds
+        if m.metric in columns and m.n is not None and (m.n or m.total or recent):
+            yield m.cell, columns[m.metric], 1.0
 
 
 def gathered(
@@ -138,17 +180,19 @@ def gathered(
     step, and proves that there is none.
     """
     account = counted(measured.noted(account, interval), measured.counts(interval), interval)
-    fresh = measured.compared(interval)
-    account, seen = _window(account, fresh, interval.seconds, least, "")
+    account, seen = _window(account, interval, measured, least, "")
     if not interval.counting:
         return account, seen, None
-    account, proof = _window(account, fresh, interval.seconds, least, PROOF)
+    account, proof = _window(account, interval, measured, least, PROOF)
     return account, seen, proof
 
 
 def _window(
-    account: Account, fresh: Filled, passed: float, least: float, prefix: str
+    account: Account, interval: Interval, measured: Measured, least: float, prefix: str
 ) -> tuple[Account, Filled | None]:
+    fresh: Filled | None = measured.acting(interval)
+    if fresh is None:
+        account, fresh = measured.paired(account, interval, measured.counts(interval), prefix)
     clock, pending = prefix + CLOCK, prefix + PENDING
     state = dict(account.state)
     (seconds,) = state.pop(clock, (0.0,))
@@ -156,7 +200,9 @@ def _window(
     for segment, row in fresh.items():
         before = rows.get(segment, NO_COUNTS)
         rows[segment] = plus(row, (before[0], before[1], before[2], before[3]))
-    seconds += passed
+    if rows or not measured.waits:
+        # Pushes of several segments follow one another: a window of theirs begins with the first.
+        seconds += interval.seconds
     if seconds < least:
         kept = {pending + segment: row for segment, row in rows.items()}
         return replace(account, state=state | {clock: (seconds,)} | kept), None

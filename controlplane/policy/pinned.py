@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from controlplane.policy.documents import (
+    EVERY,
     EVERYONE,
     AgainstBaseline,
     Approve,
@@ -76,7 +77,8 @@ class PinnedMetric(Model):
     sum: bool = False
     pushed: bool = False
     per: Name | None = None
-    every: Duration = timedelta(minutes=5)
+    per_pushed: bool = False
+    every: Duration = EVERY
 
 
 ERRORS = Condition(errors=AgainstBaseline())

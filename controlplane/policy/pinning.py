@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from controlplane.policy.capabilities import Feature, Kind, refusal
@@ -101,7 +101,7 @@ def pin(
     Raises:
         KeyError: If a segment or a metric is not there; an accepted policy never does that.
     """
-    known = {} if service is None else {name: _metric(name, m) for name, m in service.metrics.items()}
+    known = {} if service is None else {name: _metric(name, service.metrics) for name in service.metrics}
     if earlier is not None:
         known |= {metric.name: metric for metric in earlier.metrics}
     written = {condition.title: condition for condition in policy.conditions}
@@ -131,11 +131,17 @@ def _held_out(service: Service | None, catalog: Segments) -> Iterator[PinnedSegm
             yield PinnedSegment(name=HOLD_OUT, match=found)
 
 
-def _metric(name: str, metric: BusinessMetric) -> PinnedMetric:
-    rhythm = {} if metric.every is None else {"every": metric.every}
-    pushed = metric.header is None
+def _metric(name: str, metrics: Mapping[str, BusinessMetric]) -> PinnedMetric:
+    metric = metrics[name]
+    per = metrics.get(metric.per or "")
     return PinnedMetric(
-        name=name, better=metric.better, sum=metric.sum, pushed=pushed, per=metric.per, **rhythm
+        name=name,
+        better=metric.better,
+        sum=metric.sum,
+        pushed=metric.header is None,
+        per=metric.per,
+        per_pushed=per is not None and per.header is None,
+        every=metric.rhythm,
     )
 
 

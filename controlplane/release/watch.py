@@ -191,7 +191,7 @@ def _business(condition: MetricCondition, policy: PinnedPolicy) -> tuple[Metric,
     found = next(metric for metric in policy.metrics if metric.name == condition.name)
     title, more = f"metric {found.name}", found.better == "more"
     every = found.every.total_seconds()
-    measured = Measured(title, found.name, found.per or "", more, found.pushed, every)
+    measured = Measured(title, found.name, found.per or "", more, found.pushed, every, found.per_pushed)
     margin = condition.margin / PPM if condition.compared else None
     limit = condition.at_least if condition.at_most is None else condition.at_most
     if found.sum:

@@ -5,13 +5,14 @@ Source: docs/trying-a-policy.md, "Business metrics".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
+from controlplane.evidence.observation import Cell, Measure
 from controlplane.simulation.noise import Counts, Floats
 
 SWING, MEMORY = (
@@ -32,6 +33,7 @@ class Business:
         more: Whether more is better.
         per: The metric that it is divided by, which comes before it; '' for requests.
         pushed: Whether it comes by the HTTP API, with its number of users: here each request is one.
+        every: Seconds between the pushes of a version.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Business:
     more: bool = True
     per: str = ""
     pushed: bool = False
+    every: float = 300.0
 
     def worse(self, loss: float) -> float:
         """Return the factor of its rate when it is worse by ``loss``, in 0..1."""
@@ -79,3 +82,28 @@ class Sales:
         worth = self._rng.lognormal(np.log(mean) - SPREAD**2 / 2, SPREAD, int(events.sum()))
         cells = np.repeat(np.arange(len(events)), events)
         return np.rint(np.bincount(cells, worth, len(events))).astype(np.int64)
+
+
+class Pushes:
+    """Pushed values as they arrive: every so often, those of each version at a moment of its own."""
+
+    def __init__(self, metrics: Sequence[Business], versions: Sequence[str], seed: int) -> None:
+        rng = np.random.default_rng((seed, 3))
+        self._phases = {(m.name, v): float(rng.uniform(0, m.every)) for m in metrics for v in versions}
+        self._held: dict[tuple[str, Cell], tuple[int, float]] = {}
+
+    def arrive(
+        self, metric: Business, counted: Mapping[Cell, tuple[int, int]], begin: float, end: float
+    ) -> Iterator[Measure]:
+        """Yield what is known of a metric at the end of an interval in which so much was counted."""
+        for cell, (n, total) in counted.items():
+            before = self._held.get((metric.name, cell), (0, 0.0))
+            self._held[metric.name, cell] = before[0] + n, before[1] + total
+        for (name, cell), (held, value) in self._held.items():
+            if name == metric.name:
+                phase = self._phases[name, cell.version]
+                came = (end - phase) // metric.every > (begin - phase) // metric.every
+                age = (end - phase) % metric.every
+                yield Measure(cell, name, value if came else 0.0, held if came else 0, age=age)
+                if came:
+                    self._held[name, cell] = 0, 0.0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from controlplane.evidence.observation import Cell, Measure, Observation, Tally
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.latency import EDGES_MS
-from controlplane.simulation.business import Business, Sales
+from controlplane.simulation.business import Business, Pushes, Sales
 from controlplane.simulation.families import FAMILIES
 from controlplane.simulation.faults import Fault
 from controlplane.simulation.noise import Counts, Family, Floats, Layout
@@ -134,6 +134,7 @@ class Traffic:
         counted = [model.metrics[i].name for i in self._counted]
         self._reads = Reads(self.names, counted, self._rng)
         self._sales = Sales(model.metrics, model.interval, seed)
+        self._pushes = Pushes(model.metrics, (STABLE, CANARY), seed)
 
     def beset(self, faults: tuple[Fault, ...]) -> Traffic:
         """Return the same traffic as it goes on from here with other faults; this one stays as it is."""
@@ -253,13 +254,17 @@ class Traffic:
     def _pushed(self, labels: list[str], requests: list[int], sums: NDArray[np.int64]) -> Iterator[Measure]:
         """Yield what comes by the HTTP API, whatever the proxies do."""
         for i, metric in enumerate(self.model.metrics):
+            if not metric.pushed:
+                continue
             found: dict[Cell, tuple[int, int]] = {}
-            rows = zip(self._cells, labels, requests, sums[i].tolist(), strict=True) if metric.pushed else ()
-            for (_, _, version), label, n, total in rows:
+            for (_, _, version), label, n, total in zip(
+                self._cells, labels, requests, sums[i].tolist(), strict=True
+            ):
                 cell = Cell("pushed", label, version)
                 before = found.get(cell, (0, 0))
                 found[cell] = (before[0] + n, before[1] + total)
-            yield from (Measure(cell, metric.name, k, n) for cell, (n, k) in found.items() if n)
+            came = {cell: counts for cell, counts in found.items() if counts[0]}
+            yield from self._pushes.arrive(metric, came, self.second, self.second + self.model.interval)
 
     def _chance(self, proxy: str, guarding: float | None) -> Chance:
         found = [f.reads(self.second, guarding) for f in self.faults if f.proxy in (None, proxy)]

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from controlplane.evidence import Evidence, Learned, Limits, Outcome, Stage, fold, next_step, verdicts
-from controlplane.evidence.conversions import Conversions
+from controlplane.evidence.account import EMPTY, Interval
+from controlplane.evidence.blocks import Blocks, rows_of
+from controlplane.evidence.blocks import total as total_row
+from controlplane.evidence.conversions import Conversions, LeastShare, MostShare
 from controlplane.evidence.measures import Measured
 from controlplane.evidence.observation import Measure, Observation
+from controlplane.evidence.sums import Sums
 from controlplane.sources.pushed import MAX_KEYS, Pushed, Values, cell
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -141,3 +145,92 @@ def test_users_who_were_known_before_the_release_do_not_roll_it_back():
 
     assert good == [None] * 6
     assert all(bad)
+
+
+def rhythmic(metric, offset, rates, every=300, hours=2.0, segments=("everyone", "everyone"), value=1.0):
+    """Fold pushes of 1000, the baseline's ``offset`` seconds later; return the second and the verdict."""
+    rng, now = np.random.default_rng(3), 0.0
+    pushed, evidence = Pushed(clock=lambda: now), Evidence()
+    pushed.begin("shop", "v2#1/first")
+    limits = Limits(errors_margin=None, added=(metric,))
+    sides = list(zip(("v2", "v1"), (0, offset), rates, segments, strict=True))
+    while now < hours * 3600:
+        begin, now = now, now + 5
+        for version, at, rate, segment in sides:
+            if (now - at) // every > (begin - at) // every:
+                total = float(rng.binomial(1000, rate)) * value
+                place = ("shop", "orders", cell(segment, version))
+                pushed.receive(place, Values(1000, total), "", summed=value != 1)
+        measures = pushed.take().get("shop", ())
+        pushed.commit()
+        interval = START + timedelta(seconds=begin), START + timedelta(seconds=now)
+        at = Stage("v2", "v1", limits, timedelta(seconds=begin), 0.5, since=timedelta(seconds=begin))
+        seen = Observation("shop", *interval, fresh=("p",), measures=measures)
+        evidence = fold(Evidence.from_json(evidence.to_json()), Learned(), seen, at)
+        [verdict] = verdicts(evidence, Learned(), at)
+        if verdict.outcome is not Outcome.NOT_YET:
+            break
+    return now, verdict
+
+
+ORDERS = Measured("orders", "orders", pushed=True)
+
+
+@pytest.mark.parametrize("offset", [0, 5, 60, 150, 295])
+def test_versions_that_push_at_moments_of_their_own_are_compared(offset):
+    lost, gone = rhythmic(Conversions("orders", ORDERS, 0.05, 100), offset, (0.0, 0.03))
+    good, kept = rhythmic(Conversions("orders", ORDERS, 0.2, 100), offset, (0.05, 0.05))
+
+    assert (gone.outcome, kept.outcome) == (Outcome.FAIL, Outcome.PASS)
+    assert lost <= 1500
+    assert good <= 3600
+
+
+@pytest.mark.parametrize(
+    ("limit", "bad"), [(LeastShare("orders", ORDERS, 0.03), 0.0), (MostShare("orders", ORDERS, 0.06), 0.3)]
+)
+def test_limits_too_are_judged_by_what_comes_at_moments_of_its_own(limit, bad):
+    lost, broken = rhythmic(limit, 60, (bad, 0.045))
+    _, kept = rhythmic(limit, 60, (0.045, 0.045))
+    _, alike = rhythmic(limit, 60, (bad, bad), hours=1)
+
+    assert (broken.outcome, kept.outcome, alike.outcome) == (Outcome.FAIL, Outcome.PASS, Outcome.NOT_YET)
+    assert lost <= 1500
+
+
+def test_sums_of_both_versions_need_not_come_in_the_same_minute():
+    _, verdict = rhythmic(Sums("orders", ORDERS, 0.05), 90, (0.005, 0.05), hours=24, value=25.0)
+
+    assert verdict.outcome is Outcome.FAIL
+
+
+def test_values_that_never_come_for_the_same_segment_are_told():
+    _, verdict = rhythmic(
+        Conversions("orders", ORDERS, 0.05, 100), 60, (0.03, 0.03), segments=("beta", "everyone")
+    )
+
+    assert (verdict.outcome, verdict.lacking) == (Outcome.NOT_YET, True)
+    assert "did not come for the same segment: of the canary for beta, of the baseline for everyone" in (
+        verdict.reason
+    )
+
+
+def test_a_sum_whose_orders_are_pushed_apart_waits_for_all_four():
+    """Revenue per order: what divides it is pushed too, 20 s before, and the baseline's a minute later."""
+    money = Measured("revenue", "revenue", per="orders", pushed=True, per_pushed=True)
+    seen = {25: ("orders", "v2", 10.0), 45: ("revenue", "v2", 400.0), 85: ("orders", "v1", 20.0)}
+    seen |= {105: ("revenue", "v1", 800.0)}
+    at = Stage("v2", "v1", Limits(), timedelta(0), 0.5)
+    account, found = EMPTY, {}
+    for second in range(5, 200, 5):
+        name, version, total = seen.get(second, ("", "", 0.0))
+        measures = (Measure(cell("everyone", version), name, total, 10, age=1.0),) if name else ()
+        begin, end = START + timedelta(seconds=second - 5), START + timedelta(seconds=second)
+        interval = Interval(
+            Blocks.of((), rows_of([]), rows_of([]), (), total_row(rows_of([]))), Learned(), at, 5.0, 0, True,
+            Observation("shop", begin, end, measures=measures),
+        )  # fmt: skip
+        account, ready = money.paired(account, interval, money.counts(interval))
+        found |= {second: ready} if ready else {}
+
+    assert found == {105: {"everyone": (10, 400, 20, 800)}}

@@ -69,6 +69,7 @@ from controlplane.policy.documents.segment import (
     ValueMatch,
 )
 from controlplane.policy.documents.service import (
+    EVERY,
     BusinessMetric,
     Claim,
     Endpoint,
@@ -105,6 +106,7 @@ KINDS: Mapping[str, type[Model]] = {
 
 __all__ = [
     "ANONYMOUS",
+    "EVERY",
     "EVERYONE",
     "FOLLOWED",
     "HOLD_OUT",

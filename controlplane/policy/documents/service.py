@@ -97,6 +97,9 @@ class ServiceVersion(Model):
     dns: Address | None = None
 
 
+EVERY = timedelta(minutes=5)  # between pushed values of a version, unless a metric says
+
+
 class BusinessMetric(Model):
     """What a service is for, counted per version and segment.
 
@@ -118,6 +121,11 @@ class BusinessMetric(Model):
         if self.every is not None and not timedelta(seconds=1) <= self.every <= timedelta(days=1):
             raise ValueError("every is 1s to 1d")
         return self
+
+    @property
+    def rhythm(self) -> timedelta:
+        """How often values are pushed, of a metric that is."""
+        return self.every or EVERY
 
 
 class Service(Model):
