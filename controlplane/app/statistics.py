@@ -126,19 +126,19 @@ def named(seen: Observation, service: Service) -> Observation:
 
 def merged(one: Observation, other: Observation) -> Observation:
     """Return two observations of one service and interval, by different clients, as one."""
-    return Observation(
-        one.service,
-        one.start,
-        one.end,
-        tuple(sorted((*one.cells, *other.cells), key=lambda item: item[0])),
-        tuple(sorted((*one.fresh, *other.fresh))),
-        tuple(sorted((*one.silent, *other.silent))),
-        tuple(sorted((*one.partial, *other.partial))),
-        tuple(sorted((*one.issued, *other.issued))),
-        tuple(sorted((*one.healthy, *other.healthy))),
-        one.measures,
-        one.stats,
-        one.reporting,
+    return replace(
+        one,
+        cells=tuple(sorted((*one.cells, *other.cells), key=lambda item: item[0])),
+        fresh=tuple(sorted((*one.fresh, *other.fresh))),
+        silent=tuple(sorted((*one.silent, *other.silent))),
+        partial=tuple(sorted((*one.partial, *other.partial))),
+        issued=tuple(sorted((*one.issued, *other.issued))),
+        healthy=tuple(sorted((*one.healthy, *other.healthy))),
+        measures=tuple(sorted((*one.measures, *other.measures))),
+        stats=tuple(sorted((*one.stats, *other.stats))),
+        reporting=tuple(sorted((*one.reporting, *other.reporting))),
+        readings=(*one.readings, *other.readings),
+        late=tuple(sorted((*one.late, *other.late))),
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 
 import pytest
 
 from controlplane.app.propagation import Relevant, propagation
 from controlplane.app.statistics import merged
-from controlplane.evidence.observation import Cell, Observation, Tally
+from controlplane.evidence.observation import Cell, Measure, Observation, Reading, Stat, Tally
 from controlplane.policy.documents import Propagate
 from controlplane.release.state import Phase
 from controlplane.web.port import Act, Order, RefusedError
@@ -79,6 +79,32 @@ def test_observations_by_proxies_and_by_clients_are_one():
 
     assert [(cell.proxy, tally.requests) for cell, tally in both.cells] == [("a", 7), ("b", 5)]
     assert (both.fresh, both.silent, both.partial) == (("a", "b"), ("d",), (("c", "x"),))
+
+
+def test_nothing_that_either_kind_of_client_said_is_lost_where_both_call_a_service():
+    """A field that is added to observations is brought together, too."""
+    cell = Cell("b", "everyone", "v1")
+    full = Observation(
+        service="shop",
+        start=NOW,
+        end=NOW,
+        cells=((cell, Tally(5)),),
+        fresh=("b",),
+        silent=("c",),
+        partial=(("d", "x"),),
+        issued=((cell, 5),),
+        healthy=(("b", "v1", 1),),
+        measures=(Measure(cell, "orders", 1.0),),
+        stats=(Stat("b", "v1", "ejections", 1),),
+        reporting=("b",),
+        readings=(Reading("queue", 1.0),),
+        late=("e",),
+    )
+    empty = Observation("shop", NOW, NOW)
+    assert all(getattr(full, each.name) != getattr(empty, each.name) for each in fields(full)[3:])
+
+    assert merged(full, empty) == full
+    assert merged(empty, full) == full
 
 
 async def test_an_order_by_a_policy_that_does_not_fit_is_refused(tmp_path, kit):
