@@ -14,6 +14,7 @@ from controlplane.policy.documents import Service
 from controlplane.policy.values import format_duration, format_share
 from controlplane.release import crossing
 from controlplane.release import watch as watching
+from controlplane.release.arrivals import step_split
 from controlplane.release.ending import lasted
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation
@@ -187,7 +188,7 @@ def _step(state: ReleaseState, number: int) -> StepShown:
 
 def _shares(state: ReleaseState, watch: Watch, propagation: Propagation) -> tuple[ProxyShare, ...]:
     refused = dict(propagation.nacked)
-    split = watching.step_split(state)
+    split = step_split(state)
     shares = []
     for proxy in propagation.live:
         canary, canary_errors, baseline, baseline_errors = watch.whole.get(proxy, NO_COUNTS)

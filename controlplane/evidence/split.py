@@ -56,7 +56,12 @@ ALONE = Crowding()  # each request is of another user, as far as anyone knows
 
 
 def check_split(
-    share: float, canary: int, baseline: int, late: int = LATE, crowding: Crowding = ALONE
+    share: float,
+    canary: int,
+    baseline: int,
+    late: int = LATE,
+    crowding: Crowding = ALONE,
+    older: tuple[int, int] = (0, 0),
 ) -> SplitVerdict:
     """Compare the requests of both versions in one segment with the canary's desired share.
 
@@ -66,10 +71,14 @@ def check_split(
         baseline: The same of the baseline.
         late: How many may have begun before, on the side that should have none.
         crowding: Of these requests.
+        older: How many of the canary's and of the baseline's may have begun before, by how long they took;
+            they are let through where none should be, as long as the other side has more.
     """
     requests = canary + baseline
-    for side, part, got in (("canary", share, canary), ("baseline", 1 - share, baseline)):
-        if part <= 0 and got > late:
+    sides = ("canary", share, canary, older[0]), ("baseline", 1 - share, baseline, older[1])
+    for side, part, got, before in sides:
+        excused = max(0, before) if 2 * before <= requests else 0
+        if part <= 0 and got - excused > late:
             return SplitVerdict(Agreement.DISAGREES, f"{got} {side} requests where none should be")
     if not requests:
         return SplitVerdict(Agreement.TOO_FEW, "no requests")

@@ -206,8 +206,13 @@ def _not_trusted(seen: Seen) -> Decision | None:
     return None
 
 
+def _judgeable(seen: Seen) -> Decision | None:
+    """Return why an interval is no time of judging: what came before says nothing of now."""
+    return _not_trusted(seen) or (Decision(None, "quiet", seen.quiet) if seen.quiet else None)
+
+
 def _judge(state: ReleaseState, seen: Seen) -> Decision:
-    problem = _not_trusted(seen)
+    problem = _judgeable(seen)
     if problem is not None:
         return _unsure(state, seen, problem)
     judged = state.judged + seen.elapsed
@@ -232,7 +237,7 @@ def _judge(state: ReleaseState, seen: Seen) -> Decision:
 
 def _test(state: ReleaseState, ends: Ends, seen: Seen) -> Decision:
     """Return what an A/B test does: it goes on for its time, whatever it shows meanwhile."""
-    problem = _not_trusted(seen)
+    problem = _judgeable(seen)
     if problem is not None:
         return problem
     judged = state.judged + seen.elapsed

@@ -154,6 +154,7 @@ class Seen:
         blackouts: Of the service's fleets.
         links: What other releases mean for it.
         served: Whether requests of the canary were seen in this interval that are compared.
+        quiet: Since when no requests come by which the step could be judged; '' if they do.
     """
 
     now: datetime
@@ -174,6 +175,7 @@ class Seen:
     blackouts: tuple[Blackout, ...] = ()
     links: Links = field(default_factory=Links)
     served: bool = False
+    quiet: str = ""
 
     @property
     def unproved(self) -> tuple[Verdict, ...]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
-from controlplane.release import ending, hooks
+from controlplane.release import arrivals, ending, hooks
 from controlplane.release import watch as watching
 from controlplane.release.decide import decide
 from controlplane.release.health import alive
@@ -75,6 +75,9 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
             watch = watching.fold(
                 watch, learned, moment.observation, state, settled=settled, counting=counting
             )
+            if settled and not stale:
+                flow = arrivals.flowed(watch.flow, moment.observation, state)
+                watch = replace(watch, flow=flow)
             # With less than all to wait for, a client may be without the step and not split for that reason.
             if settled and propagation.at_least == PPM:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
@@ -103,6 +106,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         blackouts=moment.blackouts,
         links=moment.links,
         served=watching.served(moment.observation, state),
+        quiet=arrivals.quiet(watch.flow, state, moment.at),
     )
     if state.phase in IN_PROGRESS and not state.way_back:
         state = state.model_copy(update={"way_back": where.count(state.from_version) or 0})

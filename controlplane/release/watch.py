@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 from controlplane.evidence import better
 from controlplane.evidence import evidence as fold_of
@@ -18,19 +18,20 @@ from controlplane.evidence.cluster_stats import AtMost, Retries
 from controlplane.evidence.conversions import Conversions, LeastShare, MostShare
 from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.evidence import Evidence
+from controlplane.evidence.flow import Flow
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.measures import Measured
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reach import missed, reach
 from controlplane.evidence.reading import rough
 from controlplane.evidence.scalars import ScalarLimit, Scalars
+from controlplane.evidence.shares import Lately
 from controlplane.evidence.split import EXPECTED, LATE, Agreement, check_split
 from controlplane.evidence.spoiled import Spoiled
 from controlplane.evidence.statuses import Statuses
 from controlplane.evidence.sums import Sums
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import (
-    EVERYONE,
     FOLLOWED,
     UNCOMPARED,
     AgainstBaseline,
@@ -47,15 +48,17 @@ from controlplane.policy.latency import edge_index
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.stats import EJECTIONS
 from controlplane.policy.values import PPM
+from controlplane.release import arrivals
+from controlplane.release.arrivals import ALL, Place, step_split
 from controlplane.release.memo import Same
 from controlplane.release.state import Phase, ReleaseState, Stage
-from controlplane.release.traffic import BUCKETS, Split, splits
+from controlplane.release.traffic import BUCKETS, splits
 
 SEGMENT = 0.1  # assumed share of a segment among all requests
 
-Place = tuple[str, str]  # proxy, segment
 Counts = tuple[int, int, int, int]  # canary requests, errors, baseline requests, errors
 NO_COUNTS: Counts = (0, 0, 0, 0)
+GONE = ""  # in the place of a proxy: all that are not there any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,12 @@ class Watch:
 
     Attributes:
         evidence: Of the whole release, and of the step.
-        step: Requests by proxy and segment since every proxy had the present step.
-        whole: The same by proxy since the release began, all segments but the anonymous one.
+        step: Requests by proxy and segment since every proxy had the present step, of proxies that are there.
+        whole: The same by proxy since the release began, all segments but the anonymous one; those that are
+            gone are one, GONE.
+        split: By proxy and segment, the requests of late by which the split is judged; those of ALL proxies
+            for the segment by which the step shows.
+        flow: How requests of the canary come in that segment.
         missed: Baseline calls of gRPC clients by segment, in the present step, since one reached the canary.
         spoiled: What the release cost until now.
     """
@@ -75,6 +82,8 @@ class Watch:
     whole: Mapping[str, Counts] = field(default_factory=dict)
     missed: Mapping[str, int] = field(default_factory=dict)
     spoiled: Spoiled = field(default_factory=Spoiled)
+    split: Mapping[Place, Lately] = field(default_factory=dict)
+    flow: Flow = field(default_factory=Flow)
 
     def to_json(self) -> dict[str, object]:
         """Return plain values; nothing is lost."""
@@ -84,6 +93,8 @@ class Watch:
             "whole": [[proxy, *counts] for proxy, counts in sorted(self.whole.items())],
             "missed": dict(sorted(self.missed.items())),
             "spoiled": [self.spoiled.excess, self.spoiled.variance],
+            "split": [[*place, *lately.to_json()] for place, lately in sorted(self.split.items())],
+            "flow": self.flow.to_json(),
         }
 
     @classmethod
@@ -97,12 +108,18 @@ class Watch:
         assert isinstance(evidence, Mapping)
         missed = data.get("missed", {})
         assert isinstance(missed, Mapping)
+        # Stores of before these two were kept: what comes from now on counts.
+        split, flow = data.get("split", []), data.get("flow", (0, 0.0, 0.0, 0.0))
+        assert isinstance(split, list)
+        assert isinstance(flow, list | tuple)
         return cls(
             Evidence.from_json(evidence),
             {(proxy, segment): tuple(counts) for proxy, segment, *counts in step},
             {proxy: tuple(counts) for proxy, *counts in whole},
             dict(missed),
             Spoiled(*spoiled),
+            {(proxy, segment): Lately.from_json(lately) for proxy, segment, *lately in split},
+            Flow.from_json(flow),
         )
 
 
@@ -283,11 +300,29 @@ def fold(
             step[place] = _plus(step.get(place, NO_COUNTS), counts)
         if place[1] not in UNCOMPARED:
             whole[place[0]] = _plus(whole.get(place[0], NO_COUNTS), counts)
+    split = arrivals.of_late(watch.split, observation, state) if settled else watch.split
     at = setting(state, counting=counting)
     blocks = cut(observation, at.canary, at.stable, at.full_segments)
     evidence = fold_of.fold(watch.evidence, learned, observation, at, blocks)
     spoiled = watch.spoiled.plus(learned, blocks) if state.policy.budget else watch.spoiled
-    return Watch(evidence, step, whole, watch.missed, spoiled)
+    return _without_gone(Watch(evidence, step, whole, watch.missed, spoiled, split, watch.flow), state)
+
+
+def _without_gone(watch: Watch, state: ReleaseState) -> Watch:
+    """Return the watch with proxies that left the gate set as one: their names would add up for ever."""
+    there = {proxy for proxy, _ in state.gate}
+    if not there or (watch.whole.keys() <= {*there, GONE} and all(proxy in there for proxy, _ in watch.step)):
+        return watch
+    whole = {proxy: counts for proxy, counts in watch.whole.items() if proxy in there}
+    gone = [counts for proxy, counts in watch.whole.items() if proxy not in there]
+    if gone:
+        whole[GONE] = reduce(_plus, gone)
+    return replace(
+        watch,
+        whole=whole,
+        step={place: counts for place, counts in watch.step.items() if place[0] in there},
+        split={place: lately for place, lately in watch.split.items() if place[0] in {*there, ALL}},
+    )
 
 
 def served(observation: Observation | None, state: ReleaseState) -> bool:
@@ -307,7 +342,8 @@ def follow(watch: Watch, observation: Observation, state: ReleaseState, acked: A
 
 def next_step(watch: Watch) -> Watch:
     """Return the watch at the begin of a step: what spoke for promotion belonged to the step before."""
-    return replace(watch, evidence=fold_of.next_step(watch.evidence), step={}, missed={})
+    evidence = fold_of.next_step(watch.evidence)
+    return replace(watch, evidence=evidence, step={}, missed={}, split={}, flow=Flow())
 
 
 def acted(watch: Watch, before: ReleaseState, after: ReleaseState) -> Watch:
@@ -381,27 +417,31 @@ def split_seen(watch: Watch, state: ReleaseState, crowd: Crowd) -> SplitSeen:
     """
     in_force = {split.segment: split for split in splits(state.policy, state.step)}
     whole = sum(row[0] + row[2] for (_, segment), row in watch.step.items() if segment not in UNCOMPARED)
-    for (proxy, segment), (canary, _, baseline, _) in sorted(watch.step.items()):
-        if segment in in_force and canary + baseline:
-            crowding = crowd.within((canary + baseline) / whole)
+    for (proxy, segment), (all_canary, _, all_baseline, _) in sorted(watch.step.items()):
+        lately = watch.split.get((proxy, segment))
+        if segment in in_force and lately is not None:
+            crowding = crowd.within((all_canary + all_baseline) / whole)
             share = in_force[segment].buckets / BUCKETS
-            verdict = check_split(share, canary, baseline, crowding=crowding)
+            canary, baseline, *older = lately.row
+            verdict = check_split(share, canary, baseline, older=(older[0], older[1]), crowding=crowding)
             if verdict.agreement is Agreement.DISAGREES:
                 return SplitSeen(
                     f"{proxy} acknowledged but does not split as asked, segment {segment}: {verdict.reason}"
                 )
     split = step_split(state)
     rows = [counts for (_, segment), counts in watch.step.items() if segment == split.segment]
-    canary, baseline = sum(row[0] for row in rows), sum(row[2] for row in rows)
-    crowding = crowd.within((canary + baseline) / max(whole, 1))
-    verdict = check_split(split.buckets / BUCKETS, canary, baseline, LATE * len(rows), crowding)
+    requests = sum(row[0] + row[2] for row in rows)
+    crowding = crowd.within(requests / max(whole, 1))
+    canary, baseline, *older = watch.split.get((ALL, split.segment), Lately()).row
+    share = split.buckets / BUCKETS
+    verdict = check_split(share, canary, baseline, LATE * len(rows), crowding, (older[0], older[1]))
     match verdict.agreement:
         case Agreement.AGREES:
             return SplitSeen(agrees=True)
         case Agreement.DISAGREES:
             return SplitSeen(f"segment {split.segment}: {verdict.reason}")
         case Agreement.TOO_FEW:
-            due = _until(split.buckets / BUCKETS, canary + baseline, state.elapsed)
+            due = _until(share, canary + baseline, state.elapsed)
             return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}{due}{_elsewhere(watch)}")
 
 
@@ -418,21 +458,6 @@ def _elsewhere(watch: Watch) -> str:
     rows = (counts for (_, segment), counts in watch.step.items() if segment == FOLLOWED)
     requests = sum(canary + baseline for canary, _, baseline, _ in rows)
     return f"; {requests} more follow another release of the group, and count there" if requests else ""
-
-
-def step_split(state: ReleaseState) -> Split:
-    """Return the split by which the present step shows: its segment's, else everyone's."""
-    match state.phase:
-        case Phase.PROGRESSING | Phase.GUARDING:
-            in_force = {split.segment: split for split in splits(state.policy, state.step)}
-            current = state.policy.steps[min(state.step, state.steps - 1)]
-            if state.policy.ends is not None and state.phase is Phase.GUARDING:
-                return in_force[EVERYONE]
-            return in_force.get(current.segment, in_force[EVERYONE])
-        case Phase.PROMOTED:
-            return Split(EVERYONE, None, ((0, BUCKETS),))
-        case _:  # before the first step, and on the way back
-            return Split(EVERYONE, None, ())
 
 
 def _counts(observation: Observation, state: ReleaseState) -> dict[Place, list[int]]:

@@ -1,0 +1,83 @@
+"""Which requests arrived in a step, and when: of them it takes as many as are usual to judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import reduce
+from math import ceil
+
+from controlplane.evidence.flow import Flow
+from controlplane.evidence.observation import Observation
+from controlplane.evidence.reading import rough
+from controlplane.evidence.shares import Lately, plus
+from controlplane.evidence.shares import rows as rows_of
+from controlplane.policy.documents import EVERYONE
+from controlplane.policy.values import format_duration
+from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.traffic import BUCKETS, Split, splits
+
+ALL = ""  # in the place of a proxy: all together
+
+Place = tuple[str, str]  # proxy, segment
+
+
+def step_split(state: ReleaseState) -> Split:
+    """Return the split by which the present step shows: its segment's, else everyone's."""
+    match state.phase:
+        case Phase.PROGRESSING | Phase.GUARDING:
+            in_force = {split.segment: split for split in splits(state.policy, state.step)}
+            current = state.policy.steps[min(state.step, state.steps - 1)]
+            if state.policy.ends is not None and state.phase is Phase.GUARDING:
+                return in_force[EVERYONE]
+            return in_force.get(current.segment, in_force[EVERYONE])
+        case Phase.PROMOTED:
+            return Split(EVERYONE, None, ((0, BUCKETS),))
+        case _:  # before the first step, and on the way back
+            return Split(EVERYONE, None, ())
+
+
+def of_late(
+    before: Mapping[Place, Lately], observation: Observation, state: ReleaseState
+) -> dict[Place, Lately]:
+    """Return the requests by which the split is judged, after a settled interval."""
+    shares = {split.segment: split.buckets / BUCKETS for split in splits(state.policy, state.step)}
+    since = state.elapsed.total_seconds()
+    found = dict(rows_of(observation, state.to_version, state.from_version, since))
+    own = step_split(state).segment
+    rows = [row for (_, segment), row in found.items() if segment == own]
+    if rows:
+        found[ALL, own] = reduce(plus, rows)
+    after = dict(before)
+    for place, row in found.items():
+        if place[1] in shares:
+            after[place] = after.get(place, Lately()).plus(row, _seconds(observation), shares[place[1]])
+    return after
+
+
+def flowed(before: Flow, observation: Observation, state: ReleaseState) -> Flow:
+    """Return how requests of the canary come in the step's own segment, after a settled interval."""
+    own = step_split(state).segment
+    requests = sum(
+        tally.requests
+        for cell, tally in observation.cells
+        if (cell.segment, cell.version) == (own, state.to_version)
+    )
+    return before.after(_seconds(observation), requests)
+
+
+def quiet(flow: Flow, state: ReleaseState, now: datetime) -> str:
+    """Return since when no requests come by which the step could be judged, or ''."""
+    if not flow.wanting:
+        return ""
+    own = f"of {state.to_version} in segment {step_split(state).segment}"
+    if flow.idle < flow.wanting:
+        back = format_duration(timedelta(seconds=ceil(flow.wanting)))
+        return f"requests {own} come again, and must for another {back}"
+    since = now - timedelta(seconds=flow.idle)
+    usual = f"; usually one comes within {rough(flow.usual)}" if flow.gaps else ""
+    return f"no request {own} has come since {since:%Y-%m-%d %H:%M:%S} UTC{usual}"
+
+
+def _seconds(observation: Observation) -> float:
+    return (observation.end - observation.start).total_seconds()
