@@ -316,7 +316,7 @@ class Conversation:
 
     def presume(self, name: str, version: Version) -> None:
         """Count what the client brought as there, with unknown content."""
-        self.held[name] = Resource(name, b"", version)
+        self.held[name] = Resource(name, b"", version, hollow=True)
         self.foreign.add(name)
         self.guessed = True
 

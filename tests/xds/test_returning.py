@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
 
 
 @pytest.fixture(params=["sotw", "delta"])
@@ -149,3 +149,22 @@ def test_route_that_the_client_dropped_while_it_was_gone_is_new_to_it(sotw, mode
     back = sotw.publish(8, (CLUSTER, model.resource("a"), model.resource("b")), (ROUTE, route(model, "b")))
 
     assert back == [["r"]]
+
+
+def test_host_does_not_go_to_routes_that_the_client_names_but_refused_before_it_came_back(model):
+    """A state-of-the-world client names its routes, and not which of them it has."""
+    client = model.Client("sotw")
+    client.world = model.World(routes={"r": (1, ("a",)), "s": (1, ("a",))})
+    client.poison.add(client.world.snapshot().of(ROUTE)["s"].body)
+    publish(client, model)
+    returns(client, model)
+
+    client.world.host, client.world.revision = "s", 2
+    publish(client, model)
+    refused = client.types[SCOPED_ROUTE].bodies["host"]
+    changes(client, "ab", "", s="a")
+    publish(client, model)
+    accepted = client.types[SCOPED_ROUTE].bodies["host"]
+
+    assert (refused, accepted) == (b"host=r;0", b"host=s;0")
+    assert client.problems == []
