@@ -162,6 +162,8 @@ class Stream(ABC):
         self._pending[type_url] = conversation
         error = conversation.error
         acked = self._take(conversation, request, first=first, now=now)
+        if conversation.quiet:
+            del self._pending[type_url]
         self._heard += len(data)
         if self._heard > _WEIGH_AFTER:
             self._weigh()

@@ -127,3 +127,18 @@ def test_streams_that_lack_different_things_are_sent_what_each_lacks(pair, model
     sent = [talk.hear(talk.stream.push(both, model.NOW)) for talk in pair]
 
     assert sent == [["s"], ["r"]]
+
+
+def test_an_answer_that_was_read_in_full_does_not_hold_up_the_next_push(pair, model):
+    for talk in pair:
+        data = talk.stream.push(model.snapshot(2, *_world(model, r="2")), model.NOW)
+        talk.hear(data)
+        # Repeats the node, so that it is not known by its bytes.
+        names = {"resource_names": ["r", "s", "t"]} if talk.variant == "sotw" else {}
+        ack = talk.request(type_url=ROUTE, node=model.NODE, response_nonce=talk.last[ROUTE].nonce, **names)
+        talk.stream.receive(ack.SerializeToString(), model.NOW)
+        assert not talk.stream.due
+
+    third = model.snapshot(3, *_world(model, r="3"))
+
+    assert all(talk.stream.push(third, model.NOW) for talk in pair)
