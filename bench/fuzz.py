@@ -1,6 +1,6 @@
 """`make fuzz`: both stream handlers and every decoder of bytes that strangers send, against seeded mutation.
 
-And both variants of the protocol against a model of a client, in any order of events (`tests/xds`).
+And both variants of the protocol against models of clients, in any order of events (`tests/xds`).
 
 An execution is known by its target and number, so a crash is run again by `--target NAME --number N`. A crash
 is any exception that the target does not expect, or the death of the process (the YAML parser is C).
@@ -84,7 +84,7 @@ def fuzz(runs: list[Run], minutes: float, note: mmap.mmap, whole: Container[str]
         if longest > LONG_MS and run.name not in whole:
             table.note(f"{run.name}: an event loop would be blocked for more than {LONG_MS} ms")
     if any(run.name in whole for run in runs):
-        table.note(f"an execution of a machine is {LIVES} lives of a client and its server")
+        table.note(f"an execution of a machine is {LIVES} lives of a server and its clients")
     crashes = sum(run.crashes for run in runs)
     total = sum(run.executions for run in runs)
     grown = (_rss() - early) / 1e6

@@ -1,4 +1,4 @@
-"""The state machines of `tests/xds` as fuzz targets: a client, its server, and events in any order."""
+"""The state machines of `tests/xds` as fuzz targets: clients, their server, and events in any order."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from random import Random
 from types import ModuleType
 
 from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from bench.targets import VARIANTS, Target
-from controlplane.xds.view import Variant
 
-LIVES = 10  # of a client in one execution: Hypothesis begins each with the simplest one
+LIVES = 10  # in one execution: Hypothesis begins each with the simplest one
 STEPS = 40  # in each of them
 
 
 def machines(folder: Path) -> dict[str, Target]:
-    """Return a target for each variant, from the folder with the tests."""
-    model, tests = _load(folder / "conftest.py"), _load(folder / "test_convergence.py")
-    return {f"machine-{variant}": _machine(model, tests, variant) for variant in VARIANTS}
+    """Return targets from the folder with the tests: one client, and several of one server."""
+    model, one = _load(folder / "conftest.py"), _load(folder / "test_convergence.py")
+    found = {f"machine-{variant}": _machine(one.machine(model, variant)) for variant in VARIANTS}
+    many = _load(folder / "test_many_clients.py")
+    libraries = many.apart.libraries(model, many.MOST)
+    for variants in (*((variant,) for variant in VARIANTS), VARIANTS):
+        name = variants[0] if len(variants) == 1 else "both"
+        found[f"clients-{name}"] = _machine(many.machine(model, libraries, variants))
+    return found
 
 
 def _load(path: Path) -> ModuleType:
@@ -34,8 +39,7 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _machine(model: ModuleType, tests: ModuleType, variant: Variant) -> Target:
-    kind = tests.machine(model, variant)
+def _machine(kind: type[RuleBasedStateMachine]) -> Target:
     options = settings(
         max_examples=LIVES,
         stateful_step_count=STEPS,

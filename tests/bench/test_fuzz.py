@@ -32,9 +32,8 @@ def test_target_expects_what_it_meets(known, name):
         run.once(number)
 
 
-@pytest.mark.parametrize("variant", ["delta", "sotw"])
-def test_machine_finds_nothing_and_its_execution_can_be_repeated(variant):
-    name = f"machine-{variant}"
+@pytest.mark.parametrize("name", ["machine-delta", "machine-sotw", "clients-both"])
+def test_machine_finds_nothing_and_its_execution_can_be_repeated(name):
     run = Run(name, machines(ROOT / "tests" / "xds")[name], 0)
 
     run.once(0)

@@ -27,9 +27,10 @@ from controlplane.xds.sotw import SotwStream
 from controlplane.xds.stream import WINDOW
 from controlplane.xds.type_urls import CLUSTER, EAGER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
 from controlplane.xds.version import Version
-from controlplane.xds.view import Peer
+from controlplane.xds.view import Peer, StreamView
 
-sys.path.insert(0, str(Path(__file__).parent))  # for talk.py, which is no test
+if (here := str(Path(__file__).parent)) not in sys.path:
+    sys.path.insert(0, here)  # for what is no test: apart.py, events.py, talk.py
 from talk import Talk
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -158,8 +159,8 @@ class Client:
     has asked for any on this stream. Messages wait in ``inbox`` and ``outbox``, so either side may lag.
     """
 
-    def __init__(self, variant: str) -> None:
-        self.variant = variant
+    def __init__(self, variant: str, node: bytes = NODE) -> None:
+        self.variant, self.node = variant, node
         self.types = {url: Has() for url in PUSH_ORDER}
         self.types[ENDPOINT].names = []
         self.types[ROUTE].names = []
@@ -174,7 +175,7 @@ class Client:
 
     def connect(self, order: Sequence[str] = PUSH_ORDER) -> None:
         """Open a stream; what was asked for before is asked for again, in this order."""
-        self.stream = (SotwStream if self.variant == "sotw" else DeltaStream)(Peer("test"), NOW)
+        self.open()
         self.inbox: deque[bytes] = deque()
         self.outbox: deque[bytes] = deque()
         self.unacked: dict[str, list[str]] = {url: [] for url in PUSH_ORDER}
@@ -188,11 +189,14 @@ class Client:
         for url in again or [CLUSTER]:
             self.request(url)
 
+    def open(self) -> None:
+        self.stream = (SotwStream if self.variant == "sotw" else DeltaStream)(Peer("test"), NOW)
+
     def request(
         self, url: str, *, error: str = "", subscribe=(), unsubscribe=(), nonce: str | None = None
     ) -> None:
         has = self.types[url]
-        node = NODE if self.first else b""
+        node = self.node if self.first else b""
         self.first = False
         if self.variant == "sotw":
             unacked = self.unacked[url]
@@ -261,10 +265,15 @@ class Client:
                     self.left_out.discard((message.type_url, name))  # asked for anew, so it is sent anew
                 else:
                     self.problems.append(f"{body!r} was sent again after it was refused")
-            self.unacked[message.type_url].append(message.nonce)
-            if len(self.unacked[message.type_url]) > (WINDOW if message.type_url in EAGER else 1):
-                self.problems.append(f"too many un-ACKed responses of {message.type_url}")
+            self.expect(message)
         return isinstance(data, bytes)
+
+    def expect(self, message) -> None:
+        """Note that a response is under way."""
+        unacked = self.unacked[message.type_url]
+        unacked.append(message.nonce)
+        if len(unacked) > (WINDOW if message.type_url in EAGER else 1):
+            self.problems.append(f"too many un-ACKed responses of {message.type_url}")
 
     def parse(self, data: bytes):
         return (DiscoveryResponse if self.variant == "sotw" else DeltaDiscoveryResponse).FromString(data)
@@ -390,6 +399,18 @@ class Client:
             )
 
     # -- invariants
+
+    def arrived(self, target: Snapshot, view: StreamView) -> None:
+        """It has exactly what it asks for of the target, and the server knows it."""
+        for url, has in self.types.items():
+            wanted = {n: r for n, r in target.of(url).items() if has.names is None or n in has.names}
+            assert has.bodies == {n: r.body for n, r in wanted.items()}, url
+            if has.asked:
+                told = view.of(url)
+                assert dict(told.acked) == {n: r.version for n, r in wanted.items()}, url
+                assert dict(told.sent) == dict(told.acked)
+                assert not told.gated
+                assert told.waiting_since is None
 
     def named(self) -> dict[str, set[str]]:
         """The clusters that each route names."""

@@ -3,92 +3,25 @@
 from __future__ import annotations
 
 import pytest
+from events import OWNERS, SHARED, Events
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
 
-NAMES = st.sampled_from("abcd")
-ROUTES = st.sampled_from("rst")
-SHARED = st.sampled_from("uv")
-OWNERS = st.sampled_from("xyz")
-
 
 def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
-    class Machine(RuleBasedStateMachine):
+    class Machine(Events):
         def __init__(self):
-            super().__init__()
-            self.world = model.World()
+            super().__init__(model.World())
             self.client = model.Client(variant)
-            self.content = 1
             self.at_once = True
             self.publish()
 
         def publish(self):
             self.world.revision += 1
             self.client.publish(self.world.snapshot(), at_once=self.at_once)
-
-        def drop_empty(self):
-            self.world.shared = {name: owners for name, owners in self.world.shared.items() if owners}
-
-        def fresh(self):
-            self.content += 1
-            return self.content
-
-        @rule(name=NAMES)
-        def change_cluster(self, name):
-            self.world.clusters[name] = self.fresh()
-            self.publish()
-
-        @rule(name=NAMES)
-        def remove_cluster(self, name):
-            self.world.clusters.pop(name, None)
-            kept = {r: (v, tuple(c for c in cs if c != name)) for r, (v, cs) in self.world.routes.items()}
-            self.world.routes = kept
-            for owners in self.world.shared.values():
-                for owner in [owner for owner, (_, cluster) in owners.items() if cluster == name]:
-                    del owners[owner]
-            self.drop_empty()
-            self.publish()
-
-        @rule(name=NAMES, hollow=st.booleans())
-        def change_endpoints(self, name, hollow):
-            self.world.endpoints[name] = self.fresh()
-            (self.world.hollow.add if hollow else self.world.hollow.discard)(name)
-            self.publish()
-
-        @rule(name=ROUTES, clusters=st.sets(NAMES, max_size=3))
-        def change_route(self, name, clusters):
-            known = tuple(sorted(c for c in clusters if c in self.world.clusters))
-            self.world.routes[name] = (self.fresh(), known)
-            self.publish()
-
-        @rule(name=ROUTES)
-        def remove_route(self, name):
-            if len(self.world.routes) > 1:
-                self.world.routes.pop(name, None)
-                self.publish()
-
-        @rule(name=st.one_of(ROUTES, SHARED))
-        def move_host(self, name):
-            self.world.host = name
-            self.publish()
-
-        @rule(name=SHARED, owner=OWNERS, cluster=NAMES)
-        def change_part(self, name, owner, cluster):
-            if cluster in self.world.clusters:
-                for owners in self.world.shared.values():
-                    owners.pop(owner, None)
-                self.world.shared.setdefault(name, {})[owner] = (self.fresh(), cluster)
-                self.drop_empty()
-                self.publish()
-
-        @rule(name=SHARED, owner=OWNERS)
-        def remove_part(self, name, owner):
-            if self.world.shared.get(name, {}).pop(owner, None):
-                self.drop_empty()
-                self.publish()
 
         @rule(url=st.sampled_from(PUSH_ORDER), index=st.integers(0, 3))
         def poison(self, url, index):
@@ -152,29 +85,10 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
             """Once the world is good again, the client has exactly the target, and we know it."""
             self.client.poison.clear()
             self.client.poison_parts.clear()
-            self.world.hollow.clear()
-            for name in self.world.clusters:
-                self.world.clusters[name] = self.fresh()
-                self.world.endpoints[name] = self.content
-            self.world.routes = {n: (self.fresh(), cs) for n, (_, cs) in self.world.routes.items()}
-            self.world.shared = {
-                n: {o: (self.fresh(), c) for o, (_, c) in owners.items()}
-                for n, owners in self.world.shared.items()
-            }
-            self.world.salt = self.fresh()
-            self.publish()
+            self.mend()
             model.settle(self.client)
             assert self.client.problems == [], self.client.problems
-            target = self.world.snapshot()
-            for url, has in self.client.types.items():
-                wanted = {n: r for n, r in target.of(url).items() if has.names is None or n in has.names}
-                assert has.bodies == {n: r.body for n, r in wanted.items()}, url
-                if has.asked:
-                    view = self.client.stream.view().of(url)
-                    assert dict(view.acked) == {n: r.version for n, r in wanted.items()}, url
-                    assert dict(view.sent) == dict(view.acked)
-                    assert not view.gated
-                    assert view.waiting_since is None
+            self.client.arrived(self.world.snapshot(), self.client.stream.view())
 
     return Machine
 
