@@ -47,7 +47,6 @@ class Conversation:
         foreign: Names in ``held`` that are not ours: their needs are unknown.
         brought: What it came back with besides, with its version: as long as the target has no such resource,
             or one that needs nothing, it does not count as there.
-        guessed: What is foreign may not be there at all: the client only named it.
         whole: Version of a set that the client brought and that is not ours, until it accepted ours.
         maybe: Sent in a batch that was refused: the client may have applied it or not.
         refused: The refusal of a version, until the client accepted another one or the target went back.
@@ -97,7 +96,6 @@ class Conversation:
     compared: Snapshot | None = None
     foreign: set[str] = field(default_factory=set)
     brought: dict[str, Version] = field(default_factory=dict)
-    guessed: bool = False
     whole: Version | None = None
     maybe: dict[str, Resource] = field(default_factory=dict)
     refused: dict[str, Nack] = field(default_factory=dict)
@@ -315,10 +313,9 @@ class Conversation:
         self.told.discard(name)
 
     def presume(self, name: str, version: Version) -> None:
-        """Count what the client brought as there, with unknown content."""
+        """Count what the client named as there, with unknown content; nothing is led to it: it may not be."""
         self.held[name] = Resource(name, b"", version, hollow=True)
         self.foreign.add(name)
-        self.guessed = True
 
     def discount(self, name: str) -> None:
         """Count what the client brought no longer, until the target has one again (``recall``)."""

@@ -119,8 +119,6 @@ class Gate:
         wanted = parts.found(finder.name)
         if not wanted:
             return True
-        if other.guessed and target.name in other.foreign:
-            return False
         left = (other.held.get(name) for url, name in finder.needs if url == other.type_url)
         former = (each.parts for each in left if each is not None and each.parts is not None)
         before = {what for each in former for _, what in each.found(finder.name)}

@@ -11,11 +11,11 @@ _sets: dict[tuple[str, str], Mapping[str, Resource]] = {}
 
 
 def remember(type_url: str, content: str, resources: Mapping[str, Resource]) -> None:
-    """Keep a set that is sent, by its hash; the oldest is dropped first."""
-    if (type_url, content) not in _sets:
-        if len(_sets) >= _KNOWN:
-            del _sets[next(iter(_sets))]
-        _sets[type_url, content] = resources
+    """Keep a set that is sent, by its hash; what was sent longest ago is dropped first."""
+    _sets.pop((type_url, content), None)
+    if len(_sets) >= _KNOWN:
+        del _sets[next(iter(_sets))]
+    _sets[type_url, content] = resources
 
 
 def recall(type_url: str, content: str) -> Mapping[str, Resource] | None:
