@@ -18,6 +18,7 @@ from controlplane.app.blackouts import declare, show_blackouts, withdraw
 from controlplane.app.ordering import ordered_by, service_named
 from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
+from controlplane.app.pushing import check_push
 from controlplane.app.showing import proxy_state, show_proxy, show_release, show_service
 from controlplane.app.switching import last_promoted, switched
 from controlplane.app.taking import drifted
@@ -268,17 +269,7 @@ class Plane:
 
     def push(self, service: str, metric: str, push: Push) -> PushShown:
         """Take in values of a metric that is pushed; they count in the next interval."""
-        document = service_named(self.world, service)
-        known = document.metrics.get(metric)
-        if known is None or known.header is not None:
-            pushable = [name for name, m in document.metrics.items() if m.header is None]
-            allowed = ", ".join(pushable) or "none"
-            raise RefusedError(
-                404, f"service {service!r} has no metric {metric!r} that is pushed; those are {allowed}"
-            )
-        if push.version not in document.versions:
-            versions = ", ".join(sorted(document.versions))
-            raise RefusedError(400, f"version: {push.version!r} is not one of {versions}")
+        known = check_push(self.world, service, metric, push)
         place = service, metric, cell(push.segment, push.version)
         values = Values(push.n, push.sum, push.users)
         return PushShown(counted=self._pushed.receive(place, values, push.key, summed=known.sum))

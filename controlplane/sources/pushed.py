@@ -88,9 +88,9 @@ class Pushed:
             key: Names the push, so that it may be sent again; '' for none.
             summed: Whether the values of users are added up, not counted.
         """
-        self._pushed_at[place] = self.clock()
         if key and key in self._keys:
             return False
+        self._pushed_at[place] = self.clock()
         if key:
             self._keys[key] = None
             while len(self._keys) > MAX_KEYS:

@@ -90,6 +90,19 @@ def test_during_a_release_it_is_known_how_old_the_last_push_is():
     assert pushed.take()["shop"] == (Measure(V2, "orders", 0, 0, age=60.0),)
 
 
+def test_a_push_that_is_sent_again_makes_nothing_younger():
+    now = 0.0
+    pushed = Pushed(clock=lambda: now)
+    pushed.begin("shop", "v2#1/first")
+    for moment in (0.0, 600.0, 1200.0):
+        now = moment
+        pushed.receive(PLACE, Values(10, 2), "batch-1", summed=False)
+    pushed.take()
+    pushed.commit()
+
+    assert pushed.take()["shop"] == (Measure(V2, "orders", 0, 0, age=1200.0),)
+
+
 def test_of_very_many_users_a_part_counts_of_both_versions_alike(monkeypatch):
     monkeypatch.setattr("controlplane.sources.pushed.MAX_USERS", 1000)
     pushed, v1 = Pushed(clock=lambda: 0.0), cell("everyone", "v1")

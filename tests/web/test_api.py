@@ -322,5 +322,28 @@ async def test_values_of_a_metric_are_pushed_and_stored_with_the_next_interval(a
     await error(api.post(f"{url}/clicks", json=push), 404, "no metric 'clicks' that is pushed", "orders")
     await error(api.post(f"{url}/orders", json=push | {"version": "v9"}), 400, "'v9' is not one of v1, v2")
     await error(api.post(f"{url}/orders", json={"version": "v2"}), 400, "either n with sum, or users")
+    beyond = push | {"sum": 1000, "key": ""}
+    await error(api.post(f"{url}/orders", json=beyond), 400, "1000 of n 40; 'orders' is counted, so at most")
+    for segment, why in (("nosuch", "'nosuch' is not one of everyone"), ("anonymous", "is in no comparison")):
+        await error(api.post(f"{url}/orders", json=push | {"segment": segment}), 400, why)
     seen, _ = plane.loop._statistics.observe(await plane.store.world(), T0, T0 + INTERVAL)
     assert seen["shop"].measures == (Measure(Cell("pushed", "everyone", "v2"), "orders", 3.0, 40, age=0.0),)
+
+
+async def test_a_push_may_be_of_any_segment_that_a_document_or_a_policy_has(api, plane):
+    metrics = "metrics: {orders: {better: more}, cents: {better: more, sum: true}}\n"
+    segments = "---\nkind: Segment\nname: beta\nmatch: {header: {name: x-beta, present: true}}\n"
+    inline = "---\nkind: Policy\nname: eu\nsteps: [{name: eu-first, segment: {method: PUT}, share: 50%},"
+    inline += " {name: all, everyone: 100%}]\nconditions: [errors: {against: baseline}]\n"
+    files = {"shop.yaml": SERVICE + metrics + segments + inline}
+    applied = await api.post("/v1/documents", json={"files": files, "actor": "ann"})
+    assert not applied.json()["problems"], applied.text
+    url = "/v1/services/shop/metrics"
+
+    for segment in ("everyone", "beta", "eu-first"):
+        push = {"version": "v2", "n": 40, "sum": 40, "segment": segment}
+        assert (await api.post(f"{url}/orders", json=push)).json() == {"counted": True}
+    assert (await api.post(f"{url}/cents", json=push | {"sum": 900})).json() == {"counted": True}
+    await error(
+        api.post(f"{url}/orders", json=push | {"segment": "eu"}), 400, "'eu' is not one of beta, eu-first"
+    )
