@@ -22,7 +22,7 @@ class Turns(Generic[T]):
     """
 
     def __init__(self, take: Callable[[Sequence[T]], None]) -> None:
-        """``take`` is the turn of some members, each of them once; it must not raise."""
+        """``take`` is the turn of some members, each of them once; if it raises, theirs is over."""
         self._take = take
         self._waiting: deque[T] = deque()
         self._known: set[T] = set()
@@ -34,12 +34,13 @@ class Turns(Generic[T]):
 
     def add_all(self, members: Iterable[T]) -> None:
         """Give each of them a turn soon."""
+        loop = asyncio.get_running_loop()
         new = [member for member in members if member not in self._known]
         self._known.update(new)
         self._waiting.extend(new)
         if new and not self._running:
             self._running = True
-            asyncio.get_running_loop().call_soon(self._run)
+            loop.call_soon(self._run)
 
     def _run(self) -> None:
         waiting, take = self._waiting, self._take
@@ -47,7 +48,12 @@ class Turns(Generic[T]):
         while waiting:
             some = [waiting.popleft() for _ in range(min(_TOGETHER, len(waiting)))]
             self._known.difference_update(some)
-            take(some)
+            try:
+                take(some)
+            except BaseException:
+                # The loop reports it; whoever waits has their turn all the same.
+                asyncio.get_running_loop().call_soon(self._run)
+                raise
             if monotonic() > until:
                 asyncio.get_running_loop().call_soon(self._run)
                 return

