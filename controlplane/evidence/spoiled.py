@@ -6,51 +6,120 @@ Source: docs/decision-rule.md, "Budget".
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from controlplane.evidence.account import FULL_MARGIN, NO_COUNTS, Counts, plus
 from controlplane.evidence.blocks import ERRORS, Blocks
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
-PRIOR = 50  # requests at the baseline's recent rate, beside those of the interval
+BUDGET = "budget"  # as verdicts call it
+LEAST = 10  # requests of the baseline beside which a segment's failures are counted
+PRIOR = 50  # requests at the baseline's recent rate by which a deviation is guessed
 CHANCE = 2.0  # standard deviations that chance explains
 
 
 @dataclass(frozen=True, slots=True)
-class Spoiled:
-    """Sums over the release.
+class Excess:
+    """A sum over the release.
 
     Attributes:
-        excess: Failures of the canary less those that the baseline's rate would have given it.
-        variance: Of ``excess``, if the canary is as good as the baseline and failures are independent.
+        failures: Of the canary, less those that the baseline's rate would have given it.
+        variance: Of these, if the canary is as good as the baseline and failures are independent.
     """
 
-    excess: float = 0.0
+    failures: float = 0.0
     variance: float = 0.0
+
+    def plus(self, failures: float, variance: float) -> Excess:
+        """Return the sum with more."""
+        return Excess(self.failures + failures, self.variance + variance)
+
+    def spoiled(self, swing: float) -> float:
+        """Return how many are beyond what chance explains, never below 0."""
+        return max(0.0, self.failures - CHANCE * math.sqrt(self.variance * swing))
+
+
+@dataclass(frozen=True, slots=True)
+class Spoiled:
+    """What was spoiled. Segments are compared each with itself: their shares and their usual rates differ.
+
+    Attributes:
+        own: Of all segments that have a baseline, and of all requests where nobody is left on it.
+        lent: By segment whose baseline is borrowed: of each by itself, what is beyond the wider margin.
+        pending: By segment: what waits for more of the baseline's requests.
+    """
+
+    own: Excess = Excess()
+    lent: Mapping[str, Excess] = field(default_factory=dict)
+    pending: Mapping[str, Counts] = field(default_factory=dict)
 
     def plus(self, learned: Learned, seen: Blocks) -> Spoiled:
         """Return the sums with one more interval; ``learned`` is from before it."""
-        requests, failed = seen.canary_sum[0], seen.canary_sum[ERRORS]
+        requests, rate = seen.canary_sum[0], learned.rate_now(ERRORS)
         if not requests:
             return self
-        n_b, k_b = seen.baseline_sum[0] + PRIOR, seen.baseline_sum[ERRORS] + PRIOR * learned.rate_now(ERRORS)
-        expected = requests * k_b / n_b
-        return Spoiled(self.excess + failed - expected, self.variance + expected * (1 + requests / n_b))
+        if seen.lent and not seen.baseline_sum[0]:
+            expected = requests * rate
+            more = self.own.plus(seen.canary_sum[ERRORS] - expected, expected * (1 + requests / PRIOR))
+            return replace(self, own=more)
+        borrowed = {s for s, lent in zip(seen.segments, seen.borrowed, strict=True) if lent}
+        own, lent, pending = self.own, dict(self.lent), dict(self.pending)
+        for segment, (canary, baseline) in seen.sums.items():
+            fresh = (float(canary[0]), canary[ERRORS], baseline[0], baseline[ERRORS])
+            counts = plus(fresh, pending.pop(segment, NO_COUNTS))
+            if not counts[0]:
+                continue
+            if counts[2] < LEAST:
+                pending[segment] = counts
+            elif segment in borrowed:
+                sums = lent.get(segment, Excess()).plus(*_excess(counts, rate, 1 + FULL_MARGIN))
+                # What it fails less than is tolerated makes no room for what it spoils later.
+                lent[segment] = replace(sums, failures=max(0.0, sums.failures))
+            else:
+                own = own.plus(*_excess(counts, rate, 1.0))
+        return Spoiled(own, lent, pending)
 
     def requests(self, learned: Learned) -> float:
         """Return how many requests were spoiled beyond what chance explains, never below 0."""
-        deviation = math.sqrt(self.variance * learned.swing(ERRORS))
-        return max(0.0, self.excess - CHANCE * deviation)
+        swing = learned.swing(ERRORS)
+        return sum(excess.spoiled(swing) for excess in (self.own, *self.lent.values()))
 
     def verdict(self, budget: int, learned: Learned) -> Verdict:
         """Return FAIL once the budget is spent; what is left never keeps a release from going on."""
-        if not self.variance:
+        if not self.own.variance and not self.lent and not self.pending:
             why = f"no canary requests yet, of which at most {budget} may be spoiled"
-            return Verdict("budget", EVERYONE, Outcome.NOT_YET, why, lacking=True)
+            return Verdict(BUDGET, EVERYONE, Outcome.NOT_YET, why, lacking=True)
         spent = self.requests(learned)
-        outcome = Outcome.FAIL if spent > budget else Outcome.PASS
-        reason = f"{spent:.0f} of at most {budget} requests spoiled"
-        return Verdict(
-            "budget", EVERYONE, outcome, reason, (("spoiled", spent), ("budget", float(budget))), 0
-        )
+        # A part of one more than the budget is one more.
+        outcome, told = (Outcome.FAIL, math.ceil(spent)) if spent > budget else (Outcome.PASS, int(spent))
+        reason = f"{told} of at most {budget} requests spoiled"
+        return Verdict(BUDGET, EVERYONE, outcome, reason, (("spoiled", spent), ("budget", float(budget))), 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; nothing is lost."""
+        return {
+            "own": [self.own.failures, self.own.variance],
+            "lent": {segment: [e.failures, e.variance] for segment, e in sorted(self.lent.items())},
+            "pending": {segment: list(counts) for segment, counts in sorted(self.pending.items())},
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Spoiled:
+        """Return the sums of :meth:`to_json`; older stores have the sum of all segments alone."""
+        if not isinstance(data, Mapping):
+            return cls(Excess(*data))
+        lent = {segment: Excess(*sums) for segment, sums in data["lent"].items()}
+        pending = {segment: (n_c, k_c, n_b, k_b) for segment, (n_c, k_c, n_b, k_b) in data["pending"].items()}
+        return cls(Excess(*data["own"]), lent, pending)
+
+
+def _excess(counts: Counts, rate: float, ratio: float) -> tuple[float, float]:
+    """Return failures of the canary beyond ``ratio`` times the baseline's rate, and their variance."""
+    n_c, k_c, n_b, k_b = counts
+    # The baseline's few requests may have had no failure by chance, which is no certainty.
+    guess = ratio * n_c * (k_b + PRIOR * rate) / (n_b + PRIOR)
+    return k_c - ratio * n_c * k_b / n_b, guess * (1 + ratio * n_c / n_b)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
+from controlplane.evidence.spoiled import BUDGET
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import format_duration
 from controlplane.release.outcomes import FAILURES, Failure, Outcome, Place
@@ -40,9 +41,13 @@ class Failed:
 def condition(state: ReleaseState, verdict: Verdict) -> Failed:
     """Return the failure of a condition; what a person has halted does not start again by itself."""
     rule = (state.current.on_failure if state.current else None) or state.policy.on_failure
+    code = f"{verdict.metric}/{verdict.segment}"
+    if verdict.metric == BUDGET:
+        # What is spent stays spent at every step, and is not given out again without a person.
+        do: Do = "rollback" if rule.do == "step_back" else rule.do
+        return Failed(Failure.CONDITION, code, verdict.reason, do)
     again = rule.retry is not None and state.tries < rule.retry.times and not state.halt
     rest = rule.retry.after if rule.retry and again else None
-    code = f"{verdict.metric}/{verdict.segment}"
     return Failed(Failure.CONDITION, code, verdict.reason, rule.do, rest)
 
 

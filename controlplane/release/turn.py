@@ -134,9 +134,11 @@ def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Tu
         if decision.action is None:
             decision = replace(decision, calls=(*decision.calls, *hooks.judging(state)))
         after = dated(apply(state, decision, seen), decision.action, now)
-        if decision.action in (Action.START, Action.STEP_BACK, Action.RETRY):
-            # After a failure by what was gathered, what follows must stand by itself.
+        if decision.action in (Action.START, Action.RETRY):
             watch = Watch()
+        elif decision.action is Action.STEP_BACK:
+            # After a failure by what was gathered, what follows must stand by itself.
+            watch = watching.stepped_back(watch)
         elif decision.action in NEW_STEP:
             watch = watching.next_step(watch)
         noted = decision.action is not None or decision.code not in ("", state.hold)

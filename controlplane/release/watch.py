@@ -92,7 +92,7 @@ class Watch:
             "step": [[*place, *counts] for place, counts in sorted(self.step.items())],
             "whole": [[proxy, *counts] for proxy, counts in sorted(self.whole.items())],
             "missed": dict(sorted(self.missed.items())),
-            "spoiled": [self.spoiled.excess, self.spoiled.variance],
+            "spoiled": self.spoiled.to_json(),
             "split": [[*place, *lately.to_json()] for place, lately in sorted(self.split.items())],
             "flow": self.flow.to_json(),
         }
@@ -101,8 +101,6 @@ class Watch:
     def from_json(cls, data: Mapping[str, object]) -> Watch:
         """Return what `to_json` was called on."""
         step, whole, evidence = data["step"], data["whole"], data["evidence"]
-        spoiled = data.get("spoiled", (0.0, 0.0))
-        assert isinstance(spoiled, list | tuple)
         assert isinstance(step, list)
         assert isinstance(whole, list)
         assert isinstance(evidence, Mapping)
@@ -117,7 +115,7 @@ class Watch:
             {(proxy, segment): tuple(counts) for proxy, segment, *counts in step},
             {proxy: tuple(counts) for proxy, *counts in whole},
             dict(missed),
-            Spoiled(*spoiled),
+            Spoiled.from_json(data.get("spoiled", ())),
             {(proxy, segment): Lately.from_json(lately) for proxy, segment, *lately in split},
             Flow.from_json(flow),
         )
@@ -344,6 +342,11 @@ def next_step(watch: Watch) -> Watch:
     """Return the watch at the begin of a step: what spoke for promotion belonged to the step before."""
     evidence = fold_of.next_step(watch.evidence)
     return replace(watch, evidence=evidence, step={}, missed={}, split={}, flow=Flow())
+
+
+def stepped_back(watch: Watch) -> Watch:
+    """Return the watch after a step back: all evidence begins anew, what was spoiled stays spoiled."""
+    return Watch(spoiled=watch.spoiled)
 
 
 def acted(watch: Watch, before: ReleaseState, after: ReleaseState) -> Watch:
