@@ -22,7 +22,14 @@ from controlplane.resources.names import (
     segment_cluster_name,
     stat_name,
 )
-from controlplane.resources.rendering import Maker, Rendering, Work, route_configuration, same
+from controlplane.resources.rendering import (
+    Maker,
+    Rendering,
+    Work,
+    check_clusters,
+    route_configuration,
+    same,
+)
 from controlplane.resources.shared_routes import parts_of
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
@@ -47,6 +54,7 @@ def render_adopted(
     for name in sorted(by_name):
         for type_url, resource in _clusters(make, by_name[name]):
             tables[type_url][resource.name] = resource
+    check_clusters(fleet, len(tables[CLUSTER]))
     for listener in fleet.listeners:
         tables[ROUTE][listener.name] = _route(
             make, listener.name, [by_name[name] for name in sorted(by_name)]

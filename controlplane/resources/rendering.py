@@ -30,6 +30,7 @@ from controlplane.resources.routes import service_routes
 from controlplane.resources.shared_routes import parts_of
 from controlplane.resources.statistics import check_series, header_metrics, series
 from controlplane.resources.transparent import passthrough, passthrough_hosts, passthrough_route
+from controlplane.xds.messages import MAX_NAMES
 from controlplane.xds.parts import Parts
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import (
@@ -125,6 +126,7 @@ def render(
     )
     make = Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
     resources = _clusters(make, stale, by_name, changed, old)
+    check_clusters(fleet, len(resources[CLUSTER]))
     if old is None and fleet.transparent:
         resources[CLUSTER] = {**resources[CLUSTER], PASSTHROUGH: make(CLUSTER, PASSTHROUGH, passthrough())}
     if old is not None and not moved:
@@ -136,6 +138,15 @@ def render(
         resources |= _routes(make, fleet, grouped, by_name, old)
         resources |= _listeners(make, fleet, grouped, by_name)
     return Rendering(Snapshot(revision, resources, PUSH_ORDER), fleet, by_name, grouped, home, count)
+
+
+def check_clusters(fleet: Fleet, count: int) -> None:
+    """Raise ValueError if a proxy would ask for the endpoints of more clusters than a message may name."""
+    if count > MAX_NAMES:
+        raise ValueError(
+            f"fleet {fleet.name!r} would have {count} clusters (services x versions), at most {MAX_NAMES} "
+            "are allowed; remove versions that nobody needs, or split the fleet"
+        )
 
 
 @dataclass(frozen=True, slots=True)

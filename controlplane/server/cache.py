@@ -16,7 +16,7 @@ from controlplane._pb.hcm_pb2 import HttpConnectionManager
 from controlplane._pb.listener_pb2 import Listener
 from controlplane._pb.route_pb2 import RouteConfiguration
 from controlplane._pb.tcpproxy_pb2 import TcpProxy
-from controlplane.xds.messages import Node
+from controlplane.xds.messages import MAX_NAMES, Node
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE
 from controlplane.xds.version import Version
@@ -153,9 +153,13 @@ def _relate(given: _Given) -> dict[str, dict[str, Resource]]:
     """Make resources of bytes, with what they need and follow.
 
     Raises:
-        ValueError: If a cluster, an assignment, a route or a listener is not such a message.
+        ValueError: If a cluster, an assignment, a route or a listener is not such a message, or if there are
+            too many clusters.
     """
     members = {name: _members(name, body) for name, body in given.get(CLUSTER, {}).items()}
+    if len(members) > MAX_NAMES:
+        text = "nodes ask for the endpoints of all in one message"
+        raise ValueError(f"{len(members)} clusters, at most {MAX_NAMES} are allowed: {text}")
     leaders = {assignment: cluster for cluster, assignment in members.items()}
 
     def needed(clusters: Iterable[str]) -> frozenset[Ref]:

@@ -8,6 +8,8 @@ import pytest
 
 from controlplane._pb.route_pb2 import ScopedRouteConfiguration
 from controlplane.release.traffic import BUCKETS, Split
+from controlplane.resources import rendering
+from controlplane.resources.adopting import render_adopted
 from controlplane.resources.names import group_name
 from controlplane.resources.readable import readable
 from controlplane.resources.rendering import render
@@ -209,3 +211,11 @@ def test_more_series_than_proxies_count_are_refused(fleet, traffic):
 
     with pytest.raises(ValueError, match=r"60010 counters .*, at most 12000"):
         render(fleet, [traffic(splits=segments)], 1)
+
+
+@pytest.mark.parametrize("compiler", [render, render_adopted])
+def test_more_clusters_than_a_proxy_may_ask_for_are_refused(fleet, traffic, monkeypatch, compiler):
+    monkeypatch.setattr(rendering, "MAX_NAMES", 1)
+
+    with pytest.raises(ValueError, match=r"fleet 'edge' would have [2-9] clusters .*, at most 1 are allowed"):
+        compiler(fleet, [traffic()], 1)
