@@ -121,6 +121,8 @@ def _halted(state: ReleaseState, seen: Seen) -> Decision | None:
 def _gone_with(state: ReleaseState, seen: Seen) -> Decision | None:
     """Return the rollback of a release that must not go on without others, whatever it is by itself."""
     links = seen.links
+    if not (links.superseded or links.fallen or links.failed):
+        return None
     back = state.policy.on_failed_dependency == "rollback"
     found = (
         Failed(Failure.SUPERSEDED, "superseded", links.superseded),

@@ -37,6 +37,8 @@ def with_gate(
     what it refused. The grace does not run while
     the control plane is away, whose first ``elapsed`` is zero: nobody is taken for gone because it was.
     """
+    if not propagation.absent and tuple(state.gate) == tuple((proxy, 0.0) for proxy in propagation.live):
+        return state, propagation
     away = dict(state.gate) | dict.fromkeys(propagation.live, 0.0)
     for proxy in away.keys() - set(propagation.live):
         away[proxy] += elapsed.total_seconds()

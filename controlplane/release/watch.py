@@ -325,8 +325,11 @@ def _without_gone(watch: Watch, state: ReleaseState) -> Watch:
 
 def served(observation: Observation | None, state: ReleaseState) -> bool:
     """Return whether an interval has requests of the canary that are compared."""
-    counts = {} if observation is None else _counts(observation, state)
-    return any(row[0] for (_, segment), row in counts.items() if segment not in UNCOMPARED)
+    return observation is not None and any(
+        tally.requests
+        for cell, tally in observation.cells
+        if cell.version == state.to_version and cell.segment not in UNCOMPARED
+    )
 
 
 def follow(watch: Watch, observation: Observation, state: ReleaseState, acked: AbstractSet[str]) -> Watch:

@@ -150,6 +150,11 @@ class Fault:
         """True if a release with it should be rolled back: the canary alone is at fault, for good."""
         return self.kind in ("errors", "latency", "metric", "tail", "leak", "crash") and self.ends == _ALWAYS
 
+    @property
+    def delays(self) -> bool:
+        """True if it is one of the proxies' statistics."""
+        return self.kind in ("lost", "resets", "silent")
+
     def effect(self, second: float, guarding: float | None) -> Effect:
         """Return what it does now.
 
@@ -158,7 +163,7 @@ class Fault:
             guarding: The second at which the guard began; None before.
         """
         since = self._since(second, guarding)
-        if since is None:
+        if since is None or self.kind == "none" or self.delays:
             return NOTHING
         share, factor = self.share, self.factor
         effects = {
@@ -172,7 +177,7 @@ class Fault:
             "tail": Effect(tail=factor),
             "metric": Effect(loss=share),
         }
-        return effects.get(self.kind, NOTHING)
+        return effects[self.kind]
 
     def _since(self, second: float, guarding: float | None) -> float | None:
         """Return for how many seconds it has been there, or None while it is not."""

@@ -33,6 +33,9 @@ class Chance:
     silent: bool = False
 
 
+IN_TIME = Chance()
+
+
 @dataclass(frozen=True, slots=True)
 class Count:
     """What a proxy counted of one cell; ``sums`` are those of its business metrics."""

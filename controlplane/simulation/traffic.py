@@ -5,7 +5,7 @@ Source: docs/decision-rule.md, "The simulator".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -20,9 +20,9 @@ from controlplane.policy.documents import EVERYONE
 from controlplane.policy.latency import EDGES_MS
 from controlplane.simulation.business import Business, Pushes, Sales
 from controlplane.simulation.families import FAMILIES
-from controlplane.simulation.faults import Fault
+from controlplane.simulation.faults import NOTHING, Fault
 from controlplane.simulation.noise import Counts, Family, Floats, Layout
-from controlplane.simulation.reads import Chance, Count, Reads
+from controlplane.simulation.reads import IN_TIME, Chance, Count, Reads
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STABLE, CANARY = "v1", "v2"
@@ -104,8 +104,38 @@ def latencies(factors: Floats, tail: float = 1.0) -> Floats:
     """Return for each factor of slowness the share of requests in each bucket."""
     rows, least = _table(tail)
     found = np.rint((np.log(factors) - least) * _FINE).astype(int)
-    shares: Floats = rows[np.clip(found, 0, len(rows) - 1)]
+    shares: Floats = rows.take(found, axis=0, mode="clip")
     return shares
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Where the requests of each cell are counted, and which part of its segment's it has."""
+
+    mine: Floats
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """What faults do to each cell; the fields are those of an `Effect`."""
+
+    added: Floats
+    times: Floats
+    slower: Floats
+    tail: Floats
+
+
+def _buckets(slower: Floats, wrong: _Wrong | None = None) -> Floats:
+    """Return each cell's shares of the buckets; ``slower`` are the factors of the noise."""
+    if wrong is None:
+        rows = latencies(slower)
+    else:
+        factors = slower * wrong.slower
+        rows = latencies(factors)
+        for tail in set(wrong.tail.tolist()) - {1.0}:
+            rows = np.where((wrong.tail == tail)[:, None], latencies(factors, tail), rows)
+    return rows if slower.ndim == 1 else rows.mean(axis=0)
 
 
 class Traffic:
@@ -125,7 +155,8 @@ class Traffic:
         parts = {**model.segments, EVERYONE: rest}
         whole = sum(model.proxies)
         self._part = np.array([model.proxies[p] / whole * parts[s] for p, s, _ in cells])
-        self._hit = self._hits(faults)
+        self._hit, self._troubled = self._hits(faults), any(f.delays for f in faults)
+        self._shares: Mapping[str, tuple[str, float]] | None = None
         segments = np.array([names.index(s) for _, s, _ in cells])
         layout = Layout(self._proxy, segments, self._canary, self._part, model.interval)
         family = FAMILIES[model.noise] if isinstance(model.noise, str) else model.noise
@@ -140,6 +171,7 @@ class Traffic:
         """Return the same traffic as it goes on from here with other faults; this one stays as it is."""
         other = deepcopy(self)
         other.faults, other._hit = faults, self._hits(faults)
+        other._troubled = any(f.delays for f in faults)
         return other
 
     def _hits(self, faults: tuple[Fault, ...]) -> list[NDArray[np.bool_]]:
@@ -160,23 +192,21 @@ class Traffic:
         """
         model, rng, second = self.model, self._rng, self.second
         arrivals, errors, slower = self._noise.advance()
-        usual = shares.get(EVERYONE, (EVERYONE, 0.0))
-        place = [shares.get(s, usual) for _, s, _ in self._cells]
-        mine = np.array([share for _, share in place])
-        mine = np.where(self._canary, mine, 1 - mine)
+        place = self._placed(shares)
         rate = model.rps * model.interval * arrivals * (1 + model.day * sin(2 * pi * second / 86_400))
-        requests = self._noise.requests(rate * self._part * mine, rng)
-        added, times, scale, heavy = self._effects(second, guarding)
+        requests = self._noise.requests(rate * self._part * place.mine, rng)
         base = np.minimum(model.errors * errors, 1.0)
-        failed = self._noise.errors(requests, np.minimum(base * times, 1.0) * requests)
-        failed = failed + rng.binomial(requests - failed, np.minimum(added, 1.0))
-        sound = buckets = self._buckets(slower, np.ones(len(scale)), np.ones(len(scale)))
-        if (scale != 1).any() or (heavy != 1).any():
-            buckets = self._buckets(slower, scale, heavy)
+        wrong = self._effects(second, guarding)
+        if wrong is None:
+            failed, buckets, harm = self._noise.errors(requests, base * requests), _buckets(slower), Harm()
+        else:
+            failed = self._noise.errors(requests, np.minimum(base * wrong.times, 1.0) * requests)
+            failed = failed + rng.binomial(requests - failed, np.minimum(wrong.added, 1.0))
+            buckets, sound = _buckets(slower, wrong), _buckets(slower)
+            lost = (requests * (wrong.added + base * (wrong.times - 1)))[self._canary].sum()
+            late = requests * (buckets - sound)[:, _SLOW + 1 :].sum(axis=1)
+            harm = Harm(float(lost), float(late[self._canary].sum()))
         slow = requests[:, None] - np.cumsum(rng.multinomial(requests, buckets), axis=1)[:, :-1]
-        lost = (requests * (added + base * (times - 1)))[self._canary].sum()
-        late = requests * (buckets - sound)[:, _SLOW + 1 :].sum(axis=1)
-        harm = Harm(float(lost), float(late[self._canary].sum()))
         sums = np.zeros((0, len(requests)), dtype=np.int64)
         if model.metrics:
             factors = self._factors(second, guarding)
@@ -184,8 +214,21 @@ class Traffic:
             usually = np.array([metric.share for metric in model.metrics])
             changed = usually @ np.abs(1 - factors) * (requests - failed)
             harm = replace(harm, lost=float(changed[self._canary].sum()))
-        seen = self._seen([label for label, _ in place], (requests, failed, slow), sums, guarding)
+        seen = self._seen(place.cells, (requests, failed, slow), sums, guarding)
         return seen, harm
+
+    def _placed(self, shares: Mapping[str, tuple[str, float]]) -> _Placed:
+        """Return where requests are counted; shares stay the same for a whole step."""
+        if shares != self._shares:
+            usual = shares.get(EVERYONE, (EVERYONE, 0.0))
+            place = [shares.get(s, usual) for _, s, _ in self._cells]
+            mine = np.array([share for _, share in place])
+            labels = [label for label, _ in place]
+            cells = tuple(
+                Cell(self.names[p], label, v) for (p, _, v), label in zip(self._cells, labels, strict=True)
+            )
+            self._shares, self._place = shares, _Placed(np.where(self._canary, mine, 1 - mine), cells)
+        return self._place
 
     def _factors(self, second: float, guarding: float | None) -> Floats:
         """Return what faults do to the rate of each metric in each cell."""
@@ -197,28 +240,24 @@ class Traffic:
                         row[hit & self._canary] *= metric.worse(loss)
         return found
 
-    def _effects(self, second: float, guarding: float | None) -> tuple[Floats, Floats, Floats, Floats]:
+    def _effects(self, second: float, guarding: float | None) -> _Wrong | None:
+        """Return what faults do to each cell now, None if that is nothing."""
+        effects = [fault.effect(second, guarding) for fault in self.faults]
+        if all(effect is NOTHING for effect in effects):
+            return None
         cells = len(self._cells)
         added, times, scale, heavy = np.zeros(cells), np.ones(cells), np.ones(cells), np.ones(cells)
-        for fault, hit in zip(self.faults, self._hit, strict=True):
-            does = fault.effect(second, guarding)
+        for fault, does, hit in zip(self.faults, effects, self._hit, strict=True):
             where = hit if fault.shared else hit & self._canary
             added = np.where(where, added + does.added, added)
             times = np.where(where, times * does.times, times)
             scale = np.where(where, scale * does.slower, scale)
             heavy = np.where(where, heavy * does.tail, heavy)
-        return added, times, scale, heavy
-
-    @staticmethod
-    def _buckets(slower: Floats, scale: Floats, heavy: Floats) -> Floats:
-        rows = latencies(slower * scale)
-        for tail in set(heavy.tolist()) - {1.0}:
-            rows = np.where((heavy == tail)[:, None], latencies(slower * scale, tail), rows)
-        return rows if slower.ndim == 1 else rows.mean(axis=0)
+        return _Wrong(added, times, scale, heavy)
 
     def _seen(
         self,
-        labels: list[str],
+        cells: Sequence[Cell],
         drawn: tuple[Counts, Counts, NDArray[np.int64]],
         sums: NDArray[np.int64],
         guarding: float | None,
@@ -228,16 +267,15 @@ class Traffic:
         counted: list[dict[Cell, Count]] = [{} for _ in self.model.proxies]
         requests, failed, slow = (values.tolist() for values in drawn)
         reported = sums[self._counted].T.tolist()
-        rows = zip(self._cells, labels, requests, failed, slow, reported, strict=True)
-        for (proxy, _, version), label, n, k, beyond, totals in rows:
+        rows = zip(self._cells, cells, requests, failed, slow, reported, strict=True)
+        for (proxy, _, _), cell, n, k, beyond, totals in rows:
             if n:
-                cell = Cell(self.names[proxy], label, version)
                 count = Count(Tally(n, k, slower=tuple(beyond)), tuple(totals))
                 known = counted[proxy].get(cell)
                 counted[proxy][cell] = count if known is None else known + count
         chances = [self._chance(name, guarding) for name in self.names]
         arrived = self._reads.arrive(counted, chances)
-        measures = tuple(sorted((*arrived.measures, *self._pushed(labels, requests, sums))))
+        measures = tuple(sorted((*arrived.measures, *self._pushed(cells, requests, sums))))
         self.second = second + self.model.interval
         begin, end = START + timedelta(seconds=second), START + timedelta(seconds=self.second)
         return Observation(
@@ -251,22 +289,24 @@ class Traffic:
             measures=measures,
         )
 
-    def _pushed(self, labels: list[str], requests: list[int], sums: NDArray[np.int64]) -> Iterator[Measure]:
+    def _pushed(
+        self, cells: Sequence[Cell], requests: list[int], sums: NDArray[np.int64]
+    ) -> Iterator[Measure]:
         """Yield what comes by the HTTP API, whatever the proxies do."""
         for i, metric in enumerate(self.model.metrics):
             if not metric.pushed:
                 continue
             found: dict[Cell, tuple[int, int]] = {}
-            for (_, _, version), label, n, total in zip(
-                self._cells, labels, requests, sums[i].tolist(), strict=True
-            ):
-                cell = Cell("pushed", label, version)
+            for place, n, total in zip(cells, requests, sums[i].tolist(), strict=True):
+                cell = replace(place, proxy="pushed")
                 before = found.get(cell, (0, 0))
                 found[cell] = (before[0] + n, before[1] + total)
             came = {cell: counts for cell, counts in found.items() if counts[0]}
             yield from self._pushes.arrive(metric, came, self.second, self.second + self.model.interval)
 
     def _chance(self, proxy: str, guarding: float | None) -> Chance:
+        if not self._troubled:
+            return IN_TIME
         found = [f.reads(self.second, guarding) for f in self.faults if f.proxy in (None, proxy)]
         return Chance(
             max((chance.late for chance in found), default=0.0),
