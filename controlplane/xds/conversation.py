@@ -312,9 +312,14 @@ class Conversation:
         self.again.discard(name)
         self.told.discard(name)
 
-    def presume(self, name: str, version: Version) -> None:
-        """Count what the client named as there, with unknown content; nothing is led to it: it may not be."""
-        self.held[name] = Resource(name, b"", version, hollow=True)
+    def presume(self, name: str, version: Version, known: Resource | None = None) -> None:
+        """Count what the client named as there, as it was sent in the end, or with unknown content.
+
+        Then nothing is led to it: it may not be there. It is sent again in any case: the client may have
+        applied a part of what it refused since.
+        """
+        needs, parts = (known.needs, known.parts) if known is not None else (frozenset(), None)
+        self.held[name] = Resource(name, b"", version, needs, hollow=known is None, parts=parts)
         self.foreign.add(name)
 
     def discount(self, name: str) -> None:

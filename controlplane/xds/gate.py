@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from controlplane.xds.conversation import Conversation
-from controlplane.xds.parts import Part, Parts, mixture, robs
+from controlplane.xds.parts import Part, mixture, robs
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 
 
@@ -107,18 +107,19 @@ class Gate:
         if other is None:
             return True
         firm = other.firm(name)
-        if firm is None or firm.hollow:
-            return False
-        return finder is None or target.parts is None or self._finds(finder, other, target, target.parts)
+        if firm is None or finder is None or target.parts is None:
+            return firm is not None and not firm.hollow
+        wanted = target.parts.found(finder.name)
+        # Routes that the client has only named may not be there: that is nothing to a listener.
+        return not wanted or (not firm.hollow and self._finds(finder, other, target, wanted))
 
-    def _finds(self, finder: Resource, other: Conversation, target: Resource, parts: Parts) -> bool:
+    def _finds(
+        self, finder: Resource, other: Conversation, target: Resource, wanted: frozenset[tuple[str, str]]
+    ) -> bool:
         """Return whether all is there that a finder finds in the target and found where it comes from.
 
         If it is unknown what was there, one thing of it is enough: the others may wait without an end.
         """
-        wanted = parts.found(finder.name)
-        if not wanted:
-            return True
         left = (other.held.get(name) for url, name in finder.needs if url == other.type_url)
         former = (each.parts for each in left if each is not None and each.parts is not None)
         before = {what for each in former for _, what in each.found(finder.name)}

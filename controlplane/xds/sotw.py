@@ -72,7 +72,7 @@ class SotwStream(Stream):
         conversation.high = version.revision
 
     def _presume(self, conversation: Conversation, version: Version, target: Mapping[str, Resource]) -> None:
-        """Count what a returning client asks for by name as there, with unknown content.
+        """Count what a returning client asks for by name as there: the last of it is known, the rest not.
 
         Until it has ours, anything may be in use by it, if it is of a kind that uses others. Of what is gone
         it may never get another one, so that does not count until there is another one.
@@ -94,8 +94,9 @@ class SotwStream(Stream):
             conversation.held = known
             conversation.again.update(known)
             return
+        last = (not self.snapshot.strange(version) and recall(conversation.type_url, version.hash)) or {}
         for name in known:
-            conversation.presume(name, version)
+            conversation.presume(name, version, last.get(name))
         if partial:
             conversation.brought = dict.fromkeys(conversation.names - known.keys(), version)
 
@@ -133,11 +134,10 @@ class SotwStream(Stream):
         nonce: str,
     ) -> bytes:
         url, resources = conversation.type_url, updates
-        if url not in self._full_state:
-            return sotw_response(url, resources, conversation.high, nonce, self._identifier)[1]
-        resources = conversation.held | updates
-        for name in removed:
-            resources.pop(name, None)
+        if url in self._full_state:
+            resources = conversation.held | updates
+            for name in removed:
+                resources.pop(name, None)
         version, data = sotw_response(url, resources, conversation.high, nonce, self._identifier)
-        remember(url, version.rpartition(".")[2], resources)
+        remember(url, version, resources)
         return data

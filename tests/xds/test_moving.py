@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from talk import Talk
 
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE, SCOPED_ROUTE
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
 
 CLUSTERS = ("a", "b", "c")
 ROUTES = ("old", "new")
@@ -16,7 +16,7 @@ class Proxy:
 
     def __init__(self, talk, model):
         self.talk, self.model, self.dislikes, self.revision = talk, model, set(), 0
-        self.has, self.came, self.versions = {}, [], {}
+        self.has, self.came, self.accepted = {}, [], {}
 
     def set(self, *world, **more):
         """Let the hosts lead to these routes; return the owners' contents in each route that came."""
@@ -63,7 +63,8 @@ class Proxy:
                     scopes = dict(body.decode().split("=") for body in bodies)
                     self.came.append(scopes)
                     self.has |= scopes
-                self.versions[url] = getattr(message, "version_info", "")
+                if not refused:
+                    self.accepted[url] = getattr(message, "version_info", "")
                 names = self.names(url) if self.talk.variant == "sotw" else ()
                 self.talk.ask(url, names, nonce=message.nonce, error="bad" if refused else "")
             if not last:
@@ -152,14 +153,14 @@ def test_a_client_of_whole_sets_that_comes_back_is_known_by_the_hash_of_its_set(
     """Its host waits for the routes. Another process has to send it there at once, as it must list all."""
     proxy = Proxy(sotw, model)
     proxy.set("old", {"a": 1}, {"a": ["x"]})
-    groups, before = proxy.world("new", {"a": 2}, {"a": ["x"]}), proxy.versions[SCOPED_ROUTE]
+    groups, before = proxy.world("new", {"a": 2}, {"a": ["x"]}), proxy.accepted[SCOPED_ROUTE]
     proxy.talk, proxy.came = Talk(model, "sotw"), []
     proxy.talk.publish(proxy.revision, *groups)
 
     for url in (CLUSTER, ENDPOINT):
         proxy.talk.ask(url, proxy.names(url))
     proxy.talk.ask(SCOPED_ROUTE, version_info=before if known else "1.0123456789abcdef")
-    proxy.talk.ask(ROUTE, ["old"], version_info=proxy.versions[ROUTE])
+    proxy.talk.ask(ROUTE, ["old"], version_info=proxy.accepted[ROUTE])
     proxy.answer()
     proxy.talk.ask(ROUTE, ROUTES)  # a scope has named the new ones
     proxy.answer()
@@ -168,3 +169,47 @@ def test_a_client_of_whole_sets_that_comes_back_is_known_by_the_hash_of_its_set(
     waits = {"~new": "new", "~old": "old", "x": "old"}
     assert proxy.came[0] == (waits if known else moved)
     assert proxy.came[-1] == moved
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_a_client_of_whole_sets_accepted_last_is_known_when_it_comes_back(sotw, model, known):
+    """So a rollback gets through beside a part that it refuses; it is not, to another process."""
+    proxy = Proxy(sotw, model)
+    proxy.dislikes, offers = {"c1"}, {"a": ["x"], "c": ["z"]}
+    proxy.set("old", {"a": 1}, {"a": ["x"]})
+    proxy.set("new", {"a": 1, "c": 1}, offers)
+    proxy.talk = Talk(model, "sotw")
+    proxy.talk.publish(proxy.revision, *proxy.world("new", {"a": 1, "c": 1}, offers))
+    for url in (CLUSTER, ENDPOINT, SCOPED_ROUTE):
+        proxy.talk.ask(url, proxy.names(url), version_info=proxy.accepted[url])
+    proxy.talk.ask(ROUTE, ["new"], version_info=proxy.accepted[ROUTE] if known else "1.0123456789abcdef")
+    back = proxy.answer()
+
+    rolled_back = proxy.set("new", {"a": 2, "c": 1}, offers)
+
+    assert (back, rolled_back) == ((["a1", "a1 c1"], ["a2"]) if known else (["a1 c1"], ["a2 c1"]))
+
+
+def test_routes_that_are_refused_as_a_whole_hold_back_no_listener(sotw, model):
+    """A client of whole sets that comes back only names them; another's new host needs a new listener."""
+    proxy = Proxy(sotw, model)
+    listener = model.resource("l", needs=[(ROUTE, "old")])
+    groups = proxy.world("old", {"a": 1}, {"a": ["x"]})
+    proxy.talk.publish(1, *groups, (LISTENER, listener))
+    for url in (CLUSTER, ENDPOINT, SCOPED_ROUTE, ROUTE, LISTENER):
+        proxy.talk.ask(url, proxy.names(url))
+    proxy.answer()
+    proxy.talk, proxy.dislikes = Talk(model, "sotw"), {"a2"}
+    groups = proxy.world("old", {"a": 2}, {"a": ["x"]})
+    proxy.talk.publish(2, *groups, (LISTENER, listener))
+    proxy.talk.ask(CLUSTER)
+    proxy.talk.ask(ENDPOINT, CLUSTERS)
+    proxy.talk.ask(LISTENER, version_info=proxy.accepted[LISTENER])
+    proxy.talk.ask(ROUTE, ["old"], version_info="1.0123456789abcdef")
+    refused = proxy.answer()
+
+    changed = model.resource("l", "2", revision=3, needs=[(ROUTE, "old")])
+    heard = proxy.talk.publish(3, *groups, (LISTENER, changed))
+
+    assert refused == ["a2"]
+    assert heard == [["l"]]
