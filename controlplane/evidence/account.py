@@ -136,6 +136,7 @@ class Account:
         state: By label: what a metric keeps besides.
         rise: Counts by segment since the evidence of a fault last said nothing: what a fault is shown by.
         rising: Seconds in which these came.
+        learned: What it has learned of the baseline by itself, where that is not learned of the service.
     """
 
     processes: Mapping[str, tuple[float, ...]]
@@ -147,6 +148,7 @@ class Account:
     state: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     rise: Mapping[str, Counts] = field(default_factory=dict)
     rising: float = 0.0
+    learned: Learned | None = None
 
     def promoted(self, gain: float, plain: float | None = None) -> Account:
         """Return the account with more evidence of no harm, or less.
@@ -237,9 +239,9 @@ class Account:
             tables["state"] = self.state
         if self.rise:
             tables["rise"] = self.rise
-        return {"promotion": self.promotion, "plain": self.plain, "rising": self.rising} | {
-            name: {key: list(table[key]) for key in sorted(table)} for name, table in tables.items()
-        }
+        plain = {name: {key: list(table[key]) for key in sorted(table)} for name, table in tables.items()}
+        own = {} if self.learned is None else {"learned": self.learned.to_json()}
+        return {"promotion": self.promotion, "plain": self.plain, "rising": self.rising} | plain | own
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Account:
@@ -249,8 +251,9 @@ class Account:
             for name in ("processes", "step", "whole", "recent", "state", "rise")
             if name in data
         }
+        learned = Learned.from_json(data["learned"]) if "learned" in data else None
         plain, rising = data.get("plain", data["promotion"]), data.get("rising", 0.0)
-        return cls(promotion=data["promotion"], plain=plain, rising=rising, **tables)
+        return cls(promotion=data["promotion"], plain=plain, rising=rising, learned=learned, **tables)
 
 
 EMPTY = Account({}, 0.0, {}, {}, {})

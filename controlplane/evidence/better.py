@@ -24,6 +24,7 @@ from controlplane.evidence.sums import Sums
 from controlplane.policy.pinned import PinnedMetric
 
 ERROR_RATE = 0.05  # chance that any of the metrics is called better when none is; the same for worse
+BOLDEST = 0.1  # of `Sums`: what swings for one version over several windows is shown by a test, not a fault
 RATIOS = (0.99, 0.98, 0.95, 0.9, 0.8, 0.5)  # that are looked for: people test for a few percent
 
 Said = Literal["better", "worse", "no difference seen"]
@@ -141,7 +142,7 @@ def _test(metric: PinnedMetric, decides: bool, among: int, per_user: float) -> M
             name, metric.name, metric.per or "", more, metric.pushed, every, metric.per_pushed
         )
         kind: Conversions | Sums = (
-            Sums(name, measured, 0.0, None, threshold, per_user)
+            Sums(name, measured, 0.0, None, threshold, per_user, BOLDEST)
             if metric.sum
             else Conversions(name, measured, 0.0, threshold, RATIOS, per_user)
         )

@@ -5,8 +5,9 @@ Source: docs/decision-rule.md, "Readings of Prometheus".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import exp, log, log1p
+from math import exp, log, log1p, sqrt
 
 from controlplane.evidence.account import ALPHA, ENOUGH, PROOF, Account, Interval, Stage
 from controlplane.evidence.learned import Learned
@@ -15,15 +16,21 @@ from controlplane.evidence.observation import Reading
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
-PROCESS = "main"
+PROCESS, SPREAD = "main", "spread"
+STAKE, LOST = 0.5, -1.9  # of what one has; how many stakes one reading may lose
+LEARNING = 3.0  # pairs of neighbouring readings from which on it is known how much they differ
+HISTORY = 0.97
 
 
 @dataclass(frozen=True, slots=True)
 class Scalars:
     """Readings of both versions that come without counts, compared.
 
-    Each reading is one bet of half of what one has on the canary being worse, won or lost as a whole; at
-    least a dozen in a row are needed to fail. Readings that overlap are no new bets.
+    Each reading is one bet of half of what one has on the canary being worse; at least a dozen in a row are
+    needed to fail. What is won is the lesser of two: all by its sign, or as much as the difference is of what
+    differences usually are. The first is fair where the middle of what readings say is alike, the second
+    where the mean is: of few events most readings are below their mean. Readings that overlap are no new
+    bets.
 
     Attributes:
         name: The metric's name.
@@ -50,15 +57,15 @@ class Scalars:
         told, since = self._apart(fresh, state.get(SINCE, (self.apart,))[0], interval.seconds)
         state[SINCE] = (since,)
         for reading in told:
-            worse = self._worse(reading)
-            gain = [log1p(0.5 * ((worse > 0) - (worse < 0)))]
+            gain = [self._won(reading, state)]
+            state[SPREAD] = _spread(reading, state.get(SPREAD, ()))
             account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
         if interval.counting:
             # What a query looks back at before the step is no proof of it.
             told, since = self._apart(fresh, state.get(SINCE_STEP, (0.0,))[0], interval.seconds)
             state[SINCE_STEP] = (since,)
             for reading in told:
-                account = account.promoted(log1p(-0.5) if self._worse(reading) > 0 else log1p(0.5))
+                account = account.promoted(log1p(-STAKE if self._worse(reading) > 0 else STAKE))
         return replace(account, state=state)
 
     def _apart(
@@ -72,6 +79,14 @@ class Scalars:
                 found.append(reading)
                 since = reading.age
         return tuple(found), since
+
+    def _won(self, reading: Reading, state: Mapping[str, tuple[float, ...]]) -> float:
+        worse = self._worse(reading)
+        share = float((worse > 0) - (worse < 0))
+        squares, weight, *_ = state.get(SPREAD, (0.0, 0.0))
+        if weight > LEARNING and squares:
+            share = min(share, max(LOST, worse / sqrt(squares / weight)))
+        return log1p(STAKE * share)
 
     def _worse(self, reading: Reading) -> float:
         assert reading.canary is not None
@@ -91,11 +106,22 @@ class Scalars:
         if account.promotion >= ENOUGH:
             reason = f"{self.name}: the canary is no worse: {shown(account)}"
             return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
-        more = max(1, round((ENOUGH - account.promotion) / log1p(0.5) + 0.5))
+        more = max(1, round((ENOUGH - account.promotion) / log1p(STAKE) + 0.5))
         each = f" that are {self.apart:.0f} s apart" if self.apart > self.every else ""
         reason = f"{self.name}: {more} more readings{each}, {more * self.apart:.0f} s, if they are good"
         reason += f": {shown(account)}"
         return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, None, more * self.apart)
+
+
+def _spread(reading: Reading, before: tuple[float, ...]) -> tuple[float, float, float]:
+    """Return sums of the squares of changes of the difference, of their number, and the difference."""
+    assert reading.canary is not None
+    assert reading.baseline is not None
+    difference = reading.canary - reading.baseline
+    if not before:
+        return 0.0, 0.0, difference
+    squares, weight, last = before
+    return squares * HISTORY + (difference - last) ** 2 / 2, weight * HISTORY + 1, difference
 
 
 BREACHES = 3  # readings in a row beyond a limit that fail

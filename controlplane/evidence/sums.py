@@ -5,8 +5,9 @@ Source: docs/decision-rule.md, "Business metrics: sums".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from math import log1p, sqrt
+from typing import NamedTuple
 
 from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
 from controlplane.evidence.conversions import EXCLUDED_MARGINS, EXCLUDED_MOST
@@ -16,31 +17,50 @@ from controlplane.evidence.measures import Filled, Measured, gathered
 from controlplane.evidence.reading import Reading, Words, borrowed
 from controlplane.evidence.verdict import Verdict
 
-# Parts of what one has that are bet. Sums of few orders are skewed, most so on the smaller side, and a cut of
-# the long side is a gain on average: so little is bet, and a loss is cut far out only.
-STAKES = (0.01, 0.03, 0.1, 0.3)
-LEAST = -3.0
-STAKE, LEAST_PROOF = 0.5, -1.0  # the same, on its being no worse than promotion allows
-SPANS = 3.0  # standard deviations of a window's difference that win or lose a whole stake
+# Of the largest stake, these parts are bet side by side. A stake is won or lost with the difference of a
+# window, and its size follows from what is known of windows: see `Sums.gains`.
+PARTS = (0.03, 0.1, 0.3, 1.0)
+BOLDEST, TIMID = 0.2, 0.05  # most and least that the largest stake loses with one standard deviation
+LEAN = 0.4  # part of what one has that it loses with one mean
+RUIN = -0.97  # more than that is never lost at once: what is cut there is so far out that it hardly counts
+STAKE, LEAST_PROOF = 0.5, -1.0  # on its being no worse than promotion allows; lost from a whole span on
+SPANS = 3.0  # standard deviations of a window's difference beyond which nothing more is won
 WINDOW = 60.0  # seconds
 LEARNING = 5  # windows that only teach how much they differ
-HISTORY = 0.97
+HISTORY, LONG_HISTORY = 0.97, 0.99
 PROCESS, SCALE = "main", "scale"
 
-Means = tuple[float, float, float]  # of the canary, of the baseline, share of requests that borrow one
+
+class Means(NamedTuple):
+    """What a window had per request.
+
+    Attributes:
+        canary: Of the canary.
+        baseline: Of the baseline, each segment weighted by the canary's requests in it.
+        wide: Share of the canary's requests that borrow a baseline.
+        n_c: Requests of the canary.
+        n_b: As many equally weighted requests of the baseline would vary as much.
+    """
+
+    canary: float
+    baseline: float
+    wide: float
+    n_c: float
+    n_b: float
 
 
-def bet(share: float, stakes: tuple[float, ...], least: float = LEAST) -> list[float]:
-    """Return what a window adds to each process; ``share`` of the stake is won, from ``least`` to 1."""
-    kept = min(1.0, max(least, share))
-    return [log1p(stake * kept) for stake in stakes]
+def proof(share: float) -> float:
+    """Return what a window proves that is better than what promotion excludes by a ``share`` of a span."""
+    return log1p(STAKE * min(1.0, max(LEAST_PROOF, share)))
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How much the difference of two versions changes from one window to the next.
 
-    Differences of neighbours, so that a fault, which lasts, is not mistaken for noise.
+    Differences of neighbours, so that a fault, which lasts, is not mistaken for noise. They are known twice:
+    of the difference itself, and of each version's mean, from which follows what few requests may differ by.
+    Where the canary has few orders, its own past knows too little of what one large order does.
 
     Attributes:
         last: The last difference.
@@ -48,6 +68,14 @@ class Scale:
         weight: Decayed number of these.
         windows: How many had something on the canary: from the others nothing is learned of its amounts.
         begun: 1 once there was a window.
+        usual: Decayed sum of the baseline's means.
+        past: Decayed number of these.
+        single: Decayed sum of the variance that one request must have for means to change as they did.
+        pairs: Decayed number of these.
+        canary: Its mean in the last window.
+        n_c: Of so many requests.
+        baseline: The same of the baseline.
+        n_b: Of so many requests.
     """
 
     last: float = 0.0
@@ -55,6 +83,14 @@ class Scale:
     weight: float = 0.0
     windows: float = 0.0
     begun: float = 0.0
+    usual: float = 0.0
+    past: float = 0.0
+    single: float = 0.0
+    pairs: float = 0.0
+    canary: float = 0.0
+    n_c: float = 0.0
+    baseline: float = 0.0
+    n_b: float = 0.0
 
     @property
     def deviation(self) -> float:
@@ -66,17 +102,48 @@ class Scale:
         """Whether it may be bet on."""
         return self.windows >= LEARNING and self.deviation > 0
 
-    def plus(self, canary: float, baseline: float) -> Scale:
+    @property
+    def mean(self) -> float:
+        """The baseline's usual mean."""
+        return self.usual / self.past if self.past else 0.0
+
+    def noise(self, means: Means) -> float:
+        """Return the standard deviation of the difference of a window with so many requests."""
+        single = self.single / self.pairs if self.pairs else 0.0
+        return max(self.deviation, sqrt(single * (1 / means.n_c + 1 / means.n_b)))
+
+    def plus(self, means: Means) -> Scale:
         """Return the scale with one more window."""
-        difference, windows = canary - baseline, self.windows + bool(canary)
-        if not self.begun:
-            return Scale(difference, 0.0, 0.0, windows, 1.0)
-        square = (difference - self.last) ** 2 / 2
-        return Scale(difference, self.squares * HISTORY + square, self.weight * HISTORY + 1, windows, 1.0)
+        difference = means.canary - means.baseline
+        found = replace(
+            self,
+            last=difference,
+            windows=self.windows + bool(means.canary),
+            begun=1.0,
+            usual=self.usual * LONG_HISTORY + means.baseline,
+            past=self.past * LONG_HISTORY + 1,
+            canary=means.canary,
+            n_c=means.n_c,
+            baseline=means.baseline,
+            n_b=means.n_b,
+        )
+        if self.begun:
+            square = (difference - self.last) ** 2 / 2
+            found = replace(found, squares=self.squares * HISTORY + square, weight=self.weight * HISTORY + 1)
+        if self.past:
+            single = self.single * LONG_HISTORY + self._single(means)
+            found = replace(found, single=single, pairs=self.pairs * LONG_HISTORY + 1)
+        return found
+
+    def _single(self, means: Means) -> float:
+        """Return the variance of one request by the changes of both means, each weighted by its requests."""
+        canary = (means.canary - self.canary) ** 2 / (1 / means.n_c + 1 / self.n_c)
+        baseline = (means.baseline - self.baseline) ** 2 / (1 / means.n_b + 1 / self.n_b)
+        return (means.n_c * canary + means.n_b * baseline) / (means.n_c + means.n_b)
 
     def state(self) -> tuple[float, ...]:
         """Return it as an account keeps it."""
-        return (self.last, self.squares, self.weight, self.windows, self.begun)
+        return astuple(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +157,7 @@ class Sums:
         limit: What the mean has to keep to: at least it where more is better, else at most it; None without.
         threshold: e-value at which it fails.
         per_user: How many events one user makes; its evidence counts as that of one.
+        boldest: Most that the largest stake loses with one standard deviation.
     """
 
     name: str
@@ -98,14 +166,15 @@ class Sums:
     limit: float | None = None
     threshold: float = 1 / ALPHA
     per_user: float = 1.0
+    boldest: float = BOLDEST
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        account, seen, proof = gathered(account, interval, self.measured, WINDOW)
+        account, seen, counting = gathered(account, interval, self.measured, WINDOW)
         scale, whole = Scale(*account.state.get(SCALE, ())), interval.stage.full_segments
         span = scale.deviation * SPANS
-        if scale.known and (means := self._means(proof, whole)):
-            account = account.promoted(bet(self._better(means, span) / span, (STAKE,), LEAST_PROOF)[0])
+        if scale.known and (means := self._means(counting, whole)):
+            account = account.promoted(proof(self._better(means, span) / span))
         if seen is None:
             return account
         if gain := self.gains(account, seen, whole):
@@ -113,12 +182,18 @@ class Sums:
         return replace(account, state=dict(account.state) | self.learned(account, seen, whole))
 
     def gains(self, account: Account, seen: Filled, whole: frozenset[str]) -> list[float]:
-        """Return what a window says for each stake; nothing while it is not known how much windows differ."""
+        """Return what a window says for each stake; nothing while it is not known how much windows differ.
+
+        The fewer orders a window has, the less of its spread is its mean and the longer is the tail of what
+        is lost: so the stake is a part of what one has that is lost with one mean, not with one deviation.
+        """
         scale, means = Scale(*account.state.get(SCALE, ())), self._means(seen, whole)
         if not scale.known or means is None:
             return []
-        won = bet(self._worse(means) / (scale.deviation * SPANS), STAKES)
-        return [each / self.per_user for each in won]
+        noise = scale.noise(means)
+        lost = min(self.boldest, max(TIMID, LEAN * abs(scale.mean) / noise))  # with one deviation
+        won = min(self._worse(means) / noise, SPANS) * lost
+        return [log1p(max(RUIN, part * won)) / self.per_user for part in PARTS]
 
     def learned(
         self, account: Account, window: Filled, whole: frozenset[str]
@@ -126,7 +201,7 @@ class Sums:
         """Return how much windows differ, with one more of them."""
         if (means := self._means(window, whole)) is None:
             return {}
-        return {SCALE: Scale(*account.state.get(SCALE, ())).plus(*means[:2]).state()}
+        return {SCALE: Scale(*account.state.get(SCALE, ())).plus(means).state()}
 
     def _means(self, window: Filled | None, whole: frozenset[str]) -> Means | None:
         """Return the means of a window, each segment weighted by the canary's requests in it."""
@@ -134,22 +209,23 @@ class Sums:
         n_c = sum(row[0] for row in rows.values() if row[2] or self.margin is None)
         if not n_c or not any(row[2] for row in rows.values()):
             return None
-        canary = baseline = wide = 0.0
+        canary = baseline = wide = thin = 0.0
         for segment, (n, k, n_b, k_b) in rows.items():
             if n and n_b:
                 canary += k / n_c
                 baseline += n / n_c * k_b / n_b
                 wide += n / n_c * (segment in whole)
-        return canary, baseline, wide
+                thin += (n / n_c) ** 2 / n_b
+        return Means(canary, baseline, wide, n_c, 1 / thin) if thin else None
 
     def _worse(self, means: Means) -> float:
-        canary, baseline, wide = means
+        canary, baseline, wide, *_ = means
         sign = 1 if self.measured.more else -1
         worse = sign * (self._tolerated(baseline, wide) - canary)
         return worse if self.limit is None else min(worse, sign * (self.limit - canary))
 
     def _better(self, means: Means, span: float) -> float:
-        canary, baseline, wide = means
+        canary, baseline, wide, *_ = means
         sign = 1 if self.measured.more else -1
         better = sign * (canary - self._excluded(baseline, wide))
         return better if self.limit is None else min(better, sign * (canary - self.limit) + span / SPANS)
@@ -191,9 +267,7 @@ class Sums:
         """Return how many more windows a PASS takes if they are as usual; None if that cannot be said."""
         if not scale.known or not usual:
             return None
-        gain = bet(
-            abs(usual - self._excluded(usual, 0.0)) / (scale.deviation * SPANS), (STAKE,), LEAST_PROOF
-        )[0]
+        gain = proof(abs(usual - self._excluded(usual, 0.0)) / (scale.deviation * SPANS))
         return max(0.0, ENOUGH - account.promotion) / gain
 
 

@@ -106,13 +106,13 @@ def test_sums_are_judged_by_their_mean():
     assert bad == [Outcome.FAIL] * 6
 
 
-def takings(rng, minutes, lift=0.0, share=0.01):
+def takings(rng, minutes, lift=0.0, share=0.01, sigma=1.0):
     """Minutes of a shop where one request in a hundred is an order and a few of them make the day."""
     for _ in range(minutes):
         rows = []
         for part, factor in ((share, 1 + lift), (1 - share, 1.0)):
             n = int(rng.poisson(3000 * part))
-            rows.append((n, 0, int(rng.lognormal(7.0, 1.0, int(rng.binomial(n, 0.01 * factor))).sum())))
+            rows.append((n, 0, int(rng.lognormal(7.0, sigma, int(rng.binomial(n, 0.01 * factor))).sum())))
         yield replace(interval(*rows), end=START + timedelta(minutes=1))
 
 
@@ -127,6 +127,31 @@ def test_a_few_large_orders_of_the_others_are_no_loss():
 
     assert [verdict.outcome for verdict in good].count(Outcome.FAIL) <= 1
     assert {verdict.outcome for verdict in bad} == {Outcome.FAIL}
+
+
+def test_an_order_now_and_then_on_the_canary_is_no_loss():
+    metric = Sums("metric money", MONEY, 0.05)
+
+    good = [
+        judged(metric, takings(np.random.default_rng(seed), 720, share=0.003, sigma=1.5))[1].outcome
+        for seed in range(8)
+    ]
+
+    assert Outcome.FAIL not in good
+
+
+def test_the_account_of_an_earlier_version_is_gone_on_with():
+    metric = Sums("metric money", MONEY, 0.05)
+    rng, evidence = np.random.default_rng(3), Evidence()
+    for number, seen in enumerate(takings(rng, 240, lift=-0.8, share=0.25)):
+        at = Stage(CANARY, STABLE, limits(metric), number * timedelta(minutes=1), 0.25)
+        evidence = fold(evidence, Learned(), seen, at)
+        account = evidence.accounts[metric.name]
+        if number == 10:  # what was stored of it before
+            state = dict(account.state) | {"scale": account.state["scale"][:5]}
+            evidence = Evidence(evidence.minute, {metric.name: replace(account, state=state)})
+
+    assert verdicts(evidence, Learned(), at)[0].outcome is Outcome.FAIL
 
 
 def test_a_sum_that_is_not_sure_says_how_long_that_takes():
@@ -449,6 +474,23 @@ def test_readings_of_both_versions_need_a_dozen_losses_in_a_row():
 
     assert (bad.outcome, good.outcome) == (Outcome.FAIL, Outcome.PASS)
     assert lost >= 110
+
+
+def test_of_few_events_most_readings_are_below_their_mean_and_that_is_no_fault():
+    metric = Scalars("prometheus orders", "queue", 0.1, more=True, every=10.0, apart=10.0)
+
+    def readings(seed, rate, canary=1.0):
+        rng = np.random.default_rng(seed)
+        return [
+            read(float(rng.poisson(rate * canary)), float(rng.poisson(20 * rate)) / 20) for _ in range(240)
+        ]
+
+    good = [judged(metric, readings(seed, 0.6))[1].outcome for seed in range(30)]
+    bad = [judged(metric, readings(seed, 15, canary=0.5)) for seed in range(10)]
+
+    assert Outcome.FAIL not in good
+    assert {verdict.outcome for _, verdict in bad} == {Outcome.FAIL}
+    assert max(lost for lost, _ in bad) <= 250
 
 
 @given(

@@ -40,11 +40,11 @@ def interval(canary, baseline, segment="everyone", **more):
     )
 
 
-def judged(metric, intervals, **more):
+def judged(metric, intervals, *, emergency=False):
     evidence = Evidence()
     for number, observation in enumerate(intervals):
-        limits = Limits(errors_margin=None, added=(metric,))
-        at = Stage(CANARY, STABLE, limits, number * FIVE, 0.25, **more)
+        limits = Limits(errors_margin=None, added=(metric,), emergency=emergency)
+        at = Stage(CANARY, STABLE, limits, number * FIVE, 0.25)
         evidence = fold(evidence, Learned(), observation, at)
         [verdict] = verdicts(evidence, Learned(), at)
         if verdict.outcome is not Outcome.NOT_YET:
@@ -80,11 +80,14 @@ def test_codes_that_never_come_are_a_proof_like_any_other():
     assert seconds <= 120
 
 
-def test_a_limit_that_both_versions_break_holds():
+def test_a_limit_that_both_versions_break_holds_but_in_an_emergency():
     _, verdict = judged(LIMITED, drawn(1, 0.1, 0.1))
+    _, urgent = judged(LIMITED, drawn(1, 0.1, 0.1), emergency=True)
+    _, worse = judged(LIMITED, drawn(1, 0.4, 0.1), emergency=True)
 
     assert verdict.outcome is Outcome.NOT_YET
     assert "the baseline breaches the limit itself" in verdict.reason
+    assert (urgent.outcome, worse.outcome) == (Outcome.PASS, Outcome.FAIL)
 
 
 def test_without_a_status_nothing_passes_and_calls_that_are_not_counted_are_none():
