@@ -126,6 +126,9 @@ def _spread(reading: Reading, before: tuple[float, ...]) -> tuple[float, float, 
 
 BREACHES = 3  # readings in a row beyond a limit that fail
 ENOUGH_READINGS = 2  # of a step, within a limit, that pass
+GAP = (
+    3  # times as long as readings are apart: what lies before it is too old to say anything with what follows
+)
 AGE, LATEST, STREAK, GOOD, PROBLEM = "age", "latest", "streak", "good", "problem:"
 SINCE, SINCE_STEP = "since", PROOF + "since"  # seconds since the last bet, of the release and of the step
 
@@ -157,7 +160,7 @@ def lacking(name: str, account: Account, every: float) -> str:
     if LATEST not in account.state:
         return f"{name}: no reading yet"
     (age,) = account.state.get(AGE, (0.0,))
-    return f"{name}: the last reading is {age:.0f} s old" if age > 3 * every else ""
+    return f"{name}: the last reading is {age:.0f} s old" if age > GAP * every else ""
 
 
 def shown(account: Account) -> str:
@@ -169,6 +172,8 @@ def shown(account: Account) -> str:
 @dataclass(frozen=True, slots=True)
 class ScalarLimit:
     """A limit on readings of the canary: three in a row beyond it fail, two of a step within it pass.
+
+    After a gap in the readings a row begins anew.
 
     A rule, not a test: what a reading is worth, only who wrote the query knows. With a baseline, a reading
     counts as beyond only while the baseline's keeps the limit or the canary's is worse by a tenth.
@@ -182,10 +187,14 @@ class ScalarLimit:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
+        before = account.state.get(AGE, (0.0,))[0] + interval.seconds  # how long ago the last reading was
         account, fresh = noted(account, interval, self.reading)
         streak, good = account.state.get(STREAK, (0.0,))[0], account.step.get(GOOD, (0.0, 0.0, 0.0, 0.0))[0]
         for reading in fresh:
             assert reading.canary is not None
+            if before - reading.age > GAP * self.every:
+                streak = good = 0.0
+            before = reading.age
             streak = streak + 1 if self._beyond(reading.canary, reading.baseline) else 0.0
             good = good + 1 if interval.counting and not self._breaks(reading.canary) else 0.0
         return replace(

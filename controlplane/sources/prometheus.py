@@ -15,7 +15,7 @@ import httpx
 from controlplane.evidence.observation import Reading
 
 TIMEOUT = 5.0  # seconds, of one query
-AT_ONCE = 8  # queries
+AT_ONCE, HANGING_AT_ONCE = 32, 8  # queries: of those that are answered in time, and of those that were not
 MAX_KEPT = 1000  # answers that wait to be stored, the newest
 _PLACE = re.compile(r"\$(service|version|baseline|segment)\b")
 
@@ -72,35 +72,31 @@ def value(body: Any) -> float:
 
 
 @dataclass(slots=True)
-class _Asked:
-    """When a query was last asked, by the monotonic clock."""
-
-    query: Query
-    at: float
-
-
-@dataclass(slots=True)
 class Prometheus:
     """Asks what is wanted and keeps the answers.
 
     They leave by ``commit``, once an observation with them was stored; until then ``take`` gives the same
     again. One event loop calls it.
+
+    Each query has a task and a rhythm of its own. What was not answered in time is asked beside the others,
+    so that it never takes the place of one that is.
     """
 
     url: str | None
     clock: Callable[[], float] = time.monotonic
+    timeout: float = TIMEOUT
     _wanted: Mapping[tuple[str, str], Query] = field(default_factory=dict)
-    _asked: dict[tuple[str, str], _Asked] = field(default_factory=dict)
     _kept: list[tuple[str, Reading, float]] = field(default_factory=list)
     _taken: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _hanging: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(HANGING_AT_ONCE))
 
     def want(self, queries: Iterable[Query]) -> None:
         """Say what is to be asked from now on."""
         wanted = {(query.service, query.name): query for query in queries}
         if wanted != self._wanted:
             self._wanted = wanted
-            self._asked = {k: a for k, a in self._asked.items() if k in wanted and a.query == wanted[k]}
             self._kept = [each for each in self._kept if (each[0], each[1].name) in wanted]
             self._taken = 0
             self._changed.set()
@@ -120,36 +116,37 @@ class Prometheus:
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
+        asking: dict[Query, asyncio.Task[None]] = {}
+        limits = httpx.Limits(max_connections=None)
+        async with (
+            httpx.AsyncClient(timeout=self.timeout, trust_env=False, limits=limits) as client,
+            asyncio.TaskGroup() as tasks,
+        ):
             while True:
-                await self.ask(client, time.monotonic())
                 self._changed.clear()
-                due = [a.at + a.query.every for a in self._asked.values()]
-                pause = min(due, default=math.inf) - time.monotonic()
-                try:
-                    async with asyncio.timeout(None if math.isinf(pause) else max(0.05, pause)):
-                        await self._changed.wait()
-                except TimeoutError:
-                    continue
+                wanted = {*self._wanted.values()}
+                for query in asking.keys() - wanted:
+                    asking.pop(query).cancel()
+                for query in wanted - asking.keys():
+                    asking[query] = tasks.create_task(self.keep_asking(client, query))
+                await self._changed.wait()
 
-    async def ask(self, client: httpx.AsyncClient, now: float) -> None:
-        """Ask what is due."""
-        due = [
-            query
-            for key, query in self._wanted.items()
-            if key not in self._asked or now >= self._asked[key].at + query.every
-        ]
-        for query in due:
-            self._asked[query.service, query.name] = _Asked(query, now)
-        slots = asyncio.Semaphore(AT_ONCE)
+    async def keep_asking(self, client: httpx.AsyncClient, query: Query) -> None:
+        """Ask one query in its rhythm until cancelled; a question that takes longer skips those it delays."""
+        hung, due = False, time.monotonic()
+        while True:
+            async with self._hanging if hung else self._places:
+                begun = time.monotonic()
+                await self.ask(client, query)
+                hung = time.monotonic() - begun >= self.timeout
+            due = max(due + query.every, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
 
-        async def answered(query: Query) -> None:
-            async with slots:
-                reading = await self._read(client, query)
-            if self._wanted.get((query.service, query.name)) == query:
-                self._keep(query.service, reading)
-
-        await asyncio.gather(*map(answered, due))
+    async def ask(self, client: httpx.AsyncClient, query: Query) -> None:
+        """Ask once, and keep the answer if it is still wanted."""
+        reading = await self._read(client, query)
+        if self._wanted.get((query.service, query.name)) == query:
+            self._keep(query.service, reading)
 
     def _keep(self, service: str, reading: Reading) -> None:
         self._kept.append((service, reading, self.clock()))
@@ -175,12 +172,12 @@ class Prometheus:
         if self.url is None:
             raise UnansweredError("no server is known; `turnout serve --prometheus URL`")
         try:
-            answer = await client.post(
-                f"{self.url.rstrip('/')}/api/v1/query", data={"query": text, "timeout": f"{TIMEOUT:g}s"}
-            )
+            asked = {"query": text, "timeout": f"{self.timeout:g}s"}
+            async with asyncio.timeout(self.timeout):  # the client's own begins anew with each byte
+                answer = await client.post(f"{self.url.rstrip('/')}/api/v1/query", data=asked)
             body = answer.json()
-        except httpx.TimeoutException as error:
-            raise UnansweredError(f"Prometheus did not answer within {TIMEOUT:g} s") from error
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise UnansweredError(f"Prometheus did not answer within {self.timeout:g} s") from error
         except httpx.HTTPError as error:
             raise UnansweredError(f"Prometheus cannot be reached: {error}") from error
         except ValueError as error:

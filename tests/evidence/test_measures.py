@@ -403,6 +403,7 @@ def read(canary, baseline=None, problem=""):
 
 
 QUIET = interval((10, 0, 0), (90, 0, 0))
+TIMEOUT = read(None, None, "did not answer")
 LIMIT = ScalarLimit("prometheus queue", "queue", 1000.0, most=True, every=10.0)
 
 
@@ -418,6 +419,10 @@ LIMIT = ScalarLimit("prometheus queue", "queue", 1000.0, most=True, every=10.0)
         ([read(10), read(None, None, "503 from the server")], Outcome.NOT_YET, "503 from the server"),
         ([QUIET] * 9, Outcome.NOT_YET, "no reading yet"),
         ([read(10), *[QUIET] * 9], Outcome.NOT_YET, "the last reading is 90 s old"),
+        ([read(2000)] * 2 + [TIMEOUT] * 2 + [read(2000)], Outcome.FAIL, "3 readings in a row"),
+        ([read(2000)] * 2 + [TIMEOUT] * 360 + [read(2000)], Outcome.NOT_YET, "canary 2000"),
+        ([read(10)] + [TIMEOUT] * 360 + [read(10)], Outcome.NOT_YET, "1 more readings within it are needed"),
+        ([read(10)] + [QUIET] * 3 + [read(10)], Outcome.NOT_YET, "1 more readings within it are needed"),
     ],
 )  # fmt: skip
 def test_a_limit_on_readings(intervals, outcome, words):

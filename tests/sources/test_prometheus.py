@@ -10,7 +10,15 @@ import httpx
 import pytest
 
 from controlplane.evidence.observation import Reading
-from controlplane.sources.prometheus import MAX_KEPT, Prometheus, Query, UnansweredError, filled, value
+from controlplane.sources.prometheus import (
+    AT_ONCE,
+    MAX_KEPT,
+    Prometheus,
+    Query,
+    UnansweredError,
+    filled,
+    value,
+)
 
 
 def vector(*numbers):
@@ -58,12 +66,18 @@ async def server():
     running.close()
 
 
-async def asked(url, *queries, within=5.0, now=0.0, prometheus=None):
-    prometheus = prometheus or Prometheus(url, clock=lambda: 0.0)
+async def asked(url, *queries, within=5.0, prometheus=None):
+    prometheus = prometheus or Prometheus(url, clock=lambda: 0.0, timeout=within)
     prometheus.want(queries)
-    async with httpx.AsyncClient(timeout=within, trust_env=False) as client:
-        await prometheus.ask(client, now)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        await asyncio.gather(*(prometheus.ask(client, each) for each in queries))
     return prometheus
+
+
+async def until(met, within=10.0):
+    async with asyncio.timeout(within):
+        while not met():  # noqa: ASYNC110 - what is waited for comes over the network
+            await asyncio.sleep(0.01)
 
 
 def query(text, baseline="", every=10.0, **more):
@@ -118,15 +132,71 @@ async def test_a_server_that_hangs_or_is_not_there_is_said_so(server):
     assert "turnout serve --prometheus" in unset.take()["shop"][0].problem
 
 
-async def test_each_query_is_asked_at_its_own_interval_and_each_answer_is_stored_once(server):
-    url, came = server
-    prometheus = await asked(url, query("queue", every=10))
-    for now in (1.0, 9.0, 10.0):
-        await asked(url, query("queue", every=10), now=now, prometheus=prometheus)
+@pytest.fixture
+async def running():
+    """Return what runs a Prometheus until the test ends."""
+    tasks = []
 
-    assert len(came) == 2
+    def run(prometheus):
+        tasks.append(asyncio.create_task(prometheus.run()))
+        return prometheus
+
+    yield run
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_each_query_is_asked_at_its_own_interval(server, running):
+    url, came = server
+    prometheus = running(Prometheus(url))
+    quick, slower = query("queue", every=0.1), Query("shop", "other", "scalar", "", 1.0)
+    prometheus.want([quick, slower])
+
+    await until(lambda: sum(text == "scalar" for _, text in came) == 3)  # at 0, 1 and 2 s
+
+    assert sum(text == "queue" for _, text in came) >= 6
+
+
+async def test_queries_that_hang_delay_no_other(server, running):
+    url, came = server
+    prometheus = running(Prometheus(url, timeout=0.5))
+    hanging = [Query("cart", f"q{n}", "slow", "slow", 0.6) for n in range(3 * AT_ONCE)]
+    prometheus.want([*hanging, query("queue", every=0.1)])
+    await until(lambda: ("/api/v1/query", "queue") in came)
+    await until(lambda: sum(text == "slow" for _, text in came) >= len(hanging))  # all have hung once
+    before, hung = len(prometheus.take()["shop"]), sum(text == "slow" for _, text in came)
+
+    await until(lambda: len(prometheus.take()["shop"]) >= before + 20)
+
+    assert sum(text == "slow" for _, text in came) < hung + len(hanging)  # not one a round of these
+    assert all("did not answer within" in reading.problem for reading in prometheus.take()["cart"])
+
+
+async def test_a_query_that_is_changed_or_gone_is_asked_no_more(server, running):
+    url, came = server
+    prometheus = running(Prometheus(url))
+    prometheus.want([query("slow")])
+    await until(lambda: came)
+    prometheus.want([query("queue", every=0.05)])
+    await until(lambda: len(came) > 2)
+    prometheus.want(())
+    await asyncio.sleep(0.2)
+    asked_until_then = len(came)
+    await asyncio.sleep(0.2)
+
+    assert {text for _, text in came[1:]} == {"queue"}
+    assert len(came) == asked_until_then
+    assert prometheus.take() == {}
+
+
+async def test_each_answer_is_stored_once(server):
+    url, _ = server
+    prometheus = await asked(url, query("queue"))
+    await asked(url, query("queue"), prometheus=prometheus)
+
     assert len(prometheus.take()["shop"]) == 2
-    await asked(url, query("queue", every=10), now=25.0, prometheus=prometheus)
+    await asked(url, query("queue"), prometheus=prometheus)
     prometheus.commit()  # what arrived after it was taken stays
     assert len(prometheus.take()["shop"]) == 1
     prometheus.want(())
@@ -149,20 +219,6 @@ async def test_answers_that_wait_for_the_store_grow_old_and_the_newest_are_kept(
 
     assert [kept[0], kept[-1]] == [Reading("q", 5.0, age=999.0), Reading("q", 1004.0)]
     assert prometheus.take()["shop"] == (Reading("q", -1.0),)
-
-
-async def test_it_asks_by_itself_until_it_is_stopped(server):
-    url, came = server
-    prometheus = Prometheus(url)
-    task = asyncio.create_task(prometheus.run())
-    prometheus.want([query("queue", every=1.0)])
-
-    async with asyncio.timeout(10):
-        while len(prometheus.take().get("shop", ())) < 2:  # noqa: ASYNC110 - they come over the network
-            await asyncio.sleep(0.02)
-    task.cancel()
-
-    assert came[0] == ("/api/v1/query", "queue")
 
 
 def test_places_are_filled_in_and_other_dollars_stay():
@@ -192,7 +248,7 @@ async def test_a_real_prometheus_is_understood(tmp_path):
         prometheus = Prometheus("http://127.0.0.1:19091")
         deadline = asyncio.get_running_loop().time() + timedelta(seconds=20).total_seconds()
         while True:
-            await asked(None, query("vector(42)"), prometheus=prometheus, now=deadline)
+            await asked(None, query("vector(42)"), prometheus=prometheus)
             reading = prometheus.take()["shop"][-1]
             if reading.canary is not None or asyncio.get_running_loop().time() > deadline:
                 break
