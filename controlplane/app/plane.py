@@ -17,6 +17,7 @@ from controlplane.app.asking import explain_request, show_cohort
 from controlplane.app.blackouts import declare, show_blackouts, withdraw
 from controlplane.app.ordering import ordered_by, service_named
 from controlplane.app.outbox import Outbox
+from controlplane.app.propagation import closed
 from controlplane.app.publish import Publisher
 from controlplane.app.pushing import check_push
 from controlplane.app.showing import proxy_state, show_proxy, show_release, show_service
@@ -186,7 +187,7 @@ class Plane:
         drift = (f"release {name}: {why}" for name, r in states for why in drifted(r, world.catalog))
         alarms = (f"release {name}: {why}" for name, why in self.alarms() if why)
         alone = problems(self._publisher.in_question(world), world)
-        refused = self.troubles.current()
+        refused = (*sorted(closed(self._publisher.server.views())), *self.troubles.current())
         return (*self.folder_problems, *alone, *fleets, *names, *alarms, *drift, *store, *untaken, *refused)
 
     async def records(self, release: str | None, limit: int, after: int | None = None) -> tuple[Record, ...]:

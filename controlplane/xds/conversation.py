@@ -51,6 +51,8 @@ class Conversation:
         maybe: Sent in a batch that was refused: the client may have applied it or not.
         refused: The refusal of a version, until the client accepted another one or the target went back.
         spoiled: Parts that a refusal may be about, by resource and owner, while the target has them.
+        rivals: Resources of this type exclude one another.
+        anew: What was refused and is tried once more, as another one has gone or changed since.
         undone: Names that the client refused to lose, and the target for which they are not tried again.
         told: Names whose absence the client was told.
         again: Names to send even if unchanged.
@@ -75,6 +77,7 @@ class Conversation:
     type_url: str
     since: datetime
     window: int = 1
+    rivals: bool = False
     # What each change touches comes first: it is less memory to fetch for each of thousands of streams.
     calm: bool = False
     wildcard: bool = False
@@ -100,6 +103,7 @@ class Conversation:
     maybe: dict[str, Resource] = field(default_factory=dict)
     refused: dict[str, Nack] = field(default_factory=dict)
     spoiled: dict[str, dict[str, Doubt]] = field(default_factory=dict)
+    anew: set[str] = field(default_factory=set)
     undone: dict[str, Snapshot | None] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     again: set[str] = field(default_factory=set)
@@ -178,6 +182,10 @@ class Conversation:
         """Return whether the client refused this very content."""
         nack = self.refused.get(resource.name)
         return nack is not None and nack.version == resource.version
+
+    def rejects(self, resource: Resource) -> bool:
+        """Return whether this very content was refused, and is not to be tried once more."""
+        return self.refuses(resource) and resource.name not in self.anew
 
     def firm(self, name: str) -> Resource | None:
         """Return what the client has ACKed, unless a response under way takes it away or empties it."""
@@ -306,6 +314,7 @@ class Conversation:
         self.held.pop(name, None)
         self.maybe.pop(name, None)
         self.refused.pop(name, None)
+        self.anew.discard(name)
         self.spoiled.pop(name, None)
         self.foreign.discard(name)
         self.brought.pop(name, None)
@@ -357,8 +366,10 @@ class Conversation:
             self.held.update(flight.updates)
             return
         self.whole = None
+        self.anew.difference_update(flight.updates)
+        moved = not self.held.keys().isdisjoint(flight.removed)
         for name, resource in flight.updates.items():
-            self.maybe.pop(name, None)
+            doubted = self.maybe.pop(name, None)
             self.foreign.discard(name)
             self.brought.pop(name, None)
             before = self.held.get(name)
@@ -368,16 +379,29 @@ class Conversation:
                 self.refused.pop(name, None)
             if self.wants(name):
                 self.held[name] = resource
+                moved |= changed or doubted is not None
         for name in flight.removed:
             self.held.pop(name, None)
             self.maybe.pop(name, None)
             self.refused.pop(name, None)
             self.foreign.discard(name)
+        if moved and self.rivals:
+            self._try_anew()
         if not self.maybe:
             self.limit = None
             self._forgive()
             odd = self.flights or self.resync or self.again or self.refused or self.foreign or self.gated
             self.calm = self.opened and not (odd or self.returning)
+
+    def _try_anew(self) -> None:
+        """Have what was refused tried once more: what it was refused for may have gone.
+
+        It ends: the client comes to have each resource of a target once, and each time at most all others are
+        tried once.
+        """
+        names = [name for name, nack in self.refused.items() if nack.version is not None]
+        self.anew.update(names)
+        self.dirty.update(dict.fromkeys(names))
 
     def owners(self) -> dict[str, Part]:
         """Return each owner's part in what the client will have once it has accepted what is under way."""
@@ -493,10 +517,13 @@ class Conversation:
         if len(flight.updates) == 1:
             (resource,) = flight.updates.values()
             self.error = Nack(resource.version, message, now)
+            self.anew.discard(resource.name)
             doubted = self.maybe.get(resource.name)
             # An older one that was not answered, or refused among others, may be in use all the same.
             if doubted is not None and doubted.version == resource.version:
                 del self.maybe[resource.name]
+            elif doubted is not None and self.held.get(resource.name) not in (None, resource):
+                self.dirty[resource.name] = None  # what it is known to have had, over what it may have
             if self.wants(resource.name):
                 self.refused[resource.name] = self.error
                 self._doubt_parts(resource)

@@ -84,29 +84,45 @@ class DeltaStream(Stream):
         # What a returning client lacks it gets at once: one resource each would take a round trip each.
         many = opening or returning or conversation.type_url in TOGETHER
         limit = conversation.limit or (None if many else 1)
-        plan = self._collect(conversation, gate, limit, opening=opening)
+        rivals = conversation.rivals
+        plan = self._collect(conversation, gate, None if rivals else limit, opening=opening)
+        if rivals:
+            self._order(conversation, plan, limit)
         if opening:
             return (
                 None if plan.waiting or not (conversation.wildcard or plan.updates or plan.removed) else plan
             )
         if returning:
             return self._welcome(conversation, plan, gate)
-        if plan.updates:
+        if plan.updates and not rivals:
             plan.removed = []  # on their own, so that a NACK names its culprit
         return plan if plan.updates or plan.removed else None
+
+    @staticmethod
+    def _order(conversation: Conversation, plan: Plan, limit: int | None) -> None:
+        """Let each find its place free: what leaves goes with what comes, and what moves before that.
+
+        With a removal, all goes in one response: nothing is without its successor for a round trip.
+        """
+        latest = conversation.latest
+        ordered = sorted(plan.updates.items(), key=lambda item: latest(item[0]) is None)
+        most = None if plan.removed and conversation.limit is None else limit
+        plan.updates = dict(ordered[:most])
 
     def _welcome(self, conversation: Conversation, plan: Plan, gate: Gate) -> Plan | None:
         """Plan the first answer to a client that brought resources of an earlier stream.
 
-        Nothing that it has is taken away yet: what needs it may be in a request that we have not read. A
-        client answers only after it has sent all its first requests, so an empty response serves to find out.
+        Nothing that it has is taken away yet, but of the last type: what needs it may be in a request that we
+        have not read. A client answers only after it has sent all its first requests, so an empty response
+        serves to find out.
         """
         target = gate.snapshot.of(conversation.type_url)
         early = gate.early(conversation, plan.updates)
         for name in early:
             del plan.updates[name]
         leaving = any(name in conversation.held and name not in target for name in conversation.dirty)
-        plan.removed = [name for name in plan.removed if name not in conversation.held]
+        if not gate.last(conversation.type_url):
+            plan.removed = [name for name in plan.removed if name not in conversation.held]
         return plan if plan.updates or plan.removed or leaving or early else None
 
     def _absent(self, conversation: Conversation, name: str) -> str:

@@ -258,6 +258,10 @@ class Gate:
                 return True
         return False
 
+    def last(self, type_url: str) -> bool:
+        """Return whether nothing may need a resource of this type: no other one is sent after it."""
+        return self.snapshot.order[-1:] == (type_url,)
+
     def followed(self, resource: Resource) -> bool:
         """Return whether the client still has what this resource follows."""
         if resource.follows is None:

@@ -112,7 +112,8 @@ class SotwStream(Stream):
             del plan.updates[name]
         if conversation.returning and (plan.removed or early):
             # What needs it may be in a request that we have not read: the answer to the unchanged set tells.
-            plan.removed = []
+            if not gate.last(conversation.type_url):
+                plan.removed = []
             return plan
         if opening and (conversation.wildcard or (whole and conversation.names)):
             return plan  # even an empty one: a client waits for its first response

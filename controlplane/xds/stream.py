@@ -26,7 +26,7 @@ from controlplane.xds.messages import (
     parse_request,
 )
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, difference
-from controlplane.xds.type_urls import BY_NAME, EAGER, FULL_STATE
+from controlplane.xds.type_urls import BY_NAME, EAGER, FULL_STATE, RIVALS
 from controlplane.xds.view import Peer, Received, StreamView, Variant
 
 MAX_TYPES = 32  # on one stream
@@ -37,11 +37,15 @@ _WEIGH_AFTER = 256 << 10  # bytes of requests that were no mere ACKs
 
 @dataclass(slots=True)
 class Plan:
-    """What the next response of a type has: changed resources, names taken away."""
+    """What the next response of a type has: changed resources, names taken away.
+
+    ``waiting``: something has to wait; ``awaited``: something that the client has no version of.
+    """
 
     updates: dict[str, Resource]
     removed: list[str]
     waiting: bool = False
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +333,8 @@ class Stream(ABC):
         if len(self._conversations) >= MAX_TYPES:
             raise ProtocolError("RESOURCE_EXHAUSTED", f"more than {MAX_TYPES} types on one stream")
         window = WINDOW if type_url in self._eager else 1
-        conversation = self._conversations[type_url] = Conversation(type_url, now, window)
+        rivals = type_url in RIVALS
+        conversation = self._conversations[type_url] = Conversation(type_url, now, window, rivals)
         conversation.explicit = type_url in BY_NAME
         self._ordered = None
         return conversation
@@ -457,6 +462,7 @@ class Stream(ABC):
                     plan.removed.append(name)
                 case "wait":
                     plan.waiting = True
+                    plan.awaited |= conversation.latest(name) is None
                     if opening:
                         break
                 case _:
@@ -464,6 +470,8 @@ class Stream(ABC):
         for name in settled:
             del conversation.dirty[name]
             conversation.again.discard(name)
+        if plan.awaited and conversation.rivals:
+            plan.removed.clear()  # what waits may be what comes in their place
         return plan
 
     def _settle(self, conversation: Conversation, name: str, gate: Gate) -> Resource | str:
@@ -480,7 +488,7 @@ class Stream(ABC):
             target = conversation.bearable(whole, gate.finders((conversation.type_url, name)))
         held, latest = conversation.held.get(name), conversation.latest(name)
         forced = name in conversation.again or name in conversation.maybe
-        if conversation.refuses(target):
+        if conversation.rejects(target):
             again = held if forced and name not in conversation.foreign else None
             # Once a version that is under way is accepted, the refusal is forgotten.
             return "wait" if conversation.coming(name) else again or "keep"
@@ -509,6 +517,7 @@ class Stream(ABC):
         """Decide on a name that the target does not have."""
         held = conversation.latest(name)
         if held is None and name not in conversation.maybe:
+            conversation.clear(name)
             return self._absent(conversation, name)
         if name in conversation.undone:
             return "keep"

@@ -28,5 +28,10 @@ BY_NAME: Final = frozenset({ENDPOINT, ROUTE, SECRET})
 # one has no reason to refuse the next.
 TOGETHER: Final = frozenset({SCOPED_ROUTE})
 
+# Resources of these types exclude one another: two listeners of one address, two scopes of one key. So what
+# leaves goes in the response of what may take its place, and what was refused is tried once more when another
+# one has gone or changed.
+RIVALS: Final = frozenset({LISTENER, SCOPED_ROUTE})
+
 # A newer response of these types does not wait for the answer to an older one: a rollback is one of them.
 EAGER: Final = frozenset({ROUTE})

@@ -25,7 +25,16 @@ from controlplane.xds.parts import Part, Parts
 from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.sotw import SotwStream
 from controlplane.xds.stream import WINDOW
-from controlplane.xds.type_urls import CLUSTER, EAGER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
+from controlplane.xds.type_urls import (
+    CLUSTER,
+    EAGER,
+    ENDPOINT,
+    LISTENER,
+    PUSH_ORDER,
+    RIVALS,
+    ROUTE,
+    SCOPED_ROUTE,
+)
 from controlplane.xds.version import Version
 from controlplane.xds.view import Peer, StreamView
 
@@ -167,6 +176,7 @@ class Client:
         self.poison: set[bytes] = set()
         self.poison_parts: set[str] = set()  # owner and content
         self.refused: set[str] = set()  # clusters
+        self.turned_down: set[tuple[str, str]] = set()
         self.problems: list[str] = []
         self.lazy = self.hasty = False
         self.connect()
@@ -262,7 +272,8 @@ class Client:
                 if nack is None or nack.version != Version(0, content_hash((body,))):
                     continue
                 if (message.type_url, name) in self.left_out:
-                    self.left_out.discard((message.type_url, name))  # asked for anew, so it is sent anew
+                    # Asked for anew, or another one has changed that may have been in its way.
+                    self.left_out.discard((message.type_url, name))
                 else:
                     self.problems.append(f"{body!r} was sent again after it was refused")
             self.expect(message)
@@ -306,6 +317,9 @@ class Client:
             has.version = message.version_info
         if url == CLUSTER:
             self.refused |= set(bad)
+        self.turned_down |= {(url, name) for name in bad}
+        if url in RIVALS and not bad:
+            self.left_out |= {each for each in self.turned_down if each[0] == url}
         error = f"bad {sorted(bad)}" if bad else ""
         if url == CLUSTER and self.hasty and self.types[ENDPOINT].asked:
             self.answer(url, message.nonce, error)
