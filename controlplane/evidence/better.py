@@ -37,6 +37,12 @@ class Half:
     name: str
     test: Conversions | Sums | Difference
 
+    @property
+    def covers(self) -> float:
+        """For how many seconds before an interval its values may speak."""
+        test = self.test.falls if isinstance(self.test, Difference) else self.test
+        return test.measured.every if test.measured.waits else 0.0
+
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
         if not interval.stage.judged:

@@ -84,6 +84,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         split = watching.split_seen(watch, state, learned.crowd)
         if split.problem:
             watch = watching.unproved(watch)
+        watch = watching.vouched(watch, state, learned.crowd, wrong=bool(split.problem))
         verdicts = (*watching.verdicts(watch, learned, state), *hooks.verdicts(state))
         watch = watching.heard(watch, verdicts)
     where = alive(moment.where, moment.observation, state.to_version)

@@ -49,10 +49,12 @@ from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.stats import EJECTIONS
 from controlplane.policy.values import PPM
 from controlplane.release import arrivals
+from controlplane.release import trial as trials
 from controlplane.release.arrivals import ALL, Place, step_split
 from controlplane.release.memo import Same
 from controlplane.release.state import Phase, ReleaseState, Stage
 from controlplane.release.traffic import BUCKETS, splits
+from controlplane.release.trial import Check, Trial
 
 SEGMENT = 0.1  # assumed share of a segment among all requests
 
@@ -75,6 +77,7 @@ class Watch:
         flow: How requests of the canary come in that segment.
         missed: Baseline calls of gRPC clients by segment, in the present step, since one reached the canary.
         spoiled: What the release cost until now.
+        trial: What of an A/B test is certain.
     """
 
     evidence: Evidence = field(default_factory=Evidence)
@@ -84,6 +87,7 @@ class Watch:
     spoiled: Spoiled = field(default_factory=Spoiled)
     split: Mapping[Place, Lately] = field(default_factory=dict)
     flow: Flow = field(default_factory=Flow)
+    trial: Trial = field(default_factory=Trial)
 
     def to_json(self) -> dict[str, object]:
         """Return plain values; nothing is lost."""
@@ -95,6 +99,7 @@ class Watch:
             "spoiled": self.spoiled.to_json(),
             "split": [[*place, *lately.to_json()] for place, lately in sorted(self.split.items())],
             "flow": self.flow.to_json(),
+            "trial": self.trial.to_json(),
         }
 
     @classmethod
@@ -110,14 +115,19 @@ class Watch:
         split, flow = data.get("split", []), data.get("flow", (0, 0.0, 0.0, 0.0))
         assert isinstance(split, list)
         assert isinstance(flow, list | tuple)
+        found = Evidence.from_json(evidence)
+        trial = data.get("trial")
+        assert isinstance(trial, Mapping | None)
         return cls(
-            Evidence.from_json(evidence),
+            found,
             {(proxy, segment): tuple(counts) for proxy, segment, *counts in step},
             {proxy: tuple(counts) for proxy, *counts in whole},
             dict(missed),
             Spoiled.from_json(data.get("spoiled", ())),
             {(proxy, segment): Lately.from_json(lately) for proxy, segment, *lately in split},
             Flow.from_json(flow),
+            # What a test had gathered before anything vouched for it stays.
+            Trial.from_json(trial) if trial else Trial(found.accounts),
         )
 
 
@@ -303,7 +313,14 @@ def fold(
     blocks = cut(observation, at.canary, at.stable, at.full_segments)
     evidence = fold_of.fold(watch.evidence, learned, observation, at, blocks)
     spoiled = watch.spoiled.plus(learned, blocks) if state.policy.budget else watch.spoiled
-    return _without_gone(Watch(evidence, step, whole, watch.missed, spoiled, split, watch.flow), state)
+    trial = watch.trial
+    if tests := at.limits.tests:
+        seconds = (observation.end - observation.start).total_seconds()
+        fresh = {p: (c[0], c[2]) for p, c in _counts(observation, state).items() if counting}
+        trial = trial if state.judged else Trial()
+        trial, evidence = trials.gathered(trial, (watch.evidence, evidence), tests, fresh, seconds)
+    found = Watch(evidence, step, whole, watch.missed, spoiled, split, watch.flow, trial)
+    return _without_gone(found, state)
 
 
 def _without_gone(watch: Watch, state: ReleaseState) -> Watch:
@@ -344,7 +361,7 @@ def follow(watch: Watch, observation: Observation, state: ReleaseState, acked: A
 def next_step(watch: Watch) -> Watch:
     """Return the watch at the begin of a step: what spoke for promotion belonged to the step before."""
     evidence = fold_of.next_step(watch.evidence)
-    return replace(watch, evidence=evidence, step={}, missed={}, split={}, flow=Flow())
+    return replace(watch, evidence=evidence, step={}, missed={}, split={}, flow=Flow(), trial=Trial())
 
 
 def stepped_back(watch: Watch) -> Watch:
@@ -364,6 +381,17 @@ def acted(watch: Watch, before: ReleaseState, after: ReleaseState) -> Watch:
 def unproved(watch: Watch) -> Watch:
     """Return the watch without what spoke for promotion: where the split is wrong, requests prove nothing."""
     return replace(watch, evidence=fold_of.next_step(watch.evidence))
+
+
+def vouched(watch: Watch, state: ReleaseState, crowd: Crowd, *, wrong: bool) -> Watch:
+    """Return the watch with an A/B test as far as the split vouches for it; ``wrong`` if that is not so."""
+    if not (tests := setting(state, counting=False).limits.tests):
+        return watch
+    shares = {split.segment: split.buckets / BUCKETS for split in splits(state.policy, state.step)}
+    divided = {segment: share for segment, share in shares.items() if 0 < share < 1}
+    check = Check(wrong, step_split(state).segment, crowd)
+    trial, evidence = trials.vouched(watch.trial, watch.evidence, tests, divided, check)
+    return replace(watch, trial=trial, evidence=evidence)
 
 
 def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdict, ...]:
@@ -388,7 +416,8 @@ def results(watch: Watch, state: ReleaseState) -> tuple[Result, ...]:
     """Return what the A/B test has shown until now; nothing outside of it."""
     if not state.testing or state.stage is not Stage.JUDGE:
         return ()
-    return tuple(better.result(test, watch.evidence) for test in tests(state.policy))
+    sure = replace(watch.evidence, accounts=watch.trial.sure)
+    return tuple(better.result(test, sure) for test in tests(state.policy))
 
 
 def suspicion(readings: tuple[Verdict, ...]) -> float:
