@@ -99,6 +99,7 @@ class Session:
     transport: Transport
     handler: asyncio.Task[object] | None  # what serves it; None once it was cut
     over: asyncio.Future[None]
+    ended: bool = False  # nothing is sent any more
     closing: ProtocolError | None = None
     half_closed: bool = False  # by the client: it will not ask for anything any more
     writing_since: float | None = None  # monotonic; None if nothing is being written
@@ -111,6 +112,7 @@ class Session:
 
     def fail(self, error: BaseException | None) -> None:
         """Let the handler end: with an error, or well."""
+        self.ended = True
         if self.over.done():
             return
         if error is None:
@@ -247,6 +249,7 @@ class XdsServer:
         try:
             await over
         finally:
+            session.ended = True
             reader.cancel()
             if session.late is not None:
                 session.late.cancel()
@@ -325,7 +328,7 @@ class XdsServer:
 
     def _assign_all(self, sessions: Sequence[Session]) -> None:
         for session in sessions:
-            if session.stream.node is not None and not session.over.done():
+            if session.stream.node is not None and not session.ended:
                 self._assign(session)
 
     def _assign(self, session: Session) -> None:
@@ -381,7 +384,7 @@ class XdsServer:
         if session.writing_since is not None:
             self._renew(session.stream)
             return None
-        if session.over.done():
+        if session.ended:
             return None
         try:
             if session.closing is not None:

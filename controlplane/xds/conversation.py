@@ -12,7 +12,7 @@ from controlplane.xds.messages import MAX_NAMES, ProtocolError
 from controlplane.xds.parts import Doubt, Part, by_owner, doubts, mixture, robs
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.version import Version
-from controlplane.xds.view import Nack, Received, TypeView, Versions
+from controlplane.xds.view import Nack, TypeView, Versions
 
 WILDCARD = "*"
 _OBJECT = 100  # bytes that a short text takes besides its characters, with its place in a set
@@ -27,14 +27,44 @@ class Flight(NamedTuple):
     at: datetime
 
 
-@dataclass(slots=True)
-class Conversation:
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """What a change and its ACK touch, of one type on one stream.
+
+    It is apart because Python sorts the slots of a class by name: for each of thousands of streams, a third
+    of the memory has to be fetched.
+
+    Attributes:
+        calm: The client accepted all that it was sent, and nothing but its targets has changed since.
+        dirty: Names whose target may differ from what the client has, in order.
+        held: What the client accepted. One that it brought and that is not ours has an empty body.
+        flights: The un-ACKed responses, oldest first.
+        nonce: Of the last response.
+        high: Highest revision that the client has seen of this type.
+        sent_at: When the last response was sent.
+        acked_at: When the client last accepted one.
+        seen: The view of this state, until it changes.
+    """
+
+    type_url: str
+    calm: bool = False
+    dirty: dict[str, None] = field(default_factory=dict)
+    held: dict[str, Resource] = field(default_factory=dict)
+    flights: tuple[Flight, ...] = ()
+    nonce: str = ""
+    high: int = 0
+    sent_at: datetime | None = None
+    acked_at: datetime | None = None
+    seen: TypeView | None = None
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Conversation(Exchange):
     """The state of one type on one stream, the same for both variants.
 
     Attributes:
         since: When the client first asked.
         window: How many responses may be unanswered.
-        calm: The client accepted all that it was sent, and nothing but its targets has changed since.
         wildcard: The client asks for everything, by ``*`` or by never having named anything.
         explicit: The client has named something, or its type is asked for by name: an empty list does not
             mean everything.
@@ -43,7 +73,6 @@ class Conversation:
         lost: Names that a stale list left out: if they are asked for again, they must be sent again.
         claims: Versions that the client brought from an earlier stream, until they were compared with ours.
         compared: The snapshot that they were compared with last.
-        held: What the client accepted. One that it brought and that is not ours has an empty body.
         foreign: Names in ``held`` that are not ours: their needs are unknown.
         brought: What it came back with besides, with its version: as long as the target has no such resource,
             or one that needs nothing, it does not count as there.
@@ -56,42 +85,20 @@ class Conversation:
         undone: Names that the client refused to lose, and the target for which they are not tried again.
         told: Names whose absence the client was told.
         again: Names to send even if unchanged.
-        dirty: Names whose target may differ from what the client has, in order.
         resync: All names are dirty.
         returning: The client brought resources, and was sent nothing of this type yet.
         opened: A first response was sent, or was not needed.
-        flights: The un-ACKed responses, oldest first.
-        nonce: Of the last response.
         limit: How many changes the next response may have while a culprit is sought.
-        high: Highest revision that the client has seen of this type.
         error: The last refusal.
-        sent_at: When the last response was sent.
-        acked_at: When the client last accepted one.
         gated: What waits for what, as of the last look.
-        seen: The view of this state, until it changes.
-        asked: The names of that view, until they change.
-        accepted: What a request was that ACKs and says nothing else.
-        ignored: What a request was that says nothing.
+        asked: The names of the view, until they change.
     """
 
-    type_url: str
     since: datetime
     window: int = 1
     rivals: bool = False
-    # What each change touches comes first: it is less memory to fetch for each of thousands of streams.
-    calm: bool = False
     wildcard: bool = False
     names: set[str] = field(default_factory=set)
-    dirty: dict[str, None] = field(default_factory=dict)
-    held: dict[str, Resource] = field(default_factory=dict)
-    flights: tuple[Flight, ...] = ()
-    nonce: str = ""
-    high: int = 0
-    sent_at: datetime | None = None
-    acked_at: datetime | None = None
-    seen: TypeView | None = None
-    accepted: Received = field(init=False)
-    ignored: Received = field(init=False)
     listed: frozenset[str] | None = None
     explicit: bool = False
     lost: set[str] = field(default_factory=set)
@@ -114,11 +121,6 @@ class Conversation:
     error: Nack | None = None
     gated: dict[str, Ref] = field(default_factory=dict)
     asked: frozenset[str] | None = None
-
-    def __post_init__(self) -> None:
-        """Make once what most requests turn out to be."""
-        self.accepted = Received(self.type_url, first=False, acked=True, nack=None)
-        self.ignored = Received(self.type_url, first=False, acked=False, nack=None)
 
     @property
     def due(self) -> bool:

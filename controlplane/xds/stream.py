@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from sys import intern
 from typing import ClassVar
 
 from controlplane.xds.conversation import WILDCARD, Conversation, Flight
@@ -27,7 +28,7 @@ from controlplane.xds.messages import (
 )
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, difference
 from controlplane.xds.type_urls import BY_NAME, EAGER, FULL_STATE, RIVALS
-from controlplane.xds.view import Peer, Received, StreamView, Variant
+from controlplane.xds.view import Peer, Received, StreamView, Variant, answered
 
 MAX_TYPES = 32  # on one stream
 WINDOW = 4  # unanswered responses of an eager type
@@ -130,7 +131,7 @@ class Stream(ABC):
         self._eager = eager
         self._conversations: dict[str, Conversation] = {}
         self._ordered: tuple[Conversation, ...] | None = None
-        self._pending: dict[str, Conversation] = {}  # that may have something to say
+        self._pending: tuple[Conversation, ...] = ()  # that may have something to say
         self._nonces = 0
         self._heard = 0  # bytes, since what is kept was weighed
         self._ahead = 0
@@ -163,11 +164,11 @@ class Stream(ABC):
             conversation = self._open(type_url, now)
         self._view = conversation.seen = conversation.compared = None
         conversation.calm = False
-        self._pending[type_url] = conversation
+        self._note(conversation)
         error = conversation.error
         acked = self._take(conversation, request, first=first, now=now)
         if conversation.quiet:
-            del self._pending[type_url]
+            self._drop(conversation)
         self._heard += len(data)
         if self._heard > _WEIGH_AFTER:
             self._weigh()
@@ -178,7 +179,7 @@ class Stream(ABC):
 
     def assign(self, group: str) -> None:
         """Name the group whose target this stream gets; for the view alone."""
-        self.group = group
+        self.group = intern(group)
         self._view = None
 
     def leave(self, why: str) -> None:
@@ -199,7 +200,7 @@ class Stream(ABC):
         for type_url, names in new.names.items() if new is not None else ():
             changed = self._conversations.get(type_url)
             if changed is not None and changed.mark(names):
-                self._pending[type_url] = changed
+                self._note(changed)
         return bool(self._pending)
 
     def push(self, snapshot: Snapshot, now: datetime) -> bytes | None:
@@ -215,9 +216,9 @@ class Stream(ABC):
         conversation, resource = found
         self.snapshot = snapshot
         self._view = conversation.seen = None
-        self._nonces += 1
-        conversation.high = max(conversation.high, resource.version.revision)
         sent = self._sent(conversation, resource, snapshot, now)
+        # Its numbers too: one object for thousands of streams, not one for each.
+        self._nonces, conversation.high = sent.nonces, sent.high
         conversation.flights = sent.flights
         conversation.nonce, conversation.sent_at = sent.flights[0].nonce, now
         return sent.data
@@ -244,21 +245,23 @@ class Stream(ABC):
     ) -> Sent:
         """Return what is sent: what the stream before was sent, if it has the same history, as most have."""
         global _latest  # noqa: PLW0603 - thousands of streams are sent the same one in a row
-        found, kind, high = _latest, type(self), conversation.high
+        found, kind, nonces = _latest, type(self), self._nonces + 1
+        high = max(conversation.high, resource.version.revision)
         if (
             found is None
             or found.snapshot is not snapshot
             or found.resource is not resource
             or found.at is not now
-            or found.nonces != self._nonces
+            or found.nonces != nonces
             or found.high != high
             or found.kind is not kind
             or found.identifier != self._identifier
         ):
-            nonce, updates = str(self._nonces), {resource.name: resource}
+            conversation.high = high
+            nonce, updates = str(nonces), {resource.name: resource}
             data = self._encode(conversation, updates, (), snapshot, nonce)
             flights = (Flight(nonce, updates, (), now),)
-            found = Sent(kind, self._identifier, snapshot, resource, self._nonces, high, now, flights, data)
+            found = Sent(kind, self._identifier, snapshot, resource, nonces, high, now, flights, data)
             _latest = found
         return found
 
@@ -332,9 +335,11 @@ class Stream(ABC):
     def _open(self, type_url: str, now: datetime) -> Conversation:
         if len(self._conversations) >= MAX_TYPES:
             raise ProtocolError("RESOURCE_EXHAUSTED", f"more than {MAX_TYPES} types on one stream")
+        type_url = intern(type_url)
         window = WINDOW if type_url in self._eager else 1
         rivals = type_url in RIVALS
-        conversation = self._conversations[type_url] = Conversation(type_url, now, window, rivals)
+        conversation = Conversation(type_url, since=now, window=window, rivals=rivals)
+        self._conversations[type_url] = conversation
         conversation.explicit = type_url in BY_NAME
         self._ordered = None
         return conversation
@@ -346,8 +351,8 @@ class Stream(ABC):
         if flight is not None:
             conversation.accept(flight, now)
         if conversation.dirty:
-            self._pending[ack.type_url] = conversation
-        return conversation.accepted if flight is not None else conversation.ignored
+            self._note(conversation)
+        return answered(ack.type_url, flight is not None)
 
     @abstractmethod
     def _repeats(self, conversation: Conversation, ack: Ack) -> bool:
@@ -383,7 +388,7 @@ class Stream(ABC):
         for conversation in self._waiting(snapshot):
             if not conversation.due:
                 if conversation.quiet:
-                    del self._pending[conversation.type_url]
+                    self._drop(conversation)
                 continue
             self._view = conversation.seen = None
             conversation.calm = False
@@ -394,19 +399,28 @@ class Stream(ABC):
             if plan is not None:
                 return self._send(conversation, plan.updates, tuple(plan.removed), snapshot, now)
             if conversation.quiet:
-                del self._pending[conversation.type_url]
+                self._drop(conversation)
         return None
+
+    def _note(self, conversation: Conversation) -> None:
+        """Note that a type may have something to say."""
+        if conversation not in self._pending:
+            self._pending += (conversation,)
+
+    def _drop(self, conversation: Conversation) -> None:
+        """Note that a type has nothing to say."""
+        self._pending = tuple(other for other in self._pending if other is not conversation)
 
     def _waiting(self, snapshot: Snapshot) -> tuple[Conversation, ...]:
         """Return what may have something to say, in push order."""
         if self._ordered is None:
             self._ordered = self._sort(snapshot)
-        return tuple(c for c in self._ordered if c.type_url in self._pending)
+        return tuple(c for c in self._ordered if c in self._pending)
 
     @property
     def due(self) -> bool:
         """True if ``next_response`` may have something to send: worth a call."""
-        return bool(self._pending) and (self.behind or any(c.due for c in self._pending.values()))
+        return bool(self._pending) and (self.behind or any(c.due for c in self._pending))
 
     def _sort(self, snapshot: Snapshot) -> tuple[Conversation, ...]:
         rank = {type_url: place for place, type_url in enumerate(snapshot.order)}
@@ -559,7 +573,7 @@ class Stream(ABC):
         self._view = None
         type_url = conversation.type_url
         if not conversation.dirty:
-            del self._pending[type_url]
+            self._drop(conversation)
         if type_url in snapshot.leading:
             self._trail(type_url, updates, snapshot)
         return data
@@ -574,7 +588,7 @@ class Stream(ABC):
                     conversation.calm = False
                     conversation.again.add(follower)
                     conversation.dirty[follower] = None
-                    self._pending[other] = conversation
+                    self._note(conversation)
 
     # -- what is seen
 

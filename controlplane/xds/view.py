@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from controlplane.xds.messages import Node
@@ -82,6 +83,12 @@ class Received(NamedTuple):
     first: bool
     acked: bool
     nack: Nack | None
+
+
+@lru_cache(maxsize=64)
+def answered(type_url: str, acked: bool) -> Received:
+    """Return what a request was that at most ACKs and asks for nothing: one value for all streams."""
+    return Received(type_url, first=False, acked=acked, nack=None)
 
 
 @dataclass(frozen=True, slots=True)
