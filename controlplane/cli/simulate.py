@@ -41,7 +41,9 @@ def register(app: typer.Typer) -> None:
 def simulate(
     paths: Annotated[list[Path], typer.Argument(help="Files with the policy and the segments it names.")],
     policy: Annotated[str, typer.Option(help="Which policy, if there are several.")] = "",
-    rps: Annotated[float, typer.Option(min=0.1, help="Requests per second of the whole service.")] = 100,
+    rps: Annotated[
+        float, typer.Option(min=0.1, max=1e9, help="Requests per second of the whole service.")
+    ] = 100,
     errors: Annotated[str, typer.Option(help="Usual share of errors.")] = "0.5%",
     noise: Annotated[
         str, typer.Option(help="iid, mod, harsh; of other families: switching, users; each with -harsh.")
@@ -89,7 +91,7 @@ def simulate(
             errors=parse_share(errors) / 1e6,
             noise=noise,
             proxies=tuple(0.85**i for i in range(proxies)),
-            segments=_segments(segment or []),
+            segments=_segments(segment or [], _names(pinned)),
             interval=parse_duration(interval).total_seconds(),
             history=parse_duration(history).total_seconds(),
             day=day,
@@ -98,8 +100,7 @@ def simulate(
         )
     except ValueError as error:
         raise CommandError(str(error), 2) from None
-    if not 0.5 <= model.interval <= 60:
-        raise CommandError("--interval: is not between 500ms and 1m", 2)
+    _check_times(model)
     named = [fault for _, faults in cells for fault in faults]
     _check_known("segment", {f.segment for f in named}, _names(pinned))
     _check_known("proxy", {f.proxy for f in named}, model.names)
@@ -208,10 +209,25 @@ def _metrics(given: list[str], counted: Mapping[str, BusinessMetric]) -> tuple[B
     return tuple(found)
 
 
-def _segments(given: list[str]) -> dict[str, float]:
+def _check_times(model: Model) -> None:
+    """Refuse what cannot be simulated.
+
+    Raises:
+        CommandError: If something cannot.
+    """
+    if not 0.5 <= model.interval <= 60:
+        raise CommandError("--interval: is not between 500ms and 1m", 2)
+    if model.longest < model.interval:
+        raise CommandError("--longest: is less than one --interval", 2)
+
+
+def _segments(given: list[str], known: tuple[str, ...]) -> dict[str, float]:
     found = {}
     for text in given:
         name, _, share = text.partition("=")
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise ValueError(f"--segment: no step of the policy is for segment {name!r}; there are: {names}")
         found[name] = parse_share(share) / 1e6
     if sum(found.values()) > 0.9:
         raise ValueError("--segment: the segments have more than 90% of the requests together")
@@ -263,8 +279,13 @@ def _measure(
         for one in run_all(_Cell(policy, model, faults).run, seeds, jobs):
             ended.append(one)
             progress.advance(task)
-    begins = min((f.begins for f in faults if f.bad), default=0.0)
-    return summarise(ended, bad=any(f.bad for f in faults), begins=begins)
+    bad = [fault for fault in faults if fault.bad]
+
+    def begun(one: Ended) -> float | None:
+        seconds = [second for fault in bad if (second := fault.begun(one.guarding)) is not None]
+        return min(seconds, default=None if bad else 0.0)
+
+    return summarise(ended, bad=bool(bad), begins=begun)
 
 
 def run_all(run: Callable[[int], Ended], seeds: Sequence[int], jobs: int) -> Iterator[Ended]:
@@ -306,6 +327,8 @@ def _print(policy: PinnedPolicy, model: Model, found: dict[str, Summary]) -> Non
                 console.line(f"  {what:16s}{value:34s}{note}".rstrip())
         for where, count in s.where.items():
             console.line(f"    {count:5d} {where}")
+        for code, reason in s.held.items():
+            console.line(f"    {s.why[f'undecided: {code}']:5d} held last by {code}, such as: {reason}")
 
 
 def _harm(summary: Summary) -> str:

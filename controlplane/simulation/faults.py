@@ -119,6 +119,8 @@ class Fault:
             fault = replace(fault, begins=LEAK_BEGINS)
         for part in when:
             fault = fault._when(part)
+        if fault.ends <= fault.begins:
+            raise ValueError(text)
         return fault
 
     def _when(self, part: str) -> Fault:
@@ -147,8 +149,13 @@ class Fault:
 
     @property
     def bad(self) -> bool:
-        """True if a release with it should be rolled back: the canary alone is at fault, for good."""
-        return self.kind in ("errors", "latency", "metric", "tail", "leak", "crash") and self.ends == _ALWAYS
+        """True if a release with it should be rolled back: the canary alone is at fault, also for a while."""
+        alone = self.kind in ("errors", "latency", "metric", "tail", "leak", "crash")
+        return alone and (self.share > 0 or self.factor > 1)
+
+    def begun(self, guarding: float | None) -> float | None:
+        """Return the second at which it begins, if the guard does at ``guarding``; None if it never does."""
+        return guarding if self.guarding else self.begins
 
     @property
     def delays(self) -> bool:

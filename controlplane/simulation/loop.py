@@ -35,6 +35,7 @@ class Ended:
         where: Step in which it ended.
         metric: What decided a rollback, or what held it last.
         reason: The last decision's.
+        guarding: Seconds until the guard began, None if it never did.
     """
 
     outcome: Outcome
@@ -44,6 +45,7 @@ class Ended:
     where: str
     metric: str
     reason: str
+    guarding: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +181,14 @@ def release(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed:
 
 def end(policy: PinnedPolicy, instants: Iterator[Instant]) -> Ended:
     """Return how a release ended."""
-    whole, last = None, None
+    whole = guarding = last = None
     final = len(policy.steps) - 1
     for last in instants:
         state = last.turn.after.state
         if whole is None and state.phase is Phase.PROGRESSING and state.step == final:
             whole = last.second
+        if last.turn.decision.action is Action.GUARD:
+            guarding = last.second
     assert last is not None, "the model's longest time is less than an interval"
     state, decision = last.turn.after.state, last.turn.decision
     outcome: Outcome = "undecided"
@@ -195,7 +199,7 @@ def end(policy: PinnedPolicy, instants: Iterator[Instant]) -> Ended:
     elif _failed(last.turn):
         outcome = "rolled back"
     where = policy.steps[state.step].name if state.step <= final else "guard"
-    return Ended(outcome, last.second, whole, last.harm, where, decision.code, decision.reason)
+    return Ended(outcome, last.second, whole, last.harm, where, decision.code, decision.reason, guarding)
 
 
 def _failed(took: Turn) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, sqrt
 
@@ -73,6 +73,7 @@ class Summary:
         failed_p95: 95 % of the releases stay within.
         where: How many ended in which step.
         why: How many ended, or were held, for which cause.
+        held: By cause of those that are undecided: what one of them said last.
     """
 
     releases: int
@@ -90,20 +91,24 @@ class Summary:
     failed_p95: float
     where: dict[str, int] = field(default_factory=dict)
     why: dict[str, int] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
 
 
-def summarise(ended: Sequence[Ended], *, bad: bool, begins: float = 0.0) -> Summary:
+def summarise(
+    ended: Sequence[Ended], *, bad: bool, begins: float | Callable[[Ended], float | None] = 0.0
+) -> Summary:
     """Return what ``ended`` says.
 
     Args:
         ended: At least one release.
         bad: Whether they should have been rolled back.
-        begins: Second at which the fault began; detection counts from then on.
+        begins: Second at which the fault began, or each release's own; detection counts from then on.
     """
     back = [e for e in ended if e.outcome == "rolled back"]
     done = [e for e in ended if e.outcome == "promoted"]
     over = sum(e.outcome == "ended" for e in ended)
     n = len(ended)
+    since = ((e.seconds, begins(e) if callable(begins) else begins) for e in back)
     return Summary(
         releases=n,
         bad=bad,
@@ -111,7 +116,7 @@ def summarise(ended: Sequence[Ended], *, bad: bool, begins: float = 0.0) -> Summ
         promoted=Rate.of(len(done), n),
         ended=Rate.of(over, n),
         undecided=Rate.of(n - len(back) - len(done) - over, n),
-        detected=Times.of(e.seconds - begins for e in back if e.seconds >= begins),
+        detected=Times.of(end - begun for end, begun in since if begun is not None and end >= begun),
         whole=Times.of(e.whole for e in done if e.whole is not None),
         done=Times.of(e.seconds for e in done),
         failed=sum(e.harm.failed for e in ended) / n,
@@ -122,4 +127,5 @@ def summarise(ended: Sequence[Ended], *, bad: bool, begins: float = 0.0) -> Summ
         why=dict(
             sorted(Counter(f"{e.outcome}: {e.metric}" for e in ended if e.outcome != "promoted").items())
         ),
+        held={e.metric: e.reason for e in ended if e.outcome == "undecided"},
     )

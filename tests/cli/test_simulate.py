@@ -56,6 +56,13 @@ def test_simulate_tells_false_rollbacks_from_misses(turnout, policy):
         (("--fault", "errors=5%@segment=beta"), "no segment 'beta'; there are: none"),
         (("--fault", "silent@proxy=p3"), "no proxy 'p3'; there are: p0, p1, p2"),
         (("--interval", "1ms"), "between 500ms and 1m"),
+        (("--fault", "errors=10%@5m-2m"), "is not a fault"),
+        (("--segment", "nosuch=10%"), "no step of the policy is for segment 'nosuch'; there are: none"),
+        (("--segment", "=10%"), "no step of the policy is for segment ''"),
+        (("--longest", "0s"), "--longest: is less than one --interval"),
+        (("--rps", "inf"), "--rps"),
+        (("--rps", "nan"), "--rps"),
+        (("--day", "nan"), "--day"),
     ],
 )
 def test_simulate_says_what_is_allowed(turnout, policy, more, problem):
@@ -63,6 +70,36 @@ def test_simulate_says_what_is_allowed(turnout, policy, more, problem):
 
     assert said.status == 2
     assert problem in said.err
+
+
+def test_simulate_counts_a_fault_of_the_guard_from_the_guard_on(turnout, tmp_path):
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("{for: 5s, hold_back", "{for: 5m, hold_back"))
+
+    said = turnout("simulate", tmp_path, *SMALL, "-o", "json", "--fault", "errors=20%@guarding", "--jobs", 1)
+
+    found = json.loads(said.out)["faults"]["errors=20%@guarding"]
+    assert found["rolled_back"]["share"] == 1.0
+    assert found["detected"]["p95"] <= 15
+
+
+def test_simulate_takes_a_fault_of_the_canary_that_ends_for_one(turnout, policy):
+    said = turnout(
+        "simulate", policy, *SMALL, "--fault", "errors=60%@5s-40s", "--fault", "errors=0%", "--jobs", 1
+    )
+
+    assert "errors=60%@5s-40s (bad)" in said.lines
+    assert "errors=0% (good)" in said.lines
+    assert not any(
+        "rolled back" in line and line.endswith("false") and "100 %" in line for line in said.lines
+    )
+
+
+def test_simulate_says_what_holds_releases_that_stay_undecided(turnout, policy):
+    said = turnout("simulate", policy, *SMALL, "--longest", "10s", "--fault", "none", "--jobs", 1)
+
+    held = [line for line in said.lines if "held last by" in line]
+    assert held
+    assert "such as: " in held[0]
 
 
 SALES = """
