@@ -8,6 +8,7 @@ from datetime import datetime
 from sys import intern
 from typing import NamedTuple
 
+from controlplane.xds.culprits import blamed
 from controlplane.xds.messages import MAX_NAMES, ProtocolError
 from controlplane.xds.parts import Doubt, Part, by_owner, doubts, mixture, robs
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
@@ -81,6 +82,7 @@ class Conversation(Exchange):
         refused: The refusal of a version, until the client accepted another one or the target went back.
         spoiled: Parts that a refusal may be about, by resource and owner, while the target has them.
         rivals: Resources of this type exclude one another.
+        preferred: What went before others that were waiting, which still do.
         anew: What was refused and is tried once more, as another one has gone or changed since.
         undone: Names that the client refused to lose, and the target for which they are not tried again.
         told: Names whose absence the client was told.
@@ -110,6 +112,7 @@ class Conversation(Exchange):
     maybe: dict[str, Resource] = field(default_factory=dict)
     refused: dict[str, Nack] = field(default_factory=dict)
     spoiled: dict[str, dict[str, Doubt]] = field(default_factory=dict)
+    preferred: set[str] = field(default_factory=set)
     anew: set[str] = field(default_factory=set)
     undone: dict[str, Snapshot | None] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
@@ -140,16 +143,22 @@ class Conversation(Exchange):
     def mark(self, names: tuple[str, ...]) -> bool:
         """Note that some targets changed; return whether any of them concerns the client.
 
-        The newest go first: what an operator takes back does not queue behind what came before.
+        What waits already keeps its place, or what changes often would starve the rest. Of an eager type the
+        newest go first, so that what an operator takes back does not queue behind what came before; each of
+        them once, until nothing is left that it went before.
         """
         if not self.wildcard:
             wanted = self.names
             names = tuple([name for name in names if name in wanted])  # a generator costs twice as much
         if not names:
             return False
-        waiting, self.dirty = self.dirty, dict.fromkeys(names)
-        if waiting:
+        waiting = self.dirty
+        if waiting and self.window > 1:
+            ahead = [name for name in names if name not in self.preferred]
+            self.preferred.update(ahead)
+            self.dirty = dict.fromkeys(ahead)
             self.dirty.update(waiting)
+        self.dirty.update(dict.fromkeys(names))
         return True
 
     def depart(self, flight: Flight) -> None:
@@ -530,8 +539,23 @@ class Conversation(Exchange):
                 self.refused[resource.name] = self.error
                 self._doubt_parts(resource)
         else:
-            self.limit = max(1, len(flight.updates) // 2)
             self.maybe.update((n, r) for n, r in flight.updates.items() if self.wants(n))
+            self._divide(flight, message)
+
+    def _divide(self, flight: Flight, message: str) -> None:
+        """Choose what of a refused batch is tried next: all that its words do not name, else half of it.
+
+        To a client that takes absence for deletion, what is not in the next response is away for a while.
+        """
+        suspects = blamed(flight.updates, message)
+        rest = [name for name in flight.updates if name not in set(suspects)]
+        if suspects and rest:
+            self.limit = len(rest)
+            for name in suspects:
+                self.dirty.pop(name, None)
+            self.dirty = dict.fromkeys((*rest, *self.dirty, *suspects))
+        else:
+            self.limit = max(1, len(flight.updates) // 2)
             self.dirty.update(dict.fromkeys(flight.updates))
 
     def view(self, *, served: bool) -> TypeView:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import islice
 
 from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest
 from controlplane.xds.conversation import Conversation
@@ -16,9 +17,14 @@ from controlplane.xds.type_urls import TOGETHER
 from controlplane.xds.version import Version
 from controlplane.xds.wire import delta_response
 
+_FEW = 4  # changes of a type that go one by one; more take turns of a slow link, and go together
+
 
 class DeltaStream(Stream):
-    """Incremental: the first response of a type has all that the client lacks, each later one one change."""
+    """Incremental: the first response of a type has all that the client lacks, each later one one change.
+
+    If more than a few wait, all go together, but of eager types: of those several are under way as it is.
+    """
 
     __slots__ = ()
 
@@ -57,7 +63,7 @@ class DeltaStream(Stream):
         for name, text in claims.items():
             if not conversation.wants(name):
                 continue
-            version, ours = Version.parse(text), target.get(name)
+            version, ours = self._parse(text), target.get(name)
             if ours is not None and version is not None and version == ours.version:
                 conversation.held[name] = ours
                 if self.snapshot.earlier(version):
@@ -84,10 +90,12 @@ class DeltaStream(Stream):
         # What a returning client lacks it gets at once: one resource each would take a round trip each.
         many = opening or returning or conversation.type_url in TOGETHER
         limit = conversation.limit or (None if many else 1)
-        rivals = conversation.rivals
-        plan = self._collect(conversation, gate, None if rivals else limit, opening=opening)
+        rivals, eager = conversation.rivals, conversation.window > 1
+        plan = self._collect(conversation, gate, limit if eager else None, opening=opening)
         if rivals:
             self._order(conversation, plan, limit)
+        elif conversation.limit is not None or len(plan.updates) <= _FEW:
+            plan.updates = dict(islice(plan.updates.items(), limit))
         if opening:
             return (
                 None if plan.waiting or not (conversation.wildcard or plan.updates or plan.removed) else plan

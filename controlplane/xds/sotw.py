@@ -48,7 +48,7 @@ class SotwStream(Stream):
         # A client without names asks for nothing new, so the version of the set tells all that it has. One
         # with names may ask for more than before, and is answered.
         assert self.snapshot is not None
-        version = Version.parse(claims[""])
+        version = self._parse(claims[""])
         conversation.whole = None
         if not conversation.wildcard:
             self._presume(conversation, version or Version(0, claims[""]), target)

@@ -28,11 +28,13 @@ from controlplane.xds.messages import (
 )
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, difference
 from controlplane.xds.type_urls import BY_NAME, EAGER, FULL_STATE, RIVALS
+from controlplane.xds.version import Version
 from controlplane.xds.view import Peer, Received, StreamView, Variant, answered
 
 MAX_TYPES = 32  # on one stream
 WINDOW = 4  # unanswered responses of an eager type
 MAX_ERROR = 4096  # characters of a refusal that are kept
+_DAY = 86_400_000  # milliseconds: a store counts from the time at which it was made
 _WEIGH_AFTER = 256 << 10  # bytes of requests that were no mere ACKs
 
 
@@ -88,6 +90,7 @@ class Stream(ABC):
         "_eager",
         "_full_state",
         "_heard",
+        "_horizon",
         "_identifier",
         "_implied",
         "_nonces",
@@ -135,6 +138,7 @@ class Stream(ABC):
         self._nonces = 0
         self._heard = 0  # bytes, since what is kept was weighed
         self._ahead = 0
+        self._horizon = 0  # revision that no store can have reached when the client last told what it brought
         self._brought = False  # something of an earlier stream
         self._unsure = False  # whether that is ours
         self._view: StreamView | None = None
@@ -173,6 +177,7 @@ class Stream(ABC):
         if self._heard > _WEIGH_AFTER:
             self._weigh()
         if first and conversation.claims is not None:
+            self._horizon = int(now.timestamp() * 1000) + _DAY
             self._brought = self._unsure = True
         nack = conversation.error if not acked and conversation.error is not error else None
         return Received(type_url, first, acked, nack)
@@ -398,6 +403,7 @@ class Stream(ABC):
             plan = self._plan(conversation, gate)
             if plan is not None:
                 return self._send(conversation, plan.updates, tuple(plan.removed), snapshot, now)
+            conversation.preferred.clear()  # what still waits has to wait for something else
             if conversation.quiet:
                 self._drop(conversation)
         return None
@@ -459,6 +465,17 @@ class Stream(ABC):
         nonce: str,
     ) -> bytes:
         """Encode a response."""
+
+    def _parse(self, text: str) -> Version | None:
+        """Return a version that a client brought, or None for one that no store of ours can have given it.
+
+        Whoever is ahead of every clock must not be waited for, nor count for a new store. A server whose own
+        revisions are beyond that counts in another way, and nothing can be said.
+        """
+        version = Version.parse(text)
+        if version is None or self.snapshot is None or self.snapshot.revision > self._horizon:
+            return version
+        return version if version.revision <= self._horizon else None
 
     def _collect(self, conversation: Conversation, gate: Gate, limit: int | None, *, opening: bool) -> Plan:
         """Gather changes from the dirty names, up to ``limit`` of them; settled names are dropped."""

