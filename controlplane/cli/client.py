@@ -6,7 +6,8 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -51,6 +52,11 @@ class _Console:
 
 
 console = _Console()
+
+
+def clock(times: Iterable[datetime]) -> str:
+    """Return the format of times beside each other: with the date unless all are of one day."""
+    return "%H:%M:%S" if len({at.date() for at in times}) < 2 else "%Y-%m-%d %H:%M:%S"
 
 
 def me() -> str:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controlplane.cli.client import DEFAULT_SERVER, CommandError, Output, Server, check_output, console, get
+from controlplane.cli.client import (
+    DEFAULT_SERVER,
+    CommandError,
+    Output,
+    Server,
+    check_output,
+    clock,
+    console,
+    get,
+)
 from controlplane.cli.simulate import policy_of
 from controlplane.release.ports import Record
 from controlplane.release.recording import Recorded, Recording
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
     from controlplane.release.replay import Replayed
 
 PAGE = 500  # turns per request
+RECORDS = 5000  # the same
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +50,10 @@ def replay(
     from controlplane.release.replay import replay as again
 
     as_json = check_output(output)
+    if name and not policy:
+        raise CommandError(
+            "--name: says which policy of the files that --policy gives; there are none", 2
+        )
     given = policy_of(policy, name) if policy else None
     recording = _read(server, release)
     assert recording.origin is not None
@@ -47,8 +61,7 @@ def replay(
     other, untold = pin_again(*given, own, recording.origin.state.service) if given else (None, ())
     taken = list(again(recording.origin, recording.turns, other))
     records = tuple(record for each in taken for record in each.turn.records)
-    written = get(server, "/v1/records", tuple[Record, ...], {"release": release, "limit": 10_000})
-    missing = _differing(records, written, recording.turns)
+    missing = _differing(records, _written(server, release), recording.turns)
     left_out = sum(each.left_out for each in taken)
     if as_json:
         shown = [r.model_dump(mode="json", exclude={"number"}) for r in records]
@@ -76,6 +89,18 @@ def _read(server: str, release: str) -> Recording:
     return Recording(first.origin, tuple(turns), last)
 
 
+def _written(server: str, release: str) -> list[Record]:
+    """Return all that was written down of a release, oldest first."""
+    found: list[Record] = []
+    while True:
+        after = found[-1].number if found else 0
+        params: dict[str, str | int] = {"release": release, "limit": RECORDS, "after": after}
+        page = get(server, "/v1/records", tuple[Record, ...], params)
+        found += page
+        if len(page) < RECORDS:
+            return found
+
+
 def _differing(
     now: Sequence[Record], written: Sequence[Record], turns: Sequence[Recorded]
 ) -> tuple[str, ...]:
@@ -85,7 +110,7 @@ def _differing(
     ours = [(r.at, r.action, r.step, r.reason) for r in now]
     theirs = [(r.at, r.action, r.step, r.reason) for r in then]
     return tuple(
-        f"{at:%H:%M:%S} {step}: {action}: {reason}"
+        f"{at:%Y-%m-%d %H:%M:%S} {step}: {action}: {reason}"
         for at, action, step, reason in sorted(set(ours) ^ set(theirs))
     )
 
@@ -97,8 +122,9 @@ def _outcome(taken: Sequence[Replayed]) -> str:
 def _print(
     records: Sequence[Record], taken: Sequence[Replayed], other: PinnedPolicy | None, left_out: int
 ) -> None:
+    shape = clock(record.at for record in records)
     for record in records:
-        console.line(f"{record.at:%H:%M:%S}  {record.step:12s} {record.action:9s} {record.reason}")
+        console.line(f"{record.at:{shape}}  {record.step:12s} {record.action:9s} {record.reason}")
     under = f"under policy {other.name}" if other else "under its own policy"
     console.line(f"{_outcome(taken)} after {len(taken)} turns {under}")
     if other:

@@ -21,6 +21,7 @@ from controlplane.cli.client import (
     Server,
     Watch,
     check_output,
+    clock,
     console,
     get,
     post,
@@ -173,9 +174,10 @@ def explain(
             }
         )
         return
+    shape = clock((*(r.at for r in records), datetime.now(UTC)))
     table = _table(
         ("when", "who", "what", "step", "why"),
-        [(f"{r.at:%H:%M:%S}", r.actor, r.action, r.step, r.reason) for r in records],
+        [(f"{r.at:{shape}}", r.actor, r.action, r.step, r.reason) for r in records],
     )
     _print(Group(release_view(shown), Text(), Text("decisions", "bold"), table))
 

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from controlplane.cli import replay as replaying
+from controlplane.cli.client import clock
 from controlplane.evidence.observation import Reading
 from controlplane.release.ports import Change
 from controlplane.web.port import Act, Order
@@ -42,6 +44,13 @@ def test_a_release_is_decided_again_as_it_was_decided(turnout, kit, tmp_path):
     assert any("start" in line for line in text.lines)
     assert text.lines[-1].startswith("progressing after ")
     assert any("under policy other" in line for line in under.lines)
+
+
+def test_a_name_without_files_is_refused(turnout):
+    said = turnout("replay", "shop-v2", "--name", "careful")
+
+    assert said.status == 2
+    assert "--name: says which policy of the files that --policy gives" in said.err
 
 
 METRICS = "metrics: {orders: {header: x-order, better: more}, carts: {header: x-cart, better: more}}\n"
@@ -133,3 +142,20 @@ def test_what_was_not_recorded_is_left_out_and_named(turnout, kit, kept, tmp_pat
     left_out = "not recorded, and taken as passed: prometheus queue, prometheus lag"
     assert f"{left_out}, metric carts" in alone.err
     assert known.err.splitlines() == [left_out]
+
+
+def test_all_records_of_a_release_are_compared_however_many_there_are(turnout, kit, kept, monkeypatch):
+    monkeypatch.setattr(replaying, "RECORDS", 2)  # in a page
+    with kit.serving(kept) as serving:
+        said = turnout("replay", "shop-v2", "-o", "json", server=serving.server)
+
+    found = json.loads(said.out)
+    assert len(found["decisions"]) > 4
+    assert (said.status, found["same"]) == (0, True)
+
+
+@pytest.mark.parametrize(("hours", "shown"), [(1, "12:00:00"), (30, "2026-03-01 12:00:00")])
+def test_times_of_several_days_are_shown_with_their_dates(hours, shown):
+    first = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    assert f"{first:{clock((first, first + timedelta(hours=hours)))}}" == shown
