@@ -51,9 +51,7 @@ def replay(
 
     as_json = check_output(output)
     if name and not policy:
-        raise CommandError(
-            "--name: says which policy of the files that --policy gives; there are none", 2
-        )
+        raise CommandError("--name: says which policy of the files that --policy gives; there are none", 2)
     given = policy_of(policy, name) if policy else None
     recording = _read(server, release)
     assert recording.origin is not None

@@ -218,16 +218,29 @@ def _business(condition: MetricCondition, policy: PinnedPolicy) -> tuple[Metric,
     every = found.every.total_seconds()
     measured = Measured(title, found.name, found.per or "", more, found.pushed, every, found.per_pushed)
     margin = condition.margin / PPM if condition.compared else None
-    limit = condition.at_least if condition.at_most is None else condition.at_most
-    if found.sum:
-        means = () if margin is None else (Sums(title, measured, margin),)
-        least = replace(measured, more=condition.at_most is None)
-        return means if limit is None else (*means, Sums(f"{title} limit", least, None, limit))
-    compared = () if margin is None else (Conversions(title, measured, margin, 1 / ALPHA),)
-    if limit is None:
-        return compared
-    kind = LeastShare if condition.at_most is None else MostShare
-    return (*compared, kind(f"{title} limit", measured, limit))
+    compared: tuple[Metric, ...] = ()
+    if margin is not None:
+        test = Sums(title, measured, margin) if found.sum else Conversions(title, measured, margin, 1 / ALPHA)
+        compared = (test,)
+    limits = (("at least", condition.at_least), ("at most", condition.at_most))
+    given = [(which, limit) for which, limit in limits if limit is not None]
+    kept = (
+        _limit(
+            f"{title} {which if len(given) > 1 else 'limit'}",
+            replace(measured, more=which == "at least"),
+            limit,
+            found.sum,
+        )
+        for which, limit in given
+    )
+    return (*compared, *kept)
+
+
+def _limit(name: str, measured: Measured, limit: float, sums: bool) -> Metric:
+    """Return what keeps a business metric to a limit: the least if more is better, else the most."""
+    if sums:
+        return Sums(name, measured, None, limit)
+    return (LeastShare if measured.more else MostShare)(name, measured, limit)
 
 
 def _prometheus(title: str, wanted: PrometheusCondition) -> tuple[Metric, ...]:

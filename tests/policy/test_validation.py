@@ -283,14 +283,15 @@ def test_a_guard_that_outlasts_what_is_known_of_the_baseline_warns(conditions, g
         ),
         (
             "conditions: [{stat: {name: upstream_rq_total, at_most: 0}}, {metric: {name: a, at_least: x}},"
-            " {metric: {name: b, at_least: 1, at_most: 2}}, {prometheus: {name: q, query: up, every: 100ms}}]\n"
+            " {metric: {name: b, at_least: 2, at_most: 1}}, {prometheus: {name: q, query: up, every: 100ms}}]\n"
             "guard: {hold_back: 2%}",
             [
                 "4:28: conditions[0].stat.name: 'upstream_rq_total' is no counter that proxies report; those of a"
                 f" cluster are {', '.join(CLUSTER_STATS)}",
                 "4:90: conditions[1].metric.at_least: 'x' is neither a number nor a percentage",
-                "4:104: conditions[2].metric: has at_least and at_most; one limit is allowed, the other is a condition too",
-                "4:154: conditions[3].prometheus: at_least, at_most or `against: baseline` is needed; one limit is allowed",
+                "4:104: conditions[2].metric: at_least is more than at_most, which nothing keeps",
+                "4:154: conditions[3].prometheus: at_least, at_most or `against: baseline` is needed; one limit is allowed,"
+                " another one by a condition with another name",
             ],
         ),
         (

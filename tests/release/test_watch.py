@@ -1,6 +1,7 @@
 """What a release has gathered: the fold, the split as it is seen, and that nothing is lost in the store."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 
@@ -8,7 +9,7 @@ import pytest
 
 from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.learned import Learned, learn
-from controlplane.evidence.observation import Cell, Observation, Tally
+from controlplane.evidence.observation import Cell, Measure, Observation, Tally
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.documents import Condition
 from controlplane.release.state import Phase, Stage
@@ -282,6 +283,43 @@ def test_many_errors_of_the_canary_alone_fail(make):
     watch = watched(make, state, *[[("a", "everyone", "v1", 900, 1), ("a", "everyone", "v2", 100, 30)]] * 10)
 
     assert Outcome.FAIL in {v.outcome for v in verdicts(watch, LEARNED, state)}
+
+
+def test_two_limits_of_a_metric_are_two_tests(make):
+    metrics = ({"name": "orders", "better": "more"}, {"name": "cents", "better": "more", "sum": True})
+    conditions = (
+        {"metric": {"name": "orders", "at_least": "3%", "at_most": "9%"}, "grace": "5m"},
+        {"metric": {"name": "cents", "against": "baseline", "at_least": 10, "at_most": 20}},
+    )
+    state = make.state(policy=make.policy(metrics=metrics, conditions=conditions))
+
+    found = verdicts(watched(make, state, GOOD), LEARNED, state)
+
+    assert [v.metric for v in found] == [
+        "metric orders at least", "metric orders at most",
+        "metric cents", "metric cents at least", "metric cents at most",
+    ]  # fmt: skip
+    assert sum("in grace" in v.reason for v in found) == 2
+
+
+@pytest.mark.parametrize(("share", "failed"), [(0.005, "at least"), (0.06, ""), (0.2, "at most")])
+def test_a_band_is_left_at_either_end(make, share, failed):
+    band = {"metric": {"name": "orders", "at_least": "3%", "at_most": "9%"}}
+    metrics = ({"name": "orders", "better": "more"},)
+    state = make.state(policy=make.policy(metrics=metrics, conditions=(band,)), step=1)
+    measures = tuple(
+        Measure(Cell("a", "everyone", version), "orders", n * part)
+        for version, n, part in (("v1", 900, 0.06), ("v2", 1000, share))
+    )
+    counts = interval(make, ("a", "everyone", "v1", 900, 0), ("a", "everyone", "v2", 1000, 0))
+    watch = Watch()
+    for _ in range(60):
+        seen = replace(counts, measures=measures)
+        watch = fold(watch, LEARNED, seen, state, settled=True, counting=True)
+
+    found = [v.metric for v in verdicts(watch, LEARNED, state) if v.outcome is Outcome.FAIL]
+
+    assert found == [f"metric orders {failed}"] * bool(failed)
 
 
 def test_metrics_stats_and_queries_of_a_policy_become_metrics_and_what_is_observed_decides_nothing(make):

@@ -124,7 +124,7 @@ class StatLimit(Model):
 
 
 class MetricCondition(Model):
-    """A business metric of the service: against the baseline, to a limit, or both."""
+    """A business metric of the service: against the baseline, to limits, or both."""
 
     name: Name
     against: Literal["baseline"] | None = None
@@ -133,9 +133,9 @@ class MetricCondition(Model):
     at_most: Amount | None = None
 
     @model_validator(mode="after")
-    def _has_one_limit(self) -> Self:
-        if self.at_least is not None and self.at_most is not None:
-            raise ValueError("has at_least and at_most; one limit is allowed, the other is a condition too")
+    def _can_be_kept(self) -> Self:
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError("at_least is more than at_most, which nothing keeps")
         return self
 
     @property
@@ -181,7 +181,10 @@ class PrometheusCondition(Model):
     def _can_be_judged(self) -> Self:
         given = (self.at_least is not None) + (self.at_most is not None)
         if given > 1 or (not given and self.against is None):
-            raise ValueError("at_least, at_most or `against: baseline` is needed; one limit is allowed")
+            raise ValueError(
+                "at_least, at_most or `against: baseline` is needed; one limit is allowed,"
+                " another one by a condition with another name"
+            )
         if self.against is not None and "$version" not in self.query:
             raise ValueError("is compared with the baseline, but its query has no $version")
         if not timedelta(seconds=1) <= self.every <= timedelta(hours=1):
