@@ -112,8 +112,8 @@ class Conversation(Exchange):
     maybe: dict[str, Resource] = field(default_factory=dict)
     refused: dict[str, Nack] = field(default_factory=dict)
     spoiled: dict[str, dict[str, Doubt]] = field(default_factory=dict)
-    preferred: set[str] = field(default_factory=set)
-    anew: set[str] = field(default_factory=set)
+    preferred: frozenset[str] = frozenset()  # empty as a rule: thousands of streams share it
+    anew: frozenset[str] = frozenset()
     undone: dict[str, Snapshot | None] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     again: set[str] = field(default_factory=set)
@@ -153,9 +153,11 @@ class Conversation(Exchange):
         if not names:
             return False
         waiting = self.dirty
-        if waiting and self.window > 1:
+        if not waiting:
+            self.preferred = frozenset()
+        elif self.window > 1:
             ahead = [name for name in names if name not in self.preferred]
-            self.preferred.update(ahead)
+            self.preferred = self.preferred.union(ahead)
             self.dirty = dict.fromkeys(ahead)
             self.dirty.update(waiting)
         self.dirty.update(dict.fromkeys(names))
@@ -325,7 +327,7 @@ class Conversation(Exchange):
         self.held.pop(name, None)
         self.maybe.pop(name, None)
         self.refused.pop(name, None)
-        self.anew.discard(name)
+        self.anew -= {name}
         self.spoiled.pop(name, None)
         self.foreign.discard(name)
         self.brought.pop(name, None)
@@ -377,7 +379,7 @@ class Conversation(Exchange):
             self.held.update(flight.updates)
             return
         self.whole = None
-        self.anew.difference_update(flight.updates)
+        self.anew = self.anew.difference(flight.updates)
         moved = not self.held.keys().isdisjoint(flight.removed)
         for name, resource in flight.updates.items():
             doubted = self.maybe.pop(name, None)
@@ -411,7 +413,7 @@ class Conversation(Exchange):
         tried once.
         """
         names = [name for name, nack in self.refused.items() if nack.version is not None]
-        self.anew.update(names)
+        self.anew = self.anew.union(names)
         self.dirty.update(dict.fromkeys(names))
 
     def owners(self) -> dict[str, Part]:
@@ -528,7 +530,7 @@ class Conversation(Exchange):
         if len(flight.updates) == 1:
             (resource,) = flight.updates.values()
             self.error = Nack(resource.version, message, now)
-            self.anew.discard(resource.name)
+            self.anew -= {resource.name}
             doubted = self.maybe.get(resource.name)
             # An older one that was not answered, or refused among others, may be in use all the same.
             if doubted is not None and doubted.version == resource.version:

@@ -403,7 +403,7 @@ class Stream(ABC):
             plan = self._plan(conversation, gate)
             if plan is not None:
                 return self._send(conversation, plan.updates, tuple(plan.removed), snapshot, now)
-            conversation.preferred.clear()  # what still waits has to wait for something else
+            conversation.preferred = frozenset()  # what still waits has to wait for something else
             if conversation.quiet:
                 self._drop(conversation)
         return None
