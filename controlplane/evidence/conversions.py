@@ -110,7 +110,7 @@ class Conversions:
         process = account.processes.get(PROCESS)
         excess = {s: abs(c[1] - c[0] * c[3] / c[2]) for s, c in account.recent.items() if c[2]}
         reading = Reading(account, log_mean_exp(process) if process else 0.0, self.threshold, excess)
-        _, _, n_b, k_b = reading.counts
+        n_c, _, n_b, k_b = reading.counts
         worse = "fewer" if self.measured.more else "more"
         words = Words(
             fault=f"{worse} {self.name} on the canary",
@@ -120,12 +120,22 @@ class Conversions:
             seen=reading.told(both) + borrowed(reading.table, stage, self.margin),
         )
         holds = ((not k_b, f"{self.name}: none on the baseline, so there is nothing to compare with"),)
-        needed = self._needed(account, k_b / n_b if n_b else 0.0)
+        needed = self._needed(account, k_b / n_b, n_c / n_b) if n_b else None
         return self.measured.current(reading.answer(self.name, words, holds, needed, "total"), account, stage)
 
-    def _needed(self, account: Account, rate: float) -> float | None:
+    def _needed(self, account: Account, rate: float, ratio: float) -> float | None:
+        """Return how many more requests of the canary a PASS takes.
+
+        Args:
+            account: With what is proved already.
+            rate: Of events, for both versions alike.
+            ratio: The canary's requests, in parts of the baseline's: the fewer those are, the less is proved.
+        """
+        if not ratio:
+            return None
         harm, good = self._excluded(lent=False)
-        speed = rate * (log(good / harm) - (good - harm)) / self._phi(account)
+        known = (1 + 1 / ratio) * log((1 + good * ratio) / (1 + harm * ratio))
+        speed = rate * (log(good / harm) - known) / (self._phi(account) * self.per_user)
         return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
 
 

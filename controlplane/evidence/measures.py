@@ -20,6 +20,7 @@ from controlplane.evidence.account import (
     plus,
 )
 from controlplane.evidence.observation import Cell, Observation
+from controlplane.evidence.pace import Pace, told
 from controlplane.evidence.reading import rough
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE, UNCOMPARED
@@ -29,6 +30,7 @@ Filled = Mapping[str, Counts]  # the counts of a window that has just been fille
 WINDOW = 30.0  # seconds: users act within them, so counts of several are nearly independent
 CLOCK, PENDING = "clock", "pending:"
 AGE_CANARY, AGE_BASELINE = "age:canary", "age:baseline"
+PACE = "pace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +107,42 @@ class Measured:
                 if (m.metric, m.cell.version) == (self.metric, version) and m.n is not None
             ]
             state[label] = (min(ages, default=state.get(label, (0.0,))[0] + interval.seconds),)
+        came = sum(row[0] for row in self.counts(interval).values())
+        state[PACE] = self.pace(account).after(interval.seconds, came, self.every).state
         return replace(account, state=state)
 
+    def pace(self, account: Account) -> Pace:
+        """Return how values of the canary are pushed."""
+        return Pace(*account.state.get(PACE, ()))
+
     def current(self, verdict: Verdict, account: Account, stage: Stage) -> Verdict:
-        """Return a verdict, or that no value came for long: nothing passes by what is old."""
+        """Return a verdict, or that no value came for long: nothing passes by what is old.
+
+        What is not overdue is not lacking, and how long it takes follows from the pace of pushes.
+        """
         if verdict.outcome is Outcome.FAIL or not (reason := self._overdue(account, stage)):
-            return verdict
+            return self._timed(verdict, account, stage)
         reason = f"{self.name}: {reason}"
         return replace(verdict, outcome=Outcome.NOT_YET, reason=reason, requests_needed=None, lacking=True)
+
+    def _timed(self, verdict: Verdict, account: Account, stage: Stage) -> Verdict:
+        if not self.pushed or verdict.outcome is not Outcome.NOT_YET:
+            return verdict
+        sides = (0,) if EVERYONE in stage.full_segments else (0, 2)
+        if any(not any(row[side] for row in account.step.values()) for side in sides):
+            reason = f"{self.name}: no values of both versions in this step yet"
+            reason += f", they should come every {rough(self.every)}"
+            return replace(verdict, reason=reason, requests_needed=None, lacking=False)
+        if not verdict.requests_needed:
+            return verdict
+        pushes, period = self.pace(account).needed(verdict.requests_needed), self.period(account)
+        reason = f"{verdict.reason}; about {verdict.requests_needed} more are needed, "
+        reason += told(pushes, pushes * period)
+        return replace(verdict, reason=reason, seconds_needed=pushes * period)
+
+    def period(self, account: Account) -> float:
+        """Return the seconds from one push to the next."""
+        return self.pace(account).period(self.every)
 
     def _overdue(self, account: Account, stage: Stage) -> str:
         """Return what of the pushed values does not come any more, or not together, or ''."""

@@ -172,7 +172,7 @@ def total(table: Mapping[str, Counts]) -> Counts:
 def timed(verdict: Verdict, account: Account, elapsed: timedelta) -> Verdict:
     """Return the verdict with the time that a PASS still needs at the traffic of the last half minute."""
     more = verdict.requests_needed
-    if verdict.outcome is not Outcome.NOT_YET or not more:
+    if verdict.outcome is not Outcome.NOT_YET or not more or verdict.seconds_needed is not None:
         return verdict
     # What a steady rate adds up to: 1 / (log 2 / half-life), less at the begin of a release.
     begun = 1 - 0.5 ** (max(elapsed.total_seconds(), 1.0) / RECENT_HALF_LIFE)

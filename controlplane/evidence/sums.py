@@ -6,7 +6,7 @@ Source: docs/decision-rule.md, "Business metrics: sums".
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
-from math import log1p, sqrt
+from math import ceil, log1p, sqrt
 from typing import NamedTuple
 
 from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
@@ -14,6 +14,7 @@ from controlplane.evidence.conversions import EXCLUDED_MARGINS, EXCLUDED_MOST
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.measures import Filled, Measured, gathered
+from controlplane.evidence.pace import told
 from controlplane.evidence.reading import Reading, Words, borrowed
 from controlplane.evidence.verdict import Verdict
 
@@ -27,6 +28,7 @@ STAKE, LEAST_PROOF = 0.5, -1.0  # on its being no worse than promotion allows; l
 SPANS = 3.0  # standard deviations of a window's difference beyond which nothing more is won
 WINDOW = 60.0  # seconds
 LEARNING = 5  # windows that only teach how much they differ
+ALIKE = 0.25  # of the baseline's requests: with so many, a canary that has nothing shows that it has nothing
 HISTORY, LONG_HISTORY = 0.97, 0.99
 PROCESS, SCALE = "main", "scale"
 
@@ -48,6 +50,11 @@ class Means(NamedTuple):
     n_c: float
     n_b: float
 
+    @property
+    def tell(self) -> bool:
+        """Whether something is learned of amounts: the canary has some, or had as good a chance of them."""
+        return bool(self.canary) or (self.n_c >= ALIKE * self.n_b and bool(self.baseline))
+
 
 def proof(share: float) -> float:
     """Return what a window proves that is better than what promotion excludes by a ``share`` of a span."""
@@ -66,7 +73,7 @@ class Scale:
         last: The last difference.
         squares: Decayed sum of (difference - the one before)^2 / 2.
         weight: Decayed number of these.
-        windows: How many had something on the canary: from the others nothing is learned of its amounts.
+        windows: How many told of the canary's amounts: from the others nothing is learned of them.
         begun: 1 once there was a window.
         usual: Decayed sum of the baseline's means.
         past: Decayed number of these.
@@ -118,7 +125,7 @@ class Scale:
         found = replace(
             self,
             last=difference,
-            windows=self.windows + bool(means.canary),
+            windows=self.windows + means.tell,
             begun=1.0,
             usual=self.usual * LONG_HISTORY + means.baseline,
             past=self.past * LONG_HISTORY + 1,
@@ -248,7 +255,7 @@ class Sums:
         worse = "lower" if self.measured.more else "higher"
         limit = "" if self.limit is None else f", limit {self.limit:g}"
         windows = self._windows(account, scale, usual)
-        time = "" if windows is None else f", about {windows:.0f} more minutes"
+        time = "" if windows is None else f", about {self._told(account, windows)}"
         words = Words(
             fault=f"{self.name} is {worse} on the canary",
             doubt=f"{self.name} is {worse} on the canary, not beyond doubt",
@@ -256,12 +263,21 @@ class Sums:
             short=f"{self.name}: too little time to be sure{time}",
             seen=f"{reading.told(_averages)}{limit}{borrowed(reading.table, stage, self.margin)}",
         )
-        left = int(LEARNING - scale.windows)
-        holds = ((not scale.known, f"{self.name}: {max(left, 1)} more minutes to learn how much it varies"),)
+        left = max(int(LEARNING - scale.windows), 1)
+        holds = ((not scale.known, f"{self.name}: {self._told(account, left)} to learn how much it varies"),)
         found = reading.answer(self.name, words, holds, None, "total")
         if found.reason.startswith(words.short) and windows is not None:
-            found = replace(found, seconds_needed=windows * WINDOW)
+            found = replace(found, seconds_needed=windows * self._window(account))
         return self.measured.current(found, account, stage)
+
+    def _window(self, account: Account) -> float:
+        """Return the seconds of a window: what is pushed fills none before it comes."""
+        return max(WINDOW, self.measured.period(account)) if self.measured.pushed else WINDOW
+
+    def _told(self, account: Account, windows: float) -> str:
+        if self._window(account) == WINDOW:
+            return f"{windows:.0f} more minutes"
+        return told(ceil(windows), ceil(windows) * self._window(account))
 
     def _windows(self, account: Account, scale: Scale, usual: float) -> float | None:
         """Return how many more windows a PASS takes if they are as usual; None if that cannot be said."""

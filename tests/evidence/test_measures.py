@@ -89,6 +89,20 @@ def test_conversions_that_are_lost_fail_and_those_that_are_not_pass():
     assert max(seconds for seconds, _ in bad) <= 1200
 
 
+@pytest.mark.parametrize("canary", [40, 1000, 1800])
+def test_the_requests_still_needed_are_as_many_as_it_takes_beside_so_few_of_the_baseline(canary):
+    """The fewer the baseline has, the less sure is what is usual: beside 10 % it takes nine times as many."""
+    seen = interval((canary, canary // 20, 0), (2000 - canary, (2000 - canary) // 20, 0))
+    metric = Conversions("metric sold", SOLD, 0.05, 100)
+
+    took, passed = judged(metric, [seen] * 900)
+    begun, early = judged(metric, [seen] * 6)
+
+    assert (passed.outcome, early.outcome) == (Outcome.PASS, Outcome.NOT_YET)
+    # Evenness that is seen meanwhile makes it less, down to a third.
+    assert 0.3 <= (took - begun) / 10 * canary / early.requests_needed <= 1.2
+
+
 def test_fewer_is_better_where_the_service_says_so():
     refunds = Conversions("metric refunds", Measured("metric refunds", "sold", more=False), 0.05, 100)
 

@@ -1,5 +1,6 @@
 """Values that are pushed: sums, users that count once, keys, and that nothing is stored twice or lost."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -170,7 +171,7 @@ def rhythmic(metric, offset, rates, every=300, hours=2.0, segments=("everyone", 
     while now < hours * 3600:
         begin, now = now, now + 5
         for version, at, rate, segment in sides:
-            if (now - at) // every > (begin - at) // every:
+            if at is not None and (now - at) // every > (begin - at) // every:
                 total = float(rng.binomial(1000, rate)) * value
                 place = ("shop", "orders", cell(segment, version))
                 pushed.receive(place, Values(1000, total), "", summed=value != 1)
@@ -247,3 +248,39 @@ def test_a_sum_whose_orders_are_pushed_apart_waits_for_all_four():
         found |= {second: ready} if ready else {}
 
     assert found == {105: {"everyone": (10, 400, 20, 800)}}
+
+
+@pytest.mark.parametrize(("metric", "each"), [
+    (Conversions("orders", replace(ORDERS, every=3600.0), 0.05, 100), 3600),
+    (Sums("orders", replace(ORDERS, every=3600.0), 0.05), 3600),
+    (Conversions("orders", ORDERS, 0.05, 100), 300),
+])  # fmt: skip
+def test_the_time_still_needed_is_that_of_pushes_and_is_not_lacking_between_them(metric, each):
+    value = 25.0 if isinstance(metric, Sums) else 1.0
+    said = [
+        rhythmic(metric, 60, (0.03, 0.03), each, part * each / 3600, value=value)[1]
+        for part in (0.5, 8.05, 8.3, 8.9, 9.1)
+    ]
+    young, *steady = said
+
+    assert (young.outcome, young.lacking) == (Outcome.NOT_YET, False)
+    assert "no values of both versions in this step yet, they should come every" in young.reason
+    assert not any(verdict.lacking for verdict in steady)
+    seconds = [verdict.seconds_needed for verdict in steady]
+    assert min(seconds) >= each
+    assert max(seconds) <= 1.5 * min(seconds)
+    assert all("more pushes of each version" in verdict.reason for verdict in steady)
+
+
+def test_what_is_not_pushed_for_three_times_its_rhythm_is_lacking():
+    now, verdict = rhythmic(Conversions("orders", ORDERS, 0.05, 100), None, (0.03, 0.03), hours=0.3)
+
+    assert (now, verdict.lacking) == (1080, True)
+    assert "no value of the baseline was pushed for 18 min, they should come every 5 min" in verdict.reason
+
+
+def test_a_sum_of_which_nothing_is_left_is_found_too():
+    lost, verdict = rhythmic(Sums("orders", ORDERS, 0.05), 90, (0.0, 0.03), hours=4, value=25.0)
+
+    assert verdict.outcome is Outcome.FAIL
+    assert lost <= 2 * 3600
