@@ -77,6 +77,7 @@ class Conversation(Exchange):
         foreign: Names in ``held`` that are not ours: their needs are unknown.
         brought: What it came back with besides, with its version: as long as the target has no such resource,
             or one that needs nothing, it does not count as there.
+        recalled: The parts of what it brought with unknown content, if that is what it accepted last.
         whole: Version of a set that the client brought and that is not ours, until it accepted ours.
         maybe: Sent in a batch that was refused: the client may have applied it or not.
         refused: The refusal of a version, until the client accepted another one or the target went back.
@@ -108,6 +109,7 @@ class Conversation(Exchange):
     compared: Snapshot | None = None
     foreign: set[str] = field(default_factory=set)
     brought: dict[str, Version] = field(default_factory=dict)
+    recalled: dict[str, Mapping[str, Part]] = field(default_factory=dict)
     whole: Version | None = None
     maybe: dict[str, Resource] = field(default_factory=dict)
     refused: dict[str, Nack] = field(default_factory=dict)
@@ -330,19 +332,20 @@ class Conversation(Exchange):
         self.anew -= {name}
         self.spoiled.pop(name, None)
         self.foreign.discard(name)
+        self.recalled.pop(name, None)
         self.brought.pop(name, None)
         self.again.discard(name)
         self.told.discard(name)
 
-    def presume(self, name: str, version: Version, known: Resource | None = None) -> None:
-        """Count what the client named as there, as it was sent in the end, or with unknown content.
+    def presume(self, name: str, version: Version, last: Resource | None = None) -> None:
+        """Count what the client named as there, with unknown content; nothing is led to it: it may not be.
 
-        Then nothing is led to it: it may not be there. It is sent again in any case: the client may have
-        applied a part of what it refused since.
+        ``last`` is what it accepted last under this name, should it still have it.
         """
-        needs, parts = (known.needs, known.parts) if known is not None else (frozenset(), None)
-        self.held[name] = Resource(name, b"", version, needs, hollow=known is None, parts=parts)
+        self.held[name] = Resource(name, b"", version, hollow=True)
         self.foreign.add(name)
+        if last is not None and last.parts is not None:
+            self.recalled[name] = last.parts.of
 
     def discount(self, name: str) -> None:
         """Count what the client brought no longer, until the target has one again (``recall``)."""
@@ -427,8 +430,10 @@ class Conversation(Exchange):
         Who shares hosts with whom changes, and with it the name of their routes.
         """
         held = self.held.get(target.name)
+        if held is not None and held.parts is not None:
+            return held.parts.of
         if held is not None or target.parts is None:
-            return held.parts.of if held is not None and held.parts is not None else {}
+            return self.recalled.get(target.name, {}) if target.name in self.foreign else {}
         elsewhere = self.owners() if not self.foreign else {}
         return {owner: elsewhere[owner] for owner in target.parts.of if owner in elsewhere}
 

@@ -107,11 +107,14 @@ class Gate:
         if other is None:
             return True
         firm = other.firm(name)
-        if firm is None or finder is None or target.parts is None:
-            return firm is not None and not firm.hollow
+        there = firm is not None and not firm.hollow
+        if finder is None or target.parts is None:
+            return there
         wanted = target.parts.found(finder.name)
-        # Routes that the client has only named may not be there: that is nothing to a listener.
-        return not wanted or (not firm.hollow and self._finds(finder, other, target, wanted))
+        if wanted:
+            return there and self._finds(finder, other, target, wanted)
+        # By a listener: routes that are refused must not keep the hosts of others from it.
+        return there or (target.parts.offering and other.refuses(target))
 
     def _finds(
         self, finder: Resource, other: Conversation, target: Resource, wanted: frozenset[tuple[str, str]]

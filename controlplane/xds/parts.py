@@ -51,6 +51,11 @@ class Parts:
         """Return what a resource of this name finds here: whose part it is in, and what it is."""
         return self._found.get(finder, frozenset())
 
+    @property
+    def offering(self) -> bool:
+        """True if anything is found here by anyone."""
+        return bool(self._found)
+
     @cached_property
     def _found(self) -> Mapping[str, frozenset[tuple[str, str]]]:
         found: dict[str, set[tuple[str, str]]] = {}
