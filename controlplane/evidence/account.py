@@ -136,6 +136,7 @@ class Account:
         state: By label: what a metric keeps besides.
         rise: Counts by segment since the evidence of a fault last said nothing: what a fault is shown by.
         rising: Seconds in which these came.
+        lately: Seconds in which those of ``recent`` came, with the same half-life.
         learned: What it has learned of the baseline by itself, where that is not learned of the service.
     """
 
@@ -148,6 +149,7 @@ class Account:
     state: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     rise: Mapping[str, Counts] = field(default_factory=dict)
     rising: float = 0.0
+    lately: float = 0.0
     learned: Learned | None = None
 
     def promoted(self, gain: float, plain: float | None = None) -> Account:
@@ -198,14 +200,14 @@ class Account:
         if harmless is not None:
             promotion, plain = self._promoted(harmless)
         step, whole, rise, recent = self._counts(interval, counter)
-        rising = self.rising + interval.seconds
-        return Account(processes, promotion, step, whole, recent, plain, self.state, rise, rising)
+        rising, lately = self.rising + interval.seconds, self.lately * interval.decay + interval.seconds
+        return Account(processes, promotion, step, whole, recent, plain, self.state, rise, rising, lately)
 
     def counted(self, interval: Interval, counter: int) -> Account:
         """Return the account with the interval's counts."""
         step, whole, rise, recent = self._counts(interval, counter)
-        rising = self.rising + interval.seconds
-        return replace(self, step=step, whole=whole, rise=rise, rising=rising, recent=recent)
+        rising, lately = self.rising + interval.seconds, self.lately * interval.decay + interval.seconds
+        return replace(self, step=step, whole=whole, rise=rise, rising=rising, recent=recent, lately=lately)
 
     def _counts(self, interval: Interval, counter: int | Counters) -> tuple[Mapping[str, Counts], ...]:
         """Return the tables of the step, the release, its rise and of late with the interval in them."""
@@ -241,7 +243,8 @@ class Account:
             tables["rise"] = self.rise
         plain = {name: {key: list(table[key]) for key in sorted(table)} for name, table in tables.items()}
         own = {} if self.learned is None else {"learned": self.learned.to_json()}
-        return {"promotion": self.promotion, "plain": self.plain, "rising": self.rising} | plain | own
+        seconds = {"rising": self.rising, "lately": self.lately}
+        return {"promotion": self.promotion, "plain": self.plain} | seconds | plain | own
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Account:
@@ -252,8 +255,14 @@ class Account:
             if name in data
         }
         learned = Learned.from_json(data["learned"]) if "learned" in data else None
-        plain, rising = data.get("plain", data["promotion"]), data.get("rising", 0.0)
-        return cls(promotion=data["promotion"], plain=plain, rising=rising, learned=learned, **tables)
+        return cls(
+            promotion=data["promotion"],
+            plain=data.get("plain", data["promotion"]),
+            rising=data.get("rising", 0.0),
+            lately=data.get("lately", RECENT_HALF_LIFE / log(2)),  # what short intervals add up to
+            learned=learned,
+            **tables,
+        )
 
 
 EMPTY = Account({}, 0.0, {}, {}, {})

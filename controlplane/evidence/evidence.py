@@ -184,7 +184,7 @@ def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdic
             reason = f"{metric.name}: in grace for another {left.total_seconds():.0f} s"
             found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, reason, lacking=True))
         else:
-            verdict = timed(metric.verdict(account, learned, stage), account, stage.elapsed)
+            verdict = timed(metric.verdict(account, learned, stage), account)
             observed = metric.name.endswith(" (observed)")
             found.append(replace(verdict, decisive=False) if observed else verdict)
     return tuple(found)

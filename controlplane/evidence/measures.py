@@ -248,5 +248,5 @@ def counted(account: Account, fresh: Mapping[str, Counts], interval: Interval) -
     for table in (whole, rise, recent, *((step,) if interval.counting else ())):
         for segment, row in fresh.items():
             table[segment] = plus(row, table.get(segment, NO_COUNTS))
-    rising = account.rising + interval.seconds
-    return replace(account, whole=whole, rise=rise, rising=rising, recent=recent, step=step)
+    rising, lately = account.rising + interval.seconds, account.lately * decay + interval.seconds
+    return replace(account, whole=whole, rise=rise, rising=rising, recent=recent, lately=lately, step=step)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import cached_property
 from math import ceil, exp, log
 
@@ -21,6 +20,7 @@ from controlplane.evidence.account import (
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
+GONE = 1e-6 * RECENT_HALF_LIFE / log(2)  # requests of late that are as good as none
 LOG_DOUBT = log(10.0)  # evidence from which on nothing passes any more
 
 Hold = tuple[bool, str]  # whether it applies, and why nothing passes while it does
@@ -169,20 +169,18 @@ def total(table: Mapping[str, Counts]) -> Counts:
     return out
 
 
-def timed(verdict: Verdict, account: Account, elapsed: timedelta) -> Verdict:
+def timed(verdict: Verdict, account: Account) -> Verdict:
     """Return the verdict with the time that a PASS still needs at the traffic of the last half minute."""
     more = verdict.requests_needed
     if verdict.outcome is not Outcome.NOT_YET or not more or verdict.seconds_needed is not None:
         return verdict
-    # What a steady rate adds up to: 1 / (log 2 / half-life), less at the begin of a release.
-    begun = 1 - 0.5 ** (max(elapsed.total_seconds(), 1.0) / RECENT_HALF_LIFE)
-    rate = total(account.recent)[0] * log(2) / RECENT_HALF_LIFE / begun
     if not total(account.step)[0]:
         return verdict  # which says that there are no requests
-    if rate < 1e-6:
+    requests = total(account.recent)[0]
+    if requests < GONE:
         reason = f"{verdict.reason}; {more} more are needed, and none come"
         return replace(verdict, reason=reason, lacking=True)
-    seconds = more / rate
+    seconds = more * account.lately / requests
     reason = f"{verdict.reason}; about {more} more are needed, {rough(seconds)} at this traffic"
     return replace(verdict, reason=reason, seconds_needed=seconds)
 

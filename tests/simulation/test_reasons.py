@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
+from controlplane.evidence.account import EMPTY, Account
 from controlplane.evidence.evidence import Evidence
 from controlplane.policy.latency import EDGES_MS
 from controlplane.policy.loading import load
@@ -110,3 +113,21 @@ def test_the_share_of_slow_requests_is_that_of_one_edge():
             slow = 100 * truth[1 + EDGES_MS.index(int(edge))] / truth[0]
             assert abs(float(share) - slow) < 0.1 * slow, (now.second, requests)
     assert compared > 50
+
+
+@pytest.mark.parametrize("interval", [5.0, 60.0])
+def test_the_time_that_a_pass_still_takes_is_right_for_intervals_of_any_length(interval):
+    intervals = release(None, rps=100, interval=interval, noise="iid", longest=900)
+    first = (now.turn.after for now in intervals if now.turn.after.state.step == 0)
+    verdicts = [v for after in first for v in after.verdicts if v.seconds_needed]
+    rates = [v.requests_needed / v.seconds_needed for v in verdicts]
+
+    assert rates
+    assert all(rate == pytest.approx(10, rel=0.4) for rate in rates)  # a tenth of 100 a second
+
+
+def test_an_older_store_knows_of_late_what_short_intervals_add_up_to():
+    data = EMPTY.to_json()
+    del data["lately"]
+
+    assert Account.from_json(data).lately == pytest.approx(43.28, abs=0.01)
