@@ -117,8 +117,11 @@ def stream(variant: Variant) -> Target:
                 )
             server.publish("edge", snapshot)
 
-        publish()
-        loop.run_until_complete(server.serve(_Client(random, variant, publish), variant))
+        async def life() -> None:
+            publish()
+            await server.serve(_Client(random, variant, publish), variant)
+
+        loop.run_until_complete(life())
         if server.views():
             raise RuntimeError("the stream ended and is still listed")
 
