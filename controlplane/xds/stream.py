@@ -416,6 +416,7 @@ class Stream(ABC):
     def _drop(self, conversation: Conversation) -> None:
         """Note that a type has nothing to say."""
         self._pending = tuple(other for other in self._pending if other is not conversation)
+        conversation.dirty = {}  # an emptied one keeps its memory
 
     def _waiting(self, snapshot: Snapshot) -> tuple[Conversation, ...]:
         """Return what may have something to say, in push order."""
