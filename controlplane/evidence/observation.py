@@ -136,9 +136,14 @@ class Observation:
 
     @cached_property
     def groups(self) -> Mapping[str, str]:
-        """The group of each proxy that counted: itself, unless there are more than GROUPS."""
+        """The group of each proxy that counted: itself, unless more than GROUPS are known.
+
+        Those without a request in this interval are among these: or quiet proxies would change groups from
+        one interval to the next.
+        """
         proxies = {cell.proxy for cell, _ in self.cells}
-        if len(proxies) <= GROUPS:
+        told = {*self.fresh, *self.silent, *self.late, *self.reporting, *(proxy for proxy, _ in self.partial)}
+        if len(proxies | told) <= GROUPS:
             return {proxy: proxy for proxy in proxies}
         return {proxy: f"#{crc32(proxy.encode()) % GROUPS}" for proxy in proxies}
 

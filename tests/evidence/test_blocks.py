@@ -1,6 +1,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from world import START
 
 from controlplane.evidence import Cell, Observation, Tally
@@ -51,6 +52,17 @@ def test_requests_without_identity_or_decided_elsewhere_and_doubtful_proxies_are
     )  # fmt: skip
 
     assert cut(replace(observation, partial=(("q", "gap"),)), "v2", "v1", frozenset()).segments == ()
+
+
+@pytest.mark.parametrize("told", ["fresh", "silent", "late", "reporting", "partial"])
+def test_proxies_stay_in_their_group_when_some_have_no_request(told):
+    names = tuple(f"proxy-{i:02}" for i in range(GROUPS + 2))
+    all_ = seen(*((name, "everyone", "v1", 10, 0) for name in names))
+    few = seen(*((name, "everyone", "v1", 10, 0) for name in names[3:]))
+
+    few = replace(few, **{told: tuple((name, "why") for name in names) if told == "partial" else names})
+
+    assert few.groups == {name: all_.groups[name] for name in names[3:]}
 
 
 def test_many_proxies_are_merged_into_few_groups_whatever_their_order():
