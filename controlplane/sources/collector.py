@@ -190,7 +190,7 @@ class Collector:
             self._pending[proxy] = Cursor(heard.export)  # nothing until now can be told apart
             return (_clash(proxy),)
         heard.clashed = None
-        added = delta(heard.export, cursor)
+        added = delta(heard.export, cursor, self._longest)
         if added is not None:
             self._pending[proxy] = added.cursor
             for (service, cell), tally in added.tallies.items():

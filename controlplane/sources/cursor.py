@@ -166,13 +166,17 @@ class Delta:
     stats: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
-def delta(export: Export, cursor: Cursor | None) -> Delta | None:
+def delta(export: Export, cursor: Cursor | None, young: float = 0.0) -> Delta | None:
     """Count what is new in an export; None if it is older than the cursor or the same.
 
-    Without a cursor nothing is counted: when it happened, and who has counted it already, is unknown.
+    Without a cursor nothing is counted: when it happened, and who has counted it already, is unknown. But a
+    process that is not older than ``young`` nanoseconds has all its counts from now, and one without any
+    counter has none.
     """
     if cursor is None:
-        return Delta({}, Cursor(_counted(export)), "its first export: counted from here on")
+        if export.start and export.time - export.start > young:
+            return Delta({}, Cursor(_counted(export)), "its first export: counted from here on")
+        cursor = Cursor(Export(export.proxy, 0, 0))
     if export.time <= cursor.seen.time:
         return None
     restarted = export.restarted(cursor.seen)

@@ -156,7 +156,7 @@ class World:
     """The collector behind a real intake, and what it was sent last."""
 
     def __init__(self):
-        self.collector = Collector(FLUSH)
+        self.collector = Collector(FLUSH, lambda prefix: prefix == "ingress")
         self.last = None
         self.arrived = asyncio.Event()
         self.cursors = {}
@@ -292,7 +292,7 @@ async def test_a_restart_of_the_collector_loses_nothing_and_one_of_envoy_counts_
         await request(port, "/200")
         await world.ended(1)
         before = world.observe()
-        world.collector = Collector(FLUSH)
+        world.collector = Collector(FLUSH, lambda prefix: prefix == "ingress")
         world.collector.restore(world.cursors)
         for _ in range(3):
             await request(port, "/404")

@@ -47,6 +47,7 @@ async def test_a_proxy_that_joins_gets_the_step_and_does_not_restart_its_clock(s
     half = [shown for shown in seen if shown["step"] == "half"]
     assert {shown["stage"] for shown in half} == {"judge"}
     assert all(b["judged_seconds"] >= a["judged_seconds"] for a, b in pairwise(half))
+    assert not [shown["because"] for shown in half if "statistics of edge-2" in shown["because"]]
     assert [p["proxy"] for p in half[-1]["proxies"] if p["acked"]] == ["edge-1", "edge-2"]
     assert min(joined) > 0
     assert shared == alone  # it had the step, and the same users in it, from its first request on

@@ -66,13 +66,39 @@ def requests(seen):
     return {cell: tally.requests for cell, tally in seen.cells}
 
 
-def test_the_first_export_of_a_proxy_is_partial_and_counts_nothing(world, otlp):
-    world.receive(otlp.traffic(100, at=1))
+def test_the_first_export_of_a_proxy_that_ran_before_is_partial_and_counts_nothing(world, otlp):
+    world.receive(otlp.traffic(100, at=13))
 
     seen = world.observe()
 
     assert (seen.cells, seen.fresh) == ((), ())
     assert seen.partial == (("edge-1", "its first export: counted from here on"),)
+
+
+@pytest.mark.parametrize("age", [1, 12])
+def test_the_first_export_of_a_proxy_that_has_just_started_counts_whole(world, otlp, age):
+    world.receive(otlp.traffic(100, at=age))
+
+    seen = world.observe()
+
+    assert (requests(seen), seen.fresh, seen.partial) == ({V1: 100}, ("edge-1",), ())
+
+
+def test_the_first_export_of_a_proxy_without_any_counter_is_fresh(world, otlp):
+    world.receive(otlp.message(at=900, start=0))
+
+    assert (world.observe().fresh, world.observe().partial) == (("edge-1",), ())
+
+
+def test_a_proxy_that_joins_leaves_the_statistics_of_others_whole(counting, otlp):
+    counting.connected["edge-2"] = Link(THERE, frozenset({"shop"}))
+    counting.receive(otlp.traffic(130, at=6))
+    counting.receive(otlp.traffic(7, proxy="edge-2", at=2, start=otlp.START + 4 * 10**6), THERE)
+
+    seen = counting.observe()
+
+    assert requests(seen) == {V1: 30, Cell("edge-2", "everyone", "v1"): 7}
+    assert (seen.fresh, seen.partial) == (("edge-1", "edge-2"), ())
 
 
 def test_growth_is_counted_once_and_the_proxy_is_fresh(counting, otlp):
