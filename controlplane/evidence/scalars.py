@@ -26,7 +26,7 @@ HISTORY = 0.97
 class Scalars:
     """Readings of both versions that come without counts, compared.
 
-    Each reading is one bet of half of what one has on the canary being worse; at least a dozen in a row are
+    Each reading is one bet of half of what one has on the canary being worse; at least 13 in a row are
     needed to fail. What is won is the lesser of two: all by its sign, or as much as the difference is of what
     differences usually are. The first is fair where the middle of what readings say is alike, the second
     where the mean is: of few events most readings are below their mean. Readings that overlap are no new
