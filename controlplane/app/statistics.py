@@ -12,6 +12,7 @@ from controlplane.policy.grpc_codes import CODES, MEASURE, OK
 from controlplane.policy.stats import REPORTS, REPORTS_KEY
 from controlplane.release.ports import Json, World
 from controlplane.release.state import ReleaseState, Stage
+from controlplane.release.watch import whole
 from controlplane.resources.statistics import HeaderMetric
 from controlplane.server.streams import XdsServer
 from controlplane.sources.collector import Collector, Link, origin
@@ -106,7 +107,7 @@ def queries(state: ReleaseState) -> Iterator[Query]:
             every = wanted.every.total_seconds()
             # What both break is no fault of the canary: a limit asks about the baseline too, where it can.
             asked = baseline if "$version" in wanted.query else ""
-            compared = wanted.against is not None
+            compared = wanted.against is not None and not whole(state)
             yield Query(state.service, wanted.name, canary, asked, every, compared)
 
 

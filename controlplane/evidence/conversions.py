@@ -21,7 +21,7 @@ from controlplane.evidence.learned import PHI, WEIGHT, Learned
 from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
 from controlplane.evidence.measures import Filled, Measured, counted, gathered
 from controlplane.evidence.observation import Tally
-from controlplane.evidence.reading import Reading, Words, borrowed, percent, total
+from controlplane.evidence.reading import Reading, Words, borrowed, percent, rested, total
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -121,7 +121,8 @@ class Conversions:
         )
         holds = ((not k_b, f"{self.name}: none on the baseline, so there is nothing to compare with"),)
         needed = self._needed(account, k_b / n_b, n_c / n_b) if n_b else None
-        return self.measured.current(reading.answer(self.name, words, holds, needed, "total"), account, stage)
+        found = reading.answer(self.name, words, holds, needed, "total")
+        return rested(self.measured.current(found, account, stage), reading.log_e, stage)
 
     def _needed(self, account: Account, rate: float, ratio: float) -> float | None:
         """Return how many more requests of the canary a PASS takes.

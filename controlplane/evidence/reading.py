@@ -185,6 +185,19 @@ def timed(verdict: Verdict, account: Account) -> Verdict:
     return replace(verdict, reason=reason, seconds_needed=seconds)
 
 
+def rested(verdict: Verdict, log_e: float, stage: Stage) -> Verdict:
+    """Return the verdict of a comparison; where nobody is left on the baseline it asks for no more.
+
+    What spoke against the canary before stands.
+    """
+    if EVERYONE not in stage.full_segments or verdict.outcome is Outcome.FAIL or log_e >= LOG_DOUBT:
+        return verdict
+    reason = f"{verdict.metric}: nobody is left on the baseline, so it is not compared any more"
+    return replace(
+        verdict, outcome=Outcome.PASS, reason=reason, requests_needed=0, seconds_needed=None, lacking=False
+    )
+
+
 def rough(seconds: float) -> str:
     """Return a time for reading, in one unit."""
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):

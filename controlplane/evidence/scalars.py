@@ -13,6 +13,7 @@ from controlplane.evidence.account import ALPHA, ENOUGH, PROOF, Account, Interva
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.observation import Reading
+from controlplane.evidence.reading import rested
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -101,6 +102,9 @@ class Scalars:
         if log_e >= log(self.threshold):
             reason = f"{self.name}: the canary is worse: {shown(account)}"
             return Verdict(self.name, EVERYONE, Outcome.FAIL, reason, numbers)
+        return rested(self._answer(account, numbers), log_e, stage)
+
+    def _answer(self, account: Account, numbers: tuple[tuple[str, float], ...]) -> Verdict:
         if problem := lacking(self.name, account, self.every):
             return Verdict(self.name, EVERYONE, Outcome.NOT_YET, problem, numbers, lacking=True)
         if account.promotion >= ENOUGH:

@@ -15,8 +15,9 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.measures import Filled, Measured, gathered
 from controlplane.evidence.pace import told
-from controlplane.evidence.reading import Reading, Words, borrowed
+from controlplane.evidence.reading import Reading, Words, borrowed, rested
 from controlplane.evidence.verdict import Verdict
+from controlplane.policy.documents import EVERYONE
 
 # Of the largest stake, these parts are bet side by side. A stake is won or lost with the difference of a
 # window, and its size follows from what is known of windows: see `Sums.gains`.
@@ -213,6 +214,10 @@ class Sums:
     def _means(self, window: Filled | None, whole: frozenset[str]) -> Means | None:
         """Return the means of a window, each segment weighted by the canary's requests in it."""
         rows = {} if window is None else window
+        if self.limit is not None and EVERYONE in whole:
+            # Nobody is left on the baseline: the limit alone, which is as good as known.
+            n_c, k_c = sum(row[0] for row in rows.values()), sum(row[1] for row in rows.values())
+            return Means(k_c / n_c, self.limit, 0.0, n_c, n_c) if n_c else None
         n_c = sum(row[0] for row in rows.values() if row[2] or self.margin is None)
         if not n_c or not any(row[2] for row in rows.values()):
             return None
@@ -268,7 +273,8 @@ class Sums:
         found = reading.answer(self.name, words, holds, None, "total")
         if found.reason.startswith(words.short) and windows is not None:
             found = replace(found, seconds_needed=windows * self._window(account))
-        return self.measured.current(found, account, stage)
+        found = self.measured.current(found, account, stage)
+        return found if self.margin is None else rested(found, reading.log_e, stage)
 
     def _window(self, account: Account) -> float:
         """Return the seconds of a window: what is pushed fills none before it comes."""

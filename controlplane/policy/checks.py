@@ -310,7 +310,15 @@ def _hold_back(
     text = f"hold-back is 0%: {unpaired} judged by absolute limits alone"
     if not absolute and None not in conditions:
         text += ", and this policy has none"
+    if resting := [c.title for c in conditions if c and _compared(c)]:
+        text += f"; {', '.join(resting)}: not compared with the baseline there"
     yield Finding(("guard", "hold_back"), text, "warning")
+
+
+def _compared(condition: Condition) -> bool:
+    """Return whether a condition of other values than requests is compared with the baseline."""
+    metric, prometheus = condition.metric, condition.prometheus
+    return bool((metric and metric.compared) or (prometheus and prometheus.against))
 
 
 def _no_return(raw: Raw, items: list[Value], steps: Sequence[Step | None]) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ from controlplane.evidence.statuses import Statuses
 from controlplane.evidence.sums import Sums
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import (
+    EVERYONE,
     FOLLOWED,
     UNCOMPARED,
     AgainstBaseline,
@@ -279,6 +280,11 @@ def setting(state: ReleaseState, *, counting: bool) -> Setting:
         judged=state.judged,
         since=state.elapsed,
     )
+
+
+def whole(state: ReleaseState) -> bool:
+    """Return whether nobody is left on the baseline."""
+    return EVERYONE in _at_step(Same(state.policy), state.step).full_segments
 
 
 @dataclass(frozen=True, slots=True)

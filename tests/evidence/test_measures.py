@@ -530,3 +530,48 @@ def test_folding_in_two_halves_is_folding_once(rows, cut):
 
     assert half == whole
     assert next_step(half) == next_step(Evidence.from_json(whole.to_json()))
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        Conversions("m", SOLD, 0.05, 100),
+        Sums("m", MONEY, 0.05),
+        Conversions("m", replace(SOLD, pushed=True), 0.05, 100),
+        Scalars("m", "queue", 0.1, more=False, every=10.0, apart=10.0),
+    ],
+)
+def test_where_nobody_is_left_on_the_baseline_nothing_is_compared_with_it(metric):
+    everyone = frozenset({"everyone"})
+    both = [interval((400, 20, 900), (400, 20, 900), readings=(Reading("queue", 1, 1),))] * 9
+    alone = [interval((800, 40, 1800), readings=(Reading("queue", 1),))] * 9
+
+    _, before = judged(metric, both[:2])
+    _, after = judged(metric, alone, full_segments=everyone)
+
+    assert before.outcome is Outcome.NOT_YET
+    assert (after.outcome, after.lacking) == (Outcome.PASS, False)
+    assert after.reason == "m: nobody is left on the baseline, so it is not compared any more"
+
+
+def test_what_spoke_against_the_canary_before_stands_where_nobody_is_left_on_the_baseline():
+    metric = Conversions("m", SOLD, 0.05, 100)
+    evidence, at = Evidence(), Stage(CANARY, STABLE, limits(metric), TEN, 0.25)
+    while True:
+        evidence = fold(evidence, Learned(), interval((400, 5, 0), (400, 20, 0)), at)
+        [verdict] = verdicts(evidence, Learned(), at)
+        if dict(verdict.numbers)["e_value"] >= 10:
+            break
+    alone = replace(at, full_segments=frozenset({"everyone"}))
+
+    assert verdicts(evidence, Learned(), alone)[0].outcome in (Outcome.FAIL, Outcome.NOT_YET)
+
+
+@pytest.mark.parametrize(("money", "outcome"), [(60, Outcome.PASS), (8, Outcome.FAIL)])
+def test_a_limit_on_a_sum_is_judged_alone_where_nobody_is_left_on_the_baseline(money, outcome):
+    rng, metric = np.random.default_rng(8), Sums("m", MONEY, None, 40.0)
+    seen = [interval((400, 0, int(400 * money * rng.lognormal(0, 0.2)))) for _ in range(700)]
+
+    _, verdict = judged(metric, seen, full_segments=frozenset({"everyone"}))
+
+    assert verdict.outcome is outcome

@@ -138,3 +138,17 @@ def test_pushed_values_come_as_often_as_they_should_and_each_version_by_itself()
     for moments in came.values():
         assert {b - a for a, b in pairwise(moments)} == {60}
     assert not {*came[STABLE]} & {*came[CANARY]}
+
+
+@pytest.mark.parametrize("pushed", [False, True])
+def test_a_comparison_does_not_keep_everyone_on_the_canary_undecided(pushed):
+    metric = {"name": "orders", "better": "more", "pushed": pushed, "every": "1m"}
+    conditions = ({"success_rate": {"at_least": "90%"}}, {"metric": {"name": "orders", "margin": "20%"}})
+    rules = PinnedPolicy.model_validate({
+        "name": "p", "conditions": conditions, "steps": STEPS, "metrics": [metric], "guard": {"for": "1m"},
+    })  # fmt: skip
+    model = replace(MODEL, interval=15, longest=7200, metrics=(replace(ORDERS, pushed=pushed, every=60.0),))
+
+    ended = release(rules, model, (), 7)
+
+    assert ended.outcome == "promoted", ended.reason
