@@ -35,6 +35,18 @@ def test_the_first_export_only_sets_the_cursor(otlp):
     assert last.doubt == "its first export: counted from here on"
 
 
+@pytest.mark.parametrize(("young", "requests"), [(9.0, 0), (10.0, 1000)])
+def test_the_first_export_of_a_process_that_is_young_counts_whole(otlp, young, requests):
+    first = delta(parse_export(otlp.traffic(1000, at=10)), None, young * otlp.SECOND)
+
+    assert first is not None
+    assert sum(tally.requests for tally in first.tallies.values()) == requests
+    assert bool(first.doubt) is not bool(requests)
+    later = delta(parse_export(otlp.traffic(1030, at=15)), first.cursor)
+    assert later is not None
+    assert later.tallies[V1].requests == 30
+
+
 def test_growth_is_counted_by_class_and_latency(otlp):
     def export(at, *, factor):
         rows = [
