@@ -75,7 +75,7 @@ def serve(
     from controlplane.app.serving import ServeError, Settings, serving
     from controlplane.policy.values import parse_duration
     from controlplane.release.ports import StoreError
-    from controlplane.server.descriptors import Shortage, allow_many
+    from controlplane.server.descriptors import Shortage, allow_many, say
     from controlplane.server.streams import Limits
 
     if log_level not in ("debug", "info", "warning", "error"):
@@ -109,11 +109,13 @@ def serve(
     )
 
     async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(Shortage(allow_many()))
+        files = allow_many()
+        asyncio.get_running_loop().set_exception_handler(Shortage(files))
         stop = asyncio.Event()
         for name in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(name, stop.set)
         async with serving(settings) as running:
+            say(files)
             failure = asyncio.create_task(running.failure())
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait([failure, stopped], return_when=asyncio.FIRST_COMPLETED)

@@ -18,22 +18,26 @@ _QUIET: Final = 10.0  # seconds between two lines about the same shortage
 
 
 def allow_many() -> int:
-    """Allow this process as many open files as it may have, say how many that are, and return it."""
+    """Allow this process as many open files as it may have; return how many that are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
-    if soft < ENOUGH:
+    return soft
+
+
+def say(limit: int) -> None:
+    """Log how many open files are allowed, louder if they are few."""
+    if limit < ENOUGH:
         log.warning(
             "few open files are allowed",
-            limit=soft,
-            proxies=f"about {max(0, soft - OTHERS)} at most",
+            limit=limit,
+            proxies=f"about {max(0, limit - OTHERS)} at most",
             do="raise `ulimit -Hn`, or LimitNOFILE of the unit",
         )
     else:
-        log.info("open files", limit=soft)
-    return soft
+        log.info("open files", limit=limit)
 
 
 class Shortage:
