@@ -60,17 +60,18 @@ pytestmark = [
 
 
 def prefixes():
-    """Return (file, length): each, or each end of a line with its neighbour and every 50th.
+    """Return (file, length): each, or each third end of a line with its neighbour and every 100th.
 
-    Of the policies to start from, which are alike, every 100th; of the new order all that are not whole.
+    Of the policies to start from, which are alike, every 200th; of the new order all that are not whole.
     """
     found = []
     for name, data in sorted(TEXTS.items()):
         if name == NEW:
             found += [(name, n) for n in range(len(data.rstrip()))]
             continue
-        ends = {end + beside for end, byte in enumerate(data) if byte == 10 for beside in (0, 1)}
-        some = set(range(0, len(data), 100)) if "/" in name else ends | set(range(0, len(data), 50))
+        lines = [end for end, byte in enumerate(data) if byte == 10]
+        ends = {end + beside for end in lines[::3] for beside in (0, 1)}
+        some = set(range(0, len(data), 200)) if "/" in name else ends | set(range(0, len(data), 100))
         found += [(name, n) for n in range(len(data)) if ALL or n in some]
     return found
 
