@@ -32,8 +32,17 @@ def _library() -> SimpleNamespace:
 def _named(model) -> SimpleNamespace:
     """Return what a server is made of, with the worlds of the same modules."""
     streams = importlib.import_module("controlplane.server.streams")
-    snapshot, view = (importlib.import_module(f"controlplane.xds.{name}") for name in ("snapshot", "view"))
+    snapshot, view, parts, sets = (
+        importlib.import_module(f"controlplane.xds.{name}") for name in ("snapshot", "view", "parts", "sets")
+    )
+
+    def forget():
+        """Know nothing of what was sent before: by its content a client that comes back is known."""
+        parts._made.clear()
+        sets._sets.clear()
+
     return SimpleNamespace(
+        forget=forget,
         World=model.World,
         Snapshot=snapshot.Snapshot,
         Peer=view.Peer,

@@ -193,6 +193,8 @@ def machine(model, libraries, variants):  # noqa: C901 - the complexity of its r
         def __init__(self):
             super().__init__(model.World(routes=dict.fromkeys("rst", (1, ("a",)))))
             self.libraries = libraries
+            for library in libraries:  # the common one served others in this process
+                library.forget()
             self.loop = asyncio.new_event_loop()
             self.now = model.NOW
             self.servers = [
