@@ -24,6 +24,7 @@ from controlplane.policy.documents import EVERYONE
 from controlplane.policy.documents import Fleet as FleetDocument
 from controlplane.policy.loading import load
 from controlplane.release.traffic import ServiceTraffic, Split, traffic
+from controlplane.resources.names import group_name
 from controlplane.resources.rendering import Rendering, render
 from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.port import Switch
@@ -219,7 +220,10 @@ async def _starts(folder: Path, changes: int) -> list[tuple[str, float, str]]:
             from_store = await probe.until(1) - start
     port = free_ports(1)[0]
     settings = Settings(data, None, f"127.0.0.1:{port}", "127.0.0.1:0", every)
-    async with _Proxy(port, (ROUTE, ("s0500",))) as probe, serving(settings) as running:
+    async with (
+        _Proxy(port, (ROUTE, (group_name("s0500", ["s0500.example.com"]),))) as probe,
+        serving(settings) as running,
+    ):
         await probe.until(1)
         whole, sent = await _decisions(running, probe, committed, changes)
     return [
