@@ -43,6 +43,7 @@ def _named(model) -> SimpleNamespace:
 
     return SimpleNamespace(
         forget=forget,
+        parts=parts,
         World=model.World,
         Snapshot=snapshot.Snapshot,
         Peer=view.Peer,

@@ -120,8 +120,8 @@ def served(model):  # noqa: C901 - the complexity of its methods adds up
             for task in self.tasks:
                 task.cancel()
             places = (0, self.number)
-            for place in places:  # what others were sent alike would tell more of it than is known alone
-                self.fleet.libraries[place].forget()
+            for library in self.fleet.libraries:  # what others were sent alike tells more than is known alone
+                library.parts._made.clear()
             self.lines = [Line(self.fleet.libraries[place]) for place in places]
             loop = self.fleet.loop
             self.tasks = [
@@ -195,6 +195,8 @@ def machine(model, libraries, variants):  # noqa: C901 - the complexity of its r
         def __init__(self):
             super().__init__(model.World(routes=dict.fromkeys("rst", (1, ("a",)))))
             self.libraries = libraries
+            for library in libraries:  # the common one served others in this process
+                library.forget()
             self.loop = asyncio.new_event_loop()
             self.now = model.NOW
             self.servers = [
