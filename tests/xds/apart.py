@@ -11,39 +11,31 @@ from types import ModuleType, SimpleNamespace
 COPIED = ("controlplane.xds", "controlplane.server")
 
 
-def libraries(model, count) -> list[SimpleNamespace]:
-    """Return what a server is made of as everybody has it, and that many times of modules of its own."""
-    return [_named(model), *(_library() for _ in range(count))]
+def library() -> SimpleNamespace:
+    """Return a server, and worlds for it, of modules that nobody else has.
 
-
-def _library() -> SimpleNamespace:
-    """Return a server, and worlds for it, of modules that nobody else has."""
+    It does not recall by its content what a client brings back. A server that serves many knows more contents
+    than one that serves one, and rightly serves better by it; this is about what must not differ.
+    """
+    parents = {name.rpartition(".")[2]: importlib.import_module(name) for name in COPIED}
     mine = _taken()
-    parents = {name: getattr(sys.modules["controlplane"], name.rpartition(".")[2]) for name in COPIED}
     try:
         return _named(_load(Path(__file__).parent / "conftest.py"))
     finally:
         _taken()
         sys.modules.update(mine)
         for name, module in parents.items():
-            setattr(sys.modules["controlplane"], name.rpartition(".")[2], module)
+            setattr(sys.modules["controlplane"], name, module)
 
 
 def _named(model) -> SimpleNamespace:
     """Return what a server is made of, with the worlds of the same modules."""
     streams = importlib.import_module("controlplane.server.streams")
-    snapshot, view, parts, sets = (
-        importlib.import_module(f"controlplane.xds.{name}") for name in ("snapshot", "view", "parts", "sets")
+    snapshot, view, delta, sotw = (
+        importlib.import_module(f"controlplane.xds.{name}") for name in ("snapshot", "view", "delta", "sotw")
     )
-
-    def forget():
-        """Know nothing of what was sent before: by its content a client that comes back is known."""
-        parts._made.clear()
-        sets._sets.clear()
-
+    delta.recall = sotw.recall = lambda _name, _content: None
     return SimpleNamespace(
-        forget=forget,
-        parts=parts,
         World=model.World,
         Snapshot=snapshot.Snapshot,
         Peer=view.Peer,

@@ -120,8 +120,6 @@ def served(model):  # noqa: C901 - the complexity of its methods adds up
             for task in self.tasks:
                 task.cancel()
             places = (0, self.number)
-            for library in self.fleet.libraries:  # what others were sent alike tells more than is known alone
-                library.parts._made.clear()
             self.lines = [Line(self.fleet.libraries[place]) for place in places]
             loop = self.fleet.loop
             self.tasks = [
@@ -195,8 +193,6 @@ def machine(model, libraries, variants):  # noqa: C901 - the complexity of its r
         def __init__(self):
             super().__init__(model.World(routes=dict.fromkeys("rst", (1, ("a",)))))
             self.libraries = libraries
-            for library in libraries:  # the common one served others in this process
-                library.forget()
             self.loop = asyncio.new_event_loop()
             self.now = model.NOW
             self.servers = [
@@ -425,7 +421,7 @@ def machine(model, libraries, variants):  # noqa: C901 - the complexity of its r
             self.settle_all()
             self.nothing_wrong()
             self.each_is_seen_as_alone()
-            target = self.world.snapshot()
+            target = self.libraries[0].World(**vars(self.world)).snapshot()
             views = {view.node.id: view for view in self.servers[0].views()}
             for each in self.clients:
                 each.arrived(target, views[each.id])
@@ -456,8 +452,8 @@ def _quiet():
 
 
 @pytest.fixture(scope="session")
-def libraries(model):
-    return apart.libraries(model, MOST)
+def libraries():
+    return [apart.library() for _ in range(1 + MOST)]
 
 
 @pytest.mark.parametrize("variants", [("delta",), ("sotw",), ("delta", "sotw")], ids="-".join)
