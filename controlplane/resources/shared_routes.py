@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from google.protobuf.message import Message
 
-from controlplane.release.traffic import ServiceTraffic, traffic
+from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.names import scope_name
 from controlplane.xds.parts import Part, Parts
 from controlplane.xds.snapshot import Ref, Resource
@@ -38,7 +38,7 @@ def _part(given: ServiceTraffic, needs: Needs) -> Part:
     least, name = None, given.service.name
     claims = frozenset((scope_name(claim.host), claim.path) for claim in given.service.routes)
     if given.canary is not None:
-        # Without its release: whoever is without the canary is at the stable version.
-        steady = traffic(given.service, given.stable, None, given.anonymous)
+        # Whoever is without the canary is at the stable version.
+        steady = given.at_rest()
         least = Part(name, frozenset(needs(steady)), steady, offers=claims)
     return Part(name, frozenset(needs(given)), given, least, claims)

@@ -84,6 +84,7 @@ class LoadReports:
         self._services: Mapping[str, AbstractSet[str]] | None = None
         self._room: Counter[tuple[str, str] | None] = Counter()  # places by client; None: of strangers
         self._ignored: set[tuple[str, str]] = set()  # who reported more than there is room for
+        self._told: frozenset[tuple[str, str]] = frozenset()  # those of the last observation
 
     def opened(self, peer: Peer) -> Stream:
         """Return what takes the messages of a new stream."""
@@ -108,7 +109,7 @@ class LoadReports:
             One observation for each service that a connected client asks for, or that was reported.
         """
         self._taken, self._next_clients = self._counts.copy(), dict(connected)
-        self._services = services
+        self._services, self._told = services, frozenset(self._ignored)
         self._since = {node: self._since.get(node, end) for node in connected}
         tallies: dict[str, dict[Cell, Tally]] = {}
         issued: dict[str, Counter[Cell]] = {}
@@ -137,7 +138,7 @@ class LoadReports:
         self._counts = self._counts.without(self._taken)
         self._taken, self._clients = _Counts(), self._next_clients
         self._room = Counter(self._whose(place) for place in {**self._counts.calls, **self._counts.issued})
-        self._ignored.clear()
+        self._ignored -= self._told
 
     def _observation(
         self, service: str, start: datetime, end: datetime, tallies: Mapping[Cell, Tally]
@@ -154,7 +155,7 @@ class LoadReports:
         partial = tuple(
             (node, _TOO_MANY)
             for node in fresh
-            if any((node, source) in self._ignored for source in self._next_clients[node].origins)
+            if any((node, source) in self._told for source in self._next_clients[node].origins)
         )
         return Observation(service, start, end, tuple(cells), tuple(fresh), tuple(silent), partial=partial)
 

@@ -192,6 +192,15 @@ def test_hostile_reports_take_bounded_memory(reports, stream):
     assert seen(reports)["shop"].partial == ()
 
 
+def test_what_is_ignored_while_an_observation_is_stored_is_told_by_the_next_one(reports, stream):
+    seen(reports)
+    for part in range(5):
+        stream.receive(report(*((f"shop~v1~s{part}-{n}", 1, 0, 0) for n in range(500))))
+    reports.commit()
+
+    assert seen(reports)["shop"].partial == (("a", "reports more clusters than are counted"),)
+
+
 def test_reports_of_strangers_take_no_room_from_those_of_clients(reports, stream):
     seen(reports)
     reports.commit()
