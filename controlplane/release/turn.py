@@ -13,6 +13,7 @@ from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
 from controlplane.release import arrivals, ending, hooks
 from controlplane.release import watch as watching
+from controlplane.release.agreement import SplitSeen, split_seen
 from controlplane.release.decide import decide
 from controlplane.release.health import alive
 from controlplane.release.moves import NEW_STEP, apply, based, dated, restart_step, with_gate
@@ -63,7 +64,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
     """
     state, watch = based(before.state, moment.stable), before.watch
     verdicts: tuple[Verdict, ...] = ()
-    propagation, stale, split = moment.propagation, _stale(moment), watching.SplitSeen()
+    propagation, stale, split = moment.propagation, _stale(moment), SplitSeen()
     if state.active:
         state, propagation = with_gate(state, propagation, moment.elapsed)
     if state.phase in IN_PROGRESS:
@@ -81,7 +82,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
             # With less than all to wait for, a client may be without the step and not split for that reason.
             if settled and propagation.at_least == PPM:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
-        split = watching.split_seen(watch, state, learned.crowd)
+        split = split_seen(watch, state, learned.crowd)
         if split.problem:
             watch = watching.unproved(watch)
         watch = watching.vouched(watch, state, learned.crowd, wrong=bool(split.problem))

@@ -5,53 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import lru_cache, reduce
 
 from controlplane.evidence import better
 from controlplane.evidence import evidence as fold_of
-from controlplane.evidence.account import ALPHA, Limits, Metric
+from controlplane.evidence.account import Limits
 from controlplane.evidence.account import Stage as Setting
-from controlplane.evidence.better import MetricTest, Result
+from controlplane.evidence.better import Result
 from controlplane.evidence.blocks import cut
-from controlplane.evidence.cluster_stats import AtMost, Retries
-from controlplane.evidence.conversions import Conversions, LeastShare, MostShare
 from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.evidence import Evidence
 from controlplane.evidence.flow import Flow
 from controlplane.evidence.learned import Learned
-from controlplane.evidence.measures import Measured
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reach import missed, reach
-from controlplane.evidence.reading import rough
-from controlplane.evidence.scalars import ScalarLimit, Scalars
 from controlplane.evidence.shares import Lately
-from controlplane.evidence.split import EXPECTED, LATE, Agreement, check_split
 from controlplane.evidence.spoiled import Spoiled
-from controlplane.evidence.statuses import Statuses
-from controlplane.evidence.sums import Sums
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import (
     EVERYONE,
-    FOLLOWED,
     UNCOMPARED,
-    AgainstBaseline,
-    AgainstClientErrors,
-    AgainstLatency,
-    Condition,
-    GrpcStatus,
-    Latency,
-    MetricCondition,
-    PrometheusCondition,
 )
-from controlplane.policy.grpc_codes import CODES, MEASURE
-from controlplane.policy.latency import edge_index
 from controlplane.policy.pinned import PinnedPolicy
-from controlplane.policy.stats import EJECTIONS
-from controlplane.policy.values import PPM
 from controlplane.release import arrivals
 from controlplane.release import trial as trials
 from controlplane.release.arrivals import ALL, Place, step_split
+from controlplane.release.conditions import limits, tests
 from controlplane.release.memo import Same
 from controlplane.release.state import Phase, ReleaseState, Stage
 from controlplane.release.traffic import BUCKETS, splits
@@ -130,131 +109,6 @@ class Watch:
             # What a test had gathered before anything vouched for it stays.
             Trial.from_json(trial) if trial else Trial(found.accounts),
         )
-
-
-def tests(policy: PinnedPolicy) -> tuple[MetricTest, ...]:
-    """Return what an A/B test looks at: every business metric; those with a condition decide."""
-    if policy.ends is None:
-        return ()
-    judged = (*policy.conditions, *policy.steps[-1].conditions)
-    decisive = {condition.metric.name for condition in judged if condition.metric}
-    return better.metric_tests(policy.metrics, decisive, policy.ends.per_user or 1)
-
-
-def limits(policy: PinnedPolicy, step: int | None = None) -> Limits:
-    """Return what the statistics need of a policy, at one of its steps or in the guard (None)."""
-    found = _limits(policy.conditions, policy)
-    observed = tuple(m for name in policy.observe for m in _business(MetricCondition(name=name), policy))
-    found = replace(found, observed=observed, emergency=policy.emergency)
-    if step is None or step >= len(policy.steps):
-        return found
-    if step + 1 == len(policy.steps):
-        found = replace(found, tests=tuple(half for test in tests(policy) for half in test.parts))
-    if not policy.steps[step].conditions:
-        return found
-    own = policy.steps[step]
-    return replace(found, step=(own.name, _limits(own.conditions, policy)))
-
-
-def _limits(conditions: tuple[Condition, ...], policy: PinnedPolicy) -> Limits:
-    by = {condition.field: condition for condition in conditions}
-    against = [c.latency for c in conditions if isinstance(c.latency, AgainstLatency)]
-    percentiles = sorted(c.latency.limit for c in conditions if isinstance(c.latency, Latency))
-    edges = [(percentile / 100, edge_index(limit)) for percentile, limit in percentiles]
-    least = by["success_rate"].success_rate if "success_rate" in by else None
-    most = by["error_rate"].error_rate if "error_rate" in by else None
-    volume = by["requests"].requests if "requests" in by else None
-    return Limits(
-        errors_margin=_margin(by["errors"].errors) if "errors" in by else None,
-        client_errors_margin=_margin(by["client_errors"].client_errors) if "client_errors" in by else None,
-        latency_margin=_margin(against[0]) if against else None,
-        latency=tuple((quantile, edge) for quantile, edge in edges if edge is not None),
-        success_rate=least.at_least / PPM if least else None,
-        error_rate=most.at_most / PPM if most else None,
-        requests=volume.at_least if volume else None,
-        grace=tuple((name, c.grace) for c in conditions if c.grace for name in _metrics(c, policy)),
-        added=tuple(metric for c in conditions for metric in _added(c, policy)),
-    )
-
-
-def _margin(against: AgainstBaseline | AgainstClientErrors | AgainstLatency | str | None) -> float | None:
-    return None if against is None or isinstance(against, str) else against.margin / PPM
-
-
-def _metrics(condition: Condition, policy: PinnedPolicy) -> tuple[str, ...]:
-    """Return the metrics of a condition: slowness is looked for in the body and in the tail."""
-    if condition.title == "latency":
-        return ("latency", "latency tail")
-    return tuple(metric.name for metric in _added(condition, policy)) or (condition.title,)
-
-
-def _added(condition: Condition, policy: PinnedPolicy) -> tuple[Metric, ...]:
-    """Return what a condition beside the default rule is judged by."""
-    title = condition.title
-    if condition.retries:
-        return (Retries(title, condition.retries.at_most / PPM),)
-    if condition.ejections:
-        return (AtMost(title, EJECTIONS, condition.ejections.at_most),)
-    if condition.stat:
-        return (AtMost(title, condition.stat.name, condition.stat.at_most),)
-    if condition.grpc_status:
-        return _statuses(title, condition.grpc_status)
-    if condition.metric:
-        return _business(condition.metric, policy)
-    return _prometheus(title, condition.prometheus) if condition.prometheus else ()
-
-
-def _statuses(title: str, wanted: GrpcStatus) -> tuple[Metric, ...]:
-    counts = frozenset(f"{MEASURE}{CODES[code]}" for code in wanted.codes)
-    found = (Statuses(title, counts, wanted.margin / PPM),) if wanted.compared else ()
-    if wanted.at_most is None:
-        return found
-    name = f"{title} limit" if found else title
-    return (*found, Statuses(name, counts, limit=wanted.at_most / PPM))
-
-
-def _business(condition: MetricCondition, policy: PinnedPolicy) -> tuple[Metric, ...]:
-    found = next(metric for metric in policy.metrics if metric.name == condition.name)
-    title, more = f"metric {found.name}", found.better == "more"
-    every = found.every.total_seconds()
-    measured = Measured(title, found.name, found.per or "", more, found.pushed, every, found.per_pushed)
-    margin = condition.margin / PPM if condition.compared else None
-    compared: tuple[Metric, ...] = ()
-    if margin is not None:
-        test = Sums(title, measured, margin) if found.sum else Conversions(title, measured, margin, 1 / ALPHA)
-        compared = (test,)
-    limits = (("at least", condition.at_least), ("at most", condition.at_most))
-    given = [(which, limit) for which, limit in limits if limit is not None]
-    kept = (
-        _limit(
-            f"{title} {which if len(given) > 1 else 'limit'}",
-            replace(measured, more=which == "at least"),
-            limit,
-            found.sum,
-        )
-        for which, limit in given
-    )
-    return (*compared, *kept)
-
-
-def _limit(name: str, measured: Measured, limit: float, sums: bool) -> Metric:
-    """Return what keeps a business metric to a limit: the least if more is better, else the most."""
-    if sums:
-        return Sums(name, measured, None, limit)
-    return (LeastShare if measured.more else MostShare)(name, measured, limit)
-
-
-def _prometheus(title: str, wanted: PrometheusCondition) -> tuple[Metric, ...]:
-    every, found = wanted.every.total_seconds(), []
-    if wanted.against:
-        apart = max(every, wanted.reach.total_seconds())
-        more = wanted.better == "more"
-        found.append(Scalars(title, wanted.name, wanted.margin / PPM, more, every, apart))
-    limit = wanted.at_least if wanted.at_most is None else wanted.at_most
-    if limit is None:
-        return tuple(found)
-    name = f"{title} limit" if wanted.against else title
-    return (*found, ScalarLimit(name, wanted.name, limit, wanted.at_most is not None, every))
 
 
 def exposure(policy: PinnedPolicy, step: int) -> float:
@@ -447,71 +301,6 @@ def suspicion(readings: tuple[Verdict, ...]) -> float:
         if verdict.decisive and numbers.get("threshold"):
             scaled.append(100 * numbers.get("e_value", 0.0) / numbers["threshold"])
     return max(scaled)
-
-
-@dataclass(frozen=True, slots=True)
-class SplitSeen:
-    """How the observed split compares with the one asked for, in the present step.
-
-    ``problem`` names a proxy and segment where it disagrees, else ''. ``agrees`` once enough was seen in the
-    step's own segment; until then ``missing`` says what is.
-    """
-
-    problem: str = ""
-    agrees: bool = False
-    missing: str = ""
-
-
-def split_seen(watch: Watch, state: ReleaseState, crowd: Crowd) -> SplitSeen:
-    """Compare per proxy and segment, and over all proxies for the segment of the step.
-
-    ``crowd`` says how far heavy users may move a share.
-
-    Source: DESIGN "How a release runs", verify.
-    """
-    in_force = {split.segment: split for split in splits(state.policy, state.step)}
-    whole = sum(row[0] + row[2] for (_, segment), row in watch.step.items() if segment not in UNCOMPARED)
-    for (proxy, segment), (all_canary, _, all_baseline, _) in sorted(watch.step.items()):
-        lately = watch.split.get((proxy, segment))
-        if segment in in_force and lately is not None:
-            crowding = crowd.within((all_canary + all_baseline) / whole)
-            share = in_force[segment].buckets / BUCKETS
-            canary, baseline, *older = lately.row
-            verdict = check_split(share, canary, baseline, older=(older[0], older[1]), crowding=crowding)
-            if verdict.agreement is Agreement.DISAGREES:
-                return SplitSeen(
-                    f"{proxy} acknowledged but does not split as asked, segment {segment}: {verdict.reason}"
-                )
-    split = step_split(state)
-    rows = [counts for (_, segment), counts in watch.step.items() if segment == split.segment]
-    requests = sum(row[0] + row[2] for row in rows)
-    crowding = crowd.within(requests / max(whole, 1))
-    canary, baseline, *older = watch.split.get((ALL, split.segment), Lately()).row
-    share = split.buckets / BUCKETS
-    verdict = check_split(share, canary, baseline, LATE * len(rows), crowding, (older[0], older[1]))
-    match verdict.agreement:
-        case Agreement.AGREES:
-            return SplitSeen(agrees=True)
-        case Agreement.DISAGREES:
-            return SplitSeen(f"segment {split.segment}: {verdict.reason}")
-        case Agreement.TOO_FEW:
-            due = _until(share, canary + baseline, state.elapsed)
-            return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}{due}{_elsewhere(watch)}")
-
-
-def _until(share: float, requests: int, since: timedelta) -> str:
-    """Say how long it takes until a split can be verified, if requests go on to come as they have."""
-    more = EXPECTED / share - requests if share else 0.0
-    if more <= 0 or not requests or not since:
-        return ""
-    return f", {rough(more * since.total_seconds() / requests)} more at the traffic of this step"
-
-
-def _elsewhere(watch: Watch) -> str:
-    """Say how many requests of the step another release decided, and that they count there."""
-    rows = (counts for (_, segment), counts in watch.step.items() if segment == FOLLOWED)
-    requests = sum(canary + baseline for canary, _, baseline, _ in rows)
-    return f"; {requests} more follow another release of the group, and count there" if requests else ""
 
 
 def _counts(observation: Observation, state: ReleaseState) -> dict[Place, list[int]]:

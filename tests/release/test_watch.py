@@ -12,17 +12,11 @@ from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Cell, Measure, Observation, Tally
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.documents import Condition
+from controlplane.release.agreement import split_seen
+from controlplane.release.arrivals import step_split
+from controlplane.release.conditions import limits
 from controlplane.release.state import Phase, Stage
-from controlplane.release.watch import (
-    Watch,
-    fold,
-    limits,
-    next_step,
-    split_seen,
-    step_split,
-    suspicion,
-    verdicts,
-)
+from controlplane.release.watch import Watch, fold, next_step, suspicion, verdicts
 
 TEN = timedelta(seconds=10)
 

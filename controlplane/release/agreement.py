@@ -1,0 +1,84 @@
+"""Whether the split that is seen is the one that was asked for.
+
+Source: DESIGN "How a release runs", verify.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from controlplane.evidence.crowd import Crowd
+from controlplane.evidence.reading import rough
+from controlplane.evidence.shares import Lately
+from controlplane.evidence.split import EXPECTED, LATE, Agreement, check_split
+from controlplane.policy.documents import FOLLOWED, UNCOMPARED
+from controlplane.release.arrivals import ALL, step_split
+from controlplane.release.state import ReleaseState
+from controlplane.release.traffic import BUCKETS, splits
+from controlplane.release.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSeen:
+    """How the observed split compares with the one asked for, in the present step.
+
+    ``problem`` names a proxy and segment where it disagrees, else ''. ``agrees`` once enough was seen in the
+    step's own segment; until then ``missing`` says what is.
+    """
+
+    problem: str = ""
+    agrees: bool = False
+    missing: str = ""
+
+
+def split_seen(watch: Watch, state: ReleaseState, crowd: Crowd) -> SplitSeen:
+    """Compare per proxy and segment, and over all proxies for the segment of the step.
+
+    ``crowd`` says how far heavy users may move a share.
+
+    Source: DESIGN "How a release runs", verify.
+    """
+    in_force = {split.segment: split for split in splits(state.policy, state.step)}
+    whole = sum(row[0] + row[2] for (_, segment), row in watch.step.items() if segment not in UNCOMPARED)
+    for (proxy, segment), (all_canary, _, all_baseline, _) in sorted(watch.step.items()):
+        lately = watch.split.get((proxy, segment))
+        if segment in in_force and lately is not None:
+            crowding = crowd.within((all_canary + all_baseline) / whole)
+            share = in_force[segment].buckets / BUCKETS
+            canary, baseline, *older = lately.row
+            verdict = check_split(share, canary, baseline, older=(older[0], older[1]), crowding=crowding)
+            if verdict.agreement is Agreement.DISAGREES:
+                return SplitSeen(
+                    f"{proxy} acknowledged but does not split as asked, segment {segment}: {verdict.reason}"
+                )
+    split = step_split(state)
+    rows = [counts for (_, segment), counts in watch.step.items() if segment == split.segment]
+    requests = sum(row[0] + row[2] for row in rows)
+    crowding = crowd.within(requests / max(whole, 1))
+    canary, baseline, *older = watch.split.get((ALL, split.segment), Lately()).row
+    share = split.buckets / BUCKETS
+    verdict = check_split(share, canary, baseline, LATE * len(rows), crowding, (older[0], older[1]))
+    match verdict.agreement:
+        case Agreement.AGREES:
+            return SplitSeen(agrees=True)
+        case Agreement.DISAGREES:
+            return SplitSeen(f"segment {split.segment}: {verdict.reason}")
+        case Agreement.TOO_FEW:
+            due = _until(share, canary + baseline, state.elapsed)
+            return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}{due}{_elsewhere(watch)}")
+
+
+def _until(share: float, requests: int, since: timedelta) -> str:
+    """Say how long it takes until a split can be verified, if requests go on to come as they have."""
+    more = EXPECTED / share - requests if share else 0.0
+    if more <= 0 or not requests or not since:
+        return ""
+    return f", {rough(more * since.total_seconds() / requests)} more at the traffic of this step"
+
+
+def _elsewhere(watch: Watch) -> str:
+    """Say how many requests of the step another release decided, and that they count there."""
+    rows = (counts for (_, segment), counts in watch.step.items() if segment == FOLLOWED)
+    requests = sum(canary + baseline for canary, _, baseline, _ in rows)
+    return f"; {requests} more follow another release of the group, and count there" if requests else ""
