@@ -27,7 +27,7 @@ from controlplane.release.traffic import ServiceTraffic, Split, traffic
 from controlplane.resources.names import group_name
 from controlplane.resources.rendering import Rendering, render
 from controlplane.stores.sqlite import SqliteStore
-from controlplane.web.port import Switch
+from controlplane.web.asked import Switch
 from controlplane.xds.delta import DeltaStream
 from controlplane.xds.snapshot import Snapshot
 from controlplane.xds.sotw import SotwStream

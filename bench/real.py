@@ -49,7 +49,7 @@ from controlplane.simulation.loop import Ended, end, follow, release
 from controlplane.simulation.summary import Rate, summarise
 from controlplane.simulation.traffic import Model
 from controlplane.simulation.users import Users
-from controlplane.web.port import Documents
+from controlplane.web.asked import Documents
 
 FAULTS = ("none", "errors=10%", "errors=100%", "latency=x2", "errors=50%@segment=beta")
 PROXIES, RPS, INTERVAL = 2, 200.0, 1.0

@@ -22,7 +22,8 @@ from controlplane.release.state import (
 )
 from controlplane.release.traffic import Endpoints
 from controlplane.release.way_back import FLAG, way_back
-from controlplane.web.port import Act, RefusedError
+from controlplane.web.asked import Act
+from controlplane.web.port import RefusedError
 
 ACTIONS = {
     "approve": Action.APPROVE,

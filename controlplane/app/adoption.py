@@ -17,7 +17,8 @@ from controlplane.release.state import RETURNING, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints, traffic
 from controlplane.resources.names import SCOPE_NONE, anchored, cluster_version, group_first
 from controlplane.resources.rendering import Rendering, route_hash
-from controlplane.web.port import Adopt, RefusedError
+from controlplane.web.asked import Adopt
+from controlplane.web.port import RefusedError
 from controlplane.xds.conversation import WILDCARD
 from controlplane.xds.snapshot import Resource
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE

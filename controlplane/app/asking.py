@@ -15,15 +15,9 @@ from controlplane.release.state import Phase, ReleaseState
 from controlplane.release.traffic import ServiceTraffic, traffic
 from controlplane.resources.explaining import explain
 from controlplane.resources.membership import FORMULA, members
-from controlplane.web.port import (
-    Asked,
-    CohortAsked,
-    CohortShown,
-    Explained,
-    GroupShown,
-    MemberShown,
-    RefusedError,
-)
+from controlplane.web.asked import Asked, CohortAsked
+from controlplane.web.port import RefusedError
+from controlplane.web.shown import CohortShown, Explained, GroupShown, MemberShown
 
 
 def explain_request(world: World, asked: Asked) -> Explained:

@@ -10,7 +10,9 @@ from controlplane.policy.calendar import blackout_until
 from controlplane.policy.documents import Blackout
 from controlplane.policy.values import format_duration, parse_duration
 from controlplane.release.ports import Change, Declared, Record, World
-from controlplane.web.port import BlackoutShown, Declare, RefusedError, Who
+from controlplane.web.asked import Declare, Who
+from controlplane.web.port import RefusedError
+from controlplane.web.shown import BlackoutShown
 
 _MINUTE = timedelta(minutes=1)
 

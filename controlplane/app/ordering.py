@@ -12,7 +12,8 @@ from controlplane.policy.emergencies import NEEDS_REASON
 from controlplane.policy.fitness import places, uncounted, unfit
 from controlplane.release.ports import World
 from controlplane.release.state import ReleaseState
-from controlplane.web.port import Order, RefusedError
+from controlplane.web.asked import Order
+from controlplane.web.port import RefusedError
 
 
 def ordered_by(world: World, wanted: Order, now: datetime) -> ReleaseState:

@@ -8,7 +8,8 @@ from controlplane.policy.documents import Policy, Release
 from controlplane.release import drift, gates
 from controlplane.release.ports import World
 from controlplane.release.state import ReleaseState
-from controlplane.web.port import Act, Adopt, Documents, Need, Order, Push, Switch
+from controlplane.web.asked import Act, Adopt, Documents, Order, Push, Switch
+from controlplane.web.port import Need
 
 # Whoever is on call may stop what does harm, go on with it or try it again, but take no new traffic into it.
 CARE: frozenset[str] = frozenset({"pause", "resume", "rollback", "retry", "end"})

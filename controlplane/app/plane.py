@@ -40,27 +40,28 @@ from controlplane.server.streams import Counts
 from controlplane.server.troubles import Troubles
 from controlplane.sources.collector import Collector
 from controlplane.sources.pushed import Pushed, Values, cell
-from controlplane.web.port import (
+from controlplane.web.asked import (
     Act,
     Adopt,
-    Applied,
     Asked,
-    BlackoutShown,
     CohortAsked,
-    CohortShown,
     Declare,
     Documents,
-    Explained,
-    Need,
     Order,
-    ProxyShown,
     Push,
-    PushShown,
-    RefusedError,
-    ReleaseShown,
-    ServiceShown,
     Switch,
     Who,
+)
+from controlplane.web.port import Need, RefusedError
+from controlplane.web.shown import (
+    Applied,
+    BlackoutShown,
+    CohortShown,
+    Explained,
+    ProxyShown,
+    PushShown,
+    ReleaseShown,
+    ServiceShown,
 )
 
 _AT_ONCE = 100  # proxies: a few milliseconds

@@ -5,7 +5,8 @@ from __future__ import annotations
 from controlplane.app.ordering import service_named
 from controlplane.policy.documents import EVERYONE, UNCOMPARED, BusinessMetric, Match
 from controlplane.release.ports import World
-from controlplane.web.port import Push, RefusedError
+from controlplane.web.asked import Push
+from controlplane.web.port import RefusedError
 
 
 def check_push(world: World, service: str, metric: str, push: Push) -> BusinessMetric:

@@ -22,7 +22,7 @@ from controlplane.release.state import NO_RETURN, RETURNED, RETURNING, Phase, Re
 from controlplane.release.traffic import BUCKETS, Endpoints
 from controlplane.release.watch import NO_COUNTS, Watch
 from controlplane.release.way_back import alarm, describe
-from controlplane.web.port import (
+from controlplane.web.shown import (
     ProxyShare,
     ProxyShown,
     ReleaseShown,

@@ -11,7 +11,8 @@ from controlplane.release.moves import act, dated
 from controlplane.release.ports import World
 from controlplane.release.state import RETURNING, Action, Phase, ReleaseState
 from controlplane.release.way_back import FLAG
-from controlplane.web.port import RefusedError, Switch
+from controlplane.web.asked import Switch
+from controlplane.web.port import RefusedError
 
 
 def switched(at: Standing, service: str, wanted: Switch, reason: str) -> tuple[ReleaseState, ...]:

@@ -8,7 +8,8 @@ import typer
 
 from controlplane.cli.client import DEFAULT_SERVER, Actor, Output, Reason, Server, console, get, me, post
 from controlplane.cli.show import show_table
-from controlplane.web.port import BlackoutShown, Declare, Who
+from controlplane.web.asked import Declare, Who
+from controlplane.web.shown import BlackoutShown
 
 Blackouts = tuple[BlackoutShown, ...]
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from controlplane.cli.client import DEFAULT_SERVER, CommandError, Server, console, post
-from controlplane.web.port import CohortAsked, CohortShown
+from controlplane.web.asked import CohortAsked
+from controlplane.web.shown import CohortShown
 
 _AT_ONCE = 20_000  # users in one question
 _FORMATS = ("text", "json", "csv")

@@ -12,8 +12,8 @@ import yaml
 
 from controlplane.cli.client import DEFAULT_SERVER, Actor, CommandError, Server, console, me, post
 from controlplane.policy.problems import Problem
-from controlplane.web.port import Applied
-from controlplane.web.port import Documents as Body
+from controlplane.web.asked import Documents as Body
+from controlplane.web.shown import Applied
 
 Paths = Annotated[list[Path], typer.Argument(help="Files, or folders whose YAML files are meant.")]
 

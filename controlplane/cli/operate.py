@@ -21,7 +21,8 @@ from controlplane.cli.client import (
     post,
 )
 from controlplane.policy.values import parse_duration
-from controlplane.web.port import Act, Order, ReleaseShown, ServiceShown, Switch
+from controlplane.web.asked import Act, Order, Switch
+from controlplane.web.shown import ReleaseShown, ServiceShown
 
 Past = Annotated[bool, typer.Option(help="Go back although the point of no return is passed.")]
 

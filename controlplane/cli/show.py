@@ -28,8 +28,8 @@ from controlplane.cli.client import (
 )
 from controlplane.policy.values import format_duration
 from controlplane.release.ports import Record
-from controlplane.web.port import (
-    Asked,
+from controlplane.web.asked import Asked
+from controlplane.web.shown import (
     Explained,
     ProxyShown,
     ReleaseShown,

@@ -17,7 +17,8 @@ from controlplane.cli.client import (
     me,
     post,
 )
-from controlplane.web.port import Adopt, ServiceShown
+from controlplane.web.asked import Adopt
+from controlplane.web.shown import ServiceShown
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the store, as `turnout serve --data`.")]
 

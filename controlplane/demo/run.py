@@ -21,7 +21,8 @@ from controlplane.demo.view import LineView, LiveView
 from controlplane.demo.world import World
 from controlplane.release.ports import Record
 from controlplane.resources.bootstrap import bootstrap
-from controlplane.web.port import Documents, ReleaseShown
+from controlplane.web.asked import Documents
+from controlplane.web.shown import ReleaseShown
 
 ACTOR = "demo"
 REFRESH = 0.25  # seconds

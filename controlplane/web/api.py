@@ -17,20 +17,19 @@ from starlette.routing import Route
 
 from controlplane.release.recording import RECORDING
 from controlplane.web.access import Access, permit
-from controlplane.web.port import (
+from controlplane.web.asked import (
     Act,
     Adopt,
     Asked,
     CohortAsked,
-    ControlPlane,
     Declare,
     Documents,
     Order,
     Push,
-    RefusedError,
     Switch,
     Who,
 )
+from controlplane.web.port import ControlPlane, RefusedError
 
 MAX_BODY = 4 * 1024 * 1024
 _AT_ONCE = 100  # proxies: a few milliseconds

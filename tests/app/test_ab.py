@@ -3,7 +3,8 @@
 import pytest
 
 from controlplane.release.state import Phase
-from controlplane.web.port import Act, Documents, Order, RefusedError
+from controlplane.web.asked import Act, Documents, Order
+from controlplane.web.port import RefusedError
 
 ANN = Act(actor="ann", reason="why not")
 METRICS = "metrics: {orders: {header: x-order, better: more}}\n"

@@ -11,7 +11,8 @@ from controlplane._pb.node_pb2 import Node as NodeMessage
 from controlplane.app.adoption import Question, in_question, listed, proven, questioned
 from controlplane.release.state import Phase
 from controlplane.stores.sqlite import SqliteStore
-from controlplane.web.port import Act, Adopt, Documents, Order, RefusedError, Switch
+from controlplane.web.asked import Act, Adopt, Documents, Order, Switch
+from controlplane.web.port import RefusedError
 from controlplane.xds.messages import Node
 from controlplane.xds.snapshot import Resource
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE

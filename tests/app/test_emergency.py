@@ -3,7 +3,8 @@
 import pytest
 
 from controlplane.release.state import Phase
-from controlplane.web.port import Act, Declare, Order, RefusedError
+from controlplane.web.asked import Act, Declare, Order
+from controlplane.web.port import RefusedError
 
 WHY = "v1 loses orders"
 

@@ -11,7 +11,7 @@ from controlplane.app.statistics import StreamStatistics, era
 from controlplane.release.state import Phase, Stage
 from controlplane.sources.lrs import LoadReports
 from controlplane.sources.pushed import Pushed, Values, cell
-from controlplane.web.port import Order
+from controlplane.web.asked import Order
 from tests.app.site import INTERVAL
 
 METRICS = "metrics: {orders: {better: more}}\n"

@@ -12,7 +12,7 @@ from controlplane.app.taking import order
 from controlplane.app.treatment import Treatment
 from controlplane.release.ports import World
 from controlplane.release.state import RETURNING, Phase
-from controlplane.web.port import Asked
+from controlplane.web.asked import Asked
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 HEADER = "version_header: x-turnout-version\n"

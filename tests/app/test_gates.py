@@ -8,7 +8,8 @@ import pytest
 
 from controlplane.release.state import Phase
 from controlplane.stores.sqlite import SqliteStore
-from controlplane.web.port import Act, Declare, Order, RefusedError, Switch, Who
+from controlplane.web.asked import Act, Declare, Order, Switch, Who
+from controlplane.web.port import RefusedError
 
 ANN = Act(actor="ann", reason="looks good")
 TO_V2 = Order(service="shop", to="v2", policy="quick", actor="ann")

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from controlplane.release.state import Phase
-from controlplane.web.port import Act, Documents, Order, RefusedError
+from controlplane.web.asked import Act, Documents, Order
+from controlplane.web.port import RefusedError
 from tests.app.site import Many
 
 ANN = Act(actor="ann")

@@ -12,7 +12,8 @@ from controlplane.app.statistics import merged
 from controlplane.evidence.observation import Cell, Measure, Observation, Reading, Stat, Tally
 from controlplane.policy.documents import Propagate
 from controlplane.release.state import Phase
-from controlplane.web.port import Act, Order, RefusedError
+from controlplane.web.asked import Act, Order
+from controlplane.web.port import RefusedError
 from controlplane.xds.messages import Node
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE

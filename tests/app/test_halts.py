@@ -6,7 +6,8 @@ import pytest
 
 from controlplane.release.state import Phase
 from controlplane.stores.sqlite import SqliteStore
-from controlplane.web.port import Act, Order, RefusedError, Switch
+from controlplane.web.asked import Act, Order, Switch
+from controlplane.web.port import RefusedError
 
 ANN = Act(actor="ann")
 TO_V2 = Order(service="shop", to="v2", policy="quick", actor="ann")

@@ -11,7 +11,7 @@ import pytest
 from controlplane.app.hooking import Hooking
 from controlplane.app.posting import Poster
 from controlplane.release.state import Phase
-from controlplane.web.port import Act, Documents
+from controlplane.web.asked import Act, Documents
 
 POLICY = """\
 kind: Policy

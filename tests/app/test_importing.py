@@ -109,7 +109,7 @@ async def test_a_half_written_file_that_is_left_behind_moves_nothing(tmp_path, k
     desk = Desk(tmp_path / "policies", site)
     world = await desk.rest()
     site.fleet.mode = "all"
-    from controlplane.web.port import Act
+    from controlplane.web.asked import Act
 
     await site.plane.act("checkout-2.4.0", "advance", Act(actor="ann"))
     before = await site.store.world()
@@ -434,7 +434,7 @@ async def test_edits_of_what_was_pinned_are_shown_and_never_act(started, kit):
 
 
 async def test_drift_outlives_a_restart_and_names_a_policy_that_is_gone(started, kit):
-    from controlplane.web.port import Act, Order
+    from controlplane.web.asked import Act, Order
 
     site = started.site
     await site.plane.act("shop-2", "rollback", Act(actor="ann"))

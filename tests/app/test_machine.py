@@ -24,7 +24,8 @@ from controlplane.release.moves import next_action
 from controlplane.release.ports import StoreError, World
 from controlplane.release.state import RETURNING, TRANSITIONS, Action, Phase, Stage
 from controlplane.release.watch import Watch
-from controlplane.web.port import Act, Documents, Order, RefusedError, Switch
+from controlplane.web.asked import Act, Documents, Order, Switch
+from controlplane.web.port import RefusedError
 from tests.app.crashing import Crash, Crashing, opened
 from tests.app.site import Clock, Site, files, plain
 from tests.documents import POLICY, SERVICE

@@ -28,7 +28,8 @@ from controlplane.release.ports import StoreError
 from controlplane.release.state import Phase
 from controlplane.release.watch import Watch
 from controlplane.stores.upkeep import verify
-from controlplane.web.port import Act, Declare, Order, RefusedError, Switch, Who
+from controlplane.web.asked import Act, Declare, Order, Switch, Who
+from controlplane.web.port import RefusedError
 from tests.app import at_last
 from tests.app.crashing import Crash, Crashing, Ears, opened
 from tests.app.drawn import order, policies

@@ -11,7 +11,7 @@ import pytest
 from controlplane.app.membership import member
 from controlplane.app.showing import show_proxy
 from controlplane.policy.documents import Fleet
-from controlplane.web.port import Documents
+from controlplane.web.asked import Documents
 from controlplane.xds.messages import Node
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
 from controlplane.xds.view import Peer, StreamView, TypeView, Versions

@@ -11,7 +11,8 @@ from controlplane.app.hooking import Hooking
 from controlplane.app.posting import Poster
 from controlplane.release.ports import StoreError
 from controlplane.release.state import Phase
-from controlplane.web.port import Act, Order, RefusedError
+from controlplane.web.asked import Act, Order
+from controlplane.web.port import RefusedError
 
 ANN = Act(actor="ann")
 SURE = Act(actor="ann", past_point_of_no_return=True)

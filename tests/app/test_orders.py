@@ -4,7 +4,8 @@ import pytest
 
 from controlplane.app.taking import drifted
 from controlplane.release.state import Phase
-from controlplane.web.port import Act, Documents, Order, RefusedError, Switch
+from controlplane.web.asked import Act, Documents, Order, Switch
+from controlplane.web.port import RefusedError
 from tests.documents import RELEASE, SERVICE
 
 ANN = Act(actor="ann")

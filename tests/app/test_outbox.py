@@ -12,7 +12,7 @@ from controlplane.app.outbox import TRIES, Outbox, pause
 from controlplane.app.posting import Poster
 from controlplane.release.ports import Change, Message, Record
 from controlplane.stores.sqlite import SqliteStore
-from controlplane.web.port import Act, Order, Switch
+from controlplane.web.asked import Act, Order, Switch
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVENT = {"specversion": "1.0", "type": "turnout.release.held", "data": {}}

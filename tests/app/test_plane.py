@@ -7,7 +7,8 @@ from controlplane.app.metrics import Metrics
 from controlplane.release.moves import act
 from controlplane.release.ports import Change, StoreConflictError, StoreError
 from controlplane.release.state import TRANSITIONS, Action, Phase
-from controlplane.web.port import Act, Documents, Order, RefusedError, Switch
+from controlplane.web.asked import Act, Documents, Order, Switch
+from controlplane.web.port import RefusedError
 
 TEST = """\
 kind: Policy

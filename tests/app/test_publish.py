@@ -11,7 +11,7 @@ from controlplane.app.renderable import Fitting
 from controlplane.release.traffic import traffic
 from controlplane.resources import statistics
 from controlplane.resources.rendering import Rendering
-from controlplane.web.port import Act, Documents, Order, Switch
+from controlplane.web.asked import Act, Documents, Order, Switch
 from controlplane.xds.snapshot import Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE, SCOPED_ROUTE
 

@@ -9,7 +9,7 @@ from controlplane.release.ports import Change
 from controlplane.release.replay import replay
 from controlplane.release.state import Phase
 from controlplane.stores.sqlite import SqliteStore
-from controlplane.web.port import Act, Order
+from controlplane.web.asked import Act, Order
 
 ANN = Act(actor="ann")
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from controlplane.release.state import Phase
-from controlplane.web.port import Act, Order, RefusedError
+from controlplane.web.asked import Act, Order
+from controlplane.web.port import RefusedError
 
 ANN = Act(actor="ann")
 TO_V2 = Order(service="shop", to="v2", policy="quick", actor="ann")

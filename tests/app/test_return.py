@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from controlplane.release.state import Phase
-from controlplane.web.port import Act, Documents, Order, RefusedError, Switch
+from controlplane.web.asked import Act, Documents, Order, Switch
+from controlplane.web.port import RefusedError
 
 ANN = Act(actor="ann")
 SURE = Act(actor="ann", past_point_of_no_return=True)

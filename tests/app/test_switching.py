@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from controlplane.release.state import Phase
-from controlplane.web.port import Act, Order, RefusedError, Switch
+from controlplane.web.asked import Act, Order, Switch
+from controlplane.web.port import RefusedError
 from tests.app.test_groups import begin, chain, phases, release
 
 ANN = Act(actor="ann")

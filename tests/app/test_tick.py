@@ -9,7 +9,8 @@ from controlplane.evidence.verdict import Outcome
 from controlplane.release.ports import StoreError
 from controlplane.release.state import Phase, Stage
 from controlplane.release.watch import Watch
-from controlplane.web.port import Act, Documents, Order, RefusedError
+from controlplane.web.asked import Act, Documents, Order
+from controlplane.web.port import RefusedError
 
 ANN = Act(actor="ann")
 

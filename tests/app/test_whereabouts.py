@@ -12,7 +12,8 @@ from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment
 from controlplane.app.publish import Publisher
 from controlplane.release.state import Phase
 from controlplane.sources.dns import Resolver
-from controlplane.web.port import RefusedError, Switch
+from controlplane.web.asked import Switch
+from controlplane.web.port import RefusedError
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
 
 MESH = "kind: Fleet\nname: edge\nnodes: {cluster: edge}\nlisteners: [{name: calls, kind: grpc}]\n"

@@ -19,7 +19,7 @@ from controlplane.app import logs
 from controlplane.app.importing import Importer
 from controlplane.release.state import Phase
 from controlplane.stores.sqlite import SqliteStore
-from controlplane.web.port import Act
+from controlplane.web.asked import Act
 from tests.app.site import Site
 
 EXAMPLES = Path(__file__).parents[2] / "policies"

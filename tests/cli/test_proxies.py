@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from rich.console import Console
 
 from controlplane.cli.show import proxies_view
-from controlplane.web.port import ProxyShown, TypeShown
+from controlplane.web.shown import ProxyShown, TypeShown
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

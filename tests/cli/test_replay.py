@@ -11,7 +11,7 @@ from controlplane.cli import replay as replaying
 from controlplane.cli.client import clock
 from controlplane.evidence.observation import Reading
 from controlplane.release.ports import Change
-from controlplane.web.port import Act, Order
+from controlplane.web.asked import Act, Order
 from tests.app.site import Clock, start, tick, until
 from tests.documents import BRISK, FLEET, SERVICE
 

@@ -21,8 +21,8 @@ from controlplane.cli import app
 from controlplane.demo.ports import free_ports
 from controlplane.resources.bootstrap import Tls, bootstrap
 from controlplane.server.tls import TlsFiles
+from controlplane.web.asked import Documents
 from controlplane.web.operators import enrol, new_token
-from controlplane.web.port import Documents
 
 FLEET = """\
 kind: Fleet
