@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTOS := $(wildcard protos/*.proto)
+# Tests start processes by the hundred: what these import is compiled once, also where Python is told not to.
+COMPILED := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.pytest_cache/bytecode
 
 .PHONY: help demo runs test check format protos golden bench bench-decisions bench-better bench-real bench-tick fuzz requirements clean
 
@@ -23,7 +25,7 @@ demo: .venv/ready ## Run a release on real Envoys and show it live; options: mak
 
 test: .venv/ready ## Run all tests; some start real Envoys on loopback.
 	@echo "== tests"
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
+	@$(COMPILED) $(BIN)/python -m pytest -n 3 $(ARGS)
 
 runs: .venv/ready ## Run the demo N times in a row and count how it ended: make runs N=20 END=promoted.
 	@$(BIN)/python scripts/runs.py $(or $(END),promoted) $(or $(N),20) $(ARGS)

@@ -344,7 +344,7 @@ def meant(record, state):
 
 
 TestLoop = LoopMachine.TestCase
-TestLoop.pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600 + 60 * LONG)]  # to shrink takes minutes
+TestLoop.pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(600 + 60 * LONG)]  # to shrink
 TestLoop.settings = settings(
     max_examples=20 * (LONG or 1),
     stateful_step_count=20,

@@ -472,7 +472,7 @@ class ManyMachine(RuleBasedStateMachine):
 
 
 TestMany = ManyMachine.TestCase
-TestMany.pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600 + 60 * LONG)]  # to shrink takes minutes
+TestMany.pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(600 + 60 * LONG)]  # to shrink
 TestMany.settings = settings(
     max_examples=20 * (LONG or 1),
     derandomize=not LONG,  # the same histories each time; `make chaos` draws others

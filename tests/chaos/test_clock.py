@@ -21,7 +21,6 @@ JUMPS = {"third": "+1h", "most": "-2h", "all": "+10y"}
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.chaos,
-    pytest.mark.xdist_group("chaos"),
     pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed (package faketime)"),
 ]
 

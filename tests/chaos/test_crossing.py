@@ -18,7 +18,7 @@ guard: {{for: 1h}}
 point_of_no_return: {{approve: {{}}, run: {{url: "{url}", timeout: 30s}}}}
 """
 
-pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("chaos"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.chaos, pytest.mark.waits, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ guard: {{for: 300ms, hold_back: 5%}}
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.chaos,
-    pytest.mark.xdist_group("chaos"),
+    pytest.mark.long,
     pytest.mark.timeout(120 + 30 * KILLS),
 ]
 

@@ -54,7 +54,8 @@ TEXTS = {path.relative_to(EXAMPLES).as_posix(): path.read_bytes() for path in EX
 
 pytestmark = [
     pytest.mark.chaos,
-    pytest.mark.xdist_group("prefixes"),
+    pytest.mark.waits,
+    pytest.mark.long,
     pytest.mark.timeout(3600),  # of a busy machine
 ]
 

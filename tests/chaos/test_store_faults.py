@@ -24,7 +24,7 @@ ROLLBACK = ["-c", "from controlplane.cli import main; main()", "rollback", "shop
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.chaos,
-    pytest.mark.xdist_group("chaos"),
+    pytest.mark.long,
     pytest.mark.timeout(240),
 ]
 

@@ -11,7 +11,7 @@ import yaml
 from controlplane.demo.ports import free_ports
 from controlplane.demo.users import population
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(90)]
 
 FLEET = """\
 kind: Fleet

@@ -13,7 +13,7 @@ from controlplane.demo.load import Load
 from controlplane.demo.users import HOST, population
 from tests.documents import placed
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(150)]
 
 LONG = pytest.mark.skipif("TURNOUT_CHAOS" not in os.environ, reason="takes a minute; see `make chaos`")
 CHAIN = ("back", "mid", "front")  # each depends on the one before

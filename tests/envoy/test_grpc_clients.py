@@ -16,7 +16,7 @@ import pytest
 from controlplane.demo.ports import free_ports
 
 pytestmark = [
-    pytest.mark.xdist_group("envoy"),
+    pytest.mark.waits,
     pytest.mark.timeout(90),
     pytest.mark.parametrize("site", ["1s"], indirect=True),
 ]

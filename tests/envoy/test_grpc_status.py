@@ -13,7 +13,7 @@ import pytest
 
 from controlplane.demo.ports import free_ports
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.envoy, pytest.mark.long, pytest.mark.timeout(90)]
 
 SERVICE = """\
 kind: Service

@@ -8,7 +8,7 @@ from controlplane.demo.ports import free_ports
 from controlplane.demo.sample import SampleProcess
 from controlplane.demo.users import population
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(90)]
 
 HOTFIX = """\
 kind: Release

@@ -11,7 +11,7 @@ import pytest
 
 from controlplane.demo.users import population
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
 
 USERS = [user.requests[0] for user in population(200) if user.id]
 NODES = ("edge-1", "edge-2")

@@ -14,7 +14,7 @@ from controlplane.demo.fault import Fault
 from controlplane.demo.run import Options, run
 from controlplane.demo.users import population
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(90)]
 
 
 async def started(site, *steps, proxies=1):
@@ -113,6 +113,7 @@ async def in_flight(site, count):
     await site.until(answered)
 
 
+@pytest.mark.long
 async def test_a_canary_with_errors_is_rolled_back_by_its_errors():
     options = Options(fault=Fault.parse("errors=10%"), rps=400, seconds=60, headless=True)
 

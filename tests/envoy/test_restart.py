@@ -12,7 +12,7 @@ import yaml
 
 from controlplane.demo.ports import free_ports
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.envoy, pytest.mark.long, pytest.mark.timeout(90)]
 
 CONTENT = ("ClustersConfigDump", "ListenersConfigDump", "RoutesConfigDump", "ScopedRoutesConfigDump")
 

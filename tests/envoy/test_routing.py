@@ -34,7 +34,7 @@ from controlplane.resources.readable import readable
 from controlplane.resources.rendering import render
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy")]
+pytestmark = [pytest.mark.envoy]
 BINARY = Path(envoy.__file__).parent / "_bin" / "envoy"
 Answer = tuple[int, str, Mapping[str, str]]
 

@@ -17,7 +17,7 @@ import pytest
 
 from controlplane.demo.ports import free_ports
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(60)]
 
 SERVICE = """\
 kind: Service

@@ -17,7 +17,7 @@ from controlplane.demo.sample import Sample, SampleProcess
 from controlplane.demo.users import HOST, population
 from tests.documents import placed
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("envoy")]
+pytestmark = [pytest.mark.envoy, pytest.mark.long]
 
 LONG = pytest.mark.skipif("TURNOUT_CHAOS" not in os.environ, reason="takes minutes; see `make chaos`")
 OUTSIDE = ("", "waiting", "guarding", "point_of_no_return", "rolling_back", "ending")
