@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from sys import intern
-from typing import NamedTuple
 
-from controlplane.xds.culprits import blamed
+from controlplane.xds.exchange import Exchange, Flight
 from controlplane.xds.messages import MAX_NAMES, ProtocolError
-from controlplane.xds.parts import Doubt, Part, by_owner, doubts, mixture, robs
+from controlplane.xds.parts import Part
+from controlplane.xds.past import NO_PAST, Past
+from controlplane.xds.refusals import NO_REFUSALS, Has, Refusals
+from controlplane.xds.sharing import NOBODY, NOTHING, Table, changed, fewer, later, more, named
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, TypeView, Versions
@@ -19,49 +21,11 @@ WILDCARD = "*"
 _OBJECT = 100  # bytes that a short text takes besides its characters, with its place in a set
 
 
-class Flight(NamedTuple):
-    """A response that the client has not answered: what is new in it, and what it takes away."""
-
-    nonce: str
-    updates: Mapping[str, Resource]
-    removed: tuple[str, ...]
-    at: datetime
-
-
-@dataclass(slots=True, eq=False)
-class Exchange:
-    """What a change and its ACK touch, of one type on one stream.
-
-    It is apart because Python sorts the slots of a class by name: for each of thousands of streams, a third
-    of the memory has to be fetched.
-
-    Attributes:
-        calm: The client accepted all that it was sent, and nothing but its targets has changed since.
-        dirty: Names whose target may differ from what the client has, in order.
-        held: What the client accepted. One that it brought and that is not ours has an empty body.
-        flights: The un-ACKed responses, oldest first.
-        nonce: Of the last response.
-        high: Highest revision that the client has seen of this type.
-        sent_at: When the last response was sent.
-        acked_at: When the client last accepted one.
-        seen: The view of this state, until it changes.
-    """
-
-    type_url: str
-    calm: bool = False
-    dirty: dict[str, None] = field(default_factory=dict)
-    held: dict[str, Resource] = field(default_factory=dict)
-    flights: tuple[Flight, ...] = ()
-    nonce: str = ""
-    high: int = 0
-    sent_at: datetime | None = None
-    acked_at: datetime | None = None
-    seen: TypeView | None = None
-
-
 @dataclass(slots=True, eq=False, kw_only=True)
 class Conversation(Exchange):
     """The state of one type on one stream, the same for both variants.
+
+    Sets and tables are values, most of them empty: thousands of streams share them.
 
     Attributes:
         since: When the client first asked.
@@ -72,60 +36,35 @@ class Conversation(Exchange):
         names: What it asks for by name.
         listed: A list of names that was found to ask for this.
         lost: Names that a stale list left out: if they are asked for again, they must be sent again.
-        claims: Versions that the client brought from an earlier stream, until they were compared with ours.
-        compared: The snapshot that they were compared with last.
-        foreign: Names in ``held`` that are not ours: their needs are unknown.
-        brought: What it came back with besides, with its version: as long as the target has no such resource,
-            or one that needs nothing, it does not count as there.
-        recalled: The parts of what it brought with unknown content, if that is what it accepted last.
-        whole: Version of a set that the client brought and that is not ours, until it accepted ours.
+        past: What it brought from an earlier stream.
         maybe: Sent in a batch that was refused: the client may have applied it or not.
-        refused: The refusal of a version, until the client accepted another one or the target went back.
-        spoiled: Parts that a refusal may be about, by resource and owner, while the target has them.
+        refusals: What it refused.
         rivals: Resources of this type exclude one another.
         preferred: What went before others that were waiting, which still do.
-        anew: What was refused and is tried once more, as another one has gone or changed since.
-        undone: Names that the client refused to lose, and the target for which they are not tried again.
         told: Names whose absence the client was told.
         again: Names to send even if unchanged.
         resync: All names are dirty.
-        returning: The client brought resources, and was sent nothing of this type yet.
         opened: A first response was sent, or was not needed.
-        limit: How many changes the next response may have while a culprit is sought.
-        error: The last refusal.
         gated: What waits for what, as of the last look.
-        asked: The names of the view, until they change.
     """
 
     since: datetime
     window: int = 1
     rivals: bool = False
     wildcard: bool = False
-    names: set[str] = field(default_factory=set)
+    names: frozenset[str] = NOBODY
     listed: frozenset[str] | None = None
     explicit: bool = False
-    lost: set[str] = field(default_factory=set)
-    claims: dict[str, str] | None = None
-    compared: Snapshot | None = None
-    foreign: set[str] = field(default_factory=set)
-    brought: dict[str, Version] = field(default_factory=dict)
-    recalled: dict[str, Mapping[str, Part]] = field(default_factory=dict)
-    whole: Version | None = None
-    maybe: dict[str, Resource] = field(default_factory=dict)
-    refused: dict[str, Nack] = field(default_factory=dict)
-    spoiled: dict[str, dict[str, Doubt]] = field(default_factory=dict)
-    preferred: frozenset[str] = frozenset()  # empty as a rule: thousands of streams share it
-    anew: frozenset[str] = frozenset()
-    undone: dict[str, Snapshot | None] = field(default_factory=dict)
-    told: set[str] = field(default_factory=set)
-    again: set[str] = field(default_factory=set)
+    lost: frozenset[str] = NOBODY
+    past: Past = NO_PAST
+    maybe: Table = field(default_factory=lambda: NOTHING)
+    refusals: Refusals = NO_REFUSALS
+    preferred: frozenset[str] = NOBODY
+    told: frozenset[str] = NOBODY
+    again: frozenset[str] = NOBODY
     resync: bool = True
-    returning: bool = False
     opened: bool = False
-    limit: int | None = None
-    error: Nack | None = None
-    gated: dict[str, Ref] = field(default_factory=dict)
-    asked: frozenset[str] | None = None
+    gated: Mapping[str, Ref] = field(default_factory=lambda: NOTHING)
 
     @property
     def due(self) -> bool:
@@ -135,7 +74,7 @@ class Conversation(Exchange):
         """
         if self.quiet:
             return False
-        return not self.flights or (len(self.flights) < self.window and self.limit is None)
+        return not self.flights or (len(self.flights) < self.window and self.refusals.limit is None)
 
     @property
     def quiet(self) -> bool:
@@ -156,7 +95,7 @@ class Conversation(Exchange):
             return False
         waiting = self.dirty
         if not waiting:
-            self.preferred = frozenset()
+            self.preferred = NOBODY
         elif self.window > 1:
             ahead = [name for name in names if name not in self.preferred]
             self.preferred = self.preferred.union(ahead)
@@ -169,64 +108,28 @@ class Conversation(Exchange):
         """Note that a response was sent."""
         self.flights += (flight,)
         self.nonce, self.sent_at = flight.nonce, flight.at
-        self.opened, self.returning, self.seen = True, False, None
-        for name in flight.updates:
+        self.opened, self.seen = True, None
+        if self.past.returning:
+            self.past.returning = False
+        for name in (*flight.updates, *flight.removed):
             self.dirty.pop(name, None)
-        for name in flight.removed:
-            self.dirty.pop(name, None)
-        if self.calm:
-            return
-        if self.gated or self.spoiled:  # what was sent is not all of it
-            partial = self.gated.keys() | self.spoiled.keys()
+        spoiled = self.refusals.spoiled
+        if self.gated or spoiled:  # what was sent is not all of it
+            partial = self.gated.keys() | spoiled.keys()
             self.dirty.update((name, None) for name in flight.updates if name in partial)
-        self.again.difference_update(flight.updates, flight.removed)
-        self.told.difference_update(flight.updates)
-        self.told.update(self.names.intersection(flight.removed))
+        self.again = fewer(self.again, (*flight.updates, *flight.removed))
+        self.told = fewer(self.told, flight.updates)
+        if flight.removed:
+            self.told = more(self.told, self.names.intersection(flight.removed))
 
     def weight(self) -> int:
         """Return about how many bytes what the client said takes: names and versions, with their objects."""
-        claims = self.claims or {}
-        texts = (*self.names, *self.lost, *claims, *claims.values(), *self.foreign, *self.brought)
+        texts = (*self.names, *self.lost, *self.past.texts())
         return sum(len(text) if text.isascii() else 4 * len(text) for text in texts) + _OBJECT * len(texts)
 
     def wants(self, name: str) -> bool:
         """Return whether the client is subscribed to this resource."""
         return self.wildcard or name in self.names
-
-    def refuses(self, resource: Resource) -> bool:
-        """Return whether the client refused this very content."""
-        nack = self.refused.get(resource.name)
-        return nack is not None and nack.version == resource.version
-
-    def rejects(self, resource: Resource) -> bool:
-        """Return whether this very content was refused, and is not to be tried once more."""
-        return self.refuses(resource) and resource.name not in self.anew
-
-    def firm(self, name: str) -> Resource | None:
-        """Return what the client has ACKed, unless a response under way takes it away or empties it."""
-        held = self.held.get(name)
-        if held is None:
-            return None
-        for flight in self.flights:
-            if name in flight.removed:
-                return None
-            coming = flight.updates.get(name)
-            if coming is not None and coming.hollow:
-                return coming
-        return held
-
-    def latest(self, name: str) -> Resource | None:
-        """Return what the client will have once it has accepted all that is under way."""
-        for flight in reversed(self.flights):
-            if name in flight.updates:
-                return flight.updates[name]
-            if name in flight.removed:
-                return None
-        return self.held.get(name)
-
-    def coming(self, name: str) -> bool:
-        """Return whether a version of this resource is under way."""
-        return any(name in flight.updates for flight in self.flights)
 
     def holdings(self) -> Iterable[Resource]:
         """Yield everything that the client may have in use."""
@@ -237,37 +140,46 @@ class Conversation(Exchange):
 
     def subscribe(self, names: Iterable[str], *, resend: bool) -> None:
         """Add names, as delta clients do; ``resend`` those that the client already has."""
-        for text in names:
-            self.explicit, self.asked = True, None
-            if text == WILDCARD:
-                self.resync |= not self.wildcard
-                self.wildcard = True
-                continue
-            name = intern(text)
-            if resend and (name in self.held or self.coming(name)):
-                self.again.add(name)
-            self.names.add(name)
-            self.told.discard(name)
-            self.dirty[name] = None
+        wanted = dict.fromkeys(map(intern, names))
+        if not wanted:
+            return
+        self.explicit = True
+        if WILDCARD in wanted:
+            del wanted[WILDCARD]
+            self.resync |= not self.wildcard
+            self.wildcard = True
+        if resend:
+            self.again = more(self.again, [n for n in wanted if n in self.held or self.coming(n)])
+        self.names = named(self.names.union(wanted))
+        self.told = fewer(self.told, wanted)
+        self.dirty.update(wanted)
         self._check_size()
 
     def unsubscribe(self, names: Iterable[str]) -> None:
         """Remove names; one that a wildcard still covers is answered once more, as the protocol asks."""
+        left = set(self.names)
+        covered: list[str] = []
+        gone: list[str] = []
         for name in names:
-            self.asked = None
             if name == WILDCARD:
                 self.explicit = True
-                self.wildcard = False
-                for other in [*self.held, *self.maybe]:
-                    if other not in self.names:
-                        self.forget(other)
-            elif name in self.names:
-                self.names.discard(name)
-                if self.wildcard:
-                    self.again.add(name)
-                    self.dirty[name] = None
-                else:
-                    self.forget(name)
+                if self.wildcard:  # else all of it is in the names
+                    self.wildcard = False
+                    gone += [other for other in (*self.held, *self.maybe) if other not in left]
+            elif name in left:
+                left.discard(name)
+                (covered if self.wildcard else gone).append(name)
+        if len(left) < len(self.names):
+            self.names = named(left)
+        if covered:
+            self.resend(covered)
+        if gone:
+            self.forget(gone)
+
+    def resend(self, names: Collection[str]) -> None:
+        """Have these sent even if unchanged."""
+        self.again = more(self.again, names)
+        self.dirty.update(dict.fromkeys(names))
 
     def lists(self, names: frozenset[str]) -> bool:
         """Return whether this whole list of a state-of-the-world client is what it asks for already."""
@@ -286,7 +198,7 @@ class Conversation(Exchange):
     def omit(self, names: Iterable[str]) -> None:
         """Note what a stale list of names leaves out; the client dropped that, whatever it asks for next."""
         if self.explicit:
-            self.lost.update(self.names.difference(names))
+            self.lost |= self.names.difference(names)
 
     def replace(self, names: Iterable[str]) -> None:
         """Take the whole list of names, as state-of-the-world clients send it with each request.
@@ -295,10 +207,9 @@ class Conversation(Exchange):
         """
         self.listed = None
         wanted = set(names)
-        for name in self.lost & wanted & self.names:
-            self.again.add(name)
-            self.dirty[name] = None
-        self.lost.clear()
+        if self.lost:
+            self.resend(sorted(self.lost & wanted & self.names))
+            self.lost = NOBODY
         if not wanted and not self.explicit:
             self.wildcard = True
             return
@@ -307,16 +218,15 @@ class Conversation(Exchange):
         wanted.discard(WILDCARD)
         if wanted == self.names and wildcard == self.wildcard:
             return
-        wanted = {intern(name) for name in wanted}
-        for name in sorted(wanted - self.names):
-            if name in self.held:
-                self.again.add(name)
-            self.dirty[name] = None
+        new = sorted(wanted - self.names)
+        self.again = more(self.again, [name for name in new if name in self.held])
+        self.names = named(wanted)
+        self.dirty.update((name, None) for name in map(intern, new))
         self.resync |= wildcard != self.wildcard
-        self.wildcard, self.names, self.asked = wildcard, wanted, None
+        self.wildcard = wildcard
         if not wildcard:
-            for name in [name for name in (*self.held, *self.maybe, *self.brought) if name not in wanted]:
-                self.forget(name)
+            kept = (*self.held, *self.maybe, *self.past.brought)
+            self.forget([name for name in kept if name not in wanted])
         self._check_size()
 
     def _check_size(self) -> None:
@@ -324,38 +234,38 @@ class Conversation(Exchange):
             text = f"{len(self.names)} names of {self.type_url} are more than {MAX_NAMES}"
             raise ProtocolError("RESOURCE_EXHAUSTED", text)
 
-    def forget(self, name: str) -> None:
-        """Drop what is known of a resource that the client no longer has."""
-        self.held.pop(name, None)
-        self.maybe.pop(name, None)
-        self.refused.pop(name, None)
-        self.anew -= {name}
-        self.spoiled.pop(name, None)
-        self.foreign.discard(name)
-        self.recalled.pop(name, None)
-        self.brought.pop(name, None)
-        self.again.discard(name)
-        self.told.discard(name)
+    def forget(self, names: Collection[str]) -> None:
+        """Drop what is known of resources that the client no longer has."""
+        if any(name in self.held for name in names):
+            held = self.own()
+            for name in names:
+                held.pop(name, None)
+        if any(name in self.maybe for name in names):
+            self.maybe = changed(self.maybe, NOTHING, names) or NOTHING
+        self.refusals.forget(names)
+        self.past.forget(names)
+        self.again = fewer(self.again, names)
+        self.told = fewer(self.told, names)
 
     def presume(self, name: str, version: Version, last: Resource | None = None) -> None:
         """Count what the client named as there, with unknown content; nothing is led to it: it may not be.
 
         ``last`` is what it accepted last under this name, should it still have it.
         """
-        self.held[name] = Resource(name, b"", version, hollow=True)
-        self.foreign.add(name)
+        self.own()[name] = Resource(name, b"", version, hollow=True)
+        self.past.foreign.add(name)
         if last is not None and last.parts is not None:
-            self.recalled[name] = last.parts.of
+            self.past.recalled[name] = last.parts.of
 
     def discount(self, name: str) -> None:
         """Count what the client brought no longer, until the target has one again (``recall``)."""
         version = self.held[name].version
-        self.forget(name)
-        self.brought[name] = version
+        self.forget((name,))
+        self.past.brought[name] = version
 
     def recall(self, target: Resource) -> None:
         """Count what the client brought as there: it stays on that until it accepts the target."""
-        if target.needs and (version := self.brought.pop(target.name, None)) is not None:
+        if target.needs and (version := self.past.brought.pop(target.name, None)) is not None:
             self.presume(target.name, version)
 
     def land(self, nonce: str) -> Flight | None:
@@ -372,152 +282,93 @@ class Conversation(Exchange):
         return None
 
     def _doubt(self, flight: Flight) -> None:
-        self.maybe.update((name, r) for name, r in flight.updates.items() if self.wants(name))
+        self._suppose(flight)
         self.dirty.update(dict.fromkeys((*flight.updates, *flight.removed)))
+
+    def _suppose(self, flight: Flight) -> None:
+        self.maybe = {**self.maybe, **self._wanted(flight)} or NOTHING
+
+    def _wanted(self, flight: Flight) -> Table:
+        """Return what is new in a response and is asked for still."""
+        if self.wildcard or flight.updates.keys() <= self.names:
+            return flight.updates
+        return {name: resource for name, resource in flight.updates.items() if self.wants(name)}
 
     def accept(self, flight: Flight, now: datetime) -> None:
         """The client ACKed a response."""
         self.acked_at = now
         if self.calm:  # then it still asks for what it was sent, and nothing was taken away
-            self.held.update(flight.updates)
+            self.hold(later(self.held, flight.updates))
             return
-        self.whole = None
-        self.anew = self.anew.difference(flight.updates)
-        moved = not self.held.keys().isdisjoint(flight.removed)
-        for name, resource in flight.updates.items():
-            doubted = self.maybe.pop(name, None)
-            self.foreign.discard(name)
-            self.brought.pop(name, None)
-            before = self.held.get(name)
-            self._absolve(resource)
-            changed = before is None or before.version != resource.version  # else it was only sent again
-            if changed and name not in self.spoiled:
-                self.refused.pop(name, None)
-            if self.wants(name):
-                self.held[name] = resource
-                moved |= changed or doubted is not None
-        for name in flight.removed:
-            self.held.pop(name, None)
-            self.maybe.pop(name, None)
-            self.refused.pop(name, None)
-            self.foreign.discard(name)
+        updates, removed, held = flight.updates, flight.removed, self.held
+        new = {n for n, r in updates.items() if n not in held or held[n].version != r.version}
+        wanted = self._wanted(flight)
+        moved = any(name in new or name in self.maybe for name in wanted)
+        moved |= any(name in held for name in removed)
+        self.past.replace(updates, removed)
+        self.dirty.update(dict.fromkeys(self.refusals.accept(updates, removed, new)))
+        if self.maybe:
+            self.maybe = changed(self.maybe, NOTHING, (*updates, *removed)) or NOTHING
+        self.hold(self.after(held, wanted, removed))
         if moved and self.rivals:
-            self._try_anew()
+            self.dirty.update(dict.fromkeys(self.refusals.try_anew()))
         if not self.maybe:
-            self.limit = None
-            self._forgive()
-            odd = self.flights or self.resync or self.again or self.refused or self.foreign or self.gated
-            self.calm = self.opened and not (odd or self.returning)
+            self._calm_down()
 
-    def _try_anew(self) -> None:
-        """Have what was refused tried once more: what it was refused for may have gone.
+    def after(self, held: Table, updates: Table, removed: tuple[str, ...]) -> Table:
+        """Return what is held after a change; what a client brought is its own."""
+        make = changed if self.past.foreign else later
+        return make(held, updates, removed)
 
-        It ends: the client comes to have each resource of a target once, and each time at most all others are
-        tried once.
-        """
-        names = [name for name, nack in self.refused.items() if nack.version is not None]
-        self.anew = self.anew.union(names)
-        self.dirty.update(dict.fromkeys(names))
-
-    def owners(self) -> dict[str, Part]:
-        """Return each owner's part in what the client will have once it has accepted what is under way."""
-        coming = (name for flight in self.flights for name in flight.updates)
-        return by_owner(self.latest(name) for name in (*self.held, *coming))
+    def _calm_down(self) -> None:
+        """Nothing is in doubt any more: no culprit is sought, and what is over is dropped."""
+        self.refusals.limit = None
+        self._forgive()
+        odd = self.flights or self.resync or self.again or self.refusals.refused or self.gated
+        self.calm = self.opened and not (odd or self.past.foreign or self.past.returning)
+        if self.refusals.over:
+            self.refusals = NO_REFUSALS
+        if self.past.over:
+            self.past = NO_PAST
 
     def _had(self, target: Resource) -> Mapping[str, Part]:
         """Return the parts of a resource that the client has, there or in others; nothing if that is unknown.
 
         Who shares hosts with whom changes, and with it the name of their routes.
         """
-        held = self.held.get(target.name)
+        name, foreign = target.name, self.past.foreign
+        held = self.held.get(name)
         if held is not None and held.parts is not None:
             return held.parts.of
         if held is not None or target.parts is None:
-            return self.recalled.get(target.name, {}) if target.name in self.foreign else {}
-        elsewhere = self.owners() if not self.foreign else {}
+            return self.past.recalled.get(name, {}) if name in foreign else {}
+        elsewhere = self.owners() if not foreign else {}
         return {owner: elsewhere[owner] for owner in target.parts.of if owner in elsewhere}
-
-    def _doubt_parts(self, refused: Resource) -> None:
-        """Note which parts a refusal may be about; what is proven already stays so."""
-        had = self._had(refused)
-        if refused.parts is None or not had or not (found := doubts(refused.parts, had)):
-            return
-        before = self.spoiled.get(refused.name, {})
-        proven = {o: d for o, d in before.items() if o in found and d.proven and d.part == found[o].part}
-        self.spoiled[refused.name] = before | found | proven
-        self.dirty[refused.name] = None
-
-    def _absolve(self, accepted: Resource) -> None:
-        """Drop the doubts about the parts of what the client accepted."""
-        doubted = self.spoiled.get(accepted.name)
-        if doubted is None or accepted.parts is None:
-            return
-        kept = {o: doubt for o, doubt in doubted.items() if accepted.parts.of.get(o) != doubt.part}
-        if kept:
-            self.spoiled[accepted.name] = kept
-            self.dirty[accepted.name] = None
-        else:
-            del self.spoiled[accepted.name]
 
     def bearable(self, target: Resource, finders: Set[str]) -> Resource:
         """Return the target without the parts that the client may have refused: those stay as it has them.
 
         ``finders`` are the names of what the client has that needs this resource.
-
-        What is left of the target goes first. Then, if several parts may be the culprit, one after another.
         """
-        name, held = target.name, self.held.get(target.name)
-        wanted = target.parts.of if target.parts is not None else {}
-        known = self.spoiled.pop(name, {})
-        doubted = {owner: doubt for owner, doubt in known.items() if wanted.get(owner) == doubt.part}
-        if not doubted:
+        if not self.refusals.doubted(target):
             return target
-        self.spoiled[name] = doubted
-        had = self._had(target)
-        if not had:
+        name, parts = target.name, self._had(target)
+        if not parts:
             return target
-        coming = self.latest(name)
-        there = coming.parts.of if coming is not None and coming.parts is not None else {}
-        if coming is not None and any(there.get(owner) == doubt.part for owner, doubt in doubted.items()):
-            return coming  # its answer is waited for: to go on without that part would take it back
-
-        def without(some: Set[str]) -> Resource | None:
-            parts = (self._stays(each, name, had) if each.owner in some else each for each in wanted.values())
-            mixed = mixture(target, filter(None, parts))
-            return mixed if mixed is not None and not robs(mixed, target, coming, finders) else None
-
-        rest = without(doubted.keys())
-        if rest is None or held is None or rest.version != held.version:
-            return rest or target
-        open_to_doubt = [owner for owner, doubt in doubted.items() if not doubt.proven]
-        tries = (without(doubted.keys() - {owner}) for owner in open_to_doubt)
-        return next((each for each in tries if each is not None and not self.refuses(each)), rest)
-
-    def _stays(self, doubted: Part, name: str, had: Mapping[str, Part]) -> Part | None:
-        """Return the newest other part of the same owner that the client has, or will have."""
-        found = (parts.get(doubted.owner) for parts in (by_owner((self.latest(name),)), had))
-        return next((part for part in found if part is not None and part != doubted), None)
+        return self.refusals.bearable(target, Has(self.held.get(name), self.latest(name), parts), finders)
 
     def retry(self, target: Snapshot) -> None:
         """Have removals that were refused tried again, once for each new target."""
-        for name, refused in tuple(self.undone.items()):
-            nack = self.refused.get(name)
-            if nack is None or nack.version is not None:  # it is not to go any more, or it is gone
-                del self.undone[name]
-            elif refused is None:
-                self.undone[name] = target
-            elif refused is not target:
-                del self.undone[name]
-                self.dirty[name] = None
+        self.dirty.update(dict.fromkeys(self.refusals.retry(target)))
 
     def clear(self, name: str) -> None:
         """The target went back to what the client has: an earlier refusal no longer matters."""
-        if self.refused.pop(name, None) is not None:
+        if self.refusals.refused.pop(name, None) is not None:
             self._forgive()
 
     def _forgive(self) -> None:
-        if not self.maybe and not self.refused:
-            self.error = None
+        if not self.maybe and not self.refusals.refused:
+            self.refusals.error = None
 
     def refuse(self, flight: Flight, message: str, now: datetime) -> None:
         """The client NACKed a response: remember the culprit, or halve the batch to find it.
@@ -525,77 +376,66 @@ class Conversation(Exchange):
         The client may have applied the good part of a refused batch (gRFC A46; seen in Envoy 1.40), so all of
         it counts as perhaps applied until it was sent again.
         """
-        self.error = Nack(None, message, now)
+        if self.refusals is NO_REFUSALS:
+            self.refusals = Refusals()
+        refusals, updates = self.refusals, flight.updates
+        refusals.error = Nack(None, message, now)
         self.dirty.update(dict.fromkeys(flight.removed))
-        if not flight.updates:  # what was to go alone would come back for ever
-            lost = [name for name in flight.removed if name in self.held]
-            self.undone.update(dict.fromkeys(lost))
-            self.refused.update(dict.fromkeys(lost, self.error))
-            return
-        if len(flight.updates) == 1:
-            (resource,) = flight.updates.values()
-            self.error = Nack(resource.version, message, now)
-            self.anew -= {resource.name}
-            doubted = self.maybe.get(resource.name)
-            # An older one that was not answered, or refused among others, may be in use all the same.
-            if doubted is not None and doubted.version == resource.version:
-                del self.maybe[resource.name]
-            elif doubted is not None and self.held.get(resource.name) not in (None, resource):
-                self.dirty[resource.name] = None  # what it is known to have had, over what it may have
-            if self.wants(resource.name):
-                self.refused[resource.name] = self.error
-                self._doubt_parts(resource)
+        if not updates:
+            refusals.lose([name for name in flight.removed if name in self.held], refusals.error)
+        elif len(updates) == 1:
+            (resource,) = updates.values()
+            refusals.error = Nack(resource.version, message, now)
+            self._reject(resource, refusals.error)
         else:
-            self.maybe.update((n, r) for n, r in flight.updates.items() if self.wants(n))
-            self._divide(flight, message)
+            self._suppose(flight)
+            first, last = refusals.divide(updates.keys(), message)
+            if first:
+                waiting = [name for name in self.dirty if name not in set(last)]
+                self.dirty = dict.fromkeys((*first, *waiting))
+            self.dirty.update(dict.fromkeys(last))
 
-    def _divide(self, flight: Flight, message: str) -> None:
-        """Choose what of a refused batch is tried next: all that its words do not name, else half of it.
-
-        To a client that takes absence for deletion, what is not in the next response is away for a while.
-        """
-        suspects = blamed(flight.updates, message)
-        rest = [name for name in flight.updates if name not in set(suspects)]
-        if suspects and rest:
-            self.limit = len(rest)
-            for name in suspects:
-                self.dirty.pop(name, None)
-            self.dirty = dict.fromkeys((*rest, *self.dirty, *suspects))
-        else:
-            self.limit = max(1, len(flight.updates) // 2)
-            self.dirty.update(dict.fromkeys(flight.updates))
+    def _reject(self, resource: Resource, nack: Nack) -> None:
+        """Note that this very content was refused."""
+        name, refusals = resource.name, self.refusals
+        refusals.anew.discard(name)
+        doubted = self.maybe.get(name)
+        # An older one that was not answered, or refused among others, may be in use all the same.
+        if doubted is not None and doubted.version == resource.version:
+            self.maybe = changed(self.maybe, NOTHING, (name,)) or NOTHING
+        elif doubted is not None and self.held.get(name) not in (None, resource):
+            self.dirty[name] = None  # what it is known to have had, over what it may have
+        if self.wants(name):
+            refusals.refused[name] = nack
+            if refusals.suspect(resource, self._had(resource)):
+                self.dirty[name] = None
 
     def view(self, *, served: bool) -> TypeView:
         """Return this state as a value."""
         if self.seen is not None:
             return self.seen
-        acked = sent = Versions(self.held.copy())
-        if self.flights:
-            coming = self.held.copy()
-            for flight in self.flights:
-                coming.update(flight.updates)
-                for name in flight.removed:
-                    coming.pop(name, None)
-            sent = Versions(coming)
-        if self.asked is None:
-            self.asked = frozenset(self.names)
+        self.hold(self.held)
+        acked, coming = Versions(self.held), self.held
+        for flight in self.flights:
+            coming = self.after(coming, flight.updates, flight.removed)
+        refusals = self.refusals
         self.seen = TypeView(
             type_url=self.type_url,
             served=served,
             wildcard=self.wildcard,
-            names=self.asked,
+            names=self.names,
             since=self.since,
-            sent=sent,
+            sent=Versions(coming) if self.flights else acked,
             acked=acked,
             nacks={
-                name: replace(nack, owners=frozenset(self.spoiled.get(name, ())))
-                for name, nack in self.refused.items()
+                name: replace(nack, owners=frozenset(refusals.spoiled.get(name, ())))
+                for name, nack in refusals.refused.items()
             },
-            error=self.error,
-            gated=dict(self.gated),
+            error=refusals.error,
+            gated=self.gated,
             waiting_since=self.flights[0].at if self.flights else None,
             sent_at=self.sent_at,
             acked_at=self.acked_at,
-            partial={n: self.held[n] for n in (*self.gated, *self.spoiled) if n in self.held},
+            partial={n: self.held[n] for n in (*self.gated, *refusals.spoiled) if n in self.held},
         )
         return self.seen

@@ -11,8 +11,11 @@ from controlplane.xds.conversation import Conversation
 from controlplane.xds.gate import Gate
 from controlplane.xds.messages import Ack, Acks, Request
 from controlplane.xds.parts import recall
+from controlplane.xds.past import Past
+from controlplane.xds.plan import Plan, Planner
+from controlplane.xds.sharing import Table, more, shared
 from controlplane.xds.snapshot import Resource, Snapshot
-from controlplane.xds.stream import Plan, Stream
+from controlplane.xds.stream import Stream
 from controlplane.xds.type_urls import TOGETHER
 from controlplane.xds.version import Version
 from controlplane.xds.wire import delta_response
@@ -45,8 +48,7 @@ class DeltaStream(Stream):
                 claims or not conversation.explicit
             )
             if claims:
-                conversation.claims = dict(request.initial_resource_versions)
-                conversation.returning = True
+                conversation.past = Past(dict(request.initial_resource_versions), returning=True)
         elif request.response_nonce:
             acked = self._answer(conversation, request, now)
         # Subscriptions count whatever the nonce: no later message repeats them.
@@ -58,43 +60,49 @@ class DeltaStream(Stream):
         self, conversation: Conversation, claims: Mapping[str, str], target: Mapping[str, Resource]
     ) -> None:
         assert self.snapshot is not None
-        conversation.held.clear()
-        conversation.foreign.clear()
+        held: dict[str, Resource] = {}
+        again: list[str] = []
+        foreign: set[str] = set()
         for name, text in claims.items():
             if not conversation.wants(name):
                 continue
             version, ours = self._parse(text), target.get(name)
             if ours is not None and version is not None and version == ours.version:
-                conversation.held[name] = ours
+                held[name] = ours
                 if self.snapshot.earlier(version):
                     # The same content, once more under our version: by it we know it when it comes back.
-                    conversation.again.add(name)
+                    again.append(name)
                 continue
             if (
                 version is not None
                 and not self.snapshot.strange(version)
                 and (mixed := recall(name, version))
             ):
-                conversation.held[name] = mixed
+                held[name] = mixed
                 continue
             # Endpoints that it brought may be none: they serve nobody until it has ours.
             hollow = ours is not None and ours.follows is not None
-            conversation.held[name] = Resource(name, b"", version or Version(0, text), hollow=hollow)
-            conversation.foreign.add(name)
+            held[name] = Resource(name, b"", version or Version(0, text), hollow=hollow)
+            foreign.add(name)
             if version is not None:
                 self._ahead = max(self._ahead, version.revision)
+        conversation.past.foreign = foreign
+        conversation.hold(held if foreign else shared(held))
+        conversation.again = more(conversation.again, again)
 
     def _plan(self, conversation: Conversation, gate: Gate) -> Plan | None:
-        returning = conversation.returning
+        returning = conversation.past.returning
         opening = not conversation.opened and not returning
         # What a returning client lacks it gets at once: one resource each would take a round trip each.
         many = opening or returning or conversation.type_url in TOGETHER
-        limit = conversation.limit or (None if many else 1)
+        sought = conversation.refusals.limit  # while a culprit is
+        limit = sought or (None if many else 1)
         rivals, eager = conversation.rivals, conversation.window > 1
-        plan = self._collect(conversation, gate, limit if eager else None, opening=opening)
+        planner = Planner(conversation, gate, removable=True, telling=True)
+        plan = planner.collect(limit if eager else None, opening=opening)
         if rivals:
             self._order(conversation, plan, limit)
-        elif conversation.limit is not None or len(plan.updates) <= _FEW:
+        elif sought is not None or len(plan.updates) <= _FEW:
             plan.updates = dict(islice(plan.updates.items(), limit))
         if opening:
             return (
@@ -114,7 +122,7 @@ class DeltaStream(Stream):
         """
         latest = conversation.latest
         ordered = sorted(plan.updates.items(), key=lambda item: latest(item[0]) is None)
-        most = None if plan.removed and conversation.limit is None else limit
+        most = None if plan.removed and conversation.refusals.limit is None else limit
         plan.updates = dict(ordered[:most])
 
     def _welcome(self, conversation: Conversation, plan: Plan, gate: Gate) -> Plan | None:
@@ -133,17 +141,10 @@ class DeltaStream(Stream):
             plan.removed = [name for name in plan.removed if name not in conversation.held]
         return plan if plan.updates or plan.removed or leaving or early else None
 
-    def _absent(self, conversation: Conversation, name: str) -> str:
-        asked = name in conversation.names and name not in conversation.told
-        return "remove" if asked or name in conversation.again else "keep"
-
-    def _removable(self, conversation: Conversation) -> bool:
-        return True
-
     def _encode(
         self,
         conversation: Conversation,
-        updates: dict[str, Resource],
+        updates: Table,
         removed: tuple[str, ...],
         snapshot: Snapshot,
         nonce: str,

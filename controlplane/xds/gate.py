@@ -114,7 +114,7 @@ class Gate:
         if wanted:
             return there and self._finds(finder, other, target, wanted)
         # By a listener: routes that are refused must not keep the hosts of others from it.
-        return there or (target.parts.offering and other.refuses(target))
+        return there or (target.parts.offering and other.refusals.has(target))
 
     def _finds(
         self, finder: Resource, other: Conversation, target: Resource, wanted: frozenset[tuple[str, str]]
@@ -141,7 +141,7 @@ class Gate:
         other, target = self.conversations.get(type_url), self.snapshot.of(type_url).get(name)
         if target is None or other is None:
             return True
-        return other.firm(name) is not None or other.refuses(target) or not other.wants(name)
+        return other.firm(name) is not None or other.refusals.has(target) or not other.wants(name)
 
     def _hopeless(self, ref: Ref) -> bool:
         """Return whether waiting for this has no end, unless its content changes: it is hollow or refused."""
@@ -152,7 +152,7 @@ class Gate:
         # A client that refused a cluster never asks for its endpoints.
         return (
             target.hollow
-            or other.refuses(target)
+            or other.refusals.has(target)
             or (target.follows is not None and self._hopeless(target.follows))
         )
 
@@ -252,7 +252,7 @@ class Gate:
         mine = rank.get(type_url, len(order))
         for other in self.conversations.values():
             url = other.type_url
-            if not other.foreign or url == type_url:
+            if not other.past.foreign or url == type_url:
                 continue
             if (url, type_url) in self._needing or (type_url, url) in following:
                 return True

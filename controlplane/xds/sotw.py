@@ -9,9 +9,12 @@ from controlplane._pb.discovery_pb2 import DiscoveryRequest
 from controlplane.xds.conversation import Conversation
 from controlplane.xds.gate import Gate
 from controlplane.xds.messages import Ack, Acks, Request
+from controlplane.xds.past import Past
+from controlplane.xds.plan import Plan, Planner
 from controlplane.xds.sets import recall, remember
+from controlplane.xds.sharing import Table, more, shared
 from controlplane.xds.snapshot import Resource, Snapshot
-from controlplane.xds.stream import Plan, Stream
+from controlplane.xds.stream import Stream
 from controlplane.xds.version import Version
 from controlplane.xds.wire import set_hash, sotw_response
 
@@ -32,7 +35,8 @@ class SotwStream(Stream):
         assert isinstance(request, DiscoveryRequest)
         acked = False
         if first:
-            conversation.claims = {"": request.version_info} if request.version_info else None
+            if request.version_info:
+                conversation.past = Past({"": request.version_info})
         else:
             acked = self._answer(conversation, request, now)
             if request.response_nonce != conversation.nonce:
@@ -48,26 +52,26 @@ class SotwStream(Stream):
         # A client without names asks for nothing new, so the version of the set tells all that it has. One
         # with names may ask for more than before, and is answered.
         assert self.snapshot is not None
-        version = self._parse(claims[""])
-        conversation.whole = None
+        version, past = self._parse(claims[""]), conversation.past
+        past.whole = None
         if not conversation.wildcard:
             self._presume(conversation, version or Version(0, claims[""]), target)
         if version is None:
             return
         if conversation.wildcard and set_hash(target) == version.hash:
-            conversation.held = dict(target)
-            conversation.opened = conversation.returning = not self.snapshot.earlier(version)
+            conversation.hold(shared(target))
+            conversation.opened = past.returning = not self.snapshot.earlier(version)
             if not conversation.opened:
                 # The same content, once more under our version: by it we know it when it comes back.
-                conversation.again.update(target)
+                conversation.again = more(conversation.again, target.keys())
         else:
             if conversation.wildcard and not self.snapshot.strange(version):
                 known = recall(conversation.type_url, version.hash)
                 if known is not None:
-                    conversation.held = dict(known)
-                    conversation.opened = conversation.returning = True
+                    conversation.hold(shared(known))
+                    conversation.opened = past.returning = True
             if conversation.wildcard and not conversation.held:
-                conversation.whole = version
+                past.whole = version
             self._ahead = max(self._ahead, version.revision)
         conversation.high = version.revision
 
@@ -79,38 +83,42 @@ class SotwStream(Stream):
         """
         assert self.snapshot is not None
         partial = conversation.type_url not in self._full_state  # absence takes nothing away
-        conversation.brought = {}
+        past = conversation.past
+        past.brought = {}
         known = {name: target[name] for name in conversation.names & target.keys()}
         if not any(resource.needs for resource in target.values()):
             # Nothing is in use by these, but of a full-state type the version tells of all of them.
             if not partial and set_hash(known) != version.hash:
-                conversation.whole = version
+                past.whole = version
             if partial and not any(resource.follows for resource in target.values()):
-                conversation.brought = dict.fromkeys(conversation.names, version)
+                past.brought = dict.fromkeys(conversation.names, version)
             return
         # If its last response had all that it asks for, the version of that set tells.
         whole = self.snapshot.earlier(version) and len(known) == len(conversation.names)
         if whole and set_hash(known) == version.hash:
-            conversation.held = known
-            conversation.again.update(known)
+            conversation.hold(shared(known))
+            conversation.again = more(conversation.again, known.keys())
             return
         last = (not self.snapshot.strange(version) and recall(conversation.type_url, version.hash)) or {}
         for name in known:
             conversation.presume(name, version, last.get(name))
         if partial:
-            conversation.brought = dict.fromkeys(conversation.names - known.keys(), version)
+            past.brought = dict.fromkeys(conversation.names - known.keys(), version)
 
     def _plan(self, conversation: Conversation, gate: Gate) -> Plan | None:
         whole = conversation.type_url in self._full_state
         # What a client brought it has already: it need not wait until all of the rest may be sent.
-        opening = not conversation.opened and (whole or not conversation.foreign)
-        plan = self._collect(conversation, gate, conversation.limit, opening=opening)
+        opening = not conversation.opened and (whole or not conversation.past.foreign)
+        # Absence from other types' responses means nothing: their resources go when what refers to them goes.
+        planner = Planner(conversation, gate, removable=whole, telling=False)
+        plan = planner.collect(conversation.refusals.limit, opening=opening)
         if opening and plan.waiting:
             return None
-        early = gate.early(conversation, plan.updates) if conversation.returning else []
+        returning = conversation.past.returning
+        early = gate.early(conversation, plan.updates) if returning else []
         for name in early:
             del plan.updates[name]
-        if conversation.returning and (plan.removed or early):
+        if returning and (plan.removed or early):
             # What needs it may be in a request that we have not read: the answer to the unchanged set tells.
             if not gate.last(conversation.type_url):
                 plan.removed = []
@@ -119,26 +127,17 @@ class SotwStream(Stream):
             return plan  # even an empty one: a client waits for its first response
         return plan if plan.updates or plan.removed else None
 
-    def _absent(self, conversation: Conversation, name: str) -> str:
-        return "keep"
-
-    def _removable(self, conversation: Conversation) -> bool:
-        # Absence from other types' responses means nothing: their resources go when what refers to them goes.
-        return conversation.type_url in self._full_state
-
     def _encode(
         self,
         conversation: Conversation,
-        updates: dict[str, Resource],
+        updates: Table,
         removed: tuple[str, ...],
         snapshot: Snapshot,
         nonce: str,
     ) -> bytes:
         url, resources = conversation.type_url, updates
         if url in self._full_state:
-            resources = conversation.held | updates
-            for name in removed:
-                resources.pop(name, None)
+            resources = conversation.after(conversation.held, updates, removed)
         version, data = sotw_response(url, resources, conversation.high, nonce, self._identifier)
         remember(url, version, resources)
         return data

@@ -13,7 +13,8 @@ from datetime import datetime
 from sys import intern
 from typing import ClassVar
 
-from controlplane.xds.conversation import WILDCARD, Conversation, Flight
+from controlplane.xds.conversation import WILDCARD, Conversation
+from controlplane.xds.exchange import Flight
 from controlplane.xds.gate import Gate
 from controlplane.xds.messages import (
     MAX_HELD,
@@ -26,6 +27,8 @@ from controlplane.xds.messages import (
     parse_node,
     parse_request,
 )
+from controlplane.xds.plan import Plan
+from controlplane.xds.sharing import NOBODY, Table, shared
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, difference
 from controlplane.xds.type_urls import BY_NAME, EAGER, FULL_STATE, RIVALS
 from controlplane.xds.version import Version
@@ -36,19 +39,6 @@ WINDOW = 4  # unanswered responses of an eager type
 MAX_ERROR = 4096  # characters of a refusal that are kept
 _DAY = 86_400_000  # milliseconds: a store counts from the time at which it was made
 _WEIGH_AFTER = 256 << 10  # bytes of requests that were no mere ACKs
-
-
-@dataclass(slots=True)
-class Plan:
-    """What the next response of a type has: changed resources, names taken away.
-
-    ``waiting``: something has to wait; ``awaited``: something that the client has no version of.
-    """
-
-    updates: dict[str, Resource]
-    removed: list[str]
-    waiting: bool = False
-    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,21 +156,21 @@ class Stream(ABC):
         first = conversation is None
         if conversation is None:
             conversation = self._open(type_url, now)
-        self._view = conversation.seen = conversation.compared = None
+        self._view = conversation.seen = conversation.past.compared = None
         conversation.calm = False
         self._note(conversation)
-        error = conversation.error
+        error = conversation.refusals.error
         acked = self._take(conversation, request, first=first, now=now)
         if conversation.quiet:
             self._drop(conversation)
         self._heard += len(data)
         if self._heard > _WEIGH_AFTER:
             self._weigh()
-        if first and conversation.claims is not None:
+        if first and conversation.past.claims is not None:
             self._horizon = int(now.timestamp() * 1000) + _DAY
             self._brought = self._unsure = True
-        nack = conversation.error if not acked and conversation.error is not error else None
-        return Received(type_url, first, acked, nack)
+        nack = conversation.refusals.error
+        return Received(type_url, first, acked, nack if not acked and nack is not error else None)
 
     def assign(self, group: str) -> None:
         """Name the group whose target this stream gets; for the view alone."""
@@ -297,10 +287,11 @@ class Stream(ABC):
             type_url, target = conversation.type_url, snapshot.of(conversation.type_url)
             if snapshot.serves(type_url):
                 self._compare(conversation, snapshot)
-                suspect |= conversation.claims is not None
-            if conversation.whole is not None and snapshot.strange(conversation.whole):
+                suspect |= conversation.past.claims is not None
+            past = conversation.past
+            if past.whole is not None and snapshot.strange(past.whole):
                 found.append((type_url, WILDCARD))
-            for name in conversation.foreign:
+            for name in past.foreign:
                 version, ours = conversation.held[name].version, target.get(name)
                 if snapshot.strange(version):
                     suspect = True
@@ -316,10 +307,11 @@ class Stream(ABC):
 
     def _compare(self, conversation: Conversation, snapshot: Snapshot) -> None:
         """Compare what the client brought with the target, once for each."""
-        if conversation.claims is not None and conversation.compared is not snapshot:
+        past = conversation.past
+        if past.claims is not None and past.compared is not snapshot:
             self._view = conversation.seen = None
-            self._reconcile(conversation, conversation.claims, snapshot.of(conversation.type_url))
-            conversation.compared = snapshot
+            self._reconcile(conversation, past.claims, snapshot.of(conversation.type_url))
+            past.compared = snapshot
 
     def _weigh(self) -> None:
         """End a client that has more kept than it may; looked at once in a while, as it takes a while."""
@@ -403,7 +395,7 @@ class Stream(ABC):
             plan = self._plan(conversation, gate)
             if plan is not None:
                 return self._send(conversation, plan.updates, tuple(plan.removed), snapshot, now)
-            conversation.preferred = frozenset()  # what still waits has to wait for something else
+            conversation.preferred = NOBODY  # what still waits has to wait for something else
             if conversation.quiet:
                 self._drop(conversation)
         return None
@@ -439,7 +431,7 @@ class Stream(ABC):
         self._compare(conversation, snapshot)
         if self.behind:
             return False
-        conversation.claims = conversation.compared = None
+        conversation.past.claims = conversation.past.compared = None
         if conversation.wildcard:
             conversation.dirty.update(dict.fromkeys(snapshot.of(conversation.type_url)))
         conversation.dirty.update(dict.fromkeys((*conversation.held, *sorted(conversation.names))))
@@ -460,7 +452,7 @@ class Stream(ABC):
     def _encode(
         self,
         conversation: Conversation,
-        updates: dict[str, Resource],
+        updates: Table,
         removed: tuple[str, ...],
         snapshot: Snapshot,
         nonce: str,
@@ -478,112 +470,16 @@ class Stream(ABC):
             return version
         return version if version.revision <= self._horizon else None
 
-    def _collect(self, conversation: Conversation, gate: Gate, limit: int | None, *, opening: bool) -> Plan:
-        """Gather changes from the dirty names, up to ``limit`` of them; settled names are dropped."""
-        plan = Plan({}, [])
-        settled: list[str] = []
-        conversation.gated.clear()
-        conversation.retry(gate.snapshot)
-        for name in conversation.dirty:
-            match self._settle(conversation, name, gate):
-                case Resource() as resource:
-                    plan.updates[name] = resource
-                    if limit is not None and len(plan.updates) >= limit:
-                        break
-                case "remove":
-                    plan.removed.append(name)
-                case "wait":
-                    plan.waiting = True
-                    plan.awaited |= conversation.latest(name) is None
-                    if opening:
-                        break
-                case _:
-                    settled.append(name)
-        for name in settled:
-            del conversation.dirty[name]
-            conversation.again.discard(name)
-        if plan.awaited and conversation.rivals:
-            plan.removed.clear()  # what waits may be what comes in their place
-        return plan
-
-    def _settle(self, conversation: Conversation, name: str, gate: Gate) -> Resource | str:
-        """Return the resource to send, or ``remove``, ``wait`` or ``keep``."""
-        if not conversation.wants(name):
-            return "keep"
-        target = gate.snapshot.of(conversation.type_url).get(name)
-        if target is None:
-            return self._leave(conversation, name, gate)
-        if conversation.brought:
-            conversation.recall(target)
-        whole = target
-        if name in conversation.spoiled:
-            target = conversation.bearable(whole, gate.finders((conversation.type_url, name)))
-        held, latest = conversation.held.get(name), conversation.latest(name)
-        forced = name in conversation.again or name in conversation.maybe
-        if conversation.rejects(target):
-            again = held if forced and name not in conversation.foreign else None
-            # Once a version that is under way is accepted, the refusal is forgotten.
-            return "wait" if conversation.coming(name) else again or "keep"
-        if latest is not None and latest.version == target.version:
-            if latest is held and target is whole:
-                conversation.clear(name)
-            if not forced:
-                return "keep"
-        return self._approach(conversation, target, gate, forced=forced)
-
-    def _approach(
-        self, conversation: Conversation, target: Resource, gate: Gate, *, forced: bool
-    ) -> Resource | str:
-        """Return as much of a target as may be sent, or ``wait`` if the client has that."""
-        goal, unmet = gate.goal(conversation, target)
-        if unmet is None:
-            return target
-        conversation.gated[target.name] = unmet
-        if goal is None or conversation.refuses(goal):
-            return "wait"
-        latest = conversation.latest(target.name)
-        there = latest is not None and latest.version == goal.version
-        return "wait" if there and not forced else goal
-
-    def _leave(self, conversation: Conversation, name: str, gate: Gate) -> Resource | str:
-        """Decide on a name that the target does not have."""
-        held = conversation.latest(name)
-        if held is None and name not in conversation.maybe:
-            conversation.clear(name)
-            return self._absent(conversation, name)
-        if name in conversation.undone:
-            return "keep"
-        if not self._removable(conversation):
-            if name in conversation.foreign:
-                conversation.discount(name)
-            return "keep"
-        if (
-            (conversation.type_url, name) in gate.in_use
-            or gate.unknown(conversation.type_url)
-            or (held is not None and gate.followed(held))
-        ):
-            resend = held is not None and name in conversation.again and name not in conversation.foreign
-            return held if resend and held is not None else "wait"
-        return "remove"
-
-    @abstractmethod
-    def _absent(self, conversation: Conversation, name: str) -> str:
-        """Decide on a name that neither the target nor the client has."""
-
-    @abstractmethod
-    def _removable(self, conversation: Conversation) -> bool:
-        """Return whether a resource of this type can be taken from the client at all."""
-
     def _send(
         self,
         conversation: Conversation,
-        updates: dict[str, Resource],
+        updates: Table,
         removed: tuple[str, ...],
         snapshot: Snapshot,
         now: datetime,
     ) -> bytes:
         self._nonces += 1
-        nonce = str(self._nonces)
+        nonce, updates = str(self._nonces), shared(updates)
         for resource in updates.values():
             conversation.high = max(conversation.high, resource.version.revision)
         data = self._encode(conversation, updates, removed, snapshot, nonce)
@@ -599,14 +495,17 @@ class Stream(ABC):
     def _trail(self, type_url: str, updates: Iterable[str], snapshot: Snapshot) -> None:
         """Have what follows the changed resources sent again: Envoy warms a changed cluster until then."""
         index = snapshot.relations.followers
+        found: dict[str, list[str]] = {}
         for name in updates:
             for other, follower in index.get((type_url, name), ()):
-                conversation = self._conversations.get(other)
-                if conversation is not None and conversation.wants(follower):
-                    conversation.calm = False
-                    conversation.again.add(follower)
-                    conversation.dirty[follower] = None
-                    self._note(conversation)
+                found.setdefault(other, []).append(follower)
+        for other, followers in found.items():
+            conversation = self._conversations.get(other)
+            wanted = list(filter(conversation.wants, followers)) if conversation is not None else []
+            if conversation is not None and wanted:
+                conversation.calm = False
+                conversation.resend(wanted)
+                self._note(conversation)
 
     # -- what is seen
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ from controlplane._pb.discovery_pb2 import (
 from controlplane._pb.node_pb2 import Node
 from controlplane.xds.delta import DeltaStream
 from controlplane.xds.parts import Part, Parts
+from controlplane.xds.past import NO_PAST, Past
+from controlplane.xds.refusals import NO_REFUSALS, Refusals
 from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.sotw import SotwStream
 from controlplane.xds.stream import WINDOW
@@ -498,6 +500,13 @@ def settle(client: Client, limit: int = 2000) -> None:
         if not (client.serve() or client.step() or client.time_out()):
             return
     raise AssertionError("no rest: the two sides never stop talking")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_added_to_what_all_share():
+    yield
+    assert asdict(NO_PAST) == asdict(Past())
+    assert asdict(NO_REFUSALS) == asdict(Refusals())
 
 
 @pytest.fixture(scope="session")

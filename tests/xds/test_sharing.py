@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import UTC, datetime
 
 import pytest
+from talk import Talk
 
 from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from controlplane._pb.node_pb2 import Node
@@ -130,3 +132,47 @@ def test_stream_that_was_answered_has_nothing_pending(streams):
     assert stream.next_response(NOW) is None
 
     assert not stream.publish(Snapshot(2, stream.snapshot.resources, PUSH_ORDER))
+
+
+def test_what_one_stream_drops_another_and_a_view_keep(streams):
+    publish(streams, resource("r", b"1"), resource("s", b"1"), revision=1)
+    for stream in streams:
+        ask(stream, resource_names_subscribe=["s"])
+        while (data := stream.next_response(NOW)) is not None:
+            ack(stream, data)
+    one, other = streams
+    before = one.view().of(ROUTE)
+
+    ask(one, resource_names_unsubscribe=["s"])
+
+    assert set(before.acked) == set(before.names) == {"r", "s"}
+    assert set(one.view().of(ROUTE).acked) == one.view().of(ROUTE).names == {"r"}
+    assert set(other.view().of(ROUTE).acked) == other.view().of(ROUTE).names == {"r", "s"}
+
+
+@pytest.mark.parametrize("variant", ["sotw", "delta"])
+def test_stream_with_the_history_of_others_keeps_few_objects_of_its_own(model, variant):
+    """A full collection looks through all of them, and a push fetches them from memory, for each stream."""
+    tables = {url: {name: resource(name, name.encode()) for name in "ab"} for url in PUSH_ORDER}
+    changed = {**tables, ROUTE: {**tables[ROUTE], "a": resource("a", b"a=2", 2)}}
+    first, second = Snapshot(1, tables, PUSH_ORDER), Snapshot(2, changed, PUSH_ORDER)
+    again = "ab" if variant == "sotw" else ""
+
+    def served():
+        talk = Talk(model, variant)
+        talk.stream.publish(first)
+        for url in PUSH_ORDER:
+            assert talk.ask(url, "ab") == [["a", "b"]]
+            assert talk.ack(url, again) == []
+        talk.hear(talk.stream.push(second, NOW))
+        assert talk.ack(ROUTE, again) == []
+        assert talk.view(ROUTE).acked["a"].revision == 2
+        return talk.stream
+
+    kept = [served() for _ in range(3)]
+    gc.collect()
+    before = len(gc.get_objects())
+    kept += [served() for _ in range(10)]
+    gc.collect()
+
+    assert (len(gc.get_objects()) - before) / 10 < 40

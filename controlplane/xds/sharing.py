@@ -1,0 +1,82 @@
+"""What streams with the same history have in common: one object for all of them, where each had its own.
+
+Of thousands of streams, what is not shared has to be fetched from memory for each push and each ACK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
+from sys import intern
+from types import MappingProxyType
+from typing import Any, Final
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from controlplane.xds.snapshot import IdentityCache, Resource
+
+Table = Mapping[str, Resource]  # by name; a value, which is never changed
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+NOBODY: Final[frozenset[str]] = frozenset()
+
+_known: IdentityCache[Table] = IdentityCache(64)  # by what is in them
+_later: IdentityCache[Table] = IdentityCache(64)  # by what they came of
+_latest: tuple[Table, Table, tuple[str, ...], Table] = NOTHING, NOTHING, (), NOTHING
+_names: WeakKeyDictionary[frozenset[str], ReferenceType[frozenset[str]]] = WeakKeyDictionary()
+
+
+def shared(table: Table) -> Table:
+    """Return a table of these very resources, in this order: the same one as before, if it is remembered.
+
+    It must not have what a client brought: that would outlive the client.
+    """
+    if not table:
+        return NOTHING
+    found = _known.get(tuple(table.values()), lambda: table)
+    return found if found.keys() == table.keys() else table
+
+
+def later(table: Table, updates: Table, removed: tuple[str, ...] = ()) -> Table:
+    """Return a shared table after a change; all that had the same one come to have the same one."""
+    global _latest  # noqa: PLW0603 - thousands of streams accept the same one in a row
+    if _latest[0] is not table or _latest[1] is not updates or _latest[2] is not removed:
+        made = partial(_made, table, updates, removed)
+        _latest = table, updates, removed, _later.get((table, updates, removed), made)
+    return _latest[3]
+
+
+def _made(table: Table, updates: Table, removed: tuple[str, ...]) -> Table:
+    return shared(changed(table, updates, removed))
+
+
+def changed(table: Table, updates: Table, removed: Iterable[str]) -> dict[str, Resource]:
+    """Return a new table after a change."""
+    made = {**table, **updates}
+    for name in removed:
+        made.pop(name, None)
+    return made
+
+
+def named(names: Iterable[str]) -> frozenset[str]:
+    """Return a set of names, the same one for all who have an equal one."""
+    found = frozenset(map(intern, names))
+    if not found:
+        return NOBODY
+    known = _names.get(found)
+    same = known() if known is not None else None
+    if same is None:
+        _names[found] = ref(found)
+        return found
+    return same
+
+
+def more(names: frozenset[str], new: Collection[str]) -> frozenset[str]:
+    """Return a set with some more names."""
+    return names.union(new) if new else names
+
+
+def fewer(names: frozenset[str], gone: Iterable[str]) -> frozenset[str]:
+    """Return a set without some names."""
+    if not names or names.isdisjoint(gone):
+        return names
+    return names.difference(gone) or NOBODY
