@@ -199,16 +199,26 @@ def parsed(kind: str, value: dict[str, Any]) -> Message:
     Raises:
         ValueError: If Envoy has no such message, or the message no such fields.
     """
-    try:
-        message: Message = message_factory.GetMessageClass(_api().FindMessageTypeByName(kind))()
-    except KeyError as error:
-        raise ValueError(f"Envoy has no {kind!r}") from error
+    message = message_class(kind)()
     try:
         ParseDict(value, message, descriptor_pool=_api(), max_recursion_depth=50)
     except (ParseError, TypeError, ValueError, RecursionError) as error:
         why = str(error).partition("\n")[0]
         raise ValueError(f"is not what Envoy's {kind.rpartition('.')[2]} can be: {why}") from error
     return message
+
+
+def message_class(kind: str) -> type[Message]:
+    """Return the class of a message of Envoy's API, given its full name.
+
+    Raises:
+        ValueError: If Envoy has no such message.
+    """
+    try:
+        made: type[Message] = message_factory.GetMessageClass(_api().FindMessageTypeByName(kind))
+    except KeyError as error:
+        raise ValueError(f"Envoy has no {kind!r}") from error
+    return made
 
 
 def _owned(part: str, message: Message) -> Iterator[str]:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
-from google.protobuf.message import DecodeError
-from google.protobuf.message import Message as ProtobufMessage
-from google.protobuf.unknown_fields import UnknownFieldSet
-
-from controlplane._pb.cluster_pb2 import Cluster
-from controlplane._pb.endpoint_pb2 import ClusterLoadAssignment
-from controlplane._pb.hcm_pb2 import HttpConnectionManager
-from controlplane._pb.listener_pb2 import Listener
-from controlplane._pb.route_pb2 import RouteConfiguration
-from controlplane._pb.tcpproxy_pb2 import TcpProxy
-from controlplane.xds.messages import MAX_NAMES, Node
+from controlplane.server.references import read
+from controlplane.xds.messages import MAX_NAMES, Node, ProtocolError, check_type_url
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, PUSH_ORDER
 from controlplane.xds.version import Version
-
-_SERVICE_NAME = 2  # field number in EdsClusterConfig
-_ROUTE_CONFIG = 4  # field number in HttpConnectionManager
-_MANAGER = HttpConnectionManager.DESCRIPTOR.full_name.removeprefix("turnout.")
-_TCP_PROXY = TcpProxy.DESCRIPTOR.full_name.removeprefix("turnout.")
 
 
 class Message(Protocol):
@@ -40,9 +26,6 @@ Resources = Mapping[str, Mapping[str, Body]]
 Publish = Callable[[str, Snapshot], None]
 Withdraw = Callable[[str], None]
 _Given = Mapping[str, Mapping[str, bytes | Resource]]
-_M = TypeVar(
-    "_M", Cluster, ClusterLoadAssignment, HttpConnectionManager, Listener, RouteConfiguration, TcpProxy
-)
 
 
 class Cache:
@@ -56,8 +39,8 @@ class Cache:
     Use it from the event loop of its server only; other threads go by ``loop.call_soon_threadsafe``.
     """
 
-    def __init__(self, group_of: Callable[[Node], str] = lambda node: node.id) -> None:
-        """Make an empty cache; ``group_of`` names the group of a node, by default its id."""
+    def __init__(self, group_of: Callable[[Node], str | None] = lambda node: node.id) -> None:
+        """Make an empty cache; ``group_of`` names the group of a node, or None: it is held unanswered."""
         self.group_of = group_of
         self._given: dict[str, _Given] = {}
         self._snapshots: dict[str, Snapshot] = {}
@@ -68,16 +51,21 @@ class Cache:
         """Set all resources of a group at once: type URL to name to message, its bytes, or a `Resource`.
 
         Raises:
-            ValueError: If a cluster, an assignment, a route or a listener is not such a message.
+            ValueError: If a resource is not what its type and name say; nothing was changed.
         """
         present: dict[str, dict[str, bytes | Resource]] = {url: {} for url in self._given.get(group, {})}
-        given = {url: {name: _encode(body) for name, body in of.items()} for url, of in resources.items()}
+        given = {
+            url: {name: _encode(url, name, body) for name, body in of.items()}
+            for url, of in resources.items()
+        }
         self._publish(group, present | given)
 
     def set(self, group: str, type_url: str, name: str, body: Body) -> None:
         """Set one resource; the others stay. Raises ValueError like `replace`."""
         given = self._given.get(group, {})
-        self._publish(group, {**given, type_url: {**given.get(type_url, {}), name: _encode(body)}})
+        self._publish(
+            group, {**given, type_url: {**given.get(type_url, {}), name: _encode(type_url, name, body)}}
+        )
 
     def remove(self, group: str, type_url: str, name: str) -> None:
         """Take one resource away, if it is there."""
@@ -145,89 +133,71 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _encode(body: Body) -> bytes | Resource:
-    return body if isinstance(body, bytes | Resource) else body.SerializeToString()
+def _encode(type_url: str, name: str, body: Body) -> bytes | Resource:
+    """Return what is kept of a resource.
+
+    Raises:
+        ValueError: If it cannot be a resource of that type and name.
+    """
+    try:
+        check_type_url(type_url)
+    except ProtocolError as error:
+        raise ValueError(error.text) from error
+    if not name:
+        raise ValueError("a resource has no name")
+    if isinstance(body, Resource):
+        if body.name != name:
+            raise ValueError(f"{name!r} is a resource of the name {body.name!r}")
+        return body
+    if isinstance(body, bytes):
+        return body
+    if not hasattr(body, "SerializeToString"):
+        raise ValueError(f"{name!r} is neither a message, nor bytes, nor a Resource: {type(body).__name__}")
+    kind, descriptor = type_url.rpartition("/")[2], getattr(body, "DESCRIPTOR", None)
+    if descriptor is not None and not f".{descriptor.full_name}".endswith(f".{kind}"):
+        raise ValueError(f"{name!r} is not a {kind.rpartition('.')[2]}: {descriptor.name}")
+    return bytes(body.SerializeToString())
 
 
 def _relate(given: _Given) -> dict[str, dict[str, Resource]]:
     """Make resources of bytes, with what they need and follow.
 
     Raises:
-        ValueError: If a cluster, an assignment, a route or a listener is not such a message, or if there are
-            too many clusters.
+        ValueError: If one is not a message of its type, or has another name, or there are too many clusters.
     """
-    members = {name: _members(name, body) for name, body in given.get(CLUSTER, {}).items()}
-    if len(members) > MAX_NAMES:
+    clusters = given.get(CLUSTER, {})
+    if len(clusters) > MAX_NAMES:
         text = "nodes ask for the endpoints of all in one message"
-        raise ValueError(f"{len(members)} clusters, at most {MAX_NAMES} are allowed: {text}")
+        raise ValueError(f"{len(clusters)} clusters, at most {MAX_NAMES} are allowed: {text}")
+    said = {
+        url: {
+            name: read(url, name, _body(body))
+            for name, body in of.items()
+            if url == CLUSTER or isinstance(body, bytes)
+        }
+        for url, of in given.items()
+    }
+    members = {name: each.assignment for name, each in said.get(CLUSTER, {}).items() if each.assignment}
     leaders = {assignment: cluster for cluster, assignment in members.items()}
 
     def needed(clusters: Iterable[str]) -> frozenset[Ref]:
         named = frozenset(clusters)
-        assignments = {(ENDPOINT, members.get(cluster, cluster)) for cluster in named}
+        # Of others nobody asks for endpoints: who waited for them would wait for ever.
+        assignments = {(ENDPOINT, members[cluster]) for cluster in named if cluster in members}
         return frozenset({(CLUSTER, cluster) for cluster in named} | assignments)
 
     def made(url: str, name: str, body: bytes | Resource) -> Resource:
         if isinstance(body, Resource):
             return body
-        version = Version(0, content_hash((body,)))
-        if url == ENDPOINT:
-            empty = not any(
-                group.lb_endpoints for group in _parse(ClusterLoadAssignment, name, body).endpoints
-            )
-            leader = leaders.get(name)
-            return Resource(name, body, version, follows=(CLUSTER, leader) if leader else None, hollow=empty)
-        if url == ROUTE:
-            return Resource(name, body, version, needs=needed(_named(_parse(RouteConfiguration, name, body))))
-        if url == LISTENER:
-            return Resource(name, body, version, needs=needed(_led(name, body)))
-        return Resource(name, body, version)
+        version, each = Version(0, content_hash((body,))), said[url][name]
+        leader = leaders.get(name) if url == ENDPOINT else None
+        follows = (CLUSTER, leader) if leader is not None else None
+        # One of an aggregate may have no endpoints: the next serves. All are acknowledged once they are warm.
+        needs = needed(each.clusters) if url != CLUSTER else frozenset((CLUSTER, it) for it in each.clusters)
+        return Resource(name, body, version, needs, follows, each.hollow)
 
     return {url: {name: made(url, name, body) for name, body in of.items()} for url, of in given.items()}
 
 
-def _parse(kind: type[_M], name: str, body: bytes) -> _M:
-    try:
-        return kind.FromString(body)
-    except DecodeError as error:
-        raise ValueError(f"{name!r} is not a {kind.DESCRIPTOR.name}") from error
-
-
-def _members(name: str, body: bytes | Resource) -> str:
-    """Return the name of a cluster's assignment."""
-    cluster = _parse(Cluster, name, body.body if isinstance(body, Resource) else body)
-    return next(_unknown(cluster.eds_cluster_config, _SERVICE_NAME), name.encode()).decode()
-
-
-def _named(configuration: RouteConfiguration) -> Iterator[str]:
-    """Yield the clusters that routes name and that may get requests."""
-    for host in configuration.virtual_hosts:
-        for route in host.routes:
-            if route.route.cluster:
-                yield route.route.cluster
-            for weighted in route.route.weighted_clusters.clusters:
-                if weighted.weight.value or not weighted.HasField("weight"):
-                    yield weighted.name
-
-
-def _led(name: str, body: bytes) -> Iterator[str]:
-    """Yield the clusters that a listener leads to by itself: by routes of its own, or at once."""
-    listener = _parse(Listener, name, body)
-    configs = [listener.api_listener.api_listener]
-    for chain in (*listener.filter_chains, listener.default_filter_chain):
-        configs += [each.typed_config for each in chain.filters]
-    for config in configs:
-        kind = config.type_url.rpartition("/")[2]
-        if kind == _TCP_PROXY:
-            yield from filter(None, [_parse(TcpProxy, name, config.value).cluster])
-        elif kind == _MANAGER:
-            manager = _parse(HttpConnectionManager, name, config.value)
-            for each in _unknown(manager, _ROUTE_CONFIG):
-                yield from _named(_parse(RouteConfiguration, name, each))
-
-
-def _unknown(message: ProtobufMessage, number: int) -> Iterator[bytes]:
-    """Yield what a message has in a field that our own protobufs leave out."""
-    for field in UnknownFieldSet(message):  # type: ignore[attr-defined]  # stubs lack __iter__
-        if field.field_number == number and field.data:
-            yield bytes(field.data)
+def _body(body: bytes | Resource) -> bytes:
+    return body.body if isinstance(body, Resource) else body

@@ -156,7 +156,7 @@ class XdsServer:
         self._identifier = identifier
         self._limits = limits
         self._clock = clock
-        self._snapshots: dict[str, Snapshot] = {}
+        self._snapshots: dict[str | None, Snapshot] = {}  # of a node without a group there is none
         self._sessions: dict[Session, None] = {}
         self._members: dict[str, dict[Session, None]] = {}  # by group
         self._alone: dict[Session, None] = {}
@@ -359,7 +359,7 @@ class XdsServer:
 
     def _renew(self, stream: Stream) -> None:
         """Give a stream the newest target of its group, if it has not got it yet."""
-        target = self._snapshots.get(stream.group or "")
+        target = self._snapshots.get(stream.group)
         if target is not stream.snapshot and target is not None:
             stream.publish(target)
 
@@ -410,7 +410,7 @@ class XdsServer:
     def _next(self, session: Session, now: datetime) -> bytes | None:
         """Return what may be sent now: nothing to whom another store serves, and who waits for those."""
         stream = session.stream
-        target = self._snapshots.get(stream.group or "")
+        target = self._snapshots.get(stream.group)
         if target is not stream.snapshot and target is not None:
             if stream.alone or self._alone:
                 stream.publish(target)

@@ -26,27 +26,43 @@ def names(snapshot, type_url):
     return sorted(snapshot.of(type_url))
 
 
+def eds(name, source="ads: {}", service=""):
+    """A cluster whose endpoints come from there."""
+    config = f"eds_cluster_config: {{service_name: '{service}', eds_config: {{{source}}}}}"
+    return from_yaml(f"[{{'@type': {CLUSTER}, name: {name}, type: EDS, {config}}}]")[CLUSTER]
+
+
+def members(name):
+    """An assignment with an endpoint."""
+    made = ClusterLoadAssignment(cluster_name=name)
+    made.endpoints.add().lb_endpoints.add()
+    return made
+
+
+def routes_to(*names):
+    """A route configuration."""
+    table = RouteConfiguration(name="r")
+    routes = table.virtual_hosts.add().routes
+    for name in names:
+        routes.add().route.cluster = name
+    return table
+
+
 def test_what_refers_to_what_is_read_from_the_resources():
     cache = Cache()
-    members = ClusterLoadAssignment(cluster_name="c")
-    members.endpoints.add().lb_endpoints.add()
     table = RouteConfiguration(name="r")
     routes = table.virtual_hosts.add().routes
     routes.add().route.cluster = "c"
     for name in ("d", "e"):
         (routes[1] if len(routes) > 1 else routes.add()).route.weighted_clusters.clusters.add(name=name)
-    kind = f'"@type": {CLUSTER}, name: d, type: EDS'
-    written = from_yaml(
-        f"[{{{kind}, eds_cluster_config: {{service_name: of d, eds_config: {{ads: {{}}}}}}}}]"
-    )
-    by_service = written[CLUSTER]["d"]
+    clusters = {**eds("c"), **eds("d", service="of d")}
     empty = ClusterLoadAssignment(cluster_name="of d")
 
     cache.replace(
         "g",
         {
-            CLUSTER: {"c": Cluster(name="c"), "d": by_service},
-            ENDPOINT: {"c": members.SerializeToString(), "of d": empty},
+            CLUSTER: clusters,
+            ENDPOINT: {"c": members("c").SerializeToString(), "of d": empty},
             ROUTE: {"r": table},
         },
     )
@@ -54,7 +70,7 @@ def test_what_refers_to_what_is_read_from_the_resources():
     snapshot = cache.snapshot("g")
     assert snapshot.of(ROUTE)["r"].needs == {
         *((CLUSTER, name) for name in "cde"),
-        *((ENDPOINT, name) for name in ("c", "of d", "e")),
+        *((ENDPOINT, name) for name in ("c", "of d")),
     }
     endpoints = snapshot.of(ENDPOINT)
     assert (endpoints["c"].follows, endpoints["c"].hollow) == ((CLUSTER, "c"), False)
@@ -64,10 +80,10 @@ def test_what_refers_to_what_is_read_from_the_resources():
 def test_only_what_changed_is_a_new_resource():
     cache, seen = Cache(), []
     cache.attach(lambda group, snapshot: seen.append((group, snapshot)), seen.append)
-    cache.replace("g", {CLUSTER: {"a": b"", "b": b""}})
+    cache.replace("g", {CLUSTER: {"a": Cluster(name="a"), "b": Cluster(name="b")}})
     first = cache.snapshot("g")
 
-    cache.set("g", CLUSTER, "b", Cluster(name="b"))
+    cache.set("g", CLUSTER, "b", Cluster(name="b", alt_stat_name="new"))
     cache.remove("g", CLUSTER, "absent")
     second = cache.snapshot("g")
     cache.remove("g", CLUSTER, "a")
@@ -138,13 +154,13 @@ async def test_callbacks_are_called_at_each_event(kit):
     )
     cache = Cache()
     async with serve(cache, "127.0.0.1:0", callbacks, drain=0) as served:
-        cache.replace("proxy-1", {CLUSTER: {"a": b""}})
+        cache.replace("proxy-1", {CLUSTER: {"a": Cluster(name="a")}})
         async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
             call = kit.Call(channel, f"/{kit.ADS}/StreamAggregatedResources")
             await call.ask(CLUSTER)
             first = await call.hear()
             await call.ask(CLUSTER, response_nonce=first.nonce)
-            cache.set("proxy-1", CLUSTER, "a", Cluster(name="a"))
+            cache.set("proxy-1", CLUSTER, "a", Cluster(name="a", alt_stat_name="new"))
             second = await call.hear()
             await call.ask(CLUSTER, response_nonce=second.nonce, error_detail={"message": b"no"})
             await kit.until(lambda: len(seen) == 3)
@@ -159,7 +175,7 @@ async def test_callbacks_are_called_at_each_event(kit):
 @pytest.mark.parametrize("brought", ["5.abc", "1700000000.123"])
 async def test_a_proxy_of_another_server_is_served_whatever_its_versions_look_like(kit, brought):
     cache = Cache()
-    cache.replace("proxy-1", {CLUSTER: {"a": b""}})
+    cache.replace("proxy-1", {CLUSTER: {"a": Cluster(name="a")}})
     async with (
         serve(cache, "127.0.0.1:0", drain=0) as served,
         grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel,
@@ -336,17 +352,138 @@ def test_a_cluster_that_gets_nothing_is_not_waited_for():
 
     cache.set("g", ROUTE, "r", table)
 
-    assert cache.snapshot("g").of(ROUTE)["r"].needs == {(CLUSTER, "a"), (ENDPOINT, "a")}
+    assert cache.snapshot("g").of(ROUTE)["r"].needs == {(CLUSTER, "a")}
 
 
 def test_a_group_that_is_forgotten_is_unknown_again():
     cache, gone = Cache(), []
     cache.attach(lambda _group, _snapshot: None, gone.append)
-    cache.replace("g", {CLUSTER: {"a": b""}})
+    cache.replace("g", {CLUSTER: {"a": Cluster(name="a")}})
 
     cache.forget("g")
     cache.forget("other")
 
     assert (cache.snapshot("g"), gone) == (None, ["g"])
-    cache.set("g", CLUSTER, "b", b"")
+    cache.set("g", CLUSTER, "b", Cluster(name="b"))
     assert names(cache.snapshot("g"), CLUSTER) == ["b"]
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        Cluster(name="x"),
+        Cluster(name="x", type=Cluster.STRICT_DNS),
+        eds("x", "path_config_source: {path: /x}")["x"],
+        eds("x", "api_config_source: {api_type: DELTA_GRPC}")["x"],
+        None,
+    ],
+    ids=["static", "dns", "of a file", "of another stream", "of the bootstrap"],
+)
+def test_nothing_waits_for_an_assignment_that_nobody_asks_for(cluster):
+    cache = Cache()
+    cache.replace("g", {CLUSTER: eds("x"), ENDPOINT: {"x": members("x")}, ROUTE: {"r": routes_to("x")}})
+    before = cache.snapshot("g")
+    cache.remove("g", CLUSTER, "x")
+
+    if cluster is not None:
+        cache.set("g", CLUSTER, "x", cluster)
+
+    after = cache.snapshot("g")
+    assert before.of(ROUTE)["r"].needs == {(CLUSTER, "x"), (ENDPOINT, "x")}
+    assert after.of(ROUTE)["r"].needs == {(CLUSTER, "x")}
+    assert after.of(ENDPOINT)["x"].follows is None
+
+
+def test_endpoints_that_an_assignment_fetches_or_packs_are_some():
+    here = "[{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]"
+    written = {
+        "packed": f"load_balancer_endpoints: {{lb_endpoints: {here}}}",
+        "fetched": "leds_cluster_locality_config: {leds_collection_name: x, leds_config: {ads: {}}}",
+        "plain": f"lb_endpoints: {here}",
+        "none": "locality: {region: eu}",
+    }
+    text = ", ".join(
+        f"{{'@type': {ENDPOINT}, cluster_name: {name}, endpoints: [{{{locality}}}]}}"
+        for name, locality in written.items()
+    )
+    cache = Cache()
+
+    cache.replace("g", from_yaml(f"[{text}]"))
+
+    found = cache.snapshot("g").of(ENDPOINT)
+    assert [name for name, each in found.items() if each.hollow] == ["none"]
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "body", "wrong"),
+    [
+        (CLUSTER, "x", Cluster(name="y"), "'x' calls itself 'y': a Cluster is set by its own name"),
+        (ENDPOINT, "x", ClusterLoadAssignment(), "'x' calls itself ''"),
+        (CLUSTER, "r", routes_to("x"), "'r' is not a Cluster"),
+        (CLUSTER, "r", routes_to("x").SerializeToString(), "'r' is not a Cluster"),
+        (ROUTE, "r", Resource("s", b"", Version(0, "1")), "'r' is a resource of the name 's'"),
+        (CLUSTER, "", Cluster(), "a resource has no name"),
+        ("Cluster", "x", Cluster(name="x"), "'Cluster' is not a type URL"),
+        (CLUSTER, "x", 5, "'x' is neither a message, nor bytes, nor a Resource: int"),
+        (CLUSTER, "x", "text", "'x' is neither a message, nor bytes, nor a Resource: str"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_changes_nothing(url, name, body, wrong):
+    cache = Cache()
+    cache.set("g", CLUSTER, "kept", Cluster(name="kept"))
+    before = cache.snapshot("g")
+
+    with pytest.raises(ValueError, match=wrong):
+        cache.set("g", url, name, body)
+    with pytest.raises(ValueError, match=wrong):
+        cache.replace("g", {url: {name: body}})
+
+    assert cache.snapshot("g") == before
+    assert names(cache.snapshot("g"), CLUSTER) == ["kept"]
+
+
+async def test_a_node_of_no_group_is_held_unanswered(kit):
+    seen = []
+    cache = Cache(lambda node: None if node.id == "stranger" else "")
+    cache.replace("", {CLUSTER: {"a": Cluster(name="a")}})
+    async with (
+        serve(cache, "127.0.0.1:0", Callbacks(connected=seen.append), drain=0) as served,
+        grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel,
+    ):
+        path = f"/{kit.ADS}/DeltaAggregatedResources"
+        await kit.Call(channel, path, "stranger").ask(CLUSTER)
+        await kit.until(lambda: [bool(view.node) for view in served.xds.views()] == [True])
+        known = kit.Call(channel, path, "proxy")
+        await known.ask(CLUSTER)
+        heard = await known.hear()
+        views = {view.node.id: view for view in served.xds.views()}
+
+    assert [each.name for each in heard.resources] == ["a"]
+    assert (views["proxy"].group, views["stranger"].group, views["stranger"].revision) == ("", None, None)
+    assert len(seen) == 1
+
+
+def test_a_type_that_envoy_does_not_have_is_served_as_it_is():
+    cache = Cache()
+
+    cache.set("g", "type.googleapis.com/some.Thing", "x", b"\xff")
+
+    assert cache.snapshot("g").of("type.googleapis.com/some.Thing")["x"].body == b"\xff"
+
+
+def aggregate(name, *clusters):
+    """A cluster that fails over along others."""
+    kind = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+    config = f"{{'@type': {kind}, clusters: [{', '.join(clusters)}]}}"
+    text = f"name: {name}, lb_policy: CLUSTER_PROVIDED, cluster_type: {{name: x, typed_config: {config}}}"
+    return from_yaml(f"[{{'@type': {CLUSTER}, {text}}}]")[CLUSTER]
+
+
+def test_an_aggregate_needs_its_clusters_and_not_that_each_has_endpoints():
+    cache = Cache()
+
+    cache.replace(
+        "g", {CLUSTER: {**eds("a"), **eds("b"), **aggregate("all", "a", "b")}, ENDPOINT: {"a": members("a")}}
+    )
+
+    assert cache.snapshot("g").of(CLUSTER)["all"].needs == {(CLUSTER, "a"), (CLUSTER, "b")}
