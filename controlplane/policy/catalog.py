@@ -50,7 +50,9 @@ class Catalog:
     """Accepted documents by kind and name; every document that one of them names is here too."""
 
     entries: Mapping[Key, Entry] = field(default_factory=lambda: MappingProxyType({}))
+    # What was asked of it before: it never changes.
     _kinds: dict[type, tuple[Any, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _hashes: dict[Key, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, *entries: Entry | Document) -> Self:
@@ -112,7 +114,11 @@ class Catalog:
 
     def digests(self) -> dict[Key, str]:
         """Return a hash of each document's content; its place in a file does not count."""
-        return {key: sha256(canonical(e.document).encode()).hexdigest() for key, e in self.entries.items()}
+        if not self._hashes:
+            self._hashes.update(
+                (key, sha256(canonical(e.document).encode()).hexdigest()) for key, e in self.entries.items()
+            )
+        return dict(self._hashes)
 
     def to_json(self) -> str:
         """Return the catalog as it is stored; equal catalogs give equal text."""
