@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.chaos.ledger import Weights
@@ -27,6 +25,10 @@ pytestmark = [
 
 class Displaced(Mortal):
     """An installation whose control plane believes a file about what time it is; Envoy does not."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._server = None
 
     async def displace(self, offset):
         new = self.folder / "clock.new"
@@ -50,11 +52,13 @@ class Displaced(Mortal):
                 env=environment, stdout=log, stderr=log,
             )  # fmt: skip
 
-        async def up():
-            with contextlib.suppress(httpx.TransportError):
-                return (await self.client.get("/readyz")).is_success
+        await self.until(self.up)
 
-        await self.until(up)
+    async def __aexit__(self, *error):
+        await super().__aexit__(*error)
+        if self._server:
+            self._server.terminate()
+            await self._server.wait()
 
 
 async def test_a_clock_that_jumps_shortens_no_step_and_stops_nothing(tmp_path, receiver):

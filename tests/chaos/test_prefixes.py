@@ -173,7 +173,7 @@ async def test_the_new_order_starts_once_it_is_whole(tmp_path):
 
 
 async def left(follower):
-    """Leave a prefix in a folder of its own; return what it did harm to, and whether nobody was told of it."""
+    """Leave a prefix in a folder of its own; return what it did harm to, and whether nobody was told."""
     await follower.start()
     assert await comes(follower.at_rest)
     follower.cut()

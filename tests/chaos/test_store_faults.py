@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 
-import httpx
 import pytest
 
 from controlplane.stores.upkeep import backup, restore
@@ -53,12 +52,7 @@ class Release:
 
     async def serve(self):
         await self.site.live()
-
-        async def up():
-            with contextlib.suppress(httpx.TransportError):
-                return (await self.site.client.get("/readyz")).is_success
-
-        await self.site.until(up)
+        await self.site.until(self.site.up)
 
     async def kill(self):
         self.site.end()
@@ -68,8 +62,7 @@ class Release:
         """Start the control plane: it must end by itself, and say why in one line."""
         before = len(self.site.log)
         await self.site.live()
-        await asyncio.to_thread(self.site._life.join, 20)
-        assert self.site._life.exitcode == 1
+        assert await self.site.life.ended(20) == 1
         said = self.site.log[before:]
         assert said.count("\n") == 1
         assert why in said

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import re
-import sys
 from datetime import timedelta
 
 import httpx
@@ -19,6 +18,7 @@ from controlplane.demo.ports import free_ports
 from controlplane.demo.sample import INJECTED, VERSION, SampleProcess
 from controlplane.demo.users import population
 from controlplane.resources.bootstrap import bootstrap
+from tests.forks import Life
 
 FLEET = """\
 kind: Fleet
@@ -74,6 +74,7 @@ class Site:
         endpoints: Where the sample service answers: as its v1, and as its v2.
         envoys: By node id.
         load: The users, while they come.
+        life: The control plane, of which there may have been others before.
     """
 
     def __init__(self, folder, interval):
@@ -85,31 +86,40 @@ class Site:
         self.xds, self.http, *self.endpoints = free_ports(4)
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.http}", timeout=10)
         self.sample = SampleProcess(tuple(self.endpoints))
-        self._server = None
+        self.life = None
 
     # --- control plane ---
 
     async def serve(self, *options):
         """Start the control plane and wait until it is ready."""
-        with (self.folder / "serve.log").open("ab") as log:
-            self._server = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", "from controlplane.cli import main; main()", "serve",
-                f"--data={self.folder / 'data'}", f"--xds=127.0.0.1:{self.xds}",
-                f"--http=127.0.0.1:{self.http}", f"--interval={self.interval}", *options,
-                stdout=log, stderr=log,
-            )  # fmt: skip
+        await self.begin(*options)
 
         async def up():
-            assert self._server.returncode is None, self.log
-            with contextlib.suppress(httpx.TransportError):
-                return (await self.client.get("/readyz")).is_success
+            assert self.life.status is None, self.log
+            return await self.up()
 
         await self.until(up)
 
+    async def begin(self, *options, failpoint=""):
+        """Start the control plane, which may be armed to be killed at a place; it is not ready yet."""
+        arguments = (
+            "serve", f"--data={self.folder / 'data'}", f"--xds=127.0.0.1:{self.xds}",
+            f"--http=127.0.0.1:{self.http}", f"--interval={self.interval}", *options,
+        )  # fmt: skip
+        self.life = Life(arguments, self.folder / "serve.log", failpoint)
+        await self.life.start()
+
+    async def up(self):
+        """Return whether the control plane is ready."""
+        try:
+            return (await self.client.get("/readyz")).is_success
+        except httpx.TransportError:
+            return False
+
     async def kill(self):
         """End the control plane as a crash would."""
-        self._server.kill()
-        await self._server.wait()
+        self.life.kill()
+        await self.life.ended(20)
 
     @property
     def log(self):
@@ -253,9 +263,9 @@ class Site:
         if self.load:
             await self.load.stop()
         await asyncio.gather(*(envoy.stop() for envoy in self.envoys.values()))
-        if self._server and self._server.returncode is None:
-            self._server.terminate()
-            await self._server.wait()
+        if self.life and self.life.status is None:
+            self.life.terminate()
+            await self.life.ended(40)
         await self.sample.stop()
         await self.client.aclose()
 
