@@ -5,11 +5,12 @@ Source: docs/decision-rule.md, "Counters of Envoy".
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from math import sqrt
 
 from controlplane.evidence.account import ALPHA, Account, Interval, Stage
-from controlplane.evidence.blocks import ERRORS, Blocks, rows_of, total
+from controlplane.evidence.blocks import ERRORS, Blocks, Rows, rows_of, total
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.learned import PHI, Learned
 from controlplane.evidence.observation import Observation, Tally
@@ -21,9 +22,13 @@ from controlplane.policy.stats import RETRIES
 COUNT, BASELINE, UNKNOWN = "count", "baseline", "unknown:"
 
 
-def grown(observation: Observation, version: str, stat: str) -> int:
-    """Return by how much a counter of a version grew on all proxies."""
-    return sum(s.count for s in observation.stats if s.version == version and s.name == stat)
+def grown(observation: Observation, version: str, stat: str, proxies: AbstractSet[str] | None = None) -> int:
+    """Return by how much a counter of a version grew on some proxies, or on all."""
+    return sum(
+        s.count
+        for s in observation.stats
+        if s.version == version and s.name == stat and (proxies is None or s.proxy in proxies)
+    )
 
 
 def unknown(observation: Observation) -> tuple[str, ...]:
@@ -40,6 +45,25 @@ def _noted(account: Account, observation: Observation, *counts: tuple[str, float
     for key, count in counts:
         kept[key] = (kept.get(key, (0.0,))[0] + count,)
     return replace(account, state=kept | {UNKNOWN + proxy: (1.0,) for proxy in unknown(observation)})
+
+
+def _whole(interval: Interval, stat: str) -> Interval:
+    """Return the interval with all requests of both versions in the place of those that are compared.
+
+    A counter of a cluster knows neither users nor segments: what has no identity and what another release
+    decided is in it too. Both are counted on the same proxies, those that report it and miss nothing.
+    """
+    seen, stage = interval.observation, interval.stage
+    proxies = set(seen.reporting) - {proxy for proxy, _ in seen.partial}
+
+    def of(version: str) -> Rows:
+        tallies = (t for cell, t in seen.cells if cell.version == version and cell.proxy in proxies)
+        requests = sum(tally.requests for tally in tallies)
+        return rows_of([Tally(requests, min(grown(seen, version, stat, proxies), requests))])
+
+    canary, baseline = of(stage.canary), of(stage.stable)
+    pooled = Blocks.of((EVERYONE,), canary, baseline, [False], total(baseline))
+    return replace(interval, blocks=pooled, learned=Learned())
 
 
 def _blind(metric: str, account: Account) -> Verdict | None:
@@ -73,7 +97,7 @@ class AtMost:
         count = grown(observation, interval.stage.canary, self.stat)
         usual = grown(observation, interval.stage.stable, self.stat)
         account = _noted(account, observation, (COUNT, count), (BASELINE, usual))
-        return account.counted(interval, ERRORS)
+        return account.counted(_whole(interval, self.stat), ERRORS)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
@@ -119,20 +143,10 @@ class Retries:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        seen, stage = interval.observation, interval.stage
-        canary = _tally(interval.blocks.canary_sum[0], grown(seen, stage.canary, RETRIES))
-        baseline = _tally(interval.blocks.baseline_sum[0], grown(seen, stage.stable, RETRIES))
-        new, old = rows_of([canary]), rows_of([baseline])
-        pooled = Blocks.of((EVERYONE,), new, old, [False], total(old))
-        account = self._ceiling.fold(account, replace(interval, blocks=pooled, learned=Learned()))
-        return _noted(account, seen)
+        account = self._ceiling.fold(account, _whole(interval, RETRIES))
+        return _noted(account, interval.observation)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
         found = self._ceiling.verdict(account, Learned(), stage)
         return found if found.outcome is Outcome.FAIL else _blind(self.name, account) or found
-
-
-def _tally(requests: int, events: int) -> Tally:
-    """Return events as errors, which never exceed the requests."""
-    return Tally(requests, min(events, requests))

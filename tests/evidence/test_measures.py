@@ -32,6 +32,7 @@ from controlplane.evidence.sums import Sums
 SOLD = Measured("metric sold", "sold")
 MONEY = Measured("metric money", "money")
 TEN = timedelta(seconds=10)
+TRIED = Retries("retries", 0.02)
 
 
 def limits(*metrics):
@@ -401,12 +402,46 @@ def test_a_proxy_that_does_not_report_is_missing_data_and_named():
 
 
 def test_retries_are_a_share_of_the_canarys_requests():
-    metric = Retries("retries", 0.02)
-
-    _, good = judged(metric, [counted(Stat("p", CANARY, "upstream_rq_retry", 1))] * 60)
-    _, bad = judged(metric, [counted(Stat("p", CANARY, "upstream_rq_retry", 12))] * 60)
+    _, good = judged(TRIED, [counted(Stat("p", CANARY, "upstream_rq_retry", 1))] * 60)
+    _, bad = judged(TRIED, [counted(Stat("p", CANARY, "upstream_rq_retry", 12))] * 60)
 
     assert (good.outcome, bad.outcome) == (Outcome.PASS, Outcome.FAIL)
+
+
+@pytest.mark.parametrize("segment", ["anonymous", "followed"])
+def test_a_counter_of_a_cluster_is_beside_all_of_its_requests(segment):
+    """One of a hundred is tried again, on both: most have no identity, or another release decided them."""
+    compared = interval((10, 0, 0), (90, 0, 0)).cells
+    others = ((Cell("p", segment, CANARY), Tally(450)), (Cell("p", segment, STABLE), Tally(450)))
+    tried = (Stat("p", CANARY, "upstream_rq_retry", 5), Stat("p", STABLE, "upstream_rq_retry", 5))
+    seen = Observation(
+        "shop", START, START + TEN, (*others, *compared), fresh=("p",), stats=tried, reporting=("p",)
+    )
+
+    _, share = judged(Retries("retries", 0.05), [seen] * 60)
+    _, number = judged(AtMost("stat x", "upstream_rq_retry", 0), [seen] * 30)
+
+    assert (share.outcome, number.outcome) == (Outcome.PASS, Outcome.NOT_YET)
+    assert "1.09 % of" in share.reason
+    assert "the baseline's grew by" in number.reason
+
+
+def test_retries_of_a_proxy_whose_requests_are_not_all_known_are_not_counted():
+    known = counted(Stat("p", CANARY, "upstream_rq_retry", 1))
+    half = (Cell("q", "everyone", CANARY), Tally(5))
+    seen = replace(
+        known,
+        cells=tuple(sorted((*known.cells, half), key=lambda item: item[0])),
+        stats=(*known.stats, Stat("q", CANARY, "upstream_rq_retry", 900)),
+        reporting=("p", "q"),
+        partial=(("q", "a gap"),),
+    )
+
+    evidence = fold(Evidence(), Learned(), seen, at := Stage(CANARY, STABLE, limits(TRIED), TEN, 0.25))
+    [verdict] = verdicts(evidence, Learned(), at)
+
+    assert evidence.accounts["retries"].whole == {"everyone": (100, 1, 900, 0)}
+    assert verdict.outcome is Outcome.NOT_YET
 
 
 # --- readings ---------------------------------------------------------------------------------------------
