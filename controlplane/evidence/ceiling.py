@@ -19,7 +19,7 @@ from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, 
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import no_harm, no_harm_rate
-from controlplane.evidence.reading import Reading, Words, borrowed, percent, total
+from controlplane.evidence.reading import Reading, Words, average, borrowed, bound, percent, total
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -43,6 +43,7 @@ class Ceiling:
         allowed: The limit.
         threshold: e-value at which it fails.
         event: What is counted, for reasons.
+        share: Whether a request has one event at most; else there may be more events than requests.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Ceiling:
     allowed: float
     threshold: float
     event: str
+    share: bool = True
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
@@ -57,7 +59,7 @@ class Ceiling:
         gains = {label: [0.0] * len(ALTERNATIVES) for label in account.processes}
         gains |= self._gains(account, interval)
         harmless = None
-        if interval.counting and blocks.canary_sum[0]:
+        if interval.counting and (blocks.canary_sum[0] or blocks.canary_sum[self.counter]):
             allowed = self._held_to(account, interval.learned, interval.stage)
             added = no_harm(
                 blocks.canary_sum[self.counter],
@@ -82,10 +84,10 @@ class Ceiling:
                 held_to,
                 *(max(held_to, ALIKE * (shown(account, segment) or 0)) for segment in blocks.sums),
             ]
-            gains = _above(counts, _Faults.beyond(np.array(allowed)))
+            gains = _above(counts, _Faults.beyond(np.array(allowed), self.share))
         else:
             alike = [ALIKE, *(1 + FULL_MARGIN if segment in whole else ALIKE for segment in blocks.sums)]
-            gains = _above_both(counts, _faults(self.allowed), np.array(alike))
+            gains = _above_both(counts, _faults(self.allowed, self.share), np.array(alike))
         return dict(zip(labels, (gains / swing).tolist(), strict=True))
 
     def _held_to(self, account: Account, learned: Learned, stage: Stage) -> float:
@@ -108,9 +110,11 @@ class Ceiling:
         recent = total(account.recent)
         above = "the canary is above the limit, not beyond doubt"
         allowed = self._held_to(account, learned, stage)
-        relaxed = "" if allowed == self.allowed else f", in this emergency {percent(allowed, 1)}"
+        relaxed = "" if allowed == self.allowed else f", in this emergency {bound(allowed, self.share)}"
 
         def seen(counts: Counts) -> str:
+            if not self.share:
+                return average(counts)
             return f"{percent(counts[1], counts[0])} of {counts[0]:.0f} canary requests {self.event}"
 
         words = Words(
@@ -119,7 +123,7 @@ class Ceiling:
             good="the limit is kept",
             short="within the limit, too few requests to be sure",
             seen=(
-                f"{reading.told(seen)}, allowed {percent(self.allowed, 1)}{relaxed}"
+                f"{reading.told(seen)}, allowed {bound(self.allowed, self.share)}{relaxed}"
                 f"{borrowed(reading.table, stage)}"
             ),
         )
@@ -147,7 +151,7 @@ class _Faults:
     """What is looked for beyond limits: a line per limit, a column per alternative.
 
     Attributes:
-        times: Multiples of the limits; none beyond what a share can be.
+        times: Multiples of the limits; of shares none beyond what a share can be.
         logs: Their logarithms.
         excess: Share of the requests by which each is above its limit.
     """
@@ -157,16 +161,19 @@ class _Faults:
     excess: Floats
 
     @classmethod
-    def beyond(cls, allowed: Floats) -> _Faults:
+    def beyond(cls, allowed: Floats, share: bool) -> _Faults:
         """Return what is looked for beyond so many limits."""
-        theta = allowed[:, None]
-        times = np.maximum(1.0, np.minimum(np.array(ALTERNATIVES), 0.95 / theta))
+        theta, times = allowed[:, None], np.array([ALTERNATIVES])
+        if share:
+            # Beyond a limit that is nearly all requests there is only what lies between it and all.
+            most = np.maximum(0.95, (1 + theta) / 2) / theta
+            times = np.maximum(1.0, np.minimum(times, most))
         return cls(times, np.log(times), (times - 1) * theta)
 
 
 @lru_cache(maxsize=1024)
-def _faults(allowed: float) -> _Faults:
-    return _Faults.beyond(np.array([allowed]))
+def _faults(allowed: float, share: bool) -> _Faults:
+    return _Faults.beyond(np.array([allowed]), share)
 
 
 def _above(counts: Floats, faults: _Faults) -> Floats:

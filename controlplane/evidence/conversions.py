@@ -21,7 +21,7 @@ from controlplane.evidence.learned import PHI, WEIGHT, Learned
 from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
 from controlplane.evidence.measures import Filled, Measured, counted, gathered
 from controlplane.evidence.observation import Tally
-from controlplane.evidence.reading import Reading, Words, borrowed, percent, rested, total
+from controlplane.evidence.reading import Reading, Words, average, borrowed, bound, percent, rested, total
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -152,7 +152,10 @@ def _ratio(row: Counts, null: float, alternative: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class MostShare:
-    """The greatest share of events that is allowed on the canary: a test on counts like other limits."""
+    """The greatest share of events that is allowed on the canary: a test on counts like other limits.
+
+    Where they are divided by another metric, there may be several of each.
+    """
 
     name: str
     measured: Measured
@@ -160,7 +163,8 @@ class MostShare:
 
     @property
     def _ceiling(self) -> Ceiling:
-        return Ceiling(self.name, ERRORS, max(self.limit, 1e-6), 1 / ALPHA, "have it")
+        limit = max(self.limit, 1e-6)
+        return Ceiling(self.name, ERRORS, limit, 1 / ALPHA, "have it", self.measured.share)
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
@@ -176,8 +180,8 @@ class MostShare:
     def _pooled(interval: Interval, counts: Filled) -> Interval:
         """Return the interval with counts in the place of its requests."""
         whole = interval.stage.full_segments
-        canary = rows_of([Tally(int(n), int(min(k, n))) for n, k, _, _ in counts.values()])
-        baseline = rows_of([Tally(int(n), int(min(k, n))) for _, _, n, k in counts.values()])
+        canary = rows_of([Tally(int(n), int(k)) for n, k, _, _ in counts.values()])
+        baseline = rows_of([Tally(int(n), int(k)) for _, _, n, k in counts.values()])
         borrowed = [segment in whole for segment in counts]
         own = total_row(baseline[~np.array(borrowed, dtype=bool)])
         pooled = Blocks.of(tuple(counts), canary, baseline, borrowed, own)
@@ -241,6 +245,8 @@ class LeastShare:
         below = "the canary is below the limit, not beyond doubt"
 
         def seen(counts: Counts) -> str:
+            if not self.measured.share:
+                return average(counts)
             return f"{percent(counts[1], counts[0])} of {counts[0]:.0f} on the canary"
 
         words = Words(
@@ -248,7 +254,7 @@ class LeastShare:
             doubt=below,
             good="the limit is kept",
             short="too few to be sure that the limit is kept",
-            seen=f"{reading.told(seen)}, at least {percent(self.limit, 1)} wanted"
+            seen=f"{reading.told(seen)}, at least {bound(self.limit, self.measured.share)} wanted"
             f"{borrowed(reading.table, stage)}",
         )
         holds = (

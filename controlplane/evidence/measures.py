@@ -56,6 +56,11 @@ class Measured:
     per_pushed: bool = False
 
     @property
+    def share(self) -> bool:
+        """Whether one that it is divided by has one event at most; of another metric there may be more."""
+        return not self.per
+
+    @property
     def waits(self) -> bool:
         """Whether values of the versions come at moments of their own."""
         return self.pushed or self.per_pushed

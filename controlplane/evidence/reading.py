@@ -249,6 +249,16 @@ def _excess(counts: Counts) -> float:
     return k_c - n_c * k_b / n_b if n_b else k_c
 
 
+def average(counts: Counts) -> str:
+    """Return how many events one request of the canary has, where it may have several, for reading."""
+    return f"canary {counts[1] / counts[0]:.4g} on average of {counts[0]:.0f}" if counts[0] else "none"
+
+
+def bound(limit: float, share: bool) -> str:
+    """Return a limit for reading, of a share in percent."""
+    return percent(limit, 1) if share else f"{limit:g}"
+
+
 def percent(events: float, requests: float) -> str:
     """Return a share for reading, ``'2.31 %'``."""
     return f"{100 * events / requests:.3g} %" if requests else "none"

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from controlplane.policy.capabilities import Feature, Kind, ignored, refusal
-from controlplane.policy.documents import Document, Fleet, Match, Policy, Release, Segment, Service
+from controlplane.policy.documents import (
+    Document,
+    Fleet,
+    Match,
+    MetricCondition,
+    Policy,
+    Release,
+    Segment,
+    Service,
+)
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.pinning import MEASURED, metrics, pin
 from controlplane.policy.problems import Finding, Path
@@ -110,10 +119,24 @@ def uncounted(policy: Policy, service: Service) -> str | None:
     if coded is not None and service.protocol != "grpc":
         return f"it has a condition on {coded}; codes are counted of a service with `protocol: grpc`"
     missing = [name for name in metrics(policy) if name not in service.metrics]
-    if not missing:
+    if missing:
+        known = ", ".join(service.metrics) or "none"
+        return f"the service has no metric {', '.join(map(repr, missing))}; it has {known}"
+    limits = (c.metric for c in every if c.metric is not None)
+    return next((why for limit in limits if (why := _beyond(limit, service))), None)
+
+
+def _beyond(limit: MetricCondition, service: Service) -> str | None:
+    """Return why a limit on a counted metric says nothing or cannot be kept, or None."""
+    metric = service.metrics[limit.name]
+    if metric.sum or metric.per is not None:
         return None
-    known = ", ".join(service.metrics) or "none"
-    return f"the service has no metric {', '.join(map(repr, missing))}; it has {known}"
+    counted = f"metric {limit.name!r} is counted, a share of the requests"
+    if limit.at_most is not None and limit.at_most >= 1:
+        return f"{counted}, so none is above `at_most: {limit.at_most:g}`; at_most is below 1, or below 100%"
+    if limit.at_least is not None and limit.at_least > 1:
+        return f"{counted}, so none keeps `at_least: {limit.at_least:g}`; at_least is 1, or 100%, at most"
+    return None
 
 
 def findings(document: Document, find: Find) -> Iterator[Finding]:

@@ -243,6 +243,52 @@ def test_the_most_of_what_is_not_wanted_is_a_limit_too():
     assert run(refunds, 5, canary=0.04)[1].outcome is Outcome.PASS
 
 
+def per_order(canary, baseline, orders=10):
+    """Ten seconds with so many calls for support, and orders, of each version."""
+    rows = [(CANARY, canary), (STABLE, baseline)]
+    cells = tuple((Cell("p", "everyone", version), Tally(1000)) for version, _ in rows)
+    values = [Measure(cell, "sold", orders) for cell, _ in cells]
+    values += [Measure(cell, "calls", n) for (cell, _), (_, n) in zip(cells, rows, strict=True)]
+    return Observation("shop", START, START + TEN, cells, fresh=("p",), measures=tuple(sorted(values)))
+
+
+@pytest.mark.parametrize(
+    ("limit", "calls", "usual", "outcome", "words"),
+    [
+        (2.0, 30, 6, Outcome.FAIL, "canary 3 on average of"),
+        (2.0, 15, 6, Outcome.PASS, "canary 1.5 on average of"),
+        (0.8, 20, 6, Outcome.FAIL, "canary 2 on average of"),
+        (2.0, 30, 30, Outcome.NOT_YET, "the canary is above the limit, not beyond doubt: canary 3 on"),
+    ],
+)
+def test_of_another_metric_there_may_be_several_of_each(limit, calls, usual, outcome, words):
+    metric = MostShare("metric calls limit", Measured("metric calls", "calls", "sold", more=False), limit)
+
+    _, verdict = judged(metric, [per_order(calls, usual)] * 300)
+
+    assert verdict.outcome is outcome
+    assert words in verdict.reason
+    assert f"allowed {limit:g}" in verdict.reason
+
+
+def test_calls_without_an_order_in_the_same_interval_are_no_proof_of_few_calls():
+    metric = MostShare("metric calls limit", Measured("metric calls", "calls", "sold", more=False), 2.0)
+
+    evidence = fold(
+        Evidence(), Learned(), per_order(20, 20, orders=0), Stage(CANARY, STABLE, limits(metric), TEN, 0.25)
+    )
+
+    assert evidence.accounts[metric.name].promotion < 0
+
+
+def test_a_limit_that_is_nearly_all_requests_can_be_broken():
+    metric = MostShare("metric sold limit", SOLD, 0.96)
+
+    _, verdict = judged(metric, [interval((1000, 1000, 0), (1000, 200, 0))] * 100)
+
+    assert verdict.outcome is Outcome.FAIL
+
+
 @pytest.mark.parametrize(
     ("metric", "bad"),
     [

@@ -124,6 +124,31 @@ def test_the_same_policy_fits_a_service_behind_proxies():
     assert not found.errors
 
 
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("at_most: 2", "none is above `at_most: 2`; at_most is below 1, or below 100%"),
+        ("at_most: 100%", "none is above `at_most: 1`; at_most is below 1, or below 100%"),
+        ("at_least: 1.1", "none keeps `at_least: 1.1`; at_least is 1, or 100%, at most"),
+        ("at_most: 99%", None),
+        ("at_least: 100%", None),
+    ],
+)
+def test_a_share_of_requests_has_limits_up_to_all_of_them(limit, reason):
+    """What is divided by another metric, or summed, may be any number."""
+    limited = POLICY.replace("success_rate: {at_least: 99%}", f"metric: {{name: calls, {limit}}}")
+
+    def told(metrics):
+        service = SERVICE.replace("mesh", "edge") + f"metrics: {{{metrics}}}\n"
+        found = loaded(fleet=EDGE, shop=service, policy=limited)
+        return [problem.text for problem in found.errors]
+
+    calls, orders = "calls: {header: x-call, better: less", "orders: {header: x-order, better: more}"
+    assert told(f"{calls}, per: orders}}, {orders}") == told(f"{calls}, sum: true}}") == []
+    begin = "'careful' does not fit 'shop': metric 'calls' is counted, a share of the requests, so"
+    assert told(f"{calls}}}") == ([f"{begin} {reason}"] if reason else [])
+
+
 def test_codes_are_counted_of_a_service_that_speaks_grpc():
     proxies = {"fleet": EDGE, "policy": POLICY.replace("success_rate: {at_least: 99%}", CODED)}
 
