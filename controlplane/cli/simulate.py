@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +18,7 @@ import typer
 
 from controlplane.cli.client import CommandError, Output, check_output, console
 from controlplane.cli.documents import read_files
+from controlplane.cli.processes import end_with_parent
 from controlplane.policy.values import format_duration, parse_duration, parse_share
 
 if TYPE_CHECKING:
@@ -294,8 +297,19 @@ def run_all(run: Callable[[int], Ended], seeds: Sequence[int], jobs: int) -> Ite
     if jobs == 1:
         yield from map(run, seeds)
         return
-    with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(run, seeds, chunksize=max(1, min(8, len(seeds) // (4 * jobs))))
+    with ProcessPoolExecutor(jobs, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+        try:
+            yield from pool.map(run, seeds, chunksize=max(1, min(8, len(seeds) // (4 * jobs))))
+        except BaseException:  # an interrupt: nobody waits for what is left
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+
+
+def _end_with(parent: int) -> None:
+    """Let a worker end when its parent does, and leave a terminal's interrupt to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent)
 
 
 def _print(policy: PinnedPolicy, model: Model, found: dict[str, Summary]) -> None:

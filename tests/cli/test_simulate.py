@@ -1,4 +1,11 @@
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +162,56 @@ def test_simulate_says_how_long_it_took(turnout, policy):
     said = turnout("simulate", policy, *SMALL, "--fault", "errors=20%", "--jobs", 1)
 
     assert said.out.splitlines()[-1].startswith("4 releases in ")
+
+
+def children(process):
+    """Return the ids of a process's children."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it ended meanwhile
+            continue
+        if parent == process.pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def gone(pids):
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def leaves_interrupts(pid):
+    """Return whether a process ignores SIGINT: it has begun its work."""
+    ignored = re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return int(ignored[1], 16) & 1 << (signal.SIGINT - 1)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_a_simulation_ends_with_all_of_its_processes(policy, sign):
+    """An interrupt from a terminal comes to all of them at once; one that is killed cannot end the others."""
+    start = "from controlplane.cli import main; main()"
+    line = [sys.executable, "-c", start, "simulate", policy, "--releases", "100000", "--jobs", "2"]
+    process = subprocess.Popen(
+        list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    until(lambda: len(children(process)) == 2)
+    workers = children(process)
+    until(lambda: all(map(leaves_interrupts, workers)))
+
+    if sign is signal.SIGINT:
+        os.killpg(process.pid, sign)
+    else:
+        process.kill()
+    said, _ = process.communicate(timeout=30)
+
+    assert b"Traceback" not in said, said.decode()
+    assert process.returncode in (130, -signal.SIGKILL)
+    until(lambda: gone(workers))
