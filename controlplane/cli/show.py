@@ -11,7 +11,6 @@ import typer
 from pydantic import TypeAdapter
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from controlplane.cli.client import (
@@ -26,6 +25,7 @@ from controlplane.cli.client import (
     get,
     post,
 )
+from controlplane.cli.listing import Ladder, Listing, show
 from controlplane.policy.values import format_duration
 from controlplane.release.ports import Record
 from controlplane.web.asked import Asked
@@ -65,7 +65,7 @@ def services(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Wa
     """List services: hosts, versions, what is stable."""
     _show(
         lambda: get(server, "/v1/services", tuple[ServiceShown, ...]),
-        lambda shown: _table(
+        lambda shown: Listing(
             ("service", "stable", "versions", "release", "fleets", "hosts"),
             [
                 (s.name, _stable(s), _join(s.versions), s.release or "-", _join(s.fleets), _join(s.hosts))
@@ -81,7 +81,7 @@ def releases(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Wa
     """List releases, newest first."""
     _show(
         lambda: get(server, "/v1/releases", tuple[ReleaseShown, ...]),
-        lambda shown: _table(
+        lambda shown: Listing(
             ("release", "service", "from", "to", "phase", "step", "why"),
             [(r.name, r.service, r.from_version, r.to_version, _phase(r), r.step, _why(r)) for r in shown],
         ),
@@ -107,13 +107,13 @@ def proxies(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Wat
     )
 
 
-def proxies_view(shown: Sequence[ProxyShown], now: datetime) -> Table:
+def proxies_view(shown: Sequence[ProxyShown], now: datetime) -> Listing:
     """Show proxies: ``waits`` is how long a response is unanswered, ``age`` how long a stream is there.
 
     ``acked`` and ``nacked`` are the newest versions of all types: who lags behind has an older one.
     """
     heads = ("proxy", "fleet", "state", "waits", "acked", "nacked", "age", "envoy", "protocol")
-    return _table(
+    return Listing(
         (*heads, "statistics", "address", "problems"),
         [
             (
@@ -132,6 +132,7 @@ def proxies_view(shown: Sequence[ProxyShown], now: datetime) -> Table:
             )
             for p in shown
         ],
+        spare=("address", "acked", "nacked", "age", "protocol", "envoy"),
     )
 
 
@@ -175,11 +176,11 @@ def explain(
         )
         return
     shape = clock((*(r.at for r in records), datetime.now(UTC)))
-    table = _table(
+    table = Listing(
         ("when", "who", "what", "step", "why"),
         [(f"{r.at:{shape}}", r.actor, r.action, r.step, r.reason) for r in records],
     )
-    _print(Group(release_view(shown), Text(), Text("decisions", "bold"), table))
+    show(Group(release_view(shown), Text(), Text("decisions", "bold"), table))
 
 
 def _asked(request: str, fleet: str, source: str, claims: list[str]) -> Asked:
@@ -218,9 +219,11 @@ def release_view(shown: ReleaseShown) -> RenderableType:
         (_phase(shown), PHASES.get(shown.phase, "yellow")),
         f"  {shown.stage}" if shown.phase == "progressing" else "",
     )
-    ladder = Text("  ").join(
-        Text(f"{LADDER[step.state][0]} {step.name} {step.share}{_approval(step)}", LADDER[step.state][1])
-        for step in shown.steps
+    ladder = Ladder(
+        [
+            Text(f"{LADDER[step.state][0]} {step.name} {step.share}{_approval(step)}", LADDER[step.state][1])
+            for step in shown.steps
+        ]
     )
     because = Text.assemble(("why      ", "dim"), shown.because or "-")
     if shown.drift:
@@ -230,7 +233,7 @@ def release_view(shown: ReleaseShown) -> RenderableType:
     back = Text.assemble(
         ("rollback ", "dim"), shown.return_point, ("\nno return", "dim"), f" {shown.point_of_no_return}"
     )
-    share = _table(
+    share = Listing(
         ("proxy", "asked", "acknowledged", "observed", "canary", "errors", "baseline", "errors"),
         [
             (p.proxy, f"{p.asked:.1%}", p.problem or ("yes" if p.acked else "not yet"),
@@ -246,11 +249,11 @@ def release_view(shown: ReleaseShown) -> RenderableType:
         ladder,
         because,
         back,
-        Text(),
-        share,
-        Text(),
-        _verdicts(shown.verdicts),
     ]
+    if shown.proxies:
+        parts += [Text(), share]
+    if shown.verdicts:
+        parts += [Text(), _verdicts(shown.verdicts)]
     if shown.results:
         parts += [Text(), _results(shown.results)]
     return Group(*parts)
@@ -262,15 +265,15 @@ def _approval(step: StepShown) -> str:
     return " (approval needed)" if step.approval == "needed" else f" (approved by {step.approval})"
 
 
-def _verdicts(verdicts: Sequence[VerdictShown]) -> Table:
-    return _table(
+def _verdicts(verdicts: Sequence[VerdictShown]) -> Listing:
+    return Listing(
         ("condition", "segment", "verdict", "why"),
         [(v.metric, v.segment, v.outcome, v.reason) for v in verdicts],
     )
 
 
-def _results(results: Sequence[ResultShown]) -> Table:
-    return _table(
+def _results(results: Sequence[ResultShown]) -> Listing:
+    return Listing(
         ("tested", "canary", "of", "baseline", "of", "difference", "surely",
          "better", "worse", "needed", "shown"),
         [
@@ -290,7 +293,7 @@ def show_table(
     output: str,
 ) -> None:
     """Print what was read once, as a table or as JSON."""
-    _show(read, lambda shown: _table(heads, rows(shown)), output, watch=False)
+    _show(read, lambda shown: Listing(heads, rows(shown)), output, watch=False)
 
 
 def _age(seconds: float) -> str:
@@ -322,28 +325,6 @@ def _phase(shown: ReleaseShown) -> str:
     return " ".join([shown.phase, *(f"({note})" for note in notes if note)])
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
-    for head in heads:
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_printable(cell)) for cell in row))
-    return table
-
-
-def _printable(cell: str) -> str:
-    """Return the text without what a terminal would obey: some of it is told by proxies."""
-    if cell.isprintable():
-        return cell
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cell)
-
-
-def _print(view: RenderableType) -> None:
-    terminal = Console()
-    # Without a terminal the width is a guess of 80, which would fold what a script reads.
-    (terminal if terminal.is_terminal else Console(width=240, soft_wrap=True)).print(view)
-
-
 def _show(read: Callable[[], T], view: Callable[[T], RenderableType], output: str, watch: bool) -> None:
     as_json = check_output(output)
     try:
@@ -357,7 +338,7 @@ def _show(read: Callable[[], T], view: Callable[[T], RenderableType], output: st
             if as_json:
                 console.json(TypeAdapter(type(shown)).dump_python(shown, mode="json"))
             else:
-                _print(view(shown))
+                show(view(shown))
             if not watch:
                 return
             time.sleep(1)
