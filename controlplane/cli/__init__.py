@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -27,7 +29,6 @@ app = typer.Typer(
     name="turnout",
     help="Release by policy on Envoy: segment by segment, on evidence, back at once.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for module in (
@@ -46,6 +47,22 @@ for module in (
     replay,
 ):
     module.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.line(f"turnout {version('turnout')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _turnout(
+    shown: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end."),
+    ] = False,
+) -> None:
+    """Release by policy on Envoy: segment by segment, on evidence, back at once."""
 
 
 def main() -> None:

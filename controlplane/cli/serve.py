@@ -37,7 +37,8 @@ def serve(
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
     client_ca: Annotated[
-        Path | None, typer.Option(help="Who signs the proxies' certificates; without one, nobody gets in.")
+        Path | None,
+        typer.Option(help="Who signs the proxies' certificates; given, a proxy without one is refused."),
     ] = None,
     require_identity: Annotated[
         bool, typer.Option("--require-identity", help="A proxy's certificate must have its node id.")
