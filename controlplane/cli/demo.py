@@ -66,7 +66,7 @@ def demo(
 
     async def main() -> tuple[Facts, bool]:
         stop = asyncio.Event()
-        for name in (signal.SIGINT, signal.SIGTERM):
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(name, stop.set)
         return await run(options, console, stop), stop.is_set()
 

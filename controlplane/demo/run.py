@@ -91,11 +91,12 @@ async def _watch(
 ) -> Facts:
     began = time.monotonic()
     view = LineView(console) if options.headless else LiveView(console)
-    judged = None
+    judged = placed = None
     with view:
         while True:
             shown = plane.release(RELEASE)
             judged = shown if shown.verdicts or judged is None else judged
+            placed = shown if shown.proxies or placed is None else placed
             records = await plane.records(RELEASE, 200)
             await world.enter(shown.phase)
             late = time.monotonic() - began >= options.seconds
@@ -104,20 +105,20 @@ async def _watch(
                 # What the users still have under way belongs to the story, too.
                 await world.load.stop()
             facts = _facts(shown, records, world)
-            picture = _with_evidence(shown, judged)
+            picture = _with_evidence(shown, judged, placed)
             view.show(_status(options, picture, records, world, facts if over else None))
             if over:
                 return facts
             await asyncio.sleep(REFRESH)
 
 
-def _with_evidence(shown: ReleaseShown, judged: ReleaseShown) -> ReleaseShown:
-    """Keep what the decision was made of in the picture after the release has ended."""
+def _with_evidence(shown: ReleaseShown, judged: ReleaseShown, placed: ReleaseShown) -> ReleaseShown:
+    """Keep what the decision was made of, and where it was, in the picture after the release has ended."""
     return shown.model_copy(
         update={
             "verdicts": shown.verdicts or judged.verdicts,
             "suspicion": shown.suspicion if shown.verdicts else judged.suspicion,
-            "proxies": shown.proxies or judged.proxies,
+            "proxies": shown.proxies or placed.proxies,
         }
     )
 
@@ -134,7 +135,7 @@ def _facts(shown: ReleaseShown, records: tuple[Record, ...], world: World) -> Fa
         condition, _, segment = str(deciding.numbers.get("code", "")).partition("/")
         reason = Reason(_METRICS.get(condition, condition.partition(" ")[0]), segment, deciding.reason)
     else:
-        reason = Reason("", "", f"{shown.hold}: {shown.because}" if shown.hold else shown.because)
+        reason = Reason("", "", shown.because)
     decided = rollback.at if rollback else None
     return Facts(
         outcome=outcome,
@@ -166,12 +167,7 @@ def _status(
         seconds=max(0.0, seconds),
         fault=str(options.fault),
         activity=_activity(shown),
-        steps=tuple(
-            StepStatus(
-                s.name, s.segment, s.share, "failed" if failed and s.state == "current" else _MARKS[s.state]
-            )
-            for s in shown.steps
-        ),
+        steps=_steps(shown, failed=failed),
         proxies=_proxies(shown),
         harm=shown.suspicion,
         harm_limit=100.0,
@@ -187,6 +183,17 @@ def _status(
             if r.at >= started
         ),
         conclusion=_conclusion(facts) if facts else (),
+    )
+
+
+def _steps(shown: ReleaseShown, *, failed: bool) -> tuple[StepStatus, ...]:
+    """Return the ladder; a release that failed in the guard failed on its last step."""
+    marks = [_MARKS[step.state] for step in shown.steps]
+    reached = [number for number, mark in enumerate(marks) if mark != "todo"]
+    if failed and reached:
+        marks[reached[-1]] = "failed"
+    return tuple(
+        StepStatus(s.name, s.segment, s.share, mark) for s, mark in zip(shown.steps, marks, strict=True)
     )
 
 
@@ -231,7 +238,7 @@ def _conclusion(facts: Facts) -> tuple[str, ...]:
     }[facts.outcome]
     seconds = (facts.ended - facts.started).total_seconds()
     failed = f"{load.failed} failed, {load.unexplained} of them unexplained"
-    lost = f"{facts.moved_back} users lost the canary before a rollback"
+    lost = f"{facts.moved_back or 'nobody'} lost the canary while shares grew"
     return (
         head,
         f"why     {facts.reason.rule}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -37,6 +38,20 @@ _PHASES = {
 _DIM = "bright_black"
 _BAR = 24
 _WIDTH, _WIDEST = 100, 150
+_AGAIN = 10.0  # seconds, after which a line tells of an activity that only counts on
+
+
+@dataclass(frozen=True, slots=True)
+class _Detail:
+    """How much of the picture there is room for."""
+
+    gap: int  # blank lines between its parts
+    decisions: int
+    segments: bool  # under the steps
+    versions: bool  # what users saw of each
+
+
+_DETAILS = (_Detail(1, 4, True, True), _Detail(0, 4, True, True), _Detail(0, 3, False, False))
 
 
 class LiveView:
@@ -56,16 +71,18 @@ class LiveView:
 
     def show(self, status: DemoStatus) -> None:
         """Draw the status."""
-        width = min(self._live.console.width, _WIDEST)
-        self._live.update(draw(status, width), refresh=True)
+        size = self._live.console.size
+        self._live.update(draw(status, min(size.width, _WIDEST), size.height), refresh=True)
 
 
 class LineView:
-    """For logs and pipes: one line when phase, step or activity change, and one per decision."""
+    """For logs and pipes: one line per decision, per phase and step, and at times of what it does now."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._last: tuple[str, int, str] | None = None
+        self._last: tuple[str, int] | None = None
+        self._activity = ""
+        self._at = 0.0
         self._told: set[DecisionStatus] = set()
 
     def __enter__(self) -> Self:
@@ -81,11 +98,15 @@ class LineView:
         for decision in status.decisions:
             if decision not in self._told:
                 self._told.add(decision)
+                self._activity, self._at = decision.reason, status.seconds
                 self._line(f"{decision.at:7.1f}s  {decision.action}: {decision.reason}")
-        now = (status.phase, status.step, status.activity)
-        if now != self._last:
-            self._last = now
-            self._line(f"{status.seconds:7.1f}s  {status.phase}{_position(status)}: {status.activity}")
+        now = status.phase, status.step
+        known = bool(self._activity) and status.activity.endswith(self._activity)  # after its stage
+        later = status.seconds >= self._at + _AGAIN and not known
+        if now != self._last or later:
+            self._last, self._activity, self._at = now, status.activity, status.seconds
+            told = "" if known or not status.activity else f": {status.activity}"
+            self._line(f"{status.seconds:7.1f}s  {status.phase}{_position(status)}{told}")
         for line in status.conclusion:
             self._line(f"{status.seconds:7.1f}s  {line}")
 
@@ -93,17 +114,25 @@ class LineView:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def draw(status: DemoStatus, width: int = _WIDTH) -> RenderableType:
-    """Return the whole picture, at most ``width`` columns wide."""
+def draw(status: DemoStatus, width: int = _WIDTH, height: int | None = None) -> RenderableType:
+    """Return the picture, at most ``width`` wide; where ``height`` lacks, what matters least is out."""
+    console = Console(width=width)
+    pictures = [_picture(status, width, detail) for detail in _DETAILS]
+    fitting = (each for each in pictures if height is None or len(console.render_lines(each)) <= height)
+    return next(fitting, pictures[-1])
+
+
+def _picture(status: DemoStatus, width: int, detail: _Detail) -> RenderableType:
+    gap = (detail.gap, 0, 0, 0)
     parts: list[RenderableType] = [
         _title(status),
-        Padding(_ladder(status, width), (1, 0, 0, 0)),
-        Padding(_proxies(status), (1, 0, 0, 0)),
-        Padding(_evidence(status), (1, 0, 0, 0)),
-        Padding(_users(status), (1, 0, 0, 0)),
+        Padding(_ladder(status, width, segments=detail.segments), gap),
+        Padding(_proxies(status), gap),
+        Padding(_evidence(status), gap),
+        Padding(_users(status, versions=detail.versions), gap),
     ]
     if status.decisions:
-        parts.append(Padding(_decisions(status), (1, 0, 0, 0)))
+        parts.append(Padding(_decisions(status, detail.decisions), gap))
     if status.conclusion:
         colour = _PHASES.get(status.phase, "yellow")
         lines = Text("\n".join(status.conclusion[1:]))
@@ -118,7 +147,7 @@ def draw(status: DemoStatus, width: int = _WIDTH) -> RenderableType:
                     box=box.ROUNDED,
                     padding=(0, 2),
                 ),
-                (1, 0, 0, 0),
+                gap,
             )
         )
     return Panel(Group(*parts), border_style=_DIM, box=box.ROUNDED, padding=(0, 2), width=width)
@@ -157,12 +186,12 @@ def _sides(left: Text, right: Text) -> Table:
     return table
 
 
-def _ladder(status: DemoStatus, width: int) -> Table:
+def _ladder(status: DemoStatus, width: int, *, segments: bool) -> Table:
     """Draw the steps side by side: mark and line, name, share, segment."""
     table = Table.grid(expand=True)
     for _ in status.steps:
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    rails, names, shares, segments = [], [], [], []
+    rails, names, shares, whose = [], [], [], []
     cell = (width - 6) // max(1, len(status.steps))
     for number, step in enumerate(status.steps, 1):
         sign, style = _MARKS[step.mark]
@@ -171,11 +200,12 @@ def _ladder(status: DemoStatus, width: int) -> Table:
         rails.append(Text.assemble((sign, style), (line, rail), no_wrap=True, overflow="crop"))
         names.append(Text(step.name, style="bold cyan" if step.mark == "now" else style))
         shares.append(Text(step.share, style="" if step.mark == "now" else _DIM))
-        segments.append(Text(step.segment, style=_DIM))
+        whose.append(Text(step.segment, style=_DIM))
     table.add_row(*rails)
     table.add_row(*names)
     table.add_row(*shares)
-    table.add_row(*segments)
+    if segments:
+        table.add_row(*whose)
     return table
 
 
@@ -216,7 +246,7 @@ def _evidence(status: DemoStatus) -> Table:
     )
     for proof in status.proofs:
         word, style = _VERDICTS[proof.verdict]
-        filled = 1.0 if proof.verdict == "pass" else proof.proof
+        filled = proof.proof if proof.verdict == "not yet" else 1.0
         table.add_row(
             Text(proof.metric, style=_DIM),
             _bar(filled, "red" if proof.verdict == "fail" else "green" if filled >= 1 else "cyan"),
@@ -226,7 +256,7 @@ def _evidence(status: DemoStatus) -> Table:
     return table
 
 
-def _users(status: DemoStatus) -> Table:
+def _users(status: DemoStatus, *, versions: bool) -> Table:
     """Draw what the users saw: a line for each version, and the sums."""
     load = status.load
     table = Table(box=None, expand=True, padding=(0, 2, 0, 0), header_style=_DIM, show_edge=False)
@@ -238,27 +268,28 @@ def _users(status: DemoStatus) -> Table:
         failed = f"{seen.failed:,} ({seen.failed / max(1, seen.requests):.1%})"
         times = (f"{ms} ms" if ms is not None else "" for ms in (seen.p50, seen.p95, seen.p99))
         table.add_row(seen.version, f"{seen.requests:,}", failed, *times)
-    bad = f"{load.unexplained:,} unexplained failures", "bold red" if load.unexplained else _DIM
+    bad = f"{load.unexplained:,} unexplained", "bold red" if load.unexplained else _DIM
     back = f"{status.moved_back:,} moved back", "bold red" if status.moved_back else _DIM
     sums = Text.assemble(
-        (f"{load.rate:,.0f} requests/s  ·  {load.users_on_canary:,} of {load.users:,} users had it", _DIM),
-        ("  ·  ", _DIM),
+        (f"{load.rate:,.0f} requests/s · {load.users_on_canary:,} of {load.users:,} users had it", _DIM),
+        (" · ", _DIM),
         back,
-        ("  ·  ", _DIM),
+        (" · ", _DIM),
         bad,
     )
     both = Table.grid(expand=True)
-    both.add_row(table)
+    if versions:
+        both.add_row(table)
     both.add_row(sums)
     return both
 
 
-def _decisions(status: DemoStatus) -> Table:
+def _decisions(status: DemoStatus, last: int) -> Table:
     table = Table.grid(expand=True, padding=(0, 2, 0, 0))
     table.add_column(justify="right", no_wrap=True, style=_DIM)
     table.add_column(no_wrap=True)
     table.add_column(ratio=1, no_wrap=True, overflow="ellipsis", style=_DIM)
-    for decision in status.decisions[-4:]:
+    for decision in status.decisions[-last:]:
         table.add_row(_clock(decision.at), decision.action, decision.reason)
     return table
 

@@ -104,6 +104,18 @@ def test_picture_fits_the_terminal(width):
         assert len(lines) < 40
 
 
+def test_a_usual_terminal_has_all_that_decides():
+    console = Console(file=io.StringIO(), width=80, height=24, record=True)
+
+    console.print(draw(STATUS, 80, 24))
+    lines = console.export_text().splitlines()
+
+    assert len(lines) <= 24
+    for part in ("quarter", "28.3 %", "e 7.4", "success rate", "0 unexplained", "ten passed"):
+        assert any(part in line for line in lines), part
+    assert len(text(STATUS).splitlines()) > 24  # where there is room, nothing is left out
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_a_long_activity_is_cut_and_where_the_release_is_never(width):
     activity = "the observed split does not agree with the one asked for, " * 3
@@ -160,6 +172,22 @@ def test_lines_tell_each_change_once():
     assert sum("progressing 4/6 quarter: judging" in line for line in lines) == 1
     assert sum("hold: at once" in line for line in lines) == 1
     assert lines[-1].endswith("decided 6 s after the first canary request")
+
+
+def test_lines_tell_now_and_then_of_what_only_counts_on():
+    out = io.StringIO()
+    view = LineView(Console(file=out, width=80))
+    held = (*STATUS.decisions, DecisionStatus(40.0, "hold", "too few requests: 10"))
+
+    with view:
+        for second in range(60):
+            activity = f"judge: too few requests: {10 + second}"
+            view.show(replace(STATUS, decisions=held, seconds=40.0 + second, activity=activity))
+    lines = [line for line in out.getvalue().splitlines() if "too few" in line]
+
+    assert len(lines) == 6
+    assert lines[0].endswith("hold: too few requests: 10")
+    assert lines[1].endswith("judge: too few requests: 20")
 
 
 def test_live_view_ends_with_the_last_picture():
