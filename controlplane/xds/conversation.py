@@ -149,7 +149,9 @@ class Conversation(Exchange):
             self.resync |= not self.wildcard
             self.wildcard = True
         if resend:
-            self.again = more(self.again, [n for n in wanted if n in self.held or self.coming(n)])
+            there = [name for name in wanted if name in self.held or self.coming(name)]
+            self.again = more(self.again, there)
+            self.refusals.forget(wanted.keys() - there)  # what else would answer the client?
         self.names = named(self.names.union(wanted))
         self.told = fewer(self.told, wanted)
         self.dirty.update(wanted)
@@ -165,7 +167,7 @@ class Conversation(Exchange):
                 self.explicit = True
                 if self.wildcard:  # else all of it is in the names
                     self.wildcard = False
-                    gone += [other for other in (*self.held, *self.maybe) if other not in left]
+                    gone += [other for other in self._known() if other not in left]
             elif name in left:
                 left.discard(name)
                 (covered if self.wildcard else gone).append(name)
@@ -208,7 +210,9 @@ class Conversation(Exchange):
         self.listed = None
         wanted = set(names)
         if self.lost:
-            self.resend(sorted(self.lost & wanted & self.names))
+            anew = sorted(self.lost & wanted & self.names)
+            self.refusals.forget(anew)
+            self.resend(anew)
             self.lost = NOBODY
         if not wanted and not self.explicit:
             self.wildcard = True
@@ -225,14 +229,17 @@ class Conversation(Exchange):
         self.resync |= wildcard != self.wildcard
         self.wildcard = wildcard
         if not wildcard:
-            kept = (*self.held, *self.maybe, *self.past.brought)
-            self.forget([name for name in kept if name not in wanted])
+            self.forget([name for name in self._known() if name not in wanted])
         self._check_size()
 
     def _check_size(self) -> None:
         if len(self.names) > MAX_NAMES:
             text = f"{len(self.names)} names of {self.type_url} are more than {MAX_NAMES}"
             raise ProtocolError("RESOURCE_EXHAUSTED", text)
+
+    def _known(self) -> Iterable[str]:
+        """Return the names of all that the client has, may have or refused."""
+        return dict.fromkeys((*self.held, *self.maybe, *self.past.brought, *self.refusals.names))
 
     def forget(self, names: Collection[str]) -> None:
         """Drop what is known of resources that the client no longer has."""
@@ -243,6 +250,7 @@ class Conversation(Exchange):
         if any(name in self.maybe for name in names):
             self.maybe = changed(self.maybe, NOTHING, names) or NOTHING
         self.refusals.forget(names)
+        self._forgive()
         self.past.forget(names)
         self.again = fewer(self.again, names)
         self.told = fewer(self.told, names)
@@ -367,7 +375,7 @@ class Conversation(Exchange):
             self._forgive()
 
     def _forgive(self) -> None:
-        if not self.maybe and not self.refusals.refused:
+        if self.refusals.error is not None and not self.maybe and not self.refusals.refused:
             self.refusals.error = None
 
     def refuse(self, flight: Flight, message: str, now: datetime) -> None:

@@ -46,6 +46,11 @@ class Refusals:
         left = self.error or self.refused or self.spoiled or self.anew or self.undone
         return not left and self.limit is None
 
+    @property
+    def names(self) -> Iterable[str]:
+        """Return what it is about."""
+        return self.refused.keys() | self.spoiled.keys()
+
     def has(self, resource: Resource) -> bool:
         """Return whether this very content was refused."""
         nack = self.refused.get(resource.name)

@@ -1,0 +1,113 @@
+"""What was refused is of the subscription: who asks for a name anew is answered anew."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
+
+
+def listing(talk, *wanted):
+    """What a state-of-the-world client repeats in each request."""
+    return list(wanted) if talk.variant == "sotw" else ()
+
+
+@pytest.fixture
+def refusing(talk, model):
+    """Return a stream whose client has ``a``, asks for ``g`` too, and refused it."""
+    talk.publish(1, _endpoints(model, "a", "g"))
+    talk.ask(ENDPOINT, ["a"])
+    talk.ack(ENDPOINT, ["a", "g"] if talk.variant == "sotw" else ["g"])
+    talk.ack(ENDPOINT, listing(talk, "a", "g"), error="not today")
+    return talk
+
+
+def _endpoints(model, *names):
+    return (ENDPOINT, *(model.resource(name) for name in names))
+
+
+def drop(talk, *left, gone):
+    if talk.variant == "sotw":
+        return talk.ack(ENDPOINT, list(left))
+    return talk.ask(ENDPOINT, resource_names_unsubscribe=[gone])
+
+
+def test_a_refusal_ends_with_its_subscription(refusing):
+    shown = refusing.view(ENDPOINT)
+
+    drop(refusing, "a", gone="g")
+
+    assert (set(shown.nacks), shown.error.message) == ({"g"}, "not today")
+    assert (refusing.view(ENDPOINT).nacks, refusing.view(ENDPOINT).error) == ({}, None)
+
+
+def test_what_was_refused_is_sent_to_whoever_asks_for_it_anew(refusing):
+    drop(refusing, "a", gone="g")
+
+    assert refusing.ack(ENDPOINT, listing(refusing, "a", "g") or ["g"]) == [["g"]]
+
+
+def test_what_was_refused_and_came_back_is_sent_to_whoever_asks_for_it_anew(refusing, model):
+    drop(refusing, "a", gone="g")
+    refusing.publish(2, _endpoints(model, "a"))
+    refusing.publish(3, _endpoints(model, "a", "g"))
+
+    assert refusing.ack(ENDPOINT, listing(refusing, "a", "g") or ["g"]) == [["g"]]
+
+
+def test_a_refusal_of_what_is_still_asked_for_stays(refusing):
+    drop(refusing, "g", gone="a")
+
+    assert refusing.ack(ENDPOINT, listing(refusing, "g")) == []
+    assert set(refusing.view(ENDPOINT).nacks) == {"g"}
+    assert refusing.view(ENDPOINT).error.message == "not today"
+
+
+def test_what_a_stale_list_dropped_is_sent_anew_though_it_was_refused(sotw, model):
+    """It dropped the name before it had read the newest response."""
+    sotw.publish(1, (ROUTE, model.resource("r"), model.resource("s")))
+    sotw.ask(ROUTE, ["r"])
+    sotw.ack(ROUTE, ["r"], error="not today")
+    sotw.ack(ROUTE, ["r", "s"])
+
+    sotw.ask(ROUTE, ["s"], nonce="stale")
+
+    assert sotw.ack(ROUTE, ["r", "s"]) == [["r"]]
+
+
+def test_a_name_that_was_refused_and_is_asked_for_once_more_is_sent_once_more(delta, model):
+    """It has no version of it, so there is nothing else to answer with."""
+    delta.publish(1, (ROUTE, model.resource("r")))
+    delta.ask(ROUTE, ["r"])
+    silent = delta.ack(ROUTE, error="not today")
+
+    assert (silent, delta.ask(ROUTE, ["r"]), delta.ack(ROUTE, error="not today")) == ([], [["r"]], [])
+
+
+def test_a_refusal_of_everything_ends_with_the_wildcard(delta, model):
+    delta.publish(1, (CLUSTER, model.resource("a"), model.resource("z")))
+    delta.ask(CLUSTER, ["*", "a"])
+    delta.ack(CLUSTER, error="z: not today")
+    delta.ack(CLUSTER)
+    delta.ack(CLUSTER, error="z: not today")
+    shown = set(delta.view(CLUSTER).nacks)
+
+    delta.ask(CLUSTER, resource_names_unsubscribe=["*"])
+
+    assert shown == {"z"}
+    assert (delta.view(CLUSTER).nacks, delta.view(CLUSTER).error) == ({}, None)
+    assert delta.ask(CLUSTER, ["z"]) == [["z"]]
+
+
+def test_a_refusal_of_everything_ends_with_the_wildcard_of_a_list(sotw, model):
+    sotw.publish(1, (CLUSTER, model.resource("a"), model.resource("z")))
+    sotw.ask(CLUSTER, ["*"])
+    sotw.ack(CLUSTER, ["*"], error="z: not today")
+    sotw.ack(CLUSTER, ["*"])
+    sotw.ack(CLUSTER, ["*"], error="z: not today")
+    shown = set(sotw.view(CLUSTER).nacks)
+
+    sotw.ack(CLUSTER, ["a"])
+
+    assert (shown, sotw.view(CLUSTER).nacks) == ({"z"}, {})
+    assert sotw.ack(CLUSTER, ["a", "z"]) == [["a", "z"]]
