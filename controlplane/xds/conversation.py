@@ -13,7 +13,7 @@ from controlplane.xds.parts import Part
 from controlplane.xds.past import NO_PAST, Past
 from controlplane.xds.refusals import NO_REFUSALS, Has, Refusals
 from controlplane.xds.sharing import NOBODY, NOTHING, Table, changed, fewer, later, more, named
-from controlplane.xds.snapshot import Ref, Resource, Snapshot
+from controlplane.xds.snapshot import Ref, Resource
 from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, TypeView, Versions
 
@@ -36,6 +36,7 @@ class Conversation(Exchange):
         names: What it asks for by name.
         listed: A list of names that was found to ask for this.
         lost: Names that a stale list left out: if they are asked for again, they must be sent again.
+        widening: A stale list asked for more, which the client will repeat.
         past: What it brought from an earlier stream.
         maybe: Sent in a batch that was refused: the client may have applied it or not.
         refusals: What it refused.
@@ -56,6 +57,7 @@ class Conversation(Exchange):
     listed: frozenset[str] | None = None
     explicit: bool = False
     lost: frozenset[str] = NOBODY
+    widening: bool = False
     past: Past = NO_PAST
     maybe: Table = field(default_factory=lambda: NOTHING)
     refusals: Refusals = NO_REFUSALS
@@ -201,13 +203,14 @@ class Conversation(Exchange):
         """Note what a stale list of names leaves out; the client dropped that, whatever it asks for next."""
         if self.explicit:
             self.lost |= self.names.difference(names)
+            self.widening |= not self.names.issuperset(names)
 
     def replace(self, names: Iterable[str]) -> None:
         """Take the whole list of names, as state-of-the-world clients send it with each request.
 
         Source: xDS protocol, "How the client specifies what resources to return".
         """
-        self.listed = None
+        self.listed, self.widening = None, False
         wanted = set(names)
         if self.lost:
             anew = sorted(self.lost & wanted & self.names)
@@ -364,10 +367,6 @@ class Conversation(Exchange):
         if not parts:
             return target
         return self.refusals.bearable(target, Has(self.held.get(name), self.latest(name), parts), finders)
-
-    def retry(self, target: Snapshot) -> None:
-        """Have removals that were refused tried again, once for each new target."""
-        self.dirty.update(dict.fromkeys(self.refusals.retry(target)))
 
     def clear(self, name: str) -> None:
         """The target went back to what the client has: an earlier refusal no longer matters."""

@@ -35,7 +35,8 @@ class Gate:
           so a change away from an emptied cluster is never held up. If it may have one of several versions
           (under way, or left unanswered), only what all of them need counts.
         - A type that the stream never asked for, or a resource that the target does not have, cannot be
-          waited for.
+          waited for; nor what the client does not ask for though it has what that follows: the endpoints of a
+          cluster that has none, or gets them from elsewhere.
         - Where the client has no version of this resource, there is nothing to stay on: it is enough that the
           need was answered, even by a NACK, even hollow. One that comes back stays on what it brought, whose
           needs are unknown.
@@ -100,7 +101,7 @@ class Gate:
         """Return whether what is needed is there and of use, for the finder if there is one."""
         type_url, name = ref
         other, target = self.conversations.get(type_url), self.snapshot.of(type_url).get(name)
-        if target is None:
+        if target is None or (other is not None and self._unasked(other, target)):
             return True
         if target.hollow:
             return False
@@ -115,6 +116,23 @@ class Gate:
             return there and self._finds(finder, other, target, wanted)
         # By a listener: routes that are refused must not keep the hosts of others from it.
         return there or (target.parts.offering and other.refusals.has(target))
+
+    def _unasked(self, other: Conversation, target: Resource) -> bool:
+        """Return whether the client has what this follows, as it is to be, and does not ask for this.
+
+        It would have asked before it accepted that: Envoy withholds the ACK of a cluster until it has its
+        endpoints.
+        """
+        if target.follows is None or other.wants(target.name) or other.widening:
+            return False
+        type_url, name = target.follows
+        leader, goal = self.conversations.get(type_url), self.snapshot.of(type_url).get(name)
+        if leader is None or goal is None:
+            return True
+        held = leader.held.get(name)
+        if held is None or held is not leader.latest(name) or name in leader.maybe:
+            return False
+        return held.version == goal.version or leader.refusals.has(goal)
 
     def _finds(
         self, finder: Resource, other: Conversation, target: Resource, wanted: frozenset[tuple[str, str]]

@@ -42,7 +42,7 @@ class Planner:
         """Gather changes from the dirty names, up to ``limit`` of them; settled names are dropped."""
         conversation, plan = self.conversation, Plan({}, [])
         settled: list[str] = []
-        conversation.retry(self.gate.snapshot)
+        conversation.dirty.update(dict.fromkeys(conversation.refusals.retry(self.gate.snapshot)))
         for name in conversation.dirty:
             match self._settle(name):
                 case Resource() as resource:

@@ -46,6 +46,7 @@ from talk import Talk
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 NODE = Node(id="proxy-1", cluster="edge").SerializeToString()
+STATIC = ";static"
 
 
 def resource(name, content="1", *, revision=1, needs=(), follows=None, hollow=False):
@@ -86,11 +87,13 @@ class World:
 
     One more scope, of a host, goes from routes to routes; it needs the scope that they have of their own.
 
-    The routes in ``shared`` have owners, each with a content and a cluster.
+    The routes in ``shared`` have owners, each with a content and a cluster. Nobody asks for the endpoints of
+    ``static`` clusters.
     """
 
     revision: int = 1
     clusters: dict[str, int] = field(default_factory=lambda: {"a": 1, "b": 1})
+    static: set[str] = field(default_factory=set)
     hollow: set[str] = field(default_factory=set)
     endpoints: dict[str, int] = field(default_factory=dict)
     routes: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=lambda: {"r": (1, ("a",))})
@@ -100,7 +103,8 @@ class World:
 
     def snapshot(self) -> Snapshot:
         rev = self.revision
-        clusters = [resource(n, c, revision=rev) for n, c in self.clusters.items()]
+        kinds = {n: f"{c}{STATIC if n in self.static else ''}" for n, c in self.clusters.items()}
+        clusters = [resource(n, kind, revision=rev) for n, kind in kinds.items()]
         endpoints = [
             resource(
                 n,
@@ -166,8 +170,8 @@ class Client:
     until the new and changed ones have endpoints; the good part of a refused batch is applied.
 
     ``poison`` are bodies that it refuses. A ``lazy`` one leaves out answers to all but the newest of a type;
-    a ``hasty`` one accepts clusters at once, unlike Envoy, and asks for their endpoints afterwards, once it
-    has asked for any on this stream. Messages wait in ``inbox`` and ``outbox``, so either side may lag.
+    a ``hasty`` one accepts clusters once it has asked for their endpoints, unlike Envoy, which waits until it
+    has them. Messages wait in ``inbox`` and ``outbox``, so either side may lag.
     """
 
     def __init__(self, variant: str, node: bytes = NODE) -> None:
@@ -323,9 +327,9 @@ class Client:
         if url in RIVALS and not bad:
             self.left_out |= {each for each in self.turned_down if each[0] == url}
         error = f"bad {sorted(bad)}" if bad else ""
-        if url == CLUSTER and self.hasty and self.types[ENDPOINT].asked:
-            self.answer(url, message.nonce, error)
+        if url == CLUSTER and self.hasty:
             self.follow(url, {})
+            self.answer(url, message.nonce, error)
             return True
         self.follow(url, changed)
         if url == CLUSTER and self.warming and not bad:
@@ -384,7 +388,7 @@ class Client:
     def follow(self, url: str, changed) -> None:
         """Subscribe to what the new resources refer to."""
         if url == CLUSTER:
-            clusters = self.types[CLUSTER].bodies
+            clusters = {n for n, body in self.types[CLUSTER].bodies.items() if not static(body)}
             self.warming = {n for n in (*self.warming, *changed) if n in clusters}
             self.name(ENDPOINT, sorted(clusters))
             if not self.types[LISTENER].asked and self.withheld is None:
@@ -473,10 +477,16 @@ class Client:
         what another part needs: what is refused or empty is named, as it is to a client that comes new.
         """
         endpoints = self.types[ENDPOINT].bodies.get(cluster, b"-")
-        if cluster in self.types[CLUSTER].bodies and endpoints.endswith(b"+"):
+        there = self.types[CLUSTER].bodies.get(cluster)
+        if there is not None and (endpoints.endswith(b"+") or static(there)):
             return True
         hopeless = cluster in self.refused or endpoints.endswith(b"-")
         return hopeless and b"." in body and name not in self.types[ROUTE].known
+
+
+def static(cluster: bytes) -> bool:
+    """Whether a cluster has its endpoints with it."""
+    return cluster.decode().endswith(STATIC)
 
 
 def led_to(body: bytes) -> str:

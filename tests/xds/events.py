@@ -34,6 +34,11 @@ class Events(RuleBasedStateMachine):
         self.world.clusters[name] = self.fresh()
         self.publish()
 
+    @rule(name=NAMES, static=st.booleans())
+    def change_kind(self, name, static):
+        (self.world.static.add if static else self.world.static.discard)(name)
+        self.change_cluster(name)
+
     @rule(name=NAMES)
     def remove_cluster(self, name):
         self.world.clusters.pop(name, None)
