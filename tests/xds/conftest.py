@@ -326,6 +326,8 @@ class Client:
         self.turned_down |= {(url, name) for name in bad}
         if url in RIVALS and not bad:
             self.left_out |= {each for each in self.turned_down if each[0] == url}
+        elif url in RIVALS and len(changed) > 1:  # tried once more together, then each is tried alone
+            self.left_out |= {(url, name) for name in bad}
         error = f"bad {sorted(bad)}" if bad else ""
         if url == CLUSTER and self.hasty:
             self.follow(url, {})
