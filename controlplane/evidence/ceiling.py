@@ -9,7 +9,7 @@ Source: docs/decision-rule.md, "Rollback evidence: absolute limits".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -20,7 +20,7 @@ from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import no_harm, no_harm_rate
 from controlplane.evidence.reading import Reading, Words, average, borrowed, bound, percent, total
-from controlplane.evidence.verdict import Verdict
+from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
 ALTERNATIVES = (1.3, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0, 90.0)  # multiples of the limit
@@ -132,7 +132,10 @@ class Ceiling:
             (recent[1] > allowed * recent[0], above),
         )
         needed = self._needed(account, stage, allowed, k_c / n_c if n_c else 0.0)
-        return reading.answer(self.name, words, holds, needed, "bad")
+        found = reading.answer(self.name, words, holds, needed, "bad")
+        # The last half minute may keep by chance what the step does not.
+        beyond = found.outcome is Outcome.NOT_YET and k_c > allowed * n_c
+        return replace(found, doubtful=found.doubtful or beyond)
 
     def _baseline_breaches(self, learned: Learned, stage: Stage) -> bool:
         """Return whether the baseline's last half minute is above the limit by more than chance explains."""

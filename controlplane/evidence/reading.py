@@ -117,7 +117,8 @@ class Reading:
         """
         outcome, why, requests = Outcome.NOT_YET, words.short, self.counts[0]
         more = None if needed is None else ceil(needed)
-        doubt = (self.log_e >= LOG_DOUBT, words.doubt)
+        suspected = self.log_e >= LOG_DOUBT
+        doubt = (suspected, words.doubt)
         held = next((reason for applies, reason in (doubt, *holds) if applies), None)
         if self.failed:
             outcome, why, more = Outcome.FAIL, words.fault, None
@@ -131,8 +132,13 @@ class Reading:
             outcome, why, more = Outcome.PASS, words.good, 0
         reason = f"{why}: {words.seen}" if requests else why
         # Doubt is about the canary; whatever else holds is about what it is judged by.
-        lacking = outcome is Outcome.NOT_YET and (not requests or held not in (None, words.doubt))
-        return Verdict(metric, self.segment, outcome, reason, self.numbers(event), more, lacking=lacking)
+        open_ = outcome is Outcome.NOT_YET
+        lacking = open_ and (not requests or held not in (None, words.doubt))
+        doubtful = open_ and (suspected or held == words.doubt)
+        figures = self.numbers(event)
+        return Verdict(
+            metric, self.segment, outcome, reason, figures, more, lacking=lacking, doubtful=doubtful
+        )
 
 
 @dataclass(frozen=True, slots=True)

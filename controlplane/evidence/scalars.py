@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import exp, log, log1p, sqrt
 
-from controlplane.evidence.account import ALPHA, ENOUGH, PROOF, Account, Interval, Stage
+from controlplane.evidence.account import ALPHA, ENOUGH, NO_COUNTS, PROOF, Account, Interval, Stage
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.observation import Reading
@@ -193,18 +193,22 @@ class ScalarLimit:
         """Return the account after one interval."""
         before = account.state.get(AGE, (0.0,))[0] + interval.seconds  # how long ago the last reading was
         account, fresh = noted(account, interval, self.reading)
-        streak, good = account.state.get(STREAK, (0.0,))[0], account.step.get(GOOD, (0.0, 0.0, 0.0, 0.0))[0]
+        streak = account.state.get(STREAK, (0.0,))[0]
+        good, broken, *_ = account.step.get(GOOD, NO_COUNTS)
         for reading in fresh:
             assert reading.canary is not None
             if before - reading.age > GAP * self.every:
-                streak = good = 0.0
+                streak = good = broken = 0.0
             before = reading.age
             streak = streak + 1 if self._beyond(reading.canary, reading.baseline) else 0.0
-            good = good + 1 if interval.counting and not self._breaks(reading.canary) else 0.0
+            breaks = self._breaks(reading.canary)
+            good = good + 1 if interval.counting and not breaks else 0.0
+            # Beyond it now and then: not until it keeps the limit is that over.
+            broken = 0.0 if good >= ENOUGH_READINGS else broken + breaks
         return replace(
             account,
             state=dict(account.state) | {STREAK: (streak,)},
-            step={GOOD: (good, 0.0, 0.0, 0.0)} if good else {},
+            step={GOOD: (good, broken, 0.0, 0.0)} if good or broken else {},
         )
 
     def _breaks(self, value: float) -> bool:
@@ -229,7 +233,7 @@ class ScalarLimit:
             return Verdict(self.name, EVERYONE, Outcome.FAIL, reason, numbers)
         if problem := lacking(self.name, account, self.every):
             return Verdict(self.name, EVERYONE, Outcome.NOT_YET, problem, numbers, lacking=True)
-        good = account.step.get(GOOD, (0.0, 0.0, 0.0, 0.0))[0]
+        good, broken, *_ = account.step.get(GOOD, NO_COUNTS)
         reason = f"{self.name}: {shown(account)}, {bound}"
         if good >= ENOUGH_READINGS:
             return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
@@ -238,4 +242,9 @@ class ScalarLimit:
             return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, lacking=True)
         more = ENOUGH_READINGS - good
         reason += f"; {more:.0f} more readings within it are needed"
-        return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, None, more * self.every)
+        doubtful = broken > 0
+        if doubtful:
+            reason += f", {broken:.0f} were beyond it"
+        return Verdict(
+            self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, None, more * self.every, doubtful=doubtful
+        )

@@ -31,6 +31,8 @@ class Verdict:
         seconds_needed: How long those take at the present traffic; None if that cannot be said.
         lacking: Whether it is data that lacks: none comes, it is old, a source fails or does not report, or
             nothing is there to compare with. Time does not make up for that.
+        doubtful: Whether what was seen speaks against the canary, if not beyond doubt: a fault is suspected,
+            or a limit is not kept. Then it is not the number of requests that a PASS lacks.
     """
 
     metric: str
@@ -42,3 +44,4 @@ class Verdict:
     seconds_needed: float | None = None
     decisive: bool = True
     lacking: bool = False
+    doubtful: bool = False

@@ -273,7 +273,8 @@ def _onwards(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decisio
 def _unsure(state: ReleaseState, seen: Seen, held: Decision) -> Decision:
     """Return what the policy says of a step that has gone without proof for long; until then it is held.
 
-    Whatever lacks, it may go back. It goes on only where requests came and nothing but their number lacks.
+    Whatever lacks, it may go back. It goes on only where requests came and nothing but their number lacks,
+    and not while anything speaks against the canary.
     """
     rule, spent = state.policy.when_unsure, state.unproved + seen.elapsed
     if rule.do == "hold" or spent < rule.after or held.code in UNREACHED or state.testing:
@@ -282,7 +283,8 @@ def _unsure(state: ReleaseState, seen: Seen, held: Decision) -> Decision:
     if rule.do == "rollback":
         return follows(state, seen, Failed(Failure.UNSURE, "unsure/everyone", after)) or held
     enough = seen.sighted and state.sighted + seen.elapsed >= rule.after
-    if held.code != NOT_YET or not enough or state.phase is Phase.GUARDING:
+    doubtful = any(v.doubtful for v in seen.unproved)
+    if held.code != NOT_YET or not enough or doubtful or state.phase is Phase.GUARDING:
         return held
     return _onwards(state, seen, "without-proof", f"advanced without proof; {after}")
 

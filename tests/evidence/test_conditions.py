@@ -188,6 +188,33 @@ def test_each_metric_has_a_name_of_its_own_also_at_a_step():
     assert "latency p50 at beta" in names
 
 
+def test_a_step_above_its_limit_is_doubtful_also_while_the_last_half_minute_keeps_it(known):
+    at = stage(Limits(errors_margin=None, error_rate=0.02))
+    evidence, found = Evidence(), []
+    for bad in (*(1, 0) * 30, *(0,) * 100):
+        evidence = fold(evidence, known, seen((5, bad, 0, 0), (5, bad, 0, 0)), at)
+        found.append(by_metric(evidence, known, at)["error rate"])
+
+    above = [v for v in found if v.outcome is Outcome.NOT_YET and dict(v.numbers)["canary_rate"] > 0.02]
+    assert {v.reason.split(":")[0] for v in above} == {
+        "the canary is above the limit, not beyond doubt",
+        "within the limit, too few requests to be sure",
+    }
+    assert all(v.doubtful for v in above)
+
+
+def test_evidence_that_is_not_beyond_doubt_is_doubtful(known):
+    at, doubts = stage(Limits(errors_margin=None, latency_margin=0.1), judged=timedelta(seconds=90)), set()
+    evidence = Evidence()
+    for _ in range(200):
+        evidence = fold(evidence, known, seen((50, 0, 0, 12), (450, 0, 0, 45)), at)
+        for verdict in by_metric(evidence, known, at).values():
+            doubts.add((verdict.outcome, verdict.doubtful, 10 <= dict(verdict.numbers)["e_value"] < 1200))
+
+    assert (Outcome.NOT_YET, True, True) in doubts
+    assert not {(Outcome.NOT_YET, False, True), (Outcome.NOT_YET, True, False)} & doubts
+
+
 def blocks(observation):
     at = stage()
     return cut(observation, at.canary, at.stable, at.full_segments)

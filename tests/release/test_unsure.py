@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Cell, Observation, Reading, Tally
+from controlplane.evidence.verdict import Outcome
+from controlplane.release.decide import decide
 from controlplane.release.state import Phase, Stage
 from controlplane.release.turn import Moment, Progress, Propagation, turn
 
@@ -16,6 +19,7 @@ WHO = Propagation(live=("a",), acked=("a",))
 QUEUE = {"name": "queue", "query": "q", "at_most": 10, "every": "10s"}
 DOWN = Reading("queue", None, problem="Prometheus cannot be reached")
 FEW = {"v1": 270, "v2": 30}  # requests in an interval: enough to verify, too few to prove
+ABOVE = {"v1": (270, 29), "v2": (30, 4)}  # above 10 %, and hardly above the baseline
 BROKEN = {"v1": (270, 200), "v2": (30, 20)}
 
 
@@ -87,6 +91,41 @@ def test_what_cannot_be_known_never_lets_a_step_go_on(make, conditions, counts, 
 
     assert (decision.action, release.state.step) == (None, 1)
     assert words in decision.reason
+
+
+def reading(value):
+    return {"readings": (Reading("queue", value),)}
+
+
+@pytest.mark.parametrize(
+    ("condition", "counts", "more", "words"),
+    [
+        ({"prometheus": QUEUE}, FEW, lambda n: reading(1.0 if n % 3 == 0 else 900.0), "readings within it"),
+        ({"success_rate": {"at_least": "90%"}}, ABOVE, lambda n: {}, "allowed 10 %"),
+    ],
+)
+def test_nothing_goes_on_while_what_was_seen_speaks_against_the_canary(make, condition, counts, more, words):
+    """Not beyond doubt, so nothing is rolled back either; for an hour, and not in a good moment either."""
+    release = Releasing(make, "advance", {"errors": "off"}, condition)
+
+    decisions = [release.sees(counts, **more(n)) for n in range(360)]
+
+    assert {decision.action for decision in decisions[20:]} == {None}
+    assert release.state.step == 1
+    assert words in decisions[-1].reason
+
+
+def test_a_suspicion_of_one_condition_keeps_a_step_from_going_on(make):
+    """Latency fails at 1200, so an E of 100 is less than a tenth of it; but that is no lack of requests."""
+    verdict = replace(make.verdict(Outcome.NOT_YET, "latency"), doubtful=True)
+    state = make.state(
+        policy=make.policy(when_unsure={"after": AFTER, "do": "advance"}), unproved=AFTER, sighted=AFTER
+    )
+
+    held = decide(state, make.seen(verdicts=(verdict,)))
+    gone = decide(state, make.seen(verdicts=(replace(verdict, doubtful=False),)))
+
+    assert (held.action, held.code, gone.code) == (None, "not-yet", "without-proof")
 
 
 @pytest.mark.parametrize("served", [15, 28])
