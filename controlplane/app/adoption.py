@@ -220,7 +220,7 @@ def _wrong(new: Newness, wanted: Adopt) -> Iterator[tuple[int, str]]:
     """Yield why something cannot be adopted, each with its HTTP status."""
     if not wanted.adopt and not wanted.gone:
         there = "; ".join(problems(new.found, new.world)) or "nothing is left alone"
-        yield 400, f"adopt: says nothing; {there}"
+        yield 400, f"adopt: neither `adopt` nor `gone` names a service; {there}"
     for service, version in sorted(wanted.adopt.items()):
         try:
             _check(new, service, version)

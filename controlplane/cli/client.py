@@ -6,7 +6,7 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -140,6 +140,18 @@ def _said(response: httpx.Response) -> str:
         return str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
         return f"{response.url} answered {response.status_code}"
+
+
+def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+    """Return the value of an option.
+
+    Raises:
+        CommandError: If it has none; the option is named.
+    """
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise CommandError(f"{option}: {error}", 2) from None
 
 
 def check_output(output: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from controlplane.cli.client import DEFAULT_SERVER, Actor, CommandError, Server, console, me, post
+from controlplane.cli.client import DEFAULT_SERVER, Actor, CommandError, Server, console, me, parsed, post
 from controlplane.policy.problems import Problem
 from controlplane.web.asked import Documents as Body
 from controlplane.web.shown import Applied
@@ -122,7 +122,7 @@ def bootstrap(
             cluster,
             control_plane,
             variant="sotw" if sotw else "delta",
-            flush=parse_duration(flush),
+            flush=parsed("--flush", parse_duration, flush),
             admin=None if admin == "off" else admin,
             tls=Tls(*tls) if tls else None,
             adopt={name: parse_ip_address(at) for name, at in (_pair(each, "--adopt") for each in adopt)},

@@ -18,6 +18,7 @@ from controlplane.cli.client import (
     console,
     get,
     me,
+    parsed,
     post,
 )
 from controlplane.policy.values import parse_duration
@@ -129,10 +130,7 @@ def wait(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Wait until a release has come so far: status 0; 1 if it never will; 3 when the time is over."""
-    try:
-        until = time.monotonic() + parse_duration(timeout).total_seconds()
-    except ValueError as error:
-        raise CommandError(f"--timeout: {error}", 2) from None
+    until = time.monotonic() + parsed("--timeout", parse_duration, timeout).total_seconds()
     while True:
         shown = get(server, f"/v1/releases/{name}", ReleaseShown)
         if shown.phase in REACHED[for_] and (for_ is not Goal.RETIRED or shown.retired):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controlplane.cli.client import CommandError
+from controlplane.cli.client import CommandError, parsed
 
 if TYPE_CHECKING:
     from controlplane.server.tls import TlsFiles
@@ -83,10 +83,7 @@ def serve(
         raise CommandError(f"--log-level: {log_level!r} is not known; known: debug, info, warning, error", 2)
     if policies is not None and not policies.is_dir():
         raise CommandError(f"--policies: {policies} is not a folder", 2)
-    try:
-        every = parse_duration(interval)
-    except ValueError as error:
-        raise CommandError(f"--interval: {error}", 2) from None
+    every = parsed("--interval", parse_duration, interval)
     if every < timedelta(milliseconds=100):
         raise CommandError(f"--interval: {interval} is less than 100ms", 2)
     if prometheus is not None and not prometheus.startswith(("http://", "https://")):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controlplane.cli.client import CommandError, Output, check_output, console
+from controlplane.cli.client import CommandError, Output, check_output, console, parsed
 from controlplane.cli.documents import read_files
 from controlplane.cli.processes import end_with_parent
 from controlplane.policy.values import format_duration, parse_duration, parse_share
@@ -91,14 +91,14 @@ def simulate(
         ]
         model = Model(
             rps=rps,
-            errors=parse_share(errors) / 1e6,
+            errors=parsed("--errors", parse_share, errors) / 1e6,
             noise=noise,
             proxies=tuple(0.85**i for i in range(proxies)),
             segments=_segments(segment or [], _names(pinned)),
-            interval=parse_duration(interval).total_seconds(),
-            history=parse_duration(history).total_seconds(),
+            interval=parsed("--interval", parse_duration, interval).total_seconds(),
+            history=parsed("--history", parse_duration, history).total_seconds(),
             day=day,
-            longest=parse_duration(longest).total_seconds(),
+            longest=parsed("--longest", parse_duration, longest).total_seconds(),
             metrics=_metrics(metric or [], counted),
         )
     except ValueError as error:

@@ -227,12 +227,18 @@ class _Intake:
             for key, path in claimants:
                 other = next((other for other, _ in claimants if other != key), None)
                 if other and key in self.fresh:
-                    whose = f"{other[0]} {other[1]!r} too, at {current[other].place}"
+                    whose = f"{other[0]} {other[1]!r} too, {self._whereabouts(other)}"
                     yield key, Finding(path, f"{_claim_text(claim)} {whose}")
         for key, finding in settings.raw_clashes({key: entry.document for key, entry in current.items()}):
             if key in self.fresh:
                 yield key, finding
         yield from self._overlaps(current)
+
+    def _whereabouts(self, key: Key) -> str:
+        """Say where a document is, or why it is in force without being in a file."""
+        if key in self.fresh or key in self.standing | self.unsure | self.refused:
+            return f"at {self._current()[key].place}"
+        return "which no file has any more and which stays while other documents name it"
 
     def _overlaps(self, current: Mapping[Key, Entry]) -> Iterator[tuple[Key, Finding]]:
         """Yield fresh fleets with a node that belongs to another one too."""

@@ -211,7 +211,10 @@ async def _body(request: Request, model: type[Body]) -> Body:
     try:
         return model.model_validate_json(bytes(received))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
         raise RefusedError(400, wrong) from error
 
 

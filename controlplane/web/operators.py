@@ -168,5 +168,6 @@ def _twice(operators: Sequence[Operator]) -> Iterator[Finding]:
     for field in ("name", "token"):
         values = [getattr(each, field) for each in operators]
         for number, given in enumerate(values):
-            if given in values[:number]:
-                yield Finding(("operators", number, field), "stands twice")
+            if (first := values.index(given)) < number:
+                what = f"{given!r} stands" if field == "name" else "stands"
+                yield Finding(("operators", number, field), f"{what} twice, first in operators[{first}]")

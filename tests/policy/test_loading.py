@@ -122,6 +122,13 @@ def test_of_two_claims_both_are_refused_and_both_named():
     ]  # fmt: skip
 
 
+def test_a_service_that_is_renamed_while_a_release_names_it_is_told_what_has_its_routes(good):
+    loaded = load(files(shop=service("basket")), good)
+
+    has = "Service 'shop' too, which no file has any more and which stays while other documents name it"
+    assert f"shop.yaml:5:5: routes[0]: shop.example.com/ on fleet 'edge' is claimed by {has}" in told(loaded)
+
+
 def test_a_new_claim_never_takes_a_host_from_the_service_in_force(good):
     loaded = load(files(pay=service("pay")), good)
 

@@ -55,7 +55,8 @@ def test_what_is_no_list_of_operators_is_refused(text):
 
 def test_nobody_and_no_token_stands_twice():
     with pytest.raises(
-        OperatorsError, match=r"operators\[1\]\.name: stands twice\n.*\[1\]\.token: stands twice"
+        OperatorsError,
+        match=r"\[1\]\.name: 'ada' stands twice, first in operators\[0\]\n.*\[1\]\.token: stands twice",
     ):
         parse("o.yaml", ("operators:\n" + line() * 2).encode())
 
