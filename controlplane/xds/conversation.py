@@ -308,9 +308,6 @@ class Conversation(Exchange):
     def accept(self, flight: Flight, now: datetime) -> None:
         """The client ACKed a response."""
         self.acked_at = now
-        if self.calm:  # then it still asks for what it was sent, and nothing was taken away
-            self.hold(later(self.held, flight.updates))
-            return
         updates, removed, held = flight.updates, flight.removed, self.held
         new = {n for n, r in updates.items() if n not in held or held[n].version != r.version}
         wanted = self._wanted(flight)

@@ -13,12 +13,16 @@ from controlplane.xds.view import TypeView
 
 
 class Flight(NamedTuple):
-    """A response that the client has not answered: what is new in it, and what it takes away."""
+    """A response that the client has not answered: what is new in it, and what it takes away.
+
+    ``after`` is what a client at rest has once it accepted it.
+    """
 
     nonce: str
     updates: Table
     removed: tuple[str, ...]
     at: datetime
+    after: Table = NOTHING
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +55,14 @@ class Exchange:
     acked_at: datetime | None = None
     seen: TypeView | None = None
     _own: dict[str, Resource] | None = None  # what is held, if nobody else has it
+
+    def settle(self, nonce: str, now: datetime) -> bool:
+        """Take the ACK of the only response to a client at rest; return whether it is of that."""
+        if not self.flights or self.flights[0].nonce != nonce:
+            return False
+        # It still asks for what it was sent, and has what it had then.
+        self.held, self.flights, self.acked_at = self.flights[0].after, (), now
+        return True
 
     def own(self) -> dict[str, Resource]:
         """Return what is held, to be changed; whoever shares it keeps what it has."""

@@ -21,7 +21,6 @@ NOBODY: Final[frozenset[str]] = frozenset()
 
 _known: IdentityCache[Table] = IdentityCache(64)  # by what is in them
 _later: IdentityCache[Table] = IdentityCache(64)  # by what they came of
-_latest: tuple[Table, Table, tuple[str, ...], Table] = NOTHING, NOTHING, (), NOTHING
 _names: WeakKeyDictionary[frozenset[str], ReferenceType[frozenset[str]]] = WeakKeyDictionary()
 
 
@@ -38,11 +37,7 @@ def shared(table: Table) -> Table:
 
 def later(table: Table, updates: Table, removed: tuple[str, ...] = ()) -> Table:
     """Return a shared table after a change; all that had the same one come to have the same one."""
-    global _latest  # noqa: PLW0603 - thousands of streams accept the same one in a row
-    if _latest[0] is not table or _latest[1] is not updates or _latest[2] is not removed:
-        made = partial(_made, table, updates, removed)
-        _latest = table, updates, removed, _later.get((table, updates, removed), made)
-    return _latest[3]
+    return _later.get((table, updates, removed), partial(_made, table, updates, removed))
 
 
 def _made(table: Table, updates: Table, removed: tuple[str, ...]) -> Table:

@@ -6,9 +6,8 @@ newest snapshot, so the latest target wins and a slow client costs nothing.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from sys import intern
 from typing import ClassVar
@@ -28,8 +27,9 @@ from controlplane.xds.messages import (
     parse_request,
 )
 from controlplane.xds.plan import Plan
+from controlplane.xds.position import Position
 from controlplane.xds.sharing import NOBODY, Table, shared
-from controlplane.xds.snapshot import Ref, Resource, Snapshot, difference
+from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.type_urls import BY_NAME, EAGER, FULL_STATE, RIVALS
 from controlplane.xds.version import Version
 from controlplane.xds.view import Peer, Received, StreamView, Variant, answered
@@ -41,25 +41,7 @@ _DAY = 86_400_000  # milliseconds: a store counts from the time at which it was 
 _WEIGH_AFTER = 256 << 10  # bytes of requests that were no mere ACKs
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """One changed resource as it was sent to a stream: another one with the same history is sent the same."""
-
-    kind: type[Stream]
-    identifier: str
-    snapshot: Snapshot
-    resource: Resource
-    nonces: int
-    high: int
-    at: datetime
-    flights: tuple[Flight, ...]
-    data: bytes
-
-
-_latest: Sent | None = None
-
-
-class Stream(ABC):
+class Stream(Position):
     """The protocol's state of one stream; ``SotwStream`` and ``DeltaStream`` are its variants.
 
     ``receive`` takes a request, ``publish`` a new target; after either, call ``next_response`` until it
@@ -74,26 +56,16 @@ class Stream(ABC):
     _acks: ClassVar[Acks]
 
     __slots__ = (
-        "_ahead",
         "_brought",
-        "_conversations",
         "_eager",
-        "_full_state",
         "_heard",
         "_horizon",
-        "_identifier",
         "_implied",
-        "_nonces",
-        "_ordered",
-        "_pending",
-        "_unsure",
-        "_view",
         "alone",
         "group",
         "node",
         "peer",
         "since",
-        "snapshot",
     )
 
     def __init__(
@@ -112,26 +84,17 @@ class Stream(ABC):
         state-of-the-world responses must list everything, because absence means deletion. ``eager`` are
         those of which up to ``WINDOW`` responses may be unanswered, instead of one.
         """
+        super().__init__(identifier, full_state)
         self.peer = peer
         self.since = now
         self.group: str | None = None
         self.alone = ""
         self.node: Node | None = None
-        self.snapshot: Snapshot | None = None
         self._implied = type_url
-        self._identifier = identifier
-        self._full_state = full_state
         self._eager = eager
-        self._conversations: dict[str, Conversation] = {}
-        self._ordered: tuple[Conversation, ...] | None = None
-        self._pending: tuple[Conversation, ...] = ()  # that may have something to say
-        self._nonces = 0
         self._heard = 0  # bytes, since what is kept was weighed
-        self._ahead = 0
         self._horizon = 0  # revision that no store can have reached when the client last told what it brought
         self._brought = False  # something of an earlier stream
-        self._unsure = False  # whether that is ours
-        self._view: StreamView | None = None
 
     # -- what comes in
 
@@ -182,88 +145,6 @@ class Stream(ABC):
         if why != self.alone:
             self.alone = why
             self._view = None
-
-    def publish(self, snapshot: Snapshot) -> bool:
-        """Set the target; the newest one wins. Return whether there may be something to send."""
-        old, self.snapshot = self.snapshot, snapshot
-        self._view = None
-        new = None if old is None else difference(old, snapshot)
-        if new is None or new.moved:
-            self._ordered = None
-            for conversation in self._conversations.values():
-                conversation.seen = None
-        for type_url, names in new.names.items() if new is not None else ():
-            changed = self._conversations.get(type_url)
-            if changed is not None and changed.mark(names):
-                self._note(changed)
-        return bool(self._pending)
-
-    def push(self, snapshot: Snapshot, now: datetime) -> bytes | None:
-        """Set the target, and return the next response if that can be told at once; it counts as sent.
-
-        It is what ``publish`` and ``next_response`` come to for the most frequent change: one resource, that
-        rests on nothing new, to a client that accepted all before. None means: look, by ``next_response``.
-        """
-        found = self._change(snapshot)
-        if found is None:
-            self.publish(snapshot)
-            return None
-        conversation, resource = found
-        self.snapshot = snapshot
-        self._view = conversation.seen = None
-        sent = self._sent(conversation, resource, snapshot, now)
-        # Its numbers too: one object for thousands of streams, not one for each.
-        self._nonces, conversation.high = sent.nonces, sent.high
-        conversation.flights = sent.flights
-        conversation.nonce, conversation.sent_at = sent.flights[0].nonce, now
-        return sent.data
-
-    def _change(self, snapshot: Snapshot) -> tuple[Conversation, Resource] | None:
-        """Return the only thing that may be sent once this is the target, or None if more has to be known."""
-        if self.snapshot is None or self._pending or self._unsure or snapshot.behind(self._ahead):
-            return None
-        single = difference(self.snapshot, snapshot).single
-        if single is None or single.type_url in self._full_state or single.type_url in snapshot.leading:
-            return None
-        resource = single.resource
-        conversation = self._conversations.get(single.type_url)
-        if conversation is None or not conversation.calm or conversation.flights:
-            return None
-        held = conversation.held.get(resource.name)
-        if held is None or held.version.hash == resource.version.hash:
-            return None
-        firm = resource.needs is held.needs or resource.needs <= held.needs
-        return (conversation, resource) if firm else None
-
-    def _sent(
-        self, conversation: Conversation, resource: Resource, snapshot: Snapshot, now: datetime
-    ) -> Sent:
-        """Return what is sent: what the stream before was sent, if it has the same history, as most have."""
-        global _latest  # noqa: PLW0603 - thousands of streams are sent the same one in a row
-        found, kind, nonces = _latest, type(self), self._nonces + 1
-        high = max(conversation.high, resource.version.revision)
-        if (
-            found is None
-            or found.snapshot is not snapshot
-            or found.resource is not resource
-            or found.at is not now
-            or found.nonces != nonces
-            or found.high != high
-            or found.kind is not kind
-            or found.identifier != self._identifier
-        ):
-            conversation.high = high
-            nonce, updates = str(nonces), {resource.name: resource}
-            data = self._encode(conversation, updates, (), snapshot, nonce)
-            flights = (Flight(nonce, updates, (), now),)
-            found = Sent(kind, self._identifier, snapshot, resource, nonces, high, now, flights, data)
-            _latest = found
-        return found
-
-    @property
-    def behind(self) -> bool:
-        """True if the client has seen a newer revision than our snapshot's: answers are held."""
-        return self.snapshot is not None and self.snapshot.behind(self._ahead)
 
     @property
     def fresh(self) -> bool:
@@ -344,6 +225,8 @@ class Stream(ABC):
     def _accept(self, conversation: Conversation, ack: Ack, now: datetime) -> Received:
         """Take the most frequent request: an ACK of the newest response that asks for nothing."""
         self._view = conversation.seen = None
+        if conversation.calm:
+            return answered(ack.type_url, conversation.settle(ack.nonce, now))
         flight = conversation.land(ack.nonce)
         if flight is not None:
             conversation.accept(flight, now)
@@ -400,26 +283,11 @@ class Stream(ABC):
                 self._drop(conversation)
         return None
 
-    def _note(self, conversation: Conversation) -> None:
-        """Note that a type may have something to say."""
-        if conversation not in self._pending:
-            self._pending += (conversation,)
-
-    def _drop(self, conversation: Conversation) -> None:
-        """Note that a type has nothing to say."""
-        self._pending = tuple(other for other in self._pending if other is not conversation)
-        conversation.dirty = {}  # an emptied one keeps its memory
-
     def _waiting(self, snapshot: Snapshot) -> tuple[Conversation, ...]:
         """Return what may have something to say, in push order."""
         if self._ordered is None:
             self._ordered = self._sort(snapshot)
         return tuple(c for c in self._ordered if c in self._pending)
-
-    @property
-    def due(self) -> bool:
-        """True if ``next_response`` may have something to send: worth a call."""
-        return bool(self._pending) and (self.behind or any(c.due for c in self._pending))
 
     def _sort(self, snapshot: Snapshot) -> tuple[Conversation, ...]:
         rank = {type_url: place for place, type_url in enumerate(snapshot.order)}
@@ -447,17 +315,6 @@ class Stream(ABC):
     @abstractmethod
     def _plan(self, conversation: Conversation, gate: Gate) -> Plan | None:
         """Return what the next response of this type has, or None if there is none to send now."""
-
-    @abstractmethod
-    def _encode(
-        self,
-        conversation: Conversation,
-        updates: Table,
-        removed: tuple[str, ...],
-        snapshot: Snapshot,
-        nonce: str,
-    ) -> bytes:
-        """Encode a response."""
 
     def _parse(self, text: str) -> Version | None:
         """Return a version that a client brought, or None for one that no store of ours can have given it.
