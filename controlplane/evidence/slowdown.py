@@ -13,20 +13,21 @@ from functools import partial
 
 import numpy as np
 
+from controlplane.evidence import scarce
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counters, Counts, Interval, Stage
 from controlplane.evidence.blocks import SLOWER
 from controlplane.evidence.comparison import ACQUAINTED
 from controlplane.evidence.edges import Beyond
 from controlplane.evidence.learned import LONG, Learned
 from controlplane.evidence.likelihood import log_mean_exp, no_harm_rate
-from controlplane.evidence.reading import Reading, Words, borrowed, percent
+from controlplane.evidence.reading import Reading, Words, borrowed, percent, total
 from controlplane.evidence.rows import Floats, as_often, no_harm
+from controlplane.evidence.scarce import RAREST
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.latency import EDGES_MS
 
 ALTERNATIVES = (1.15, 1.3, 1.6, 2.0, 3.0, 6.0)
 WARM = 2.0  # margin while the canary warms up
-RAREST = 0.0015  # share of requests past an edge below which the edge says nothing
 # What promotion must exclude: (up to this share in the next step, times as slow, times as many in the tail).
 # A policy that tolerates more against the baseline asks for less proof: in excess of 1, so many margins of
 # slowness, and so many times that in the tail, as in the table.
@@ -64,7 +65,9 @@ class Slowdown:
         edges = [edge for edge, share in enumerate(beyond.shares) if self.part[0] <= share <= self.part[1]]
         for edge, gain in zip(edges, _gain(interval, beyond, edges, 1 + margin), strict=True):
             gains[str(EDGES_MS[edge])] = gain
-        edge = beyond.nearest(self.typical)
+        if self.tail and not edges:
+            gains |= scarce.gains(interval, beyond, 1 + self.margin, 1 + margin)
+        edge = self._nearest(beyond)
         harmless = None
         if interval.counting:
             harmless = self._no_harm(interval, beyond, edge), self._as_often(interval)
@@ -72,6 +75,13 @@ class Slowdown:
         step, whole, rise = (SLOWER + _looked(account, table, edge) for table in (STEP, WHOLE, RISE))
         shown = Counters(step, whole, rise, recent=SLOWER + edge)
         return account.after(interval, shown, gains, harmless)
+
+    def _nearest(self, beyond: Beyond) -> int:
+        """Return the edge that is looked at for promotion, and shown; few requests are past a tail's."""
+        edge = beyond.nearest(self.typical)
+        if not self.tail or beyond.shares[edge] <= self.part[1]:
+            return edge
+        return next((at for at, share in enumerate(beyond.shares) if share <= self.part[1]), edge)
 
     def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> float:
         blocks, counter, share = interval.blocks, SLOWER + edge, max(beyond.shares[edge], RAREST)
@@ -82,7 +92,7 @@ class Slowdown:
         if blocks.lent:
             wider = (self._excluded(interval.stage, beyond, edge, lent=True) - 1) * share
             tolerated = np.where(blocks.borrowed[blocks.served], wider, tolerated)
-        phi = 1 + interval.learned.unevennesses[counter - 1] * share * n * LONG / interval.seconds
+        phi = 1 + _uneven(interval.learned, beyond, edge) * share * n * LONG / interval.seconds
         return float((no_harm(k, n, share, tolerated)[0] / phi).sum())
 
     def _as_often(self, interval: Interval) -> float:
@@ -91,24 +101,35 @@ class Slowdown:
         Latency wanders with the load, and a recent share lags behind: a canary that is slower all the time
         would now and then look as fast as the baseline was. The edge is chosen by the past alone: one chosen
         by the counts that are compared would be one where few of the baseline's happen to be slow.
+        What is taken for the share where the baseline has hardly any does not lag behind.
         """
         before, blocks = interval.learned.beyond_now, interval.blocks
-        edge = before.nearest(self.typical)
+        edge = self._nearest(before)
         n_c, k_c, n_b, k_b = blocks.pair(SLOWER + edge)
         excluded: Floats | float = self._excluded(interval.stage, before, edge, lent=False)
         if blocks.lent:
             wider = self._excluded(interval.stage, before, edge, lent=True)
             excluded = np.where(blocks.borrowed, wider, excluded)
+        if before.shares[edge] < RAREST:
+            return float(no_harm(k_c, n_c, RAREST, (excluded - 1) * RAREST)[1].sum())
         return float(as_often(k_c, (n_c, n_b), k_c + k_b, excluded).sum())
 
     def _excluded(self, stage: Stage, beyond: Beyond, edge: int, lent: bool) -> float:
-        """Return the ratio of counts that promotion must exclude."""
+        """Return the ratio of counts that promotion must exclude.
+
+        Where fewer of the baseline are past the edge than belong to the part, the edges do not show the part.
+        Then what has to be excluded is harm to as many requests as may fail.
+        """
         _, slower, more = next(row for row in EXCLUDED if stage.next_share <= row[0] + 1e-9 or row[0] == 1.0)
-        asked = MARGINS * self.margin
+        asked, share = MARGINS * self.margin, beyond.shares[edge]
         slower, more = max(slower, 1 + asked), max(more, 1 + TAILS * asked)
         if self.tail:
-            return more * (1 + FULL_MARGIN) if lent else more
-        return max(1.1, beyond.ratio(edge, slower + FULL_MARGIN if lent else slower))
+            ratio = more * (1 + FULL_MARGIN) if lent else more
+        else:
+            ratio = beyond.ratio(edge, slower + FULL_MARGIN if lent else slower) * min(1.0, share / RAREST)
+        if share < self.part[0]:
+            ratio = max(ratio, 1 + stage.tolerated(0.0) / max(share, RAREST))
+        return max(1.1, ratio)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
@@ -117,7 +138,7 @@ class Slowdown:
         log_e = log_mean_exp(spoken) if spoken else 0.0
         reading = Reading(account, log_e, self.threshold, excess, undoubted=-ENOUGH)
         beyond = learned.beyond_now
-        edge = beyond.nearest(self.typical)
+        edge = self._nearest(beyond)
         shown = _looked(account, RISE if reading.risen else WHOLE if reading.failed else STEP, edge)
         words = Words(
             fault=f"the canary is slower in segment {reading.segment}",
@@ -129,12 +150,24 @@ class Slowdown:
             + borrowed(reading.table, stage, self.margin),
         )
         holds = ((learned.total[0] < ACQUAINTED, "too little is known of the baseline"),)
-        return reading.answer(self.name, words, holds, self._needed(account, stage, beyond, edge), "slow")
+        return reading.answer(self.name, words, holds, self._needed(account, stage, learned, edge), "slow")
 
-    def _needed(self, account: Account, stage: Stage, beyond: Beyond, edge: int) -> float:
+    def _needed(self, account: Account, stage: Stage, learned: Learned, edge: int) -> float:
+        """Return how many more requests of the canary a PASS takes, if they come as those of late."""
+        beyond = learned.beyond_now
         share = max(beyond.shares[edge], RAREST)
         excess = (self._excluded(stage, beyond, edge, lent=False) - 1) * share
-        return max(0.0, ENOUGH - account.promotion) / no_harm_rate(share, share, excess)
+        requests = total(account.recent)[0] / max(1, len(learned.cells.keys))  # of a block
+        phi = 1 + _uneven(learned, beyond, edge) * share * requests * LONG / max(account.lately, 1.0)
+        speed = no_harm_rate(share, min(beyond.shares[edge], share), excess) / phi
+        return max(0.0, ENOUGH - account.promotion) / speed
+
+
+def _uneven(learned: Learned, beyond: Beyond, edge: int) -> float:
+    """Return how uneven a version's own share past an edge is; of so few that a share is taken, of that."""
+    at = SLOWER + edge - 1
+    found, rate = float(learned.unevennesses[at]), float(learned.rates[at])
+    return found * min(1.0, rate / RAREST) if beyond.shares[edge] < RAREST else found
 
 
 def _looking(account: Account, edge: int) -> Account:

@@ -22,6 +22,7 @@ from controlplane.simulation.business import Business, Pushes, Sales
 from controlplane.simulation.families import FAMILIES
 from controlplane.simulation.faults import NOTHING, Fault
 from controlplane.simulation.noise import Counts, Family, Floats, Layout
+from controlplane.simulation.pauses import NO_PAUSES, Pauses
 from controlplane.simulation.reads import IN_TIME, Chance, Count, Reads
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,7 +30,8 @@ STABLE, CANARY = "v1", "v2"
 SLOW_MS = 250  # requests slower than this count as harmed by a canary that is slow
 _FINE = 400  # steps of the table of latencies, per factor of e
 _SLOW = EDGES_MS.index(SLOW_MS)
-FAST = (0.97, 40.0, 0.6)  # share of the requests, median in ms, standard deviation of the logarithm
+USUAL_MS = 40.0
+FAST = (0.97, USUAL_MS, 0.6)  # share of the requests, median in ms, standard deviation of the logarithm
 TAIL = (0.03, 220.0, 0.6)
 
 
@@ -48,6 +50,8 @@ class Model:
         day: Amplitude of the day's cycle, in 0..1; it has one period in 24 hours.
         longest: Seconds after which a release that has not ended counts as undecided.
         metrics: What else is counted of requests.
+        latency: Median in ms of most requests; those that take long change with it.
+        pauses: How a version pauses now and then, as a whole.
     """
 
     rps: float = 100.0
@@ -60,6 +64,8 @@ class Model:
     day: float = 0.0
     longest: float = 3600.0
     metrics: tuple[Business, ...] = ()
+    latency: float = USUAL_MS
+    pauses: Pauses = NO_PAUSES
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,14 +86,17 @@ class Harm:
 
 
 @cache
-def _table(tail: float) -> tuple[Floats, float]:
-    """Return shares of the buckets for each latency factor, and the least logarithm of a factor."""
-    least, most = log(0.05), log(50.0)
+def _table(tail: float, usual: float) -> tuple[Floats, float]:
+    """Return shares of the buckets for each latency factor, and the least logarithm of a factor.
+
+    ``usual`` is by how much all is slower than here for a factor of 1.
+    """
+    least, most = log(0.05), log(50.0 / min(1.0, usual))
     steps = int((most - least) * _FINE) + 1
     heavy = min(TAIL[0] * tail, 0.9)
     rows = np.empty((steps, len(EDGES_MS) + 1))
     for i in range(steps):
-        factor = float(np.exp(least + i / _FINE))
+        factor = float(np.exp(least + i / _FINE)) * usual
         beyond = [
             (1 - heavy) * _beyond(edge / factor, FAST) + heavy * _beyond(edge / factor, TAIL)
             for edge in EDGES_MS
@@ -100,9 +109,15 @@ def _beyond(ms: float, part: tuple[float, float, float]) -> float:
     return erfc((log(ms) - log(part[1])) / part[2] / sqrt(2)) / 2
 
 
-def latencies(factors: Floats, tail: float = 1.0) -> Floats:
-    """Return for each factor of slowness the share of requests in each bucket."""
-    rows, least = _table(tail)
+def latencies(factors: Floats, tail: float = 1.0, usual: float = 1.0) -> Floats:
+    """Return for each factor of slowness the share of requests in each bucket.
+
+    Args:
+        factors: Of slowness.
+        tail: Factor of the share that takes long.
+        usual: How slow the service is without any, beside one of USUAL_MS.
+    """
+    rows, least = _table(tail, usual)
     found = np.rint((np.log(factors) - least) * _FINE).astype(int)
     shares: Floats = rows.take(found, axis=0, mode="clip")
     return shares
@@ -126,15 +141,15 @@ class _Wrong:
     tail: Floats
 
 
-def _buckets(slower: Floats, wrong: _Wrong | None = None) -> Floats:
+def _buckets(slower: Floats, usual: float, wrong: _Wrong | None = None) -> Floats:
     """Return each cell's shares of the buckets; ``slower`` are the factors of the noise."""
     if wrong is None:
-        rows = latencies(slower)
+        rows = latencies(slower, usual=usual)
     else:
         factors = slower * wrong.slower
-        rows = latencies(factors)
+        rows = latencies(factors, usual=usual)
         for tail in set(wrong.tail.tolist()) - {1.0}:
-            rows = np.where((wrong.tail == tail)[:, None], latencies(factors, tail), rows)
+            rows = np.where((wrong.tail == tail)[:, None], latencies(factors, tail, usual), rows)
     return rows if slower.ndim == 1 else rows.mean(axis=0)
 
 
@@ -196,17 +211,19 @@ class Traffic:
         rate = model.rps * model.interval * arrivals * (1 + model.day * sin(2 * pi * second / 86_400))
         requests = self._noise.requests(rate * self._part * place.mine, rng)
         base = np.minimum(model.errors * errors, 1.0)
-        wrong = self._effects(second, guarding)
+        wrong, usual = self._effects(second, guarding), model.latency / USUAL_MS
         if wrong is None:
-            failed, buckets, harm = self._noise.errors(requests, base * requests), _buckets(slower), Harm()
+            failed, harm = self._noise.errors(requests, base * requests), Harm()
+            buckets = _buckets(slower, usual)
         else:
             failed = self._noise.errors(requests, np.minimum(base * wrong.times, 1.0) * requests)
             failed = failed + rng.binomial(requests - failed, np.minimum(wrong.added, 1.0))
-            buckets, sound = _buckets(slower, wrong), _buckets(slower)
+            buckets, sound = _buckets(slower, usual, wrong), _buckets(slower, usual)
             lost = (requests * (wrong.added + base * (wrong.times - 1)))[self._canary].sum()
             late = requests * (buckets - sound)[:, _SLOW + 1 :].sum(axis=1)
             harm = Harm(float(lost), float(late[self._canary].sum()))
         slow = requests[:, None] - np.cumsum(rng.multinomial(requests, buckets), axis=1)[:, :-1]
+        slow = model.pauses.held(requests, slow, self._canary, rng)
         sums = np.zeros((0, len(requests)), dtype=np.int64)
         if model.metrics:
             factors = self._factors(second, guarding)

@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from controlplane.policy.latency import EDGES_MS
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.simulation.families import FAMILIES
 from controlplane.simulation.faults import Fault
 from controlplane.simulation.loop import release
+from controlplane.simulation.pauses import Pauses
 from controlplane.simulation.summary import Rate, summarise
 from controlplane.simulation.traffic import CANARY, STABLE, Model, Traffic
 
@@ -281,3 +283,17 @@ def test_an_ab_test_ends_and_a_bad_one_goes_back_before(fault, outcome):
     assert found.outcome == outcome
     assert (found.seconds > 300) is (outcome == "ended")
     assert (summary.ended.share, summary.undecided.share) == (float(outcome == "ended"), 0.0)
+
+
+def test_a_service_is_as_fast_as_the_model_says_and_pauses_of_a_version_hit_both_alike():
+    usual = drawn(Model(noise="iid", rps=500), intervals=400)
+    fast = drawn(Model(noise="iid", rps=500, latency=4.0), intervals=400)
+    paused = drawn(Model(noise="iid", rps=500, latency=0.1, pauses=Pauses(0.002, 20)), intervals=2000)
+
+    requests, _, slow = counted(usual, STABLE)
+    tenth, _, past = counted(fast, STABLE)
+    assert past[EDGES_MS.index(5)] / tenth == pytest.approx(slow[EDGES_MS.index(50)] / requests, rel=0.02)
+    for version in (STABLE, CANARY):
+        n, _, slow = counted(paused, version)
+        assert slow[EDGES_MS.index(200)] / n == pytest.approx(0.002, rel=0.1)
+        assert slow[EDGES_MS.index(250)] == 0
