@@ -15,7 +15,7 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.measures import Filled, Measured, gathered
 from controlplane.evidence.pace import told
-from controlplane.evidence.reading import Reading, Words, borrowed, rested
+from controlplane.evidence.reading import Reading, Words, borrowed, rested, total
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -230,17 +230,20 @@ class Sums:
                 thin += (n / n_c) ** 2 / n_b
         return Means(canary, baseline, wide, n_c, 1 / thin) if thin else None
 
+    @property
+    def _sign(self) -> int:
+        return 1 if self.measured.more else -1
+
     def _worse(self, means: Means) -> float:
         canary, baseline, wide, *_ = means
-        sign = 1 if self.measured.more else -1
-        worse = sign * (self._tolerated(baseline, wide) - canary)
-        return worse if self.limit is None else min(worse, sign * (self.limit - canary))
+        worse = self._sign * (self._tolerated(baseline, wide) - canary)
+        return worse if self.limit is None else min(worse, self._sign * (self.limit - canary))
 
     def _better(self, means: Means, span: float) -> float:
         canary, baseline, wide, *_ = means
-        sign = 1 if self.measured.more else -1
-        better = sign * (canary - self._excluded(baseline, wide))
-        return better if self.limit is None else min(better, sign * (canary - self.limit) + span / SPANS)
+        if self.limit is not None:  # which is proved by itself, whatever the baseline has
+            return self._sign * (canary - self.limit) + span / SPANS
+        return self._sign * (canary - self._excluded(baseline, wide))
 
     def _tolerated(self, baseline: float, wide: float) -> float:
         margin = self.margin or 0.0
@@ -256,20 +259,25 @@ class Sums:
         process = account.processes.get(PROCESS)
         reading = Reading(account, log_mean_exp(process) if process else 0.0, self.threshold, {})
         scale = Scale(*account.state.get(SCALE, ()))
-        _, usual = _both(reading.counts)
         worse = "lower" if self.measured.more else "higher"
+        doubt = f"is {worse} on the canary" if self.limit is None else "does not keep its limit"
         limit = "" if self.limit is None else f", limit {self.limit:g}"
-        windows = self._windows(account, scale, usual)
+        windows = self._windows(account, scale)
         time = "" if windows is None else f", about {self._told(account, windows)}"
         words = Words(
             fault=f"{self.name} is {worse} on the canary",
-            doubt=f"{self.name} is {worse} on the canary, not beyond doubt",
+            doubt=f"{self.name} {doubt}, not beyond doubt",
             good=f"{self.name} does not suffer",
             short=f"{self.name}: too little time to be sure{time}",
             seen=f"{reading.told(_averages)}{limit}{borrowed(reading.table, stage, self.margin)}",
         )
         left = max(int(LEARNING - scale.windows), 1)
-        holds = ((not scale.known, f"{self.name}: {self._told(account, left)} to learn how much it varies"),)
+        canary, _ = _both(reading.counts)
+        missed = self.limit is not None and self._sign * (canary - self.limit) < 0
+        holds = (
+            (not scale.known, f"{self.name}: {self._told(account, left)} to learn how much it varies"),
+            (missed, words.doubt),
+        )
         found = reading.answer(self.name, words, holds, None, "total")
         if found.reason.startswith(words.short) and windows is not None:
             found = replace(found, seconds_needed=windows * self._window(account))
@@ -285,12 +293,16 @@ class Sums:
             return f"{windows:.0f} more minutes"
         return told(ceil(windows), ceil(windows) * self._window(account))
 
-    def _windows(self, account: Account, scale: Scale, usual: float) -> float | None:
-        """Return how many more windows a PASS takes if they are as usual; None if that cannot be said."""
-        if not scale.known or not usual:
+    def _windows(self, account: Account, scale: Scale) -> float | None:
+        """Return how many more windows a PASS takes if nothing changes; None if that is none ever."""
+        canary, usual = _both(total(account.step))
+        span = scale.deviation * SPANS
+        unknown = not scale.known or (self.limit is None and not usual)
+        if unknown or self._better(Means(canary, usual, 0.0, 1, 1), span) <= 0:
             return None
-        gain = proof(abs(usual - self._excluded(usual, 0.0)) / (scale.deviation * SPANS))
-        return max(0.0, ENOUGH - account.promotion) / gain
+        # Of a comparison with versions that are alike: what the canary has beyond it may be chance.
+        expected = Means(usual if self.limit is None else canary, usual, 0.0, 1, 1)
+        return max(0.0, ENOUGH - account.promotion) / proof(self._better(expected, span) / span)
 
 
 def _both(counts: Counts) -> tuple[float, float]:

@@ -73,9 +73,13 @@ def shop(rng, canary=0.05, baseline=0.05, price=1000.0, canary_price=1000.0, n=4
         yield interval(rows[0], rows[1])
 
 
-def run(metric, seed, longest=360, **faults):
+def drawn(seed, longest=360, **faults):
     source = shop(np.random.default_rng(seed), **faults)
-    return judged(metric, [next(source) for _ in range(longest)])
+    return [next(source) for _ in range(longest)]
+
+
+def run(metric, seed, longest=360, **faults):
+    return judged(metric, drawn(seed, longest, **faults))
 
 
 def test_conversions_that_are_lost_fail_and_those_that_are_not_pass():
@@ -234,6 +238,38 @@ def test_limits_of_metrics_hold_while_both_break_them_and_fail_when_the_canary_d
         assert run(metric, 3, canary=0.01, longest=500)[1].outcome is Outcome.FAIL
         assert run(metric, 3, canary=0.01, baseline=0.01, longest=200)[1].outcome is Outcome.NOT_YET
     assert run(share, 3)[1].outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("limit", "more", "price", "outcome"),
+    [
+        (10.0, True, 600.0, Outcome.PASS),  # 30 per request; the baseline has 50
+        (1000.0, False, 1400.0, Outcome.PASS),  # 70
+        (33.0, True, 600.0, Outcome.NOT_YET),
+        (45.0, False, 1000.0, Outcome.NOT_YET),  # as the baseline, so nothing fails
+    ],
+)
+def test_a_limit_on_a_sum_is_kept_by_itself_whatever_the_baseline_has(limit, more, price, outcome):
+    metric = Sums("money", replace(MONEY, more=more), None, limit)
+
+    _, verdict = run(metric, 8, canary_price=price, longest=240)
+
+    assert verdict.outcome is outcome
+    if outcome is Outcome.NOT_YET:
+        assert verdict.doubtful
+        assert (verdict.reason.split(":")[0], verdict.seconds_needed) == (
+            "money does not keep its limit, not beyond doubt",
+            None,
+        )
+
+
+def test_a_sum_that_lies_below_what_is_to_be_excluded_promises_no_time():
+    metric = Sums("money", MONEY, 0.1)
+
+    _, verdict = run(metric, 8, canary_price=500.0, longest=90)
+
+    assert (verdict.outcome, verdict.seconds_needed) == (Outcome.NOT_YET, None)
+    assert "too little time to be sure:" in verdict.reason
 
 
 def test_the_most_of_what_is_not_wanted_is_a_limit_too():
