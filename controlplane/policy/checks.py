@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from controlplane.policy import emergencies, endings, settings
+from controlplane.policy import emergencies, endings, queries, settings
 from controlplane.policy.capabilities import KINDS, Feature, refusal
 from controlplane.policy.documents import (
     Condition,
@@ -183,7 +183,9 @@ def _policy(raw: Raw) -> Iterator[Finding]:
                 text = "is off; a step adds conditions to the policy's and takes none away"
                 yield Finding(("steps", index, "conditions", at), text)
     yield from _queries(items, conditions)
-    yield from emergencies.check(raw, _everywhere(items, conditions))
+    everywhere = _everywhere(items, conditions)
+    yield from _places(everywhere)
+    yield from emergencies.check(raw, everywhere)
     if ends is not None:
         yield from endings.check(raw, ends, steps, conditions)
     if ends is None or ends.do != "report":
@@ -272,6 +274,13 @@ def _queries(steps: list[Value], conditions: Sequence[Condition | None]) -> Iter
                     path = ("steps", index, "conditions", at, "prometheus", "name")
                     yield Finding(path, f"{name!r} is the name of another query; each has its own")
                 known.add(name)
+
+
+def _places(conditions: Sequence[tuple[Path, Condition]]) -> Iterator[Finding]:
+    """Report what queries have of names that nothing is filled in for."""
+    for path, condition in conditions:
+        if condition.prometheus and (wrong := "; ".join(queries.unknown(condition.prometheus.query))):
+            yield Finding((*path, "prometheus", "query"), wrong)
 
 
 def _everywhere(steps: list[Value], conditions: Sequence[Condition | None]) -> list[tuple[Path, Condition]]:

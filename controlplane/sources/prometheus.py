@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,11 @@ from typing import Any
 import httpx
 
 from controlplane.evidence.observation import Reading
+from controlplane.policy.queries import PLACE
 
 TIMEOUT = 5.0  # seconds, of one query
 AT_ONCE, HANGING_AT_ONCE = 32, 8  # queries: of those that are answered in time, and of those that were not
 MAX_KEPT = 1000  # answers that wait to be stored, the newest
-_PLACE = re.compile(r"\$(service|version|baseline|segment)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Query:
 
 def filled(query: str, places: Mapping[str, str]) -> str:
     """Return a query with its ``$service``, ``$version``, ``$baseline`` and ``$segment`` filled in."""
-    return _PLACE.sub(lambda found: places[found[1]], query)
+    return PLACE.sub(lambda found: places[found[1]], query)
 
 
 class UnansweredError(Exception):

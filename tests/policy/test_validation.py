@@ -295,6 +295,28 @@ def test_a_guard_that_outlasts_what_is_known_of_the_baseline_warns(conditions, g
             ],
         ),
         (
+            'conditions: [{prometheus: {name: a, query: \'sum(e{v="$verison", s="${service}"})\', at_most: 1}}]\n'
+            "guard: {hold_back: 2%}",
+            [
+                "4:44: conditions[0].prometheus.query: $verison is sent as it stands; filled in are $service,"
+                " $version, $baseline, $segment; did you mean '$version'?;"
+                " ${service} is sent as it stands; write $service, without braces",
+            ],
+        ),
+        (
+            "conditions: [{prometheus: {name: a, query: 'rate(e{v=\"$version\"}[$__interval])', at_most: 1}}]\n"
+            "guard: {hold_back: 2%}",
+            [
+                "4:44: conditions[0].prometheus.query: $__interval is sent as it stands; filled in are $service,"
+                " $version, $baseline, $segment",
+            ],
+        ),
+        (
+            'conditions: [{prometheus: {name: a, query: \'label_replace(e{v="$version", p=~"/a$|/b$"},'
+            ' "x", "$1-${2}-$tail", "y", "(.)(.)(?P<tail>.)")\', at_most: 1}}]\nguard: {hold_back: 2%}',
+            [],
+        ),
+        (
             "conditions: [{grpc_status: {codes: [NOT_FOUND, not_found]}}, {grpc_status: {codes: []}},"
             " {grpc_status: {codes: [ABORTED, ABORTED], at_most: 1%}}]\nguard: {hold_back: 2%}",
             [
