@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from controlplane.server.references import read
+from controlplane.xds import sets
+from controlplane.xds.memory import release
 from controlplane.xds.messages import MAX_NAMES, Node, ProtocolError, check_type_url
 from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, PUSH_ORDER
@@ -87,6 +89,8 @@ class Cache:
         if self._snapshots.pop(group, None) is not None:
             for _, withdraw in tuple(self._servers):
                 withdraw(group)
+        sets.forget(group)
+        release()
 
     def snapshot(self, group: str) -> Snapshot | None:
         """Return what a group has, or None if nothing was ever set."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-from controlplane.xds.snapshot import IdentityCache, Ref, Resource, content_hash
+from controlplane.xds.memory import IdentityCache
+from controlplane.xds.snapshot import Ref, Resource, content_hash
 from controlplane.xds.version import Version
 
 _KNOWN = 1024  # mixtures that are recalled by their content

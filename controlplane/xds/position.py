@@ -8,6 +8,7 @@ from datetime import datetime
 
 from controlplane.xds.conversation import Conversation
 from controlplane.xds.exchange import Flight
+from controlplane.xds.memory import on_release
 from controlplane.xds.sharing import Table, later, shared
 from controlplane.xds.snapshot import Snapshot, difference
 from controlplane.xds.view import StreamView
@@ -53,6 +54,14 @@ class Push:
 
 
 _latest: Push | None = None
+
+
+def _forget() -> None:
+    global _latest  # noqa: PLW0603 - the same
+    _latest = None
+
+
+on_release(_forget)
 
 
 class Position(ABC):

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
-from controlplane.xds.snapshot import IdentityCache, Resource
+from controlplane.xds.memory import IdentityCache
+from controlplane.xds.snapshot import Resource
 
 Table = Mapping[str, Resource]  # by name; a value, which is never changed
 

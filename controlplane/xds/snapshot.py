@@ -6,10 +6,11 @@ Type URLs are opaque strings here: the protocol treats every type alike.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import ReferenceType, ref
 
 from controlplane.xds.version import Version
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from controlplane.xds.parts import Parts
 
 Ref = tuple[str, str]  # (type URL, resource name)
-T = TypeVar("T")
+Followers = Mapping[Ref, tuple[Ref, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,16 @@ class Snapshot:
         """How the resources hang together."""
         return _relate(self)
 
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        """What of that is known of single types; from one snapshot to the next most of it stays."""
+        return {}
+
+    @cached_property
+    def differences(self) -> dict[int, tuple[ReferenceType[Snapshot], Difference]]:
+        """What differs from earlier ones, by their identity."""
+        return {}
+
     @property
     def leading(self) -> frozenset[str]:
         """The types of resources that others follow."""
@@ -118,6 +129,15 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """How the resources of one type hang together with others; fields as in `Relations`."""
+
+    followers: Followers
+    following: frozenset[tuple[str, str]]
+    needing: frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Relations:
     """How the resources of a snapshot hang together.
 
@@ -128,40 +148,14 @@ class Relations:
         leading: The types of resources that others follow.
     """
 
-    followers: Mapping[Ref, tuple[Ref, ...]]
+    followers: Followers
     following: frozenset[tuple[str, str]]
     needing: frozenset[tuple[str, str]]
     leading: frozenset[str]
 
 
-class IdentityCache(Generic[T]):
-    """Results by the identity of their inputs, oldest dropped first.
-
-    An entry keeps its inputs alive, so that no other object can take their identity.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: dict[tuple[int, ...], tuple[tuple[object, ...], T]] = {}
-
-    def get(self, inputs: tuple[object, ...], make: Callable[[], T]) -> T:
-        """Return what ``make`` returned for these very objects, calling it at most once while remembered."""
-        key = tuple(map(id, inputs))
-        entry = self._entries.get(key)
-        if entry is None:
-            if len(self._entries) >= self._size:
-                del self._entries[next(iter(self._entries))]
-            entry = self._entries[key] = (inputs, make())
-        return entry[1]
-
-
-Followers = Mapping[Ref, tuple[Ref, ...]]
-
-_differences: IdentityCache[Difference] = IdentityCache(16)
-_latest: tuple[Snapshot | None, Snapshot | None, Difference] = None, None, Difference({}, moved=False)
-_following: IdentityCache[Followers] = IdentityCache(64)  # by table
-_kinds: IdentityCache[tuple[frozenset[tuple[str, str]], frozenset[str]]] = IdentityCache(64)  # of followers
-_needing: IdentityCache[frozenset[tuple[str, str]]] = IdentityCache(64)  # by table
+_NONE: Final = None, None, Difference({}, moved=False)
+_latest: tuple[Snapshot | None, Snapshot | None, Difference] = _NONE
 
 
 def changes(old: Snapshot, new: Snapshot) -> Mapping[str, tuple[str, ...]]:
@@ -170,17 +164,41 @@ def changes(old: Snapshot, new: Snapshot) -> Mapping[str, tuple[str, ...]]:
 
 
 def difference(old: Snapshot, new: Snapshot) -> Difference:
-    """Return what differs between two snapshots; remembered per pair, so that streams share it."""
+    """Return what differs between two snapshots; the later one remembers it, so that streams share it."""
     global _latest  # noqa: PLW0603 - thousands of streams ask for the same one in a row
     if _latest[0] is not old or _latest[1] is not new:
-        _latest = old, new, _differences.get((old, new), partial(_diff, old, new))
+        known = new.differences.get(id(old))
+        if known is None or known[0]() is not old:  # another one may have come to its place
+            known = new.differences[id(old)] = ref(old), _diff(old, new)
+        _latest = old, new, known[1]
     return _latest[2]
+
+
+def forget() -> None:
+    """Drop what was compared last."""
+    global _latest  # noqa: PLW0603 - the same
+    _latest = _NONE
 
 
 def _diff(old: Snapshot, new: Snapshot) -> Difference:
     moved = old.order != new.order or old.resources.keys() != new.resources.keys()
     names = _changed(old, new)
+    _inherit(old, new, names)
     return Difference(names, moved, None if moved else _single(names, old, new))
+
+
+def _inherit(old: Snapshot, new: Snapshot, names: Mapping[str, tuple[str, ...]]) -> None:
+    """Keep what is known of tables that refer to others as before: most changes are to what a resource is."""
+    for type_url, part in old.parts.items():
+        before, after = old.of(type_url), new.of(type_url)
+        if type_url not in new.parts and all(
+            (one := before.get(name)) is not None
+            and (other := after.get(name)) is not None
+            and one.follows == other.follows
+            and {url for url, _ in one.needs} == {url for url, _ in other.needs}
+            for name in names.get(type_url, ())
+        ):
+            new.parts[type_url] = part
 
 
 def _single(names: Mapping[str, tuple[str, ...]], old: Snapshot, new: Snapshot) -> Change | None:
@@ -206,46 +224,39 @@ def _changed(old: Snapshot, new: Snapshot) -> dict[str, tuple[str, ...]]:
 
 
 def _relate(snapshot: Snapshot) -> Relations:
-    found = _find_followers(snapshot)
-    needing: set[tuple[str, str]] = set()
+    parts = snapshot.parts
     for type_url, table in snapshot.resources.items():
-        needing |= _needing.get((type_url, table), partial(_needed_by, type_url, table))
-    following, leading = _kinds.get((found,), partial(_kinds_of, found))
-    return Relations(found, following, frozenset(needing), leading)
+        if type_url not in parts:
+            parts[type_url] = _part(type_url, table)
+    there = [parts[type_url] for type_url in snapshot.resources]
+    following = frozenset[tuple[str, str]]().union(*(part.following for part in there))
+    needing = frozenset[tuple[str, str]]().union(*(part.needing for part in there))
+    leading = frozenset(type_url for _, type_url in following)
+    return Relations(
+        _joined([part.followers for part in there if part.followers]), following, needing, leading
+    )
 
 
-def _kinds_of(followers: Followers) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
-    following = frozenset((other, ref[0]) for ref, refs in followers.items() for other, _ in refs)
-    return following, frozenset(type_url for _, type_url in following)
-
-
-def _find_followers(snapshot: Snapshot) -> Followers:
-    found: dict[Ref, tuple[Ref, ...]] = {}
-    # A change leaves most tables the same objects: those are not looked through again.
-    parts = [
-        _following.get((type_url, table), partial(_followers_in, type_url, table))
-        for type_url, table in snapshot.resources.items()
-    ]
-    parts = [part for part in parts if part]
+def _joined(parts: list[Followers]) -> Followers:
     if len(parts) == 1:
         return parts[0]
+    found: dict[Ref, tuple[Ref, ...]] = {}
     for part in parts:
-        for ref, refs in part.items():
-            found[ref] = found.get(ref, ()) + refs
+        for leader, refs in part.items():
+            found[leader] = found.get(leader, ()) + refs
     return found
 
 
-def _followers_in(type_url: str, table: Mapping[str, Resource]) -> Followers:
+def _part(type_url: str, table: Mapping[str, Resource]) -> Part:
     found: dict[Ref, list[Ref]] = {}
+    needed: set[str] = set()
     for resource in table.values():
         if resource.follows is not None:
             found.setdefault(resource.follows, []).append((type_url, resource.name))
-    return {ref: tuple(refs) for ref, refs in found.items()}
-
-
-def _needed_by(type_url: str, table: Mapping[str, Resource]) -> frozenset[tuple[str, str]]:
-    types = {needed for resource in table.values() for needed, _ in resource.needs}
-    return frozenset((type_url, needed) for needed in types)
+        needed.update(url for url, _ in resource.needs)
+    followers = {leader: tuple(refs) for leader, refs in found.items()}
+    following = frozenset((type_url, leader) for leader, _ in found)
+    return Part(followers, following, frozenset((type_url, url) for url in needed))
 
 
 def content_hash(parts: Iterable[bytes]) -> str:

@@ -139,5 +139,5 @@ class SotwStream(Stream):
         if url in self._full_state:
             resources = conversation.after(conversation.held, updates, removed)
         version, data = sotw_response(url, resources, conversation.high, nonce, self._identifier)
-        remember(url, version, resources)
+        remember(url, version, resources, self.group)
         return data

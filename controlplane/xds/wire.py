@@ -7,17 +7,25 @@ envoy/service/discovery/v3.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
-from controlplane.xds.snapshot import IdentityCache, Resource, content_hash
+from controlplane.xds.memory import IdentityCache, on_release
+from controlplane.xds.snapshot import Resource, content_hash
 
 _Encoded = tuple[str, bytes]  # version of the whole, bytes
+_Bodies = dict[str, bytes]  # joined resources, by type
 
-_sets: IdentityCache[tuple[str, dict[str, bytes]]] = IdentityCache(64)
+_sets: IdentityCache[tuple[str, _Bodies]] = IdentityCache(64)
+_large: deque[_Bodies] = deque()  # of the sets that are joined large, the newest
+_LARGE = 2
+_LARGEST = 16 << 20  # bytes
 _recent: dict[tuple[object, ...], tuple[tuple[Resource, ...], _Encoded]] = {}
 _RECENT = 64  # responses
 _SHARED = 256 << 10  # bytes; of a larger one only its resources are shared, not the whole
+on_release(_recent.clear)
+on_release(_large.clear)
 
 
 def _shared(
@@ -93,6 +101,19 @@ def _remembered(resources: tuple[Resource, ...]) -> tuple[str, dict[str, bytes]]
     return _sets.get(resources, hashed)
 
 
+def _join(type_url: str, resources: tuple[Resource, ...], bodies: _Bodies) -> bytes:
+    """Return the resources of a response; kept with their set if that is small, or one of the newest."""
+    joined = b"".join(_sotw_entry(type_url, resource) for resource in resources)
+    if len(joined) > _SHARED:
+        if len(joined) > _LARGEST:
+            return joined
+        if len(_large) == _LARGE:
+            _large.popleft().clear()
+        _large.append(bodies)
+    bodies[type_url] = joined
+    return joined
+
+
 def sotw_response(
     type_url: str, resources: Mapping[str, Resource], revision: int, nonce: str, identifier: str
 ) -> tuple[str, bytes]:
@@ -105,9 +126,7 @@ def sotw_response(
             content = content_hash((ordered[0].name.encode(), ordered[0].version.hash.encode()))
         else:
             content, bodies = _remembered(ordered)
-            if type_url not in bodies:
-                bodies[type_url] = b"".join(_sotw_entry(type_url, resource) for resource in ordered)
-            joined = bodies[type_url]
+            joined = bodies.get(type_url) or _join(type_url, ordered, bodies)
         version = f"{revision}.{content}"
         tail = _field(1, version.encode()) + _field(5, nonce.encode()) + _control_plane(6, identifier)
         return version, b"".join((joined, _text(4, type_url), tail))
