@@ -276,7 +276,7 @@ class Interval:
     learned: Learned
     stage: Stage
     seconds: float
-    minute: int  # of the release
+    minute: int  # of the evidence
     counting: bool
     observation: Observation
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
+from controlplane.evidence.blocks import WIDTH
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import no_harm, no_harm_rate
@@ -120,7 +122,7 @@ class Ceiling:
         words = Words(
             fault=f"the limit is broken in segment {reading.segment}",
             doubt=above,
-            good="the limit is kept",
+            good=self._kept(reading.counts, allowed, stage),
             short="within the limit, too few requests to be sure",
             seen=(
                 f"{reading.told(seen)}, allowed {bound(self.allowed, self.share)}{relaxed}"
@@ -130,6 +132,8 @@ class Ceiling:
         holds = (
             (self._baseline_breaches(learned, stage), "the baseline breaches the limit itself"),
             (recent[1] > allowed * recent[0], above),
+            # Among many half minutes one keeps it by chance; all of the step's requests do not.
+            (k_c > _by_chance(allowed * n_c, learned.swing(self.counter)), above),
         )
         needed = self._needed(account, stage, allowed, k_c / n_c if n_c else 0.0)
         found = reading.answer(self.name, words, holds, needed, "bad")
@@ -139,14 +143,39 @@ class Ceiling:
 
     def _baseline_breaches(self, learned: Learned, stage: Stage) -> bool:
         """Return whether the baseline's last half minute is above the limit by more than chance explains."""
-        expected = self.allowed * learned.recent[0]
-        chance = 2 * (expected * learned.swing(self.counter)) ** 0.5
+        most = _by_chance(self.allowed * learned.recent[0], learned.swing(self.counter))
         compared = EVERYONE not in stage.full_segments and not stage.limits.emergency
-        return compared and learned.recent[self.counter] > expected + chance
+        return compared and learned.recent[self.counter] > most
+
+    def _kept(self, counts: Counts, allowed: float, stage: Stage) -> str:
+        """Say what a PASS shows: of a canary that is above the limit within chance, what is excluded."""
+        n_c, k_c, *_ = counts
+        if k_c <= allowed * n_c:
+            return "the limit is kept"
+        excluded = bound(allowed + stage.tolerated(allowed), self.share)
+        return f"above the limit by no more than chance explains, and {excluded} is excluded"
 
     def _needed(self, account: Account, stage: Stage, allowed: float, rate: float) -> float | None:
         speed = no_harm_rate(allowed, rate, stage.tolerated(allowed))
         return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
+
+
+def beside(account: Account, counter: int, stage: Stage) -> Learned:
+    """Return what an account knows of the baseline of late, where nothing is learned of what it counts.
+
+    In an emergency, which holds nothing against the baseline, that is nothing.
+    """
+    if stage.limits.emergency:
+        return Learned()
+    own = {s: counts for s, counts in account.recent.items() if s not in stage.full_segments}
+    recent = [0.0] * WIDTH
+    _, _, recent[0], recent[counter] = total(own)
+    return Learned(recent=tuple(recent))
+
+
+def _by_chance(expected: float, swing: float) -> float:
+    """Return the count that chance explains: two standard deviations more than expected."""
+    return expected + 2 * sqrt(swing * expected)
 
 
 @dataclass(frozen=True, slots=True)

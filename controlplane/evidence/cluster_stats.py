@@ -11,7 +11,7 @@ from math import sqrt
 
 from controlplane.evidence.account import ALPHA, Account, Interval, Stage
 from controlplane.evidence.blocks import ERRORS, Blocks, Rows, rows_of, total
-from controlplane.evidence.ceiling import Ceiling
+from controlplane.evidence.ceiling import Ceiling, beside
 from controlplane.evidence.learned import PHI, Learned
 from controlplane.evidence.observation import Observation, Tally
 from controlplane.evidence.reading import total as whole
@@ -148,5 +148,5 @@ class Retries:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        found = self._ceiling.verdict(account, Learned(), stage)
+        found = self._ceiling.verdict(account, beside(account, ERRORS, stage), stage)
         return found if found.outcome is Outcome.FAIL else _blind(self.name, account) or found

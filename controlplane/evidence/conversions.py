@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import log
+from math import log, sqrt
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, C
 from controlplane.evidence.blocks import ERRORS, Blocks, rows_of
 from controlplane.evidence.blocks import total as total_row
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
-from controlplane.evidence.ceiling import Ceiling
+from controlplane.evidence.ceiling import Ceiling, beside
 from controlplane.evidence.comparison import both
 from controlplane.evidence.learned import PHI, WEIGHT, Learned
 from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
@@ -189,7 +189,8 @@ class MostShare:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        return self.measured.current(self._ceiling.verdict(account, Learned(), stage), account, stage)
+        known = beside(account, ERRORS, stage)
+        return self.measured.current(self._ceiling.verdict(account, known, stage), account, stage)
 
 
 ALIKE = 0.8  # ratio of rates down to which both versions count as breaking a limit alike
@@ -258,12 +259,17 @@ class LeastShare:
             f"{borrowed(reading.table, stage)}",
         )
         holds = (
-            (bool(n_b) and k_b < 0.9 * self.limit * n_b, "the baseline misses the limit itself"),
+            (_missed(n_b, k_b, self.limit), "the baseline misses the limit itself"),
             (k_c < self.limit * n_c, below),
         )
         speed = (k_c / n_c * -log(1 - SHORT_BY) - SHORT_BY * self.limit) / PHI if n_c else 0.0
         needed = max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
         return self.measured.current(reading.answer(self.name, words, holds, needed, "total"), account, stage)
+
+
+def _missed(n: float, k: float, least: float) -> bool:
+    """Return whether fewer than the share ``least`` have it, by more than two standard deviations."""
+    return k < least * n - 2 * sqrt(PHI * least * n)
 
 
 def _below(n_c: float, k_c: float, least: float) -> list[float]:

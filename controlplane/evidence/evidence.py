@@ -104,22 +104,26 @@ class Evidence:
     """All that a release has gathered. The default is a release that has seen nothing.
 
     Attributes:
-        minute: Of the release, at the last fold.
+        minute: Since it began, at the last fold.
         accounts: By metric.
+        begun: Minute of the release in which it began, with the release or anew; faults are looked for from
+            each minute after that on.
     """
 
     minute: int = 0
     accounts: Mapping[str, Account] = field(default_factory=dict)
+    begun: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; nothing is lost."""
         accounts = {name: self.accounts[name].to_json() for name in sorted(self.accounts)}
-        return {"minute": self.minute, "accounts": accounts}
+        return {"minute": self.minute, "accounts": accounts, "begun": self.begun}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evidence:
         """Return the evidence of :meth:`to_json`."""
-        return cls(data["minute"], {name: Account.from_json(a) for name, a in data["accounts"].items()})
+        accounts = {name: Account.from_json(a) for name, a in data["accounts"].items()}
+        return cls(data["minute"], accounts, data.get("begun", 0))
 
 
 def fold(
@@ -135,7 +139,9 @@ def fold(
         stage: Where the release stood in the interval.
         blocks: The observation's, where the caller has cut them.
     """
-    now = max(evidence.minute, int(stage.elapsed.total_seconds() // 60))
+    minute = int(stage.elapsed.total_seconds() // 60)
+    begun = evidence.begun if evidence.accounts else minute
+    now = max(evidence.minute, minute - begun)
     interval = Interval(
         blocks=blocks or cut(observation, stage.canary, stage.stable, stage.full_segments),
         learned=learned,
@@ -154,7 +160,7 @@ def fold(
         # In its grace a metric is not judged: neither for the canary nor against it.
         judged = stage.since >= grace.get(metric.name, timedelta(0))
         accounts[metric.name] = metric.fold(account, interval) if judged else account
-    return Evidence(now, accounts)
+    return Evidence(now, accounts, begun)
 
 
 def next_step(evidence: Evidence) -> Evidence:

@@ -33,7 +33,7 @@ def log_mixture(parts: Iterable[tuple[float, float]]) -> float:
 
 
 def restart_mass(after: int, until: int) -> float:
-    """Return the mass of processes that begin in the minutes ``after + 1`` to ``until`` of a release.
+    """Return the mass of processes that begin in the minutes ``after + 1`` to ``until`` of evidence.
 
     Over all minutes the masses sum to LATER_MASS, so late faults are found at a bounded price.
     """
