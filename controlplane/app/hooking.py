@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-import httpx
 import structlog
 
-from controlplane.app.posting import Poster
+from controlplane.app.posting import Poster, poster_client
 from controlplane.app.tick import Loop
 from controlplane.failpoints import failpoint
 from controlplane.release import hooks
@@ -42,7 +41,7 @@ class Hooking:
 
     async def run(self) -> None:
         """Call until cancelled; what is cancelled in the middle is called again by the next process."""
-        async with httpx.AsyncClient(follow_redirects=False) as client:
+        async with poster_client() as client:
             poster = Poster(client, self._environment)
             try:
                 while True:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import structlog
 
-from controlplane.app.posting import Poster
+from controlplane.app.posting import Poster, poster_client
 from controlplane.failpoints import failpoint
 from controlplane.release.ports import Store, StoreError, Waiting
 from controlplane.release.state import Answer
@@ -45,7 +44,7 @@ class Outbox:
 
     async def run(self) -> None:
         """Send until cancelled."""
-        async with httpx.AsyncClient(follow_redirects=False) as client:
+        async with poster_client() as client:
             poster = Poster(client, self._environment)
             while True:
                 try:

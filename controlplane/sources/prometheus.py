@@ -117,8 +117,9 @@ class Prometheus:
         """Ask until cancelled."""
         asking: dict[Query, asyncio.Task[None]] = {}
         limits = httpx.Limits(max_connections=None)
+        secure = self.url is not None and self.url.startswith("https:")  # else no certificate is ever read
         async with (
-            httpx.AsyncClient(timeout=self.timeout, trust_env=False, limits=limits) as client,
+            httpx.AsyncClient(verify=secure, timeout=self.timeout, trust_env=False, limits=limits) as client,
             asyncio.TaskGroup() as tasks,
         ):
             while True:

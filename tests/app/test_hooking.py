@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-import httpx
 import pytest
 
 from controlplane.app.hooking import Hooking
-from controlplane.app.posting import Poster
+from controlplane.app.posting import Poster, poster_client
 from controlplane.release.state import Phase
 from controlplane.web.asked import Act, Documents
 
@@ -41,7 +40,7 @@ def desk(kit, tmp_path, receiver):
 
 
 async def call(site):
-    async with httpx.AsyncClient() as client:
+    async with poster_client() as client:
         tasks = site.hooking.begin(Poster(client, {}))
         await asyncio.gather(*tasks)
 
@@ -146,7 +145,7 @@ async def test_an_unknown_answer_is_no_yes_and_is_asked_again_with_the_same_key(
 async def test_a_process_that_dies_in_a_call_makes_it_again_with_the_same_key(kit, desk, receiver):
     site = await desk("start")
     await kit.tick(site)
-    async with httpx.AsyncClient() as client, site.loop.lock:  # held: the answer cannot be stored
+    async with poster_client() as client, site.loop.lock:  # held: the answer cannot be stored
         (task,) = site.hooking.begin(Poster(client, {}))
         assert await asyncio.to_thread(receiver.wait, 1)
         task.cancel()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import httpx
 import pytest
 
 from controlplane.app.hooking import Hooking
-from controlplane.app.posting import Poster
+from controlplane.app.posting import Poster, poster_client
 from controlplane.release.ports import StoreError
 from controlplane.release.state import Phase
 from controlplane.web.asked import Act, Order
@@ -41,7 +40,7 @@ async def site(kit, tmp_path, receiver):
 
 
 async def call(site):
-    async with httpx.AsyncClient() as client:
+    async with poster_client() as client:
         await asyncio.gather(*site.hooking.begin(Poster(client, {})))
 
 
@@ -134,7 +133,7 @@ async def begun_again(kit, site, totals=None):
 @pytest.mark.parametrize("called", [False, True])
 async def test_a_process_that_dies_past_it_leaves_it_to_a_person(kit, site, receiver, called):
     await cross(kit, site)
-    async with httpx.AsyncClient() as client, site.loop.lock:  # held: the answer cannot be stored
+    async with poster_client() as client, site.loop.lock:  # held: the answer cannot be stored
         if called:
             (task,) = site.hooking.begin(Poster(client, {}))
             assert await asyncio.to_thread(receiver.wait, 1)
@@ -265,7 +264,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_none_after_the_timeout():
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with httpx.AsyncClient() as client:
+    async with poster_client() as client:
         came = await Poster(client, {}).post(f"http://127.0.0.1:{port}/", {}, "key", 0.3)
     server.close()
 

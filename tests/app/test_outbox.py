@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import pytest
 
 from controlplane.app.outbox import TRIES, Outbox, pause
-from controlplane.app.posting import Poster
+from controlplane.app.posting import Poster, poster_client
 from controlplane.release.ports import Change, Message, Record
 from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.asked import Act, Order, Switch
@@ -31,7 +30,7 @@ class Desk:
         await self.store.commit(Change(records=(record,), messages=messages))
 
     async def send(self):
-        async with httpx.AsyncClient() as client:
+        async with poster_client() as client:
             await self.outbox.send(Poster(client, {"CHAT": self.chat}))
         return await self.store.waiting()
 

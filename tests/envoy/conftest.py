@@ -84,7 +84,7 @@ class Site:
         self.envoys = {}
         self.load = None
         self.xds, self.http, *self.endpoints = free_ports(4)
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.http}", timeout=10)
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.http}", timeout=10, verify=False)
         self.sample = SampleProcess(tuple(self.endpoints))
         self.life = None
 
