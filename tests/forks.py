@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from controlplane.failpoints import VARIABLE
@@ -46,6 +48,7 @@ class Life:
 
 
 def _live(arguments, log, failpoint):
+    threading.Thread(target=_end_with_the_tests, daemon=True).start()
     with Path(log).open("ab", buffering=0) as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -56,3 +59,8 @@ def _live(arguments, log, failpoint):
     from controlplane.cli import main
 
     main()
+
+
+def _end_with_the_tests():
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGKILL)

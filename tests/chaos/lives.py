@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from tests.envoy.conftest import Site
+from tests.envoy.conftest import PATIENCE, Site
 
 
 class Mortal(Site):
@@ -26,7 +26,7 @@ class Mortal(Site):
         """Kill the control plane now, wherever it is."""
         self.life.kill()
 
-    async def death(self, within):
+    async def death(self, within=PATIENCE):
         """Wait until the process was killed at its failpoint."""
         status = await self.life.ended(within)
         assert status == -signal.SIGKILL, f"ended with {status}\n{self.log[-3000:]}"

@@ -76,15 +76,15 @@ async def test_a_clock_that_jumps_shortens_no_step_and_stops_nothing(tmp_path, r
         receiver.answers[:] = [503, 204, 503, 503]  # some are asked or told again, after the jump
         await site.apply(policy, order)
         for step, offset in JUMPS.items():
-            await site.released(step=step, stage="judge", within=30)
+            await site.released(step=step, stage="judge")
             await site.displace(offset)
-        await site.released(phase="promoted", within=40)
+        await site.released(phase="promoted")
         told = {"started", "advanced", "guarding", "promoted"}
 
         async def all_told():
             return told <= {body["type"].rpartition(".")[2] for _, _, body in receiver.got}
 
-        await site.until(all_told, 20)
+        await site.until(all_told)
         seen = await site.leave()
         await weights.stop()
 

@@ -18,7 +18,7 @@ guard: {{for: 1h}}
 point_of_no_return: {{approve: {{}}, run: {{url: "{url}", timeout: 30s}}}}
 """
 
-pytestmark = [pytest.mark.chaos, pytest.mark.waits, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.chaos, pytest.mark.waits]
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def paused(site, receiver, failpoint):
     await site.act("pause")
     await site.released(hold="paused")  # then nothing else is decided
     site.end()
-    await site.death(5)
+    await site.death()
     await live(site, failpoint)
 
 
@@ -78,7 +78,7 @@ async def frozen(site, receiver, calls):
 async def test_killed_before_the_crossing_is_committed_nothing_was_crossed(site, receiver):
     await paused(site, receiver, "before-commit")
     await cross(site)
-    await site.death(20)
+    await site.death()
 
     await live(site)
     shown = await site.release()
@@ -93,7 +93,7 @@ async def test_killed_before_the_crossing_is_committed_nothing_was_crossed(site,
 async def test_killed_when_the_crossing_is_committed_it_freezes_and_calls_nobody(site, receiver):
     await paused(site, receiver, "after-commit")
     await cross(site)
-    await site.death(20)
+    await site.death()
 
     await live(site)
 
@@ -109,7 +109,7 @@ async def test_killed_in_the_call_it_freezes_and_repeats_nothing(site, receiver)
     await cross(site)
     assert await asyncio.to_thread(receiver.wait, 1)
     site.end()
-    await site.death(5)
+    await site.death()
     receiver.go_on.set()
 
     await live(site)
@@ -123,7 +123,7 @@ async def test_killed_in_the_call_it_freezes_and_repeats_nothing(site, receiver)
 async def test_killed_with_an_answer_that_is_not_stored_it_freezes_and_repeats_nothing(site, receiver):
     await guarding(site, receiver, "hook")
     await cross(site)
-    await site.death(20)
+    await site.death()
 
     await live(site)
 

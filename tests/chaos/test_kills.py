@@ -116,13 +116,13 @@ async def test_a_process_killed_anywhere_loses_repeats_and_skips_nothing(tmp_pat
         await site.come(400)
         weights, operator = Weights(site.envoys["edge-1"]), Operator(site, receiver)
         site.end()
-        await site.death(5)
+        await site.death()
 
         began, took = time.monotonic(), {}
         for point, passing in lives(KILLS):
             born = time.monotonic()
             await site.live(f"{point}:{passing}")
-            await site.death(60)
+            await site.death()
             took.setdefault(point, []).append(time.monotonic() - born)
         spent = time.monotonic() - began
         await site.live()

@@ -15,6 +15,7 @@ import pytest
 from controlplane.stores.upkeep import backup, restore
 from tests.chaos.ledger import Weights
 from tests.chaos.lives import Mortal
+from tests.envoy.conftest import PATIENCE
 
 ALL = "TURNOUT_CHAOS" in os.environ  # each fault, not two of them
 DWELL = 2  # seconds
@@ -24,7 +25,6 @@ pytestmark = [
     pytest.mark.envoy,
     pytest.mark.chaos,
     pytest.mark.long,
-    pytest.mark.timeout(240),
 ]
 
 
@@ -56,13 +56,13 @@ class Release:
 
     async def kill(self):
         self.site.end()
-        await self.site.death(5)
+        await self.site.death()
 
     async def refuses_to_serve(self, why):
         """Start the control plane: it must end by itself, and say why in one line."""
         before = len(self.site.log)
         await self.site.live()
-        assert await self.site.life.ended(20) == 1
+        assert await self.site.life.ended(PATIENCE) == 1
         said = self.site.log[before:]
         assert said.count("\n") == 1
         assert why in said
@@ -75,7 +75,7 @@ class Release:
             metrics = (await self.site.client.get("/metrics")).text
             return any(why in each for each in problems) and "turnout_decisions_failing 1.0" in metrics
 
-        await self.site.until(seen, 10)
+        await self.site.until(seen)
         assert "store failed, no decisions" in self.site.log
 
     async def stands(self):
@@ -133,7 +133,7 @@ async def test_a_full_disk_stops_steps_and_not_a_rollback(tmp_path, mounted):
         assert release.weights.sequence == [0, 3000, 0]
 
         other.unlink()
-        await site.until(lambda: _well(site), 10)
+        await site.until(lambda: _well(site))
         await site.act("retry")
         await site.released(step="third")
         seen = await site.leave()
@@ -161,7 +161,7 @@ async def test_a_disk_that_becomes_read_only_stops_steps_until_it_is_well(tmp_pa
         run("umount", data)
         mounted("-o", "loop", image)
         await release.serve()
-        await release.site.released(phase="promoted", within=30)
+        await release.site.released(phase="promoted")
         seen = await release.site.leave()
     assert seen.unexplained == 0, seen.examples
 
@@ -207,8 +207,8 @@ async def test_a_damaged_store_takes_no_step_and_is_not_started_with(tmp_path):
                 await release.refuses_to_serve(starting)
             restore(copy, tmp_path / "data")
             await release.serve()
-            await release.site.until(lambda: _well(release.site), 10)
-        await release.site.released(phase="promoted", within=30)
+            await release.site.until(lambda: _well(release.site))
+        await release.site.released(phase="promoted")
         seen = await release.site.leave()
     assert release.weights.sequence == [0, 3000, 9500, 10_000]
     assert seen.unexplained == 0, seen.examples

@@ -20,6 +20,7 @@ from controlplane.demo.users import population
 from controlplane.resources.bootstrap import bootstrap
 from tests.forks import Life
 
+PATIENCE = 60.0  # seconds for what takes one or two: the machine may be busy with others
 FLEET = """\
 kind: Fleet
 name: {name}
@@ -119,7 +120,7 @@ class Site:
     async def kill(self):
         """End the control plane as a crash would."""
         self.life.kill()
-        await self.life.ended(20)
+        await self.life.ended(PATIENCE)
 
     @property
     def log(self):
@@ -152,7 +153,7 @@ class Site:
         records = await self.get("/v1/records?release=shop-v2&limit=10000")
         return [(r["step"], r["action"]) for r in records if r["action"] != "hold"]
 
-    async def until(self, condition, within=20):
+    async def until(self, condition, within=PATIENCE):
         """Return the first true answer of ``condition``; what it last said is told if none comes in time."""
         answer = None
         try:
@@ -163,7 +164,7 @@ class Site:
         except TimeoutError:
             raise AssertionError(f"{answer!r} after {within} s\n{await self._state()}") from None
 
-    async def released(self, *, within=20, **wanted):
+    async def released(self, *, within=PATIENCE, **wanted):
         """Return the release once its fields are as wanted."""
 
         async def there():
@@ -205,7 +206,7 @@ class Site:
 
     async def start(self, **bootstraps):
         """Start an Envoy for each bootstrap, by node id with _ for -; return when they take requests."""
-        await asyncio.gather(*(envoy.ready() for envoy in await self.launch(**bootstraps)))
+        await asyncio.gather(*(envoy.ready(PATIENCE) for envoy in await self.launch(**bootstraps)))
 
     async def launch(self, **bootstraps):
         """Start an Envoy for each bootstrap, as `start` does, and do not wait for it."""
@@ -245,7 +246,7 @@ class Site:
             done = asyncio.get_running_loop().create_future()
             async with turn:
                 pool.send(request, done.set_result)
-                answer = await asyncio.wait_for(done, 10)
+                answer = await asyncio.wait_for(done, PATIENCE)
             assert answer.status == 200 or answer.header(INJECTED), answer
             return answer.header(VERSION)
 
@@ -265,7 +266,7 @@ class Site:
         await asyncio.gather(*(envoy.stop() for envoy in self.envoys.values()))
         if self.life and self.life.status is None:
             self.life.terminate()
-            await self.life.ended(40)
+            await self.life.ended(PATIENCE)
         await self.sample.stop()
         await self.client.aclose()
 

@@ -11,7 +11,7 @@ import yaml
 from controlplane.demo.ports import free_ports
 from controlplane.demo.users import population
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.envoy]
 
 FLEET = """\
 kind: Fleet
@@ -68,7 +68,7 @@ async def test_an_owners_listener_takes_routes_and_a_release_is_judged_and_rolle
 
     await site.apply(*map(renamed, site.order(cookie, "name: half, everyone: 50%", guard="1h")))
 
-    half = await site.released(within=40, step="half", stage="judge")
+    half = await site.released(step="half", stage="judge")
     await site.act("rollback")
     ended = await site.released(phase="rolled_back")
     after = set(await site.ask(port, [REQUEST] * 50))
@@ -101,7 +101,7 @@ async def test_an_owners_listener_is_left_alone_when_the_store_was_lost(site):
     await site.start(owned_1=bootstrap)
     await site.come(300, port)
     await site.apply(*site.order(FIFTH))
-    await site.released(within=40, step="fifth", stage="judge")
+    await site.released(step="fifth", stage="judge")
     seen = [await site.ask(port, users)]
     await site.kill()
     shutil.rmtree(site.folder / "data")

@@ -13,7 +13,7 @@ from controlplane.demo.load import Load
 from controlplane.demo.users import HOST, population
 from tests.documents import placed
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.envoy]
 
 LONG = pytest.mark.skipif("TURNOUT_CHAOS" not in os.environ, reason="takes a minute; see `make chaos`")
 CHAIN = ("back", "mid", "front")  # each depends on the one before
@@ -91,12 +91,12 @@ async def test_a_chain_goes_forward_from_its_end_and_back_from_its_front(site):
     await begin(site, "name: third, everyone: 30%")
     ahead = []
     watch = asyncio.create_task(never_ahead(site, ahead))
-    await site.until(lambda: all_at(site, "third"), 60)
+    await site.until(lambda: all_at(site, "third"))
     watch.cancel()
     same = [await picks(site, name) for name in CHAIN]
     forward = await begun(site, "start")
     await site.sample.inject(Fault.parse("errors=60%"))
-    await site.until(lambda: ended(site, "rolled_back"), 60)
+    await site.until(lambda: ended(site, "rolled_back"))
     backward = await begun(site, "rollback", "finish")
     after = [await picks(site, name) for name in CHAIN]
     load = await site.leave()
@@ -114,7 +114,7 @@ async def test_a_chain_goes_forward_from_its_end_and_back_from_its_front(site):
 @LONG
 async def test_a_chain_that_went_back_tries_again_with_other_users_and_ends_together(site):
     await begin(site, "name: third, everyone: 30%", "name: most, everyone: 60%")
-    await site.until(lambda: all_at(site, "third"), 60)
+    await site.until(lambda: all_at(site, "third"))
     first = await picks(site, "front")
     await site.act("rollback", "back-2")
     await site.until(lambda: ended(site, "rolled_back"))
@@ -122,9 +122,9 @@ async def test_a_chain_that_went_back_tries_again_with_other_users_and_ends_toge
     ahead, same = [], {}
     watch = asyncio.create_task(never_ahead(site, ahead))
     for step in ("third", "most"):
-        await site.until(lambda step=step: all_at(site, step), 60)
+        await site.until(lambda step=step: all_at(site, step))
         same[step] = [await picks(site, name) for name in CHAIN]
-    await site.until(lambda: ended(site, "promoted"), 60)
+    await site.until(lambda: ended(site, "promoted"))
     watch.cancel()
     load = await site.leave()
 

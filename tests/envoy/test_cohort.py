@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.envoy]
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "cohort.py"
 SHARES = (1, 5, 10, 25, 50, 100)

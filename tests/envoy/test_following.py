@@ -11,7 +11,7 @@ import pytest
 
 from controlplane.demo.ports import free_ports
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.envoy]
 
 HEADER = "x-turnout-version"
 FLEET = """\

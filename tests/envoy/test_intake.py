@@ -24,7 +24,7 @@ from controlplane.sources.collector import Collector, Link
 from controlplane.sources.envoy import parse_export
 from controlplane.xds.view import Peer
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.envoy]
 
 FLUSH = timedelta(seconds=0.2)
 EXTENSION = "type.googleapis.com/envoy.extensions."

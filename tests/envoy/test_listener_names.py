@@ -9,7 +9,7 @@ import pytest
 
 from controlplane.demo.ports import free_ports
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.envoy]
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: shop.example.com\r\nx-user-id: u1\r\n\r\n"
 

@@ -11,7 +11,6 @@ import pytest
 
 pytestmark = [
     pytest.mark.envoy,
-    pytest.mark.timeout(60),
     pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed"),
 ]
 

@@ -8,7 +8,7 @@ import pytest
 
 from controlplane.resources.names import group_name
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.envoy]
 
 SERVICES = 1000
 STATS = r"(lds|cds|rds\..*)\.update_success$"

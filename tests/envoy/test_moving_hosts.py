@@ -11,7 +11,7 @@ from controlplane.demo.client import Pool
 from controlplane.demo.relay import Relay
 from controlplane.demo.sample import INJECTED, VERSION
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.envoy]
 
 SERVICE = """\
 kind: Service

@@ -15,7 +15,7 @@ from controlplane.release.state import Phase
 from controlplane.release.traffic import traffic
 from controlplane.resources.buckets import pick
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.envoy]
 
 FLEETS = ("edge", "west")
 STEPS = (

@@ -10,7 +10,7 @@ import pytest
 
 from controlplane.demo.relay import Relay
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.envoy]
 
 # RE2 makes a program of about 130 instructions of it. Our bootstrap allows 1000; without it Envoy allows 100.
 LONG = "trail-[0-9a-f]{60}"

@@ -12,7 +12,7 @@ import yaml
 
 from controlplane.demo.ports import free_ports
 
-pytestmark = [pytest.mark.envoy, pytest.mark.long, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.envoy, pytest.mark.long]
 
 CONTENT = ("ClustersConfigDump", "ListenersConfigDump", "RoutesConfigDump", "ScopedRoutesConfigDump")
 
@@ -49,7 +49,6 @@ def evidence(shown):
     return by_proxy | {"canary": shown["canary_requests"]}
 
 
-@pytest.mark.parametrize("site", ["1s"], indirect=True)
 async def test_a_killed_control_plane_goes_on_where_it_was(site):
     await site.serve()
     await site.apply(*site.world("edge"))
@@ -64,7 +63,7 @@ async def test_a_killed_control_plane_goes_on_where_it_was(site):
         shown = await site.release()
         return shown if shown["step"] == "half" and shown["judged_seconds"] >= 2 else None
 
-    before = await site.until(judging, 40)
+    before = await site.until(judging)
     had = await asyncio.gather(*(content(site, node) for node in nodes))
     answered = site.load.counts().requests
     await site.kill()
@@ -72,9 +71,9 @@ async def test_a_killed_control_plane_goes_on_where_it_was(site):
     unwatched = site.load.counts().requests - answered
     await site.serve()
     at_once = await site.release()
-    after = await site.until(lambda: settled(site), 15)
+    after = await site.until(lambda: settled(site))
     have = await asyncio.gather(*(content(site, node) for node in nodes))
-    promoted = await site.released(phase="promoted", within=40)
+    promoted = await site.released(phase="promoted")
     seen = await site.leave()
 
     assert unwatched > 100

@@ -10,7 +10,7 @@ from controlplane.demo.client import Pool
 from controlplane.demo.sample import INJECTED
 from controlplane.resources.names import group_name
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.envoy]
 
 # One has nothing behind it, and the proxy refuses the cluster of the other.
 EMPTY = """\

@@ -15,7 +15,7 @@ import pytest
 
 from controlplane.demo.sample import VERSION
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.envoy]
 
 CLONE_NEWNET = 0x40000000
 APPLICATION = 12_345  # its user id; the proxy runs as somebody else
