@@ -34,6 +34,7 @@ ACTIONS = {
     "retry": Action.RETRY,
     "rollback": Action.ROLL_BACK,
 }
+BEFORE = "; paused before: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,19 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A release after an action; ``action`` is what the record calls it."""
+    """A release after an action.
+
+    Attributes:
+        after: The release.
+        move: What was done by the table.
+        action: What the record calls it.
+        said: The reason as the record has it, which names action and actor by themselves.
+    """
 
     after: ReleaseState
     move: Action
     action: str
+    said: str
 
 
 def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
@@ -69,39 +78,56 @@ def move(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved:
     _check_possible(state, meant)
     if meant is Action.END:
         return _ended(at, state, action, wanted)
-    reason = _reason(action, wanted)
+    what, more = action, ""
     if meant is Action.START and state.start == "manual":
-        state, meant, action, reason = _armed(at, state, reason)
+        state, meant, action, more = _armed(at, state)
     last = meant is Action.ROLL_BACK and state.active and not state.doomed
     if last and (first := sight(at, state).links.first):
         meant, action = Action.DOOM, "doom"
-        reason += f"; goes back after {first}, of its group"
+        more = f"goes back after {first}, of its group"
     if meant in (Action.ROLL_BACK, Action.DOOM):
         _check_back(at, state, meant, wanted)
     _check_target(at.endpoints, state, meant)
     _check_gates(at, state, meant)
     if meant is Action.APPROVE:
         state = _approved(state, wanted, at.now)
-        reason = _reason(f"{state.approvals[-1].step} approved", wanted)
+        what = f"{state.approvals[-1].step} approved"
     if meant is Action.RETRY:
         state = _renewed(at, state, wanted)
     if meant is Action.CROSS:
-        action, reason = "cross", f"{reason}; crosses the point of no return"
-    after = act(state, meant, reason, at.endpoints)
-    return Moved(dated(after, meant, at.now, wanted.actor), meant, action)
+        action, more = "cross", "crosses the point of no return"
+    after = act(state, meant, _again(state, meant, wanted) or _because(what, wanted, more), at.endpoints)
+    said = _joined(wanted.reason, more)
+    if meant is Action.APPROVE:
+        said = f"{what}: {said}" if said else what
+    return Moved(dated(after, meant, at.now, wanted.actor), meant, action, said)
 
 
-def _reason(action: str, wanted: Act) -> str:
-    return f"{action} by {wanted.actor}" + (f": {wanted.reason}" if wanted.reason else "")
+def _because(what: str, wanted: Act, more: str = "") -> str:
+    """Return what a release says of an act: who did it, the reason that was given, and what it comes to."""
+    told = f"{what} by {wanted.actor}" + (f": {wanted.reason}" if wanted.reason else "")
+    return _joined(told, more)
 
 
-def _armed(at: Standing, state: ReleaseState, reason: str) -> tuple[ReleaseState, Action, str, str]:
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
+
+
+def _again(state: ReleaseState, meant: Action, wanted: Act) -> str:
+    """Return why a release is paused that was so already: the first reason stays until another is given."""
+    if meant is not Action.PAUSE or state.halt is None:
+        return ""
+    first = state.halted.rpartition(BEFORE)[2]
+    return _because("pause", wanted) + BEFORE + first if wanted.reason else state.halted
+
+
+def _armed(at: Standing, state: ReleaseState) -> tuple[ReleaseState, Action, str, str]:
     """Return how an order starts that waited for this: at once, or as soon as its gates open."""
     auto = state.model_copy(update={"start": "auto"})
     shut = gates.shut_for_people(auto, sight(at, auto))
     if shut is None:
-        return auto, Action.START, "advance", reason
-    return auto, Action.ARM, "arm", f"{reason}; starts by itself: {shut.reason}"
+        return auto, Action.START, "advance", ""
+    return auto, Action.ARM, "arm", f"starts by itself: {shut.reason}"
 
 
 def _renewed(at: Standing, state: ReleaseState, wanted: Act) -> ReleaseState:
@@ -187,9 +213,10 @@ def _ended(at: Standing, state: ReleaseState, action: str, wanted: Act) -> Moved
         how = f"`turnout promote {name}` makes it stable, `turnout end {name}` returns everyone"
         raise RefusedError(409, f"step {last!r} is the test, and nothing follows but its end: {how}")
     _check_target(at.endpoints, state, Action.END)
-    reason = _reason(action, wanted)
-    after = act(state, Action.END, f"{reason}; {ending.summary(state.result)}")
-    return Moved(dated(after, Action.END, at.now, wanted.actor), Action.END, action)
+    summary = ending.summary(state.result)
+    after = act(state, Action.END, _because(action, wanted, summary))
+    ended = dated(after, Action.END, at.now, wanted.actor)
+    return Moved(ended, Action.END, action, _joined(wanted.reason, summary))
 
 
 def _check_target(endpoints: Endpoints, state: ReleaseState, meant: Action) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controlplane.app.ordering import service_named
-from controlplane.app.switching import end
+from controlplane.app.switching import end, record_of, undone
 from controlplane.release.ports import Change, Record, World
 from controlplane.release.state import RETURNING, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints, traffic
@@ -191,27 +191,35 @@ def adopt(new: Newness, wanted: Adopt) -> Change:
     if wrong := [*_wrong(new, wanted)]:
         raise RefusedError(wrong[0][0], "; ".join(text for _, text in wrong))
     world = new.world
-    releases = tuple(
-        state
-        for service, version in sorted(wanted.adopt.items())
-        for state in _releases(new, service, version, wanted)
-    )
+    releases: tuple[ReleaseState, ...] = ()
+    moved: tuple[Record, ...] = ()
+    for service, version in sorted(wanted.adopt.items()):
+        ended = tuple(_ended(new, service, version, wanted))
+        releases += (*_kept(new, service), *ended)
+        moved += tuple(
+            _record(new, state, version, wanted)
+            for state in ended
+            if state.undone or not new.world.releases[state.name].ended
+        )
     chosen = (*sorted(wanted.adopt.items()), *((name, "") for name in wanted.gone))
     return Change(
         releases=releases,
         stable=dict(wanted.adopt),
         settled=frozenset(name for name, _ in chosen),
         above=new.ahead if new.ahead > world.revision else 0,
-        records=tuple(
-            Record(
-                at=new.now,
-                kind="action",
-                service=service,
-                action="adopt",
-                actor=wanted.actor,
-                reason=_reason(new, service, version, wanted),
-            )
-            for service, version in chosen
+        records=(
+            *moved,
+            *(
+                Record(
+                    at=new.now,
+                    kind="action",
+                    service=service,
+                    action="adopt",
+                    actor=wanted.actor,
+                    reason=_reason(new, service, version, wanted),
+                )
+                for service, version in chosen
+            ),
         ),
     )
 
@@ -249,14 +257,29 @@ def _check(new: Newness, service: str, version: str) -> None:
         raise RefusedError(409, f"release {going.name!r} is past {going.past}; `turnout switch` goes back")
 
 
-def _releases(new: Newness, service: str, version: str, wanted: Adopt) -> Iterator[ReleaseState]:
-    """Yield the service's releases as they are afterwards: none starts by itself, and none goes on."""
+def _kept(new: Newness, service: str) -> Iterator[ReleaseState]:
+    """Yield the service's releases that wait as they are afterwards: none starts by itself."""
     for state in new.world.releases.values():
         if state.service == service and state.phase is Phase.WAITING and state.start == "auto":
             yield state.model_copy(update={"start": "manual", "holding": ADOPTED})
+
+
+def _ended(new: Newness, service: str, version: str, wanted: Adopt) -> Iterator[ReleaseState]:
+    """Yield the service's releases that do not stand as they were: none goes on, nor is still promoted."""
+    why = f"adopted by {wanted.actor}: {_reason(new, service, version, wanted)}"
+    yield from undone(new.world, service, version, why, new.now)
     going = new.world.of_service(service)
     if going is not None and going.phase not in RETURNING:
-        yield end(going, version, _reason(new, service, version, wanted), new.now, wanted.actor)
+        yield end(going, version, why, new.now, wanted.actor)
+
+
+def _record(new: Newness, after: ReleaseState, version: str, wanted: Adopt) -> Record:
+    """Return the record of a release that an adoption ended, took back, or undid."""
+    before = new.world.releases[after.name]
+    action = "undo" if after.phase is before.phase else "promote"
+    action = "rollback" if after.phase in RETURNING else action
+    reason = f"adopted: {_reason(new, after.service, version, wanted)}"
+    return record_of(before, action, wanted.actor, reason, new.now)
 
 
 def _reason(new: Newness, service: str, version: str, wanted: Adopt) -> str:

@@ -21,7 +21,7 @@ from controlplane.app.propagation import closed
 from controlplane.app.publish import Publisher
 from controlplane.app.pushing import check_push
 from controlplane.app.showing import proxy_state, show_proxy, show_release, show_service
-from controlplane.app.switching import last_promoted, switched
+from controlplane.app.switching import last_promoted, record_of, switched
 from controlplane.app.taking import drifted
 from controlplane.app.tick import Loop, Reading
 from controlplane.policy.catalog import Catalog
@@ -251,7 +251,7 @@ class Plane:
         async with self._loop.lock:
             world = await self._store.world()
             state = ordered_by(world, wanted, self._clock())
-            record = self._record(state, "order", wanted.actor, ordered(state))
+            record = record_of(state, "order", wanted.actor, ordered(state), self._clock())
             await self._commit(Change(releases=(state,), records=(record,)))
             self._loop.forget(state.name)
         return self.release(state.name)
@@ -290,26 +290,16 @@ class Plane:
             back = Switch(
                 version=last.from_version,
                 actor=wanted.actor,
-                reason=f"undo of {last.name}" + (f": {wanted.reason}" if wanted.reason else ""),
+                reason=wanted.reason,
                 past_point_of_no_return=wanted.past_point_of_no_return,
             )
-            return await self._switch(world, last.service, back)
+            return await self._switch(world, last.service, back, "undo")
 
-    async def _switch(self, world: World, service: str, wanted: Switch) -> ServiceShown:
-        reason = f"switch to {wanted.version} by {wanted.actor}"
-        reason += f": {wanted.reason}" if wanted.reason else ""
-        releases = switched(self._standing(world, service), service, wanted, reason)
-        moved = [state.name for state in releases if state.phase is not world.releases[state.name].phase]
-        record = Record(
-            at=self._clock(),
-            kind="action",
-            service=service,
-            release=moved[0] if moved else "",
-            action="switch",
-            actor=wanted.actor,
-            reason=reason,
-        )
-        await self._commit(Change(releases=releases, stable={service: wanted.version}, records=(record,)))
+    async def _switch(
+        self, world: World, service: str, wanted: Switch, action: str = "switch"
+    ) -> ServiceShown:
+        change = switched(self._standing(world, service), service, wanted, action)
+        await self._commit(change)
         return show_service(service_named(self.world, service), self.world)
 
     async def adopt(self, wanted: Adopt) -> tuple[ServiceShown, ...]:
@@ -408,7 +398,7 @@ class Plane:
                 releases=tuple(moved.after for _, moved in moves),
                 stable={b.service: b.to_version for b, moved in moves if moved.move is Action.PROMOTE},
                 records=tuple(
-                    self._record(b, moved.action, actor, moved.after.because) for b, moved in moves
+                    record_of(b, moved.action, actor, moved.said, self._clock()) for b, moved in moves
                 ),
                 evidence=begun,
                 origins={b.name: self._loop.origin(b) for b, m in moves if m.move is Action.START},
@@ -424,19 +414,6 @@ class Plane:
         except StoreError as error:
             raise RefusedError(503, f"nothing was changed: {error}") from error
         return self._loop.world
-
-    def _record(self, state: ReleaseState, action: str, actor: str, reason: str) -> Record:
-        return Record(
-            at=self._clock(),
-            kind="action",
-            release=state.name,
-            attempt=state.attempt,
-            service=state.service,
-            action=action,
-            actor=actor,
-            step=state.at,
-            reason=reason,
-        )
 
     def _standing(self, world: World, service: str, growing: str = "") -> Standing:
         where = self._where(world, service, growing)

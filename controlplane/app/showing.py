@@ -12,7 +12,7 @@ from controlplane.app.taking import drifted
 from controlplane.app.tick import Reading
 from controlplane.policy.documents import Service
 from controlplane.policy.values import format_duration, format_share
-from controlplane.release import crossing
+from controlplane.release import crossing, story
 from controlplane.release import watch as watching
 from controlplane.release.arrivals import step_split
 from controlplane.release.ending import lasted
@@ -70,10 +70,12 @@ def show_release(
         phase=state.phase,
         halt=state.halt,
         stage=state.stage,
-        step=state.at,
+        step=story.stood(state) or ("" if state.ended else state.at),
         steps=tuple(_step(state, number) for number in range(state.steps)),
         hold=state.hold,
-        because=state.because,
+        because=story.why(state),
+        onward=story.onward(state),
+        undone=state.undone,
         judged_seconds=state.judged.total_seconds(),
         canary_requests=totals[0],
         canary_errors=totals[1],

@@ -8,15 +8,17 @@ from controlplane.app.actions import Standing, check_there, check_way_back, sigh
 from controlplane.app.ordering import service_named
 from controlplane.release import groups, point
 from controlplane.release.moves import act, dated
-from controlplane.release.ports import World
+from controlplane.release.ports import Change, Record, World
 from controlplane.release.state import RETURNING, Action, Phase, ReleaseState
 from controlplane.release.way_back import FLAG
 from controlplane.web.asked import Switch
 from controlplane.web.port import RefusedError
 
 
-def switched(at: Standing, service: str, wanted: Switch, reason: str) -> tuple[ReleaseState, ...]:
-    """Return the service's release in progress as it is once a version is stable; nothing if there is none.
+def switched(at: Standing, service: str, wanted: Switch, action: str) -> Change:
+    """Return the change by which a version is stable; ``action`` is what the record calls it.
+
+    The record belongs to the release that ends by it or is undone, if there is one.
 
     Raises:
         RefusedError: If it may not be, with the reason and what can be done.
@@ -28,11 +30,58 @@ def switched(at: Standing, service: str, wanted: Switch, reason: str) -> tuple[R
     check_there(at.endpoints, service, version)
     if not wanted.past_point_of_no_return:
         _check_point(at.world, service, version)
-    state = at.world.of_service(service)
-    if state is None or state.phase in RETURNING:
-        return () if state is None else _overtaken(state, wanted, at.now)
-    _check_group(at, state, version)
-    return (end(state, version, reason, at.now, wanted.actor),)
+    state, said = at.world.of_service(service), wanted.reason
+    why = f"{action} to {version} by {wanted.actor}" + (f": {said}" if said else "")
+    beside = undone(at.world, service, version, why, at.now)
+    ended: tuple[ReleaseState, ...] = ()
+    if state is not None and state.phase in RETURNING:
+        beside += _overtaken(state, wanted, at.now)
+    elif state is not None:
+        _check_group(at, state, version)
+        ended = (end(state, version, why, at.now, wanted.actor),)
+    told, moved = f"to {version}" + (f": {said}" if said else ""), (*beside, *ended)
+    concerned = [each.name for each in moved if each.undone or each in ended]
+    records = tuple(
+        record_of(at.world.releases[name], action, wanted.actor, told, at.now) for name in concerned
+    )
+    alone = Record(at=at.now, kind="action", service=service, action=action, actor=wanted.actor, reason=told)
+    return Change(releases=moved, stable={service: version}, records=records or (alone,))
+
+
+def record_of(state: ReleaseState, action: str, actor: str, reason: str, now: datetime) -> Record:
+    """Return the record of what a person did to a release, which is as it was before."""
+    return Record(
+        at=now,
+        kind="action",
+        release=state.name,
+        attempt=state.attempt,
+        service=state.service,
+        action=action,
+        actor=actor,
+        step=state.at,
+        reason=reason,
+    )
+
+
+def undone(world: World, service: str, version: str, why: str, now: datetime) -> tuple[ReleaseState, ...]:
+    """Return what becomes of the promotion by which a service got what is stable, and of an earlier one.
+
+    Nobody waits any more for the promotion of a release that was undone, until its version is stable again.
+    """
+    if version == (stable := world.stable.get(service, "")):
+        return ()
+    last, found = _promoted(world, service), list[ReleaseState]()
+    if last is not None and last.to_version == stable and not last.undone:
+        found.append(last.model_copy(update={"undone": f"undone at {now:%Y-%m-%d %H:%M:%S} UTC, {why}"}))
+    if last is not None and last.to_version == version and last.undone:
+        found.append(last.model_copy(update={"undone": ""}))
+    return tuple(found)
+
+
+def _promoted(world: World, service: str) -> ReleaseState | None:
+    """Return the release of a service that was promoted last."""
+    ended = [r for r in world.releases.values() if r.service == service and r.phase is Phase.PROMOTED]
+    return max(ended, key=lambda r: (r.ended_at is not None, r.ended_at), default=None)
 
 
 def end(state: ReleaseState, version: str, reason: str, now: datetime, actor: str) -> ReleaseState:
@@ -54,9 +103,7 @@ def last_promoted(world: World, name: str) -> ReleaseState:
     if (busy := world.of_service(service)) is not None:
         how = "let it end" if busy.phase in RETURNING else "roll that back"
         raise RefusedError(409, f"release {busy.name!r} of {service!r} is {busy.phase}: {how}")
-    ended = [r for r in world.releases.values() if r.service == service and r.phase is Phase.PROMOTED]
-    last = max(ended, key=lambda r: (r.ended_at is not None, r.ended_at), default=None)
-    stable = world.stable.get(service)
+    last, stable = _promoted(world, service), world.stable.get(service)
     if last is None or last.to_version != stable or (known is not None and known.name != last.name):
         raise RefusedError(409, f"{stable!r} of {service!r} is not stable by {name!r}: nothing to undo")
     return last

@@ -51,7 +51,6 @@ def _print(record: Record, output: str) -> None:
         return
     about = record.release or record.service or "-"
     step = f" [{record.step}]" if record.step else ""
-    console.line(
-        f"{record.at:%Y-%m-%d %H:%M:%S}Z #{record.number} {about}{step} {record.action} by {record.actor}: "
-        f"{record.reason}"
-    )
+    said = f": {record.reason}" if record.reason else ""
+    when = f"{record.at:%Y-%m-%d %H:%M:%S}Z"
+    console.line(f"{when} #{record.number} {about}{step} {record.action} by {record.actor}{said}")

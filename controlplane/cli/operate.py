@@ -133,11 +133,13 @@ def wait(
     until = time.monotonic() + parsed("--timeout", parse_duration, timeout).total_seconds()
     while True:
         shown = get(server, f"/v1/releases/{name}", ReleaseShown)
-        if shown.phase in REACHED[for_] and (for_ is not Goal.RETIRED or shown.retired):
+        lost = bool(shown.undone) and for_ in (Goal.PROMOTED, Goal.RETIRED)
+        if shown.phase in REACHED[for_] and not lost and (for_ is not Goal.RETIRED or shown.retired):
             console.line(f"release {name}: {for_}")
             return
-        if shown.ended_at is not None and shown.phase not in REACHED[for_]:
-            raise CommandError(f"release {name!r} is {shown.phase}: it will not be {for_}; {shown.because}")
+        if shown.ended_at is not None and (lost or shown.phase not in REACHED[for_]):
+            said = f"release {name!r} is {shown.phase}: it will not be {for_}; {shown.because}"
+            raise CommandError(f"{said}; {shown.onward}" if shown.onward else said)
         if time.monotonic() >= until:
             raise CommandError(f"release {name!r} is {shown.step} after {timeout}: {shown.because}", 3)
         time.sleep(0.5)

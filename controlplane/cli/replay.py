@@ -21,6 +21,7 @@ from controlplane.cli.client import (
 from controlplane.cli.simulate import policy_of
 from controlplane.release.ports import Record
 from controlplane.release.recording import Recorded, Recording
+from controlplane.release.state import Phase
 
 if TYPE_CHECKING:
     from controlplane.policy.pinned import PinnedPolicy
@@ -72,6 +73,9 @@ def replay(
         _print(records, taken, other, left_out)
     if untold:
         typer.echo(f"not recorded, and taken as passed: {', '.join(untold)}", err=True)
+    if other is not None and taken and taken[-1].turn.after.state.phase is Phase.WAITING:
+        state = taken[-1].turn.after.state
+        raise CommandError(f"under policy {other.name} it never starts: {state.because}")
     if other is None and missing:
         raise CommandError(f"not as it was decided then: {missing[0]}", 3)
 
@@ -128,4 +132,4 @@ def _print(
     if other:
         console.line("the counts are those of the shares that the release had then")
     if left_out:
-        console.line("operators' acts were left out: they are followed under the release's own policy only")
+        console.line("operators' acts after the start were left out: its own policy alone follows them")

@@ -83,7 +83,10 @@ def releases(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Wa
         lambda: get(server, "/v1/releases", tuple[ReleaseShown, ...]),
         lambda shown: Listing(
             ("release", "service", "from", "to", "phase", "step", "why"),
-            [(r.name, r.service, r.from_version, r.to_version, _phase(r), r.step, _why(r)) for r in shown],
+            [
+                (r.name, r.service, r.from_version, r.to_version, _phase(r), r.step or "-", _why(r))
+                for r in shown
+            ],
         ),
         output,
         watch,
@@ -226,6 +229,8 @@ def release_view(shown: ReleaseShown) -> RenderableType:
         ]
     )
     because = Text.assemble(("why      ", "dim"), shown.because or "-")
+    if shown.onward:
+        because = Text.assemble(because, ("\nnext     ", "dim"), shown.onward)
     if shown.drift:
         because = Text.assemble(because, ("\ndrift    ", "yellow"), "; ".join(shown.drift))
     if shown.purpose:
@@ -321,7 +326,7 @@ def _why(shown: ReleaseShown) -> str:
 
 
 def _phase(shown: ReleaseShown) -> str:
-    notes = ["emergency"] * shown.emergency + [shown.halt or ""]
+    notes = ["emergency"] * shown.emergency + ["undone"] * bool(shown.undone) + [shown.halt or ""]
     return " ".join([shown.phase, *(f"({note})" for note in notes if note)])
 
 

@@ -122,7 +122,8 @@ def act(state: ReleaseState, action: Action, reason: str, where: Endpoints | Non
             pushed = state.stage is Stage.PROPAGATE
             update |= {"stage": STAGES[state.stage], "elapsed": NOTHING if pushed else state.elapsed}
         case Action.PROMOTE | Action.ROLL_BACK | Action.END:
-            update |= {"reason": reason, "elapsed": NOTHING, "rest": None}
+            whole = f"{state.reason}; not again: {reason}" if state.phase is Phase.RETRYING else reason
+            update |= {"because": whole, "reason": whole, "elapsed": NOTHING, "rest": None}
         case Action.CROSS:
             state = crossing.crossed(state)
         case Action.RESUME:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from controlplane.policy.documents import Event, Point
-from controlplane.release import ending, hooks
+from controlplane.release import ending, hooks, story
 from controlplane.release.hooks import cloud_event
 from controlplane.release.ports import Change, Json, Message, Record, World
 from controlplane.release.state import Phase, ReleaseState
@@ -62,7 +62,7 @@ def event_of(record: Record, state: ReleaseState) -> Event | None:
     if record.action == "rollback" and state.ended:
         return "rolled_back"  # it had no traffic
     if record.action == "switch":
-        return SWITCHED.get(state.phase)
+        return SWITCHED.get(state.phase) if not state.undone else None
     if record.action == "finish" and state.phase is Phase.ENDED:
         return "ended"
     return EVENTS.get(record.action)
@@ -76,7 +76,14 @@ def _messages(position: int, record: Record, state: ReleaseState) -> Iterator[Me
     for notify in state.policy.notify:
         if event in notify.on:
             form = _slack if notify.slack else _cloud_event
-            yield Message(record=position, url=notify.url, body=form(event, record, state))
+            yield Message(record=position, url=notify.url, body=form(event, _caused(record, state), state))
+
+
+def _caused(record: Record, state: ReleaseState) -> Record:
+    """Return a record as people are told of it: that everyone is back says nothing without what led to it."""
+    if record.action not in ("finish", "rest"):
+        return record
+    return record.model_copy(update={"reason": story.why(state)})
 
 
 def _points(record: Record, event: Event | None) -> Iterator[Point]:
@@ -103,6 +110,7 @@ def _slack(event: str, record: Record, state: ReleaseState) -> Mapping[str, obje
     what = f"{state.service} {state.from_version} → {state.to_version}"
     by = "" if record.actor == "turnout" else f" by {record.actor}"
     event = f"EMERGENCY {event}" if state.policy.emergency else event
-    words = f"*{event.replace('_', ' ')}*{by}: {what} (release {state.name}, {record.step})\n{record.reason}"
+    head = f"*{event.replace('_', ' ')}*{by}: {what} (release {state.name}, {record.step})"
+    words = f"{head}\n{record.reason}" if record.reason else head
     # Slack's own marks; names and reasons come from elsewhere and must not become links or mentions.
     return {"text": words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}

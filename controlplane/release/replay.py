@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from controlplane.evidence.learned import Learned, learn
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.release import watch as watching
+from controlplane.release.moves import act, dated
 from controlplane.release.recording import Origin, Recorded
-from controlplane.release.state import ReleaseState
+from controlplane.release.state import Action, ReleaseState
 from controlplane.release.turn import Progress, Turn, turn
 
 
@@ -29,14 +30,17 @@ def replay(
 
     The traffic is what it was: under another policy the counts are still those of the recorded shares. So its
     conditions can be tried, its steps only as far as they ask for the same shares. What operators did is
-    followed under the release's own policy only.
+    followed under the release's own policy only, but for the start: who started it would have started it.
     """
     state = origin.state if policy is None else origin.state.model_copy(update={"policy": policy})
     progress, learned = Progress(state), Learned.from_json(origin.learned)
-    for recorded in turns:
+    for number, recorded in enumerate(turns):
         given, left_out = recorded.state, False
         if given is not None and policy is None:
             progress = _given(progress, given)
+        elif given is not None and number == 0:
+            # What the loop starts is there from the start on as it left it.
+            progress = _started(progress.state, given)
         elif given is not None:
             left_out = (given.phase, given.step, given.halt) != (
                 progress.state.phase, progress.state.step, progress.state.halt,
@@ -48,6 +52,13 @@ def replay(
         progress = took.after
         if progress.state.ended:
             return
+
+
+def _started(state: ReleaseState, given: ReleaseState) -> Progress:
+    """Return a release under another policy, at its first step as a person started it."""
+    begun = dated(act(state, Action.START, given.because), Action.START, given.started_at or given.created_at)
+    where = {"canary_endpoints": given.canary_endpoints, "way_back": given.way_back}
+    return Progress(begun.model_copy(update=where))
 
 
 def _given(progress: Progress, given: ReleaseState) -> Progress:

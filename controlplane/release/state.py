@@ -261,6 +261,7 @@ class ReleaseState(Model):
         way_back: How many endpoints the old version had at the start, or when that was first known.
         alarmed: Of what kind of danger to the way back people were told; '' of none. See `release.way_back`.
         result: What its A/B test has shown, by metric; empty before the test.
+        undone: Who made another version stable after its promotion, when and why; '' if nobody did.
         gate: Proxies that must acknowledge the present step, each with the seconds that it has been away.
         canary_endpoints: Addresses of the canary when the step began.
         revision: How often it was written; a writer must have read the newest.
@@ -308,6 +309,7 @@ class ReleaseState(Model):
     dooming: timedelta = timedelta(0)
     way_back: int = 0
     alarmed: str = ""
+    undone: str = ""
     result: tuple[Result, ...] = ()
     gate: tuple[tuple[str, float], ...] = ()
     canary_endpoints: tuple[str, ...] = ()

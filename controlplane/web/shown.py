@@ -108,10 +108,12 @@ class ReleaseShown(Shown):
     phase: str
     halt: str | None
     stage: str
-    step: str
+    step: str = Field(description="where it is in its policy, or was when it left it; '' after a promotion")
     steps: tuple[StepShown, ...]
     hold: str
-    because: str
+    because: str = Field(description="why it is where it is; of one that went back, what led to it and where")
+    onward: str = Field(default="", description="what can be done with it, once it has ended")
+    undone: str = Field(default="", description="who made another version stable after its promotion")
     judged_seconds: float
     canary_requests: int = 0
     canary_errors: int = 0

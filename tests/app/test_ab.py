@@ -112,7 +112,7 @@ async def test_an_operator_ends_a_test_early_and_the_result_stays(tmp_path, kit,
     world = await kit.until(site, lambda w: release(w).ended)
 
     assert (shown.phase, release(world).phase, world.stable["shop"]) == ("ending", Phase.ENDED, "v1")
-    assert shown.because.startswith("end by ann: why not; orders: no difference seen")
+    assert shown.because.startswith("ending at half: end by ann: why not; orders: no difference seen")
     assert release(world).result == release(await kit.tick(site)).result != ()
     assert site.plane.release("shop-v2").return_point == "done: v1 has every request"
     with pytest.raises(RefusedError, match="nothing to undo"):

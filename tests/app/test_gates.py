@@ -55,7 +55,7 @@ async def test_a_step_begins_when_a_person_approved_it_and_the_record_says_who(t
     assert (record.action, record.actor, record.reason) == (
         "approve",
         "ann",
-        "ten approved by ann: looks good",
+        "ten approved: looks good",
     )
     await refused(site.plane.act("shop-v2", "approve", ANN), 409, "no step ahead waits for an approval")
     await kit.until(site, at("ten"))

@@ -223,7 +223,10 @@ class LoopMachine(RuleBasedStateMachine):
             assert was is None or now.salt != was.salt
             assert not now.approvals
             return None
-        assert not was.ended, "an end is final"
+        if was.ended:
+            assert was.phase is Phase.PROMOTED, "an end is final"
+            assert now == was.model_copy(update={"undone": now.undone, "revision": now.revision})
+            return None
         assert now.policy == was.policy
         assert now.salt == was.salt
         if (was.phase, was.step, was.stage) == (now.phase, now.step, now.stage):
@@ -335,9 +338,9 @@ class LoopMachine(RuleBasedStateMachine):
 def meant(record, state):
     """Return the action on a release that a record tells of; None if a switch left it alone."""
     if record.action == "switch":
-        if state.phase in RETURNING:
+        if state.phase in RETURNING or state.ended:
             return None
-        return Action.PROMOTE if f"switch to {state.to_version} " in record.reason else Action.ROLL_BACK
+        return Action.PROMOTE if record.reason.startswith(f"to {state.to_version}") else Action.ROLL_BACK
     if record.action == "advance" and record.actor != "turnout":
         return next_action(state)
     return Action(record.action)

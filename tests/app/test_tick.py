@@ -258,7 +258,7 @@ async def test_an_operators_advance_skips_proof_but_not_the_record(site, kit):
 
     record = (await site.store.records(name))[-1]
     assert (record.kind, record.action, record.actor, record.step) == ("action", "advance", "ann", "staff")
-    assert record.reason == "advance by ann: trust me"
+    assert record.reason == "trust me"
     assert (await site.store.world()).releases[name].at == "ten"
     assert site.loop.watches[f"{name}#1"].step == {}
     assert (await site.store.memory()).evidence[f"{name}#1"] == kit.plain(

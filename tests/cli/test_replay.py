@@ -13,7 +13,7 @@ from controlplane.evidence.observation import Reading
 from controlplane.release.ports import Change
 from controlplane.web.asked import Act, Order
 from tests.app.site import Clock, start, tick, until
-from tests.documents import BRISK, FLEET, SERVICE
+from tests.documents import BRISK, FLEET, POLICY, RELEASE, SERVICE
 
 DOCUMENTS = f"{FLEET}---\n{SERVICE}---\n{BRISK}"
 
@@ -159,3 +159,67 @@ def test_times_of_several_days_are_shown_with_their_dates(hours, shown):
     first = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
     assert f"{first:{clock((first, first + timedelta(hours=hours)))}}" == shown
+
+
+@pytest.fixture(scope="module")
+def undone(tmp_path_factory):
+    """A store with a release that a person started, that was promoted, and that was undone."""
+    folder = tmp_path_factory.mktemp("undone")
+
+    async def run():
+        clock = Clock()
+        clock.now = datetime.now(UTC) - timedelta(hours=2)
+        site = await start(folder / "data", clock, order=RELEASE.replace("auto", "manual"))
+        await tick(site, 3)
+        await site.plane.act("shop-2", "advance", Act(actor="ann"))
+        await until(site, lambda world: world.releases["shop-2"].ended)
+        await site.plane.undo("shop", Act(actor="ann", reason="prices"))
+        await site.store.commit(Change(cursors={"edge-1": None}))
+        await site.store.close()
+
+    asyncio.run(run())
+    return folder
+
+
+def test_a_release_that_a_person_started_starts_under_another_policy_too(turnout, kit, undone, tmp_path):
+    file = tmp_path / "other.yaml"
+    file.write_text(POLICY.replace("quick", "other"))
+    with kit.serving(undone) as serving:
+        own = turnout("replay", "shop-2", server=serving.server)
+        other = turnout("replay", "shop-2", "--policy", file, server=serving.server)
+        told = turnout("replay", "shop-2", "--policy", file, "-o", "json", server=serving.server)
+
+    assert own.lines[-1].startswith("promoted after ")
+    assert (other.status, json.loads(told.out)["left_out"]) == (0, 0)
+    assert json.loads(told.out)["outcome"] == "promoted"
+    assert any(line.endswith("under policy other") for line in other.lines)
+
+
+def test_another_policy_under_which_nothing_starts_has_tried_nothing(turnout, kit, kept, tmp_path):
+    file = tmp_path / "shut.yaml"
+    day = f"{datetime.now(UTC) + timedelta(days=3):%a}".lower()
+    file.write_text(f"{POLICY.replace('quick', 'shut')}windows: [{{days: {day}}}]\n")
+    with kit.serving(kept) as serving:
+        said = turnout("replay", "shop-v2", "--policy", file, server=serving.server)
+        told = turnout("replay", "shop-v2", "--policy", file, "-o", "json", server=serving.server)
+
+    assert (said.status, told.status) == (1, 1)
+    assert "under policy shut it never starts: " in said.err
+    assert json.loads(told.out)["outcome"] == "waiting"
+
+
+def test_a_promotion_that_was_undone_is_none_to_who_waits_for_it(turnout, kit, undone):
+    with kit.serving(undone) as serving:
+        waits = [turnout("wait", "shop-2", "--for", goal, server=serving.server) for goal in GOALS]
+        shown = turnout("get", "release", "shop-2", server=serving.server)
+        listed = turnout("get", "releases", server=serving.server)
+
+    assert [said.status for said in waits] == [1, 1, 0]
+    for said in waits[:2]:
+        assert "undo to v1 by ann: prices; `turnout retry shop-2` runs it again" in said.err
+    assert "promoted (undone)" in shown.out
+    assert "promoted (undone)" in listed.out
+    assert "next     `turnout retry shop-2` runs it again" in shown.out
+
+
+GOALS = ("promoted", "retired", "ended")

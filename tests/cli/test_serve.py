@@ -133,7 +133,7 @@ def test_a_walk_through_the_commands(kit, turnout, tmp_path, documents):
             turnout("wait", "shop-v2", "--for", "guarding", "--timeout", "1s", server=up.server).status == 3
         )
         assert ok("wait", "shop-v2", "--for", "progressing") == "release shop-v2: progressing\n"
-        assert "rolling_back, rollback by " in ok("rollback", "shop-v2")
+        assert "rolling_back, rolling back from all: rollback by " in ok("rollback", "shop-v2")
         assert "cannot advance" in no("advance", "shop-v2")
         assert ok("switch", "shop", "v2") == "service shop: stable is v2\n"
         assert "known: v1, v2" in no("switch", "shop", "v3")

@@ -1,0 +1,167 @@
+"""What a release tells of itself once it has ended: why, where it was, and what can be done."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane.app.switching import undone
+from controlplane.release.state import Phase
+from controlplane.web.asked import Act, Adopt, Order, Switch
+
+ANN = Act(actor="ann")
+TO_V2 = Order(service="shop", to="v2", policy="quick", actor="ann")
+RETRY = "`turnout retry shop-v2` runs it again, with other users and new evidence"
+
+
+async def at_ten(site, kit):
+    await site.plane.order(TO_V2)
+    await kit.until(site, lambda w: w.releases["shop-v2"].at == "ten")
+
+
+async def promoted(site, kit):
+    await site.plane.order(TO_V2)
+    await kit.until(site, lambda w: w.releases["shop-v2"].phase is Phase.PROMOTED)
+
+
+async def actions(site, release="shop-v2"):
+    return [r for r in await site.store.records(release, 1000) if r.kind == "action"]
+
+
+async def test_a_failure_is_told_with_the_step_where_it_was_while_and_after_it_goes_back(site, kit):
+    await at_ten(site, kit)
+    site.traffic.mode = "bad"
+    await kit.until(site, lambda w: w.releases["shop-v2"].phase is not Phase.PROGRESSING)
+    site.fleet.mode = "some"
+    await kit.tick(site, 2)
+
+    going = site.plane.release("shop-v2")
+    site.fleet.mode = "all"
+    await kit.until(site, lambda w: w.releases["shop-v2"].ended)
+    after = site.plane.release("shop-v2")
+
+    cause = "errors in segment everyone are above the baseline's: "
+    assert going.because.startswith(f"rolling back from ten: {cause}")
+    assert going.because.endswith("; may still serve the canary: b")
+    assert after.because.startswith(f"rolled back at ten: {cause}")
+    assert (going.step, after.step, going.onward, after.onward) == ("ten", "ten", "", RETRY)
+
+
+async def test_what_a_person_said_of_a_rollback_stays_also_for_who_is_notified(tmp_path, kit):
+    told = "notify: [{webhook: 'https://example.com', on: [rolled_back]}]\n"
+    site = await kit.start(tmp_path, quick=kit.POLICY + told)
+    await at_ten(site, kit)
+    await site.plane.act("shop-v2", "rollback", Act(actor="ann", reason="wrong prices"))
+    await kit.until(site, lambda w: w.releases["shop-v2"].ended)
+
+    why = "rolled back at ten: rollback by ann: wrong prices; 2 of 2 proxies acknowledged"
+    assert site.plane.release("shop-v2").because == why
+    assert [m.body["data"]["reason"] for m in await site.store.waiting()] == [why]
+    await site.store.close()
+
+
+async def test_a_release_that_never_started_was_called_off(site, kit):
+    manual = kit.RELEASE.replace("auto", "manual")
+    await site.plane.take(kit.files(order=manual), "ann")
+    await site.plane.act("shop-2", "rollback", ANN)
+
+    shown = site.plane.release("shop-2")
+
+    assert (shown.because, shown.step) == ("called off before it started: rollback by ann", "")
+
+
+async def test_who_calls_a_retry_off_does_not_take_the_place_of_what_had_failed(tmp_path, kit):
+    failing = "on_failure: {do: rollback, retry: {times: 1, after: 10m}}\n"
+    site = await kit.start(tmp_path, quick=kit.POLICY + failing)
+    await at_ten(site, kit)
+    site.traffic.mode = "bad"
+    await kit.until(site, lambda w: w.releases["shop-v2"].phase is Phase.RETRYING)
+    await kit.tick(site, 2)
+    resting = site.plane.release("shop-v2").because
+    await site.plane.act("shop-v2", "rollback", Act(actor="ann", reason="enough"))
+
+    cause = "rolled back at ten: errors in segment everyone are above the baseline's: "
+    assert resting.startswith(cause)
+    assert "; starts again in " in resting
+    assert site.plane.release("shop-v2").because.startswith(cause)
+    assert site.plane.release("shop-v2").because.endswith("; not again: rollback by ann: enough")
+    await site.store.close()
+
+
+@pytest.mark.parametrize("how", ["undo", "switch"])
+async def test_a_promotion_that_was_undone_says_so_until_its_version_is_stable_again(site, kit, how):
+    await promoted(site, kit)
+    before = site.plane.release("shop-v2")
+    if how == "undo":
+        await site.plane.undo("shop", Act(actor="ann", reason="prices"))
+    else:
+        await site.plane.switch("shop", Switch(actor="ann", version="v1", reason="prices"))
+
+    shown, record = site.plane.release("shop-v2"), (await actions(site))[-1]
+
+    assert (before.undone, before.step, before.onward) == ("", "", "")
+    assert shown.undone == shown.because
+    assert shown.because == f"undone at {site.clock.now:%Y-%m-%d %H:%M:%S} UTC, {how} to v1 by ann: prices"
+    assert (shown.phase, shown.onward) == ("promoted", RETRY)
+    assert (record.action, record.actor, record.reason) == (how, "ann", "to v1: prices")
+    await site.plane.switch("shop", Switch(actor="ann", version="v2"))
+    assert site.plane.release("shop-v2").undone == ""
+
+
+async def test_a_promotion_that_another_one_followed_was_not_undone(site, kit):
+    await promoted(site, kit)
+    world = await site.store.world()
+
+    assert undone(world, "shop", "v2", "", site.clock.now) == ()
+    assert [r.name for r in undone(world, "shop", "v1", "", site.clock.now)] == ["shop-v2"]
+
+
+async def test_an_undone_promotion_tells_nobody_of_another_one(tmp_path, kit):
+    told = "notify: [{webhook: 'https://example.com', on: [promoted, rolling_back, rolled_back]}]\n"
+    site = await kit.start(tmp_path, quick=kit.POLICY + told)
+    await promoted(site, kit)
+
+    await site.plane.switch("shop", Switch(actor="ann", version="v1"))
+    await site.plane.switch("shop", Switch(actor="ann", version="v2"))
+
+    assert [m.body["type"] for m in await site.store.waiting()] == ["turnout.release.promoted"]
+    await site.store.close()
+
+
+async def test_a_release_that_goes_back_by_an_adoption_has_a_record_of_it(tmp_path, kit):
+    site = await kit.start(tmp_path)
+    await at_ten(site, kit)
+    await site.store.commit(kit.Change(above=10_000))  # what proxies have is another store's
+
+    await site.plane.adopt(Adopt(actor="ann", adopt={"shop": "v1"}, reason="lost"))
+    await kit.until(site, lambda w: w.releases["shop-v2"].ended)
+
+    record = (await actions(site))[-1]
+    assert (record.action, record.actor, record.step) == ("rollback", "ann", "ten")
+    assert record.reason == "adopted: v1 is what is stable: lost"
+    told = site.plane.release("shop-v2").because
+    assert told.startswith("rolled back at ten: adopted by ann: v1 is what is stable: lost")
+    await site.store.close()
+
+
+async def test_a_record_does_not_say_twice_who_did_what(site, kit):
+    await at_ten(site, kit)
+    await site.plane.act("shop-v2", "pause", Act(actor="ann", reason="lunch"))
+    await site.plane.act("shop-v2", "resume", ANN)
+
+    told = [(r.action, r.actor, r.reason) for r in (await actions(site))[-2:]]
+
+    assert told == [("pause", "ann", "lunch"), ("resume", "ann", "")]
+
+
+async def test_a_second_pause_keeps_the_first_reason_or_tells_of_it(site, kit):
+    await at_ten(site, kit)
+    said = []
+    for actor, reason in (("ann", "lunch"), ("bob", ""), ("bob", "prices"), ("cid", "more")):
+        shown = await site.plane.act("shop-v2", "pause", Act(actor=actor, reason=reason))
+        await kit.tick(site, 2)
+        assert site.plane.release("shop-v2").because == shown.because
+        said.append(shown.because)
+
+    before = "; paused before: pause by ann: lunch"
+    assert said[:2] == ["pause by ann: lunch"] * 2
+    assert said[2:] == [f"pause by bob: prices{before}", f"pause by cid: more{before}"]
