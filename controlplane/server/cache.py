@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from controlplane.server.references import read
+from controlplane.server.related import Group
 from controlplane.xds import sets
 from controlplane.xds.memory import release
-from controlplane.xds.messages import MAX_NAMES, Node, ProtocolError, check_type_url
-from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, PUSH_ORDER
-from controlplane.xds.version import Version
+from controlplane.xds.messages import Node, ProtocolError, check_type_url
+from controlplane.xds.snapshot import Resource, Snapshot
 
 
 class Message(Protocol):
@@ -27,16 +25,15 @@ Body = bytes | Message | Resource
 Resources = Mapping[str, Mapping[str, Body]]
 Publish = Callable[[str, Snapshot], None]
 Withdraw = Callable[[str], None]
-_Given = Mapping[str, Mapping[str, bytes | Resource]]
 
 
 class Cache:
     """Resources by group of nodes, type URL and name.
 
-    A group without resources of its own is unknown: its nodes are held without an answer. Every change is
-    one new snapshot, and only what differs goes out. How resources refer to one another is read from them: a
-    route waits for its clusters, which leave after it; endpoints are sent again after their cluster. A
-    `Resource` is taken as it is, for whoever knows better. Versions are hashes of content.
+    A group without resources of its own is unknown: its nodes are held without an answer. What changes in one
+    turn of the event loop is one new snapshot, and only what differs goes out. How resources refer to one
+    another is read from them: a route waits for its clusters, which leave after it; endpoints are sent again
+    after their cluster. A `Resource` is taken as it is, for whoever knows better. Versions are hashes.
 
     Use it from the event loop of its server only; other threads go by ``loop.call_soon_threadsafe``.
     """
@@ -44,8 +41,8 @@ class Cache:
     def __init__(self, group_of: Callable[[Node], str | None] = lambda node: node.id) -> None:
         """Make an empty cache; ``group_of`` names the group of a node, or None: it is held unanswered."""
         self.group_of = group_of
-        self._given: dict[str, _Given] = {}
-        self._snapshots: dict[str, Snapshot] = {}
+        self._groups: dict[str, Group] = {}
+        self._changed: dict[str, None] = {}  # groups to be published in the next turn of the loop
         self._servers: list[tuple[Publish, Withdraw]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -55,25 +52,23 @@ class Cache:
         Raises:
             ValueError: If a resource is not what its type and name say; nothing was changed.
         """
-        present: dict[str, dict[str, bytes | Resource]] = {url: {} for url in self._given.get(group, {})}
+        self._check_thread()
         given = {
             url: {name: _encode(url, name, body) for name, body in of.items()}
             for url, of in resources.items()
         }
-        self._publish(group, present | given)
+        self._change(group, lambda of: of.replace(given))
 
     def set(self, group: str, type_url: str, name: str, body: Body) -> None:
         """Set one resource; the others stay. Raises ValueError like `replace`."""
-        given = self._given.get(group, {})
-        self._publish(
-            group, {**given, type_url: {**given.get(type_url, {}), name: _encode(type_url, name, body)}}
-        )
+        self._check_thread()
+        given = _encode(type_url, name, body)
+        self._change(group, lambda of: of.set(type_url, name, given))
 
     def remove(self, group: str, type_url: str, name: str) -> None:
         """Take one resource away, if it is there."""
-        given = self._given.get(group, {})
-        left = {other: body for other, body in given.get(type_url, {}).items() if other != name}
-        self._publish(group, {**given, type_url: left})
+        self._check_thread()
+        self._change(group, lambda of: of.remove(type_url, name))
 
     def clear(self, group: str) -> None:
         """Take everything away from the nodes of a group; they stay known."""
@@ -85,8 +80,8 @@ class Cache:
         Nodes that are still there keep what they have.
         """
         self._check_thread()
-        self._given.pop(group, None)
-        if self._snapshots.pop(group, None) is not None:
+        self._changed.pop(group, None)
+        if self._groups.pop(group, None) is not None:
             for _, withdraw in tuple(self._servers):
                 withdraw(group)
         sets.forget(group)
@@ -94,7 +89,8 @@ class Cache:
 
     def snapshot(self, group: str) -> Snapshot | None:
         """Return what a group has, or None if nothing was ever set."""
-        return self._snapshots.get(group)
+        known = self._groups.get(group)
+        return known.snapshot() if known is not None else None
 
     def attach(self, publish: Publish, withdraw: Withdraw) -> Callable[[], None]:
         """Hand all snapshots to a server, now and at each change; return what ends that.
@@ -104,23 +100,38 @@ class Cache:
         self._loop = _running_loop()
         server = publish, withdraw
         self._servers.append(server)
-        for group, snapshot in self._snapshots.items():
-            publish(group, snapshot)
+        for group, known in self._groups.items():
+            publish(group, known.snapshot())
+        if self._loop is not None and self._changed:  # before it came: by another loop, which may be over
+            self._loop.call_soon(self._publish)
         return lambda: self._servers.remove(server)
 
-    def _publish(self, group: str, given: _Given) -> None:
-        self._check_thread()
-        present = self._snapshots.get(group)
-        related = _relate(given)
-        found = {}
-        for url, of in related.items():
-            old = present.of(url) if present is not None else {}
-            # The same object for the same content, so that nothing looks changed.
-            found[url] = {name: old[name] if old.get(name) == new else new for name, new in of.items()}
-        self._given[group] = given
-        snapshot = self._snapshots[group] = Snapshot(0, found, PUSH_ORDER)
-        for publish, _ in tuple(self._servers):
-            publish(group, snapshot)
+    def _change(self, group: str, change: Callable[[Group], None]) -> None:
+        """Change a group, and have it published after this turn of the loop, with what else changes."""
+        known = self._groups.get(group) or Group()
+        change(known)
+        self._groups[group] = known
+        if not self._servers:
+            return
+        waiting, self._changed[group] = bool(self._changed), None
+        if self._loop is None:
+            self._publish()
+        elif not waiting:
+            self._loop.call_soon(self._publish)
+
+    def _publish(self) -> None:
+        """Hand what changed to the servers; one that raises keeps no other group from it."""
+        while self._changed:
+            group = next(iter(self._changed))
+            del self._changed[group]
+            snapshot = self._groups[group].snapshot()
+            try:
+                for publish, _ in tuple(self._servers):
+                    publish(group, snapshot)
+            except BaseException:
+                if self._loop is not None and self._changed:
+                    self._loop.call_soon(self._publish)
+                raise
 
     def _check_thread(self) -> None:
         if self._servers and self._loop is not None and _running_loop() is not self._loop:
@@ -161,47 +172,3 @@ def _encode(type_url: str, name: str, body: Body) -> bytes | Resource:
     if descriptor is not None and not f".{descriptor.full_name}".endswith(f".{kind}"):
         raise ValueError(f"{name!r} is not a {kind.rpartition('.')[2]}: {descriptor.name}")
     return bytes(body.SerializeToString())
-
-
-def _relate(given: _Given) -> dict[str, dict[str, Resource]]:
-    """Make resources of bytes, with what they need and follow.
-
-    Raises:
-        ValueError: If one is not a message of its type, or has another name, or there are too many clusters.
-    """
-    clusters = given.get(CLUSTER, {})
-    if len(clusters) > MAX_NAMES:
-        text = "nodes ask for the endpoints of all in one message"
-        raise ValueError(f"{len(clusters)} clusters, at most {MAX_NAMES} are allowed: {text}")
-    said = {
-        url: {
-            name: read(url, name, _body(body))
-            for name, body in of.items()
-            if url == CLUSTER or isinstance(body, bytes)
-        }
-        for url, of in given.items()
-    }
-    members = {name: each.assignment for name, each in said.get(CLUSTER, {}).items() if each.assignment}
-    leaders = {assignment: cluster for cluster, assignment in members.items()}
-
-    def needed(clusters: Iterable[str]) -> frozenset[Ref]:
-        named = frozenset(clusters)
-        # Of others nobody asks for endpoints: who waited for them would wait for ever.
-        assignments = {(ENDPOINT, members[cluster]) for cluster in named if cluster in members}
-        return frozenset({(CLUSTER, cluster) for cluster in named} | assignments)
-
-    def made(url: str, name: str, body: bytes | Resource) -> Resource:
-        if isinstance(body, Resource):
-            return body
-        version, each = Version(0, content_hash((body,))), said[url][name]
-        leader = leaders.get(name) if url == ENDPOINT else None
-        follows = (CLUSTER, leader) if leader is not None else None
-        # One of an aggregate may have no endpoints: the next serves. All are acknowledged once they are warm.
-        needs = needed(each.clusters) if url != CLUSTER else frozenset((CLUSTER, it) for it in each.clusters)
-        return Resource(name, body, version, needs, follows, each.hollow)
-
-    return {url: {name: made(url, name, body) for name, body in of.items()} for url, of in given.items()}
-
-
-def _body(body: bytes | Resource) -> bytes:
-    return body.body if isinstance(body, Resource) else body

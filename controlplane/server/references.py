@@ -67,7 +67,7 @@ class References:
     hollow: bool = False
 
 
-_NOTHING: Final = References()
+NOTHING: Final = References()
 
 
 def read(type_url: str, name: str, body: bytes) -> References:
@@ -79,14 +79,14 @@ def read(type_url: str, name: str, body: bytes) -> References:
     kind = type_url.removeprefix(_PREFIX)
     message = _parse(kind, name, body)
     if message is None:
-        return _NOTHING
+        return NOTHING
     _check_name(message, kind, name)
     if type_url == ENDPOINT:
-        return _NOTHING if any(map(_has_members, message.endpoints)) else References(hollow=True)
+        return NOTHING if any(map(_has_members, message.endpoints)) else References(hollow=True)
     clusters = frozenset(_led(message, name))
     if type_url == CLUSTER:
         return References(clusters, _assignment(message))
-    return References(clusters) if clusters else _NOTHING
+    return References(clusters) if clusters else NOTHING
 
 
 def _parse(kind: str, name: str, body: bytes) -> Any:
