@@ -6,18 +6,20 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from sys import intern
+from typing import Final
 
 from controlplane.xds.exchange import Exchange, Flight
 from controlplane.xds.messages import MAX_NAMES, ProtocolError
 from controlplane.xds.parts import Part
 from controlplane.xds.past import NO_PAST, Past
 from controlplane.xds.refusals import NO_REFUSALS, Has, Refusals
-from controlplane.xds.sharing import NOBODY, NOTHING, Table, changed, fewer, later, more, named
+from controlplane.xds.sharing import NO_NAMES, NOBODY, NOTHING, Table, changed, fewer, later, more, named
 from controlplane.xds.snapshot import Ref, Resource
 from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, TypeView, Versions
 
 WILDCARD = "*"
+_NONE: Final[dict[str, Resource]] = {}  # of whoever has none of its own: nothing is added to it
 _OBJECT = 100  # bytes that a short text takes besides its characters, with its place in a set
 
 
@@ -59,11 +61,11 @@ class Conversation(Exchange):
     lost: frozenset[str] = NOBODY
     widening: bool = False
     past: Past = NO_PAST
-    maybe: Table = field(default_factory=lambda: NOTHING)
+    maybe: dict[str, Resource] = field(default_factory=lambda: _NONE)
     refusals: Refusals = NO_REFUSALS
     preferred: frozenset[str] = NOBODY
-    told: frozenset[str] = NOBODY
-    again: frozenset[str] = NOBODY
+    told: set[str] = field(default_factory=lambda: NO_NAMES)
+    again: set[str] = field(default_factory=lambda: NO_NAMES)
     resync: bool = True
     opened: bool = False
     gated: Mapping[str, Ref] = field(default_factory=lambda: NOTHING)
@@ -159,9 +161,9 @@ class Conversation(Exchange):
         self.dirty.update(wanted)
         self._check_size()
 
-    def unsubscribe(self, names: Iterable[str]) -> None:
+    def unsubscribe(self, names: Collection[str]) -> None:
         """Remove names; one that a wildcard still covers is answered once more, as the protocol asks."""
-        left = set(self.names)
+        left: set[str] = set()
         covered: list[str] = []
         gone: list[str] = []
         for name in names:
@@ -169,12 +171,12 @@ class Conversation(Exchange):
                 self.explicit = True
                 if self.wildcard:  # else all of it is in the names
                     self.wildcard = False
-                    gone += [other for other in self._known() if other not in left]
-            elif name in left:
-                left.discard(name)
+                    gone += [other for other in self._known() if other not in self.names or other in left]
+            elif name in self.names and name not in left:
+                left.add(name)
                 (covered if self.wildcard else gone).append(name)
-        if len(left) < len(self.names):
-            self.names = named(left)
+        if left:
+            self.names = named(self.names - left)
         if covered:
             self.resend(covered)
         if gone:
@@ -225,10 +227,11 @@ class Conversation(Exchange):
         wanted.discard(WILDCARD)
         if wanted == self.names and wildcard == self.wildcard:
             return
+        wanted = set(map(intern, wanted))
         new = sorted(wanted - self.names)
         self.again = more(self.again, [name for name in new if name in self.held])
-        self.names = named(wanted)
-        self.dirty.update((name, None) for name in map(intern, new))
+        self.names = named(frozenset(wanted))
+        self.dirty.update(dict.fromkeys(new))
         self.resync |= wildcard != self.wildcard
         self.wildcard = wildcard
         if not wildcard:
@@ -250,8 +253,7 @@ class Conversation(Exchange):
             held = self.own()
             for name in names:
                 held.pop(name, None)
-        if any(name in self.maybe for name in names):
-            self.maybe = changed(self.maybe, NOTHING, names) or NOTHING
+        self._settle(names)
         self.refusals.forget(names)
         self._forgive()
         self.past.forget(names)
@@ -297,7 +299,14 @@ class Conversation(Exchange):
         self.dirty.update(dict.fromkeys((*flight.updates, *flight.removed)))
 
     def _suppose(self, flight: Flight) -> None:
-        self.maybe = {**self.maybe, **self._wanted(flight)} or NOTHING
+        self.maybe = {**self.maybe, **self._wanted(flight)} or _NONE
+
+    def _settle(self, names: Iterable[str]) -> None:
+        """It is known of these whether the client has them."""
+        if self.maybe:
+            for name in names:
+                self.maybe.pop(name, None)
+            self.maybe = self.maybe or _NONE
 
     def _wanted(self, flight: Flight) -> Table:
         """Return what is new in a response and is asked for still."""
@@ -315,24 +324,34 @@ class Conversation(Exchange):
         moved |= any(name in held for name in removed)
         self.past.replace(updates, removed)
         self.dirty.update(dict.fromkeys(self.refusals.accept(updates, removed, new)))
-        if self.maybe:
-            self.maybe = changed(self.maybe, NOTHING, (*updates, *removed)) or NOTHING
-        self.hold(self.after(held, wanted, removed))
+        self._settle((*updates, *removed))
+        self._keep(wanted, removed)
         if moved and self.rivals:
             self.dirty.update(dict.fromkeys(self.refusals.try_anew()))
         if not self.maybe:
             self._calm_down()
 
+    def _keep(self, updates: Table, removed: tuple[str, ...]) -> None:
+        """Hold what was accepted: what others hold too, but where more is to come a table of its own."""
+        gone = tuple(name for name in removed if name in self.held)
+        if self.dirty or self.past.foreign:
+            held = self.own()
+            held.update(updates)
+            for name in gone:
+                del held[name]
+        elif updates or gone or self._own is not None:
+            self.hold(later(self.held, updates, gone))
+
     def after(self, held: Table, updates: Table, removed: tuple[str, ...]) -> Table:
-        """Return what is held after a change; what a client brought is its own."""
-        make = changed if self.past.foreign else later
+        """Return what is held after a change."""
+        make = changed if self.dirty or self.past.foreign else later
         return make(held, updates, removed)
 
     def _calm_down(self) -> None:
         """Nothing is in doubt any more: no culprit is sought, and what is over is dropped."""
         self.refusals.limit = None
         self._forgive()
-        odd = self.flights or self.resync or self.again or self.refusals.refused or self.gated
+        odd = self.flights or self.dirty or self.resync or self.again or self.refusals.refused or self.gated
         self.calm = self.opened and not (odd or self.past.foreign or self.past.returning)
         if self.refusals.over:
             self.refusals = NO_REFUSALS
@@ -406,7 +425,7 @@ class Conversation(Exchange):
         doubted = self.maybe.get(name)
         # An older one that was not answered, or refused among others, may be in use all the same.
         if doubted is not None and doubted.version == resource.version:
-            self.maybe = changed(self.maybe, NOTHING, (name,)) or NOTHING
+            self._settle((name,))
         elif doubted is not None and self.held.get(name) not in (None, resource):
             self.dirty[name] = None  # what it is known to have had, over what it may have
         if self.wants(name):

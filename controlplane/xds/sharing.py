@@ -5,9 +5,8 @@ Of thousands of streams, what is not shared has to be fetched from memory for ea
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from sys import intern
 from types import MappingProxyType
 from typing import Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, ref
@@ -19,6 +18,8 @@ Table = Mapping[str, Resource]  # by name; a value, which is never changed
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 NOBODY: Final[frozenset[str]] = frozenset()
+NO_NAMES: Final[set[str]] = set()
+"""Of whoever has none of its own: nothing is added to it."""
 
 _known: IdentityCache[Table] = IdentityCache(64)  # by what is in them
 _later: IdentityCache[Table] = IdentityCache(64)  # by what they came of
@@ -38,7 +39,7 @@ def shared(table: Table) -> Table:
 
 def later(table: Table, updates: Table, removed: tuple[str, ...] = ()) -> Table:
     """Return a shared table after a change; all that had the same one come to have the same one."""
-    return _later.get((table, updates, removed), partial(_made, table, updates, removed))
+    return _later.get((table, updates, *removed), partial(_made, table, updates, removed))
 
 
 def _made(table: Table, updates: Table, removed: tuple[str, ...]) -> Table:
@@ -53,26 +54,27 @@ def changed(table: Table, updates: Table, removed: Iterable[str]) -> dict[str, R
     return made
 
 
-def named(names: Iterable[str]) -> frozenset[str]:
+def named(names: frozenset[str]) -> frozenset[str]:
     """Return a set of names, the same one for all who have an equal one."""
-    found = frozenset(map(intern, names))
-    if not found:
+    if not names:
         return NOBODY
-    known = _names.get(found)
+    known = _names.get(names)
     same = known() if known is not None else None
     if same is None:
-        _names[found] = ref(found)
-        return found
+        _names[names] = ref(names)
+        return names
     return same
 
 
-def more(names: frozenset[str], new: Collection[str]) -> frozenset[str]:
-    """Return a set with some more names."""
-    return names.union(new) if new else names
+def more(names: set[str], new: Iterable[str]) -> set[str]:
+    """Add names to a set of one's own, and return it; it is made if there is none."""
+    if names is NO_NAMES:
+        return set(new) or NO_NAMES
+    names.update(new)
+    return names
 
 
-def fewer(names: frozenset[str], gone: Iterable[str]) -> frozenset[str]:
-    """Return a set without some names."""
-    if not names or names.isdisjoint(gone):
-        return names
-    return names.difference(gone) or NOBODY
+def fewer(names: set[str], gone: Iterable[str]) -> set[str]:
+    """Take names from a set of one's own, and return it if it has others."""
+    names.difference_update(gone)
+    return names or NO_NAMES

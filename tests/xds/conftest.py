@@ -24,6 +24,7 @@ from controlplane.xds.delta import DeltaStream
 from controlplane.xds.parts import Part, Parts
 from controlplane.xds.past import NO_PAST, Past
 from controlplane.xds.refusals import NO_REFUSALS, Refusals
+from controlplane.xds.sharing import NO_NAMES, NOTHING
 from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.sotw import SotwStream
 from controlplane.xds.stream import WINDOW
@@ -519,6 +520,8 @@ def _nothing_is_added_to_what_all_share():
     yield
     assert asdict(NO_PAST) == asdict(Past())
     assert asdict(NO_REFUSALS) == asdict(Refusals())
+    assert not NO_NAMES
+    assert not NOTHING
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from datetime import UTC, datetime
+from time import process_time
 
 import pytest
 from talk import Talk
@@ -176,3 +177,25 @@ def test_stream_with_the_history_of_others_keeps_few_objects_of_its_own(model, v
     gc.collect()
 
     assert (len(gc.get_objects()) - before) / 10 < 40
+
+
+def test_many_names_asked_for_again_cost_no_more_each_than_few():
+    """They go one by one, to a stream that shares nothing of what it has meanwhile."""
+
+    def each(count):
+        names = [f"r{number}" for number in range(count)]
+        stream = DeltaStream(Peer("127.0.0.1:1"), NOW)
+        ask(stream, resource_names_subscribe=names)
+        publish([stream], *(resource(name, b"1") for name in names), revision=1)
+        while (data := stream.next_response(NOW)) is not None:
+            ack(stream, data)
+        ask(stream, resource_names_subscribe=names)
+        began, responses = process_time(), 0
+        while (data := stream.next_response(NOW)) is not None:
+            ack(stream, data)
+            responses += 1
+        assert responses == count
+        return (process_time() - began) / count
+
+    few, many = (min(each(count) for _ in range(2)) for count in (300, 3000))
+    assert many < 3 * few
