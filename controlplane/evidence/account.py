@@ -137,6 +137,7 @@ class Account:
         rise: Counts by segment since the evidence of a fault last said nothing: what a fault is shown by.
         rising: Seconds in which these came.
         lately: Seconds in which those of ``recent`` came, with the same half-life.
+        stepping: Seconds in which those of ``step`` came; 0 where that was not stored.
         learned: What it has learned of the baseline by itself, where that is not learned of the service.
     """
 
@@ -150,6 +151,7 @@ class Account:
     rise: Mapping[str, Counts] = field(default_factory=dict)
     rising: float = 0.0
     lately: float = 0.0
+    stepping: float = 0.0
     learned: Learned | None = None
 
     def promoted(self, gain: float, plain: float | None = None) -> Account:
@@ -201,13 +203,21 @@ class Account:
             promotion, plain = self._promoted(harmless)
         step, whole, rise, recent = self._counts(interval, counter)
         rising, lately = self.rising + interval.seconds, self.lately * interval.decay + interval.seconds
-        return Account(processes, promotion, step, whole, recent, plain, self.state, rise, rising, lately)
+        stepping = self.stepped(interval)
+        return Account(
+            processes, promotion, step, whole, recent, plain, self.state, rise, rising, lately, stepping
+        )
 
     def counted(self, interval: Interval, counter: int) -> Account:
         """Return the account with the interval's counts."""
         step, whole, rise, recent = self._counts(interval, counter)
         rising, lately = self.rising + interval.seconds, self.lately * interval.decay + interval.seconds
-        return replace(self, step=step, whole=whole, rise=rise, rising=rising, recent=recent, lately=lately)
+        counted = replace(self, step=step, whole=whole, rise=rise, rising=rising, recent=recent)
+        return replace(counted, lately=lately, stepping=self.stepped(interval))
+
+    def stepped(self, interval: Interval) -> float:
+        """Return the seconds of the step's counts with those of the interval."""
+        return self.stepping + interval.seconds if interval.counting else self.stepping
 
     def _counts(self, interval: Interval, counter: int | Counters) -> tuple[Mapping[str, Counts], ...]:
         """Return the tables of the step, the release, its rise and of late with the interval in them."""
@@ -232,7 +242,7 @@ class Account:
     def next_step(self) -> Account:
         """Return the account without what belongs to one step."""
         state = {key: kept for key, kept in self.state.items() if not key.startswith(PROOF)}
-        return replace(self, promotion=0.0, plain=0.0, step={}, state=state)
+        return replace(self, promotion=0.0, plain=0.0, step={}, stepping=0.0, state=state)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -243,7 +253,7 @@ class Account:
             tables["rise"] = self.rise
         plain = {name: {key: list(table[key]) for key in sorted(table)} for name, table in tables.items()}
         own = {} if self.learned is None else {"learned": self.learned.to_json()}
-        seconds = {"rising": self.rising, "lately": self.lately}
+        seconds = {"rising": self.rising, "lately": self.lately, "stepping": self.stepping}
         return {"promotion": self.promotion, "plain": self.plain} | seconds | plain | own
 
     @classmethod
@@ -260,6 +270,7 @@ class Account:
             plain=data.get("plain", data["promotion"]),
             rising=data.get("rising", 0.0),
             lately=data.get("lately", RECENT_HALF_LIFE / log(2)),  # what short intervals add up to
+            stepping=data.get("stepping", 0.0),
             learned=learned,
             **tables,
         )

@@ -254,4 +254,5 @@ def counted(account: Account, fresh: Mapping[str, Counts], interval: Interval) -
         for segment, row in fresh.items():
             table[segment] = plus(row, table.get(segment, NO_COUNTS))
     rising, lately = account.rising + interval.seconds, account.lately * decay + interval.seconds
-    return replace(account, whole=whole, rise=rise, rising=rising, recent=recent, lately=lately, step=step)
+    account = replace(account, whole=whole, rise=rise, rising=rising, recent=recent, step=step)
+    return replace(account, lately=lately, stepping=account.stepped(interval))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, exp, log
+from math import ceil, exp, inf, log, log2
 
 from controlplane.evidence.account import (
     ENOUGH,
@@ -21,6 +21,9 @@ from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
 GONE = 1e-6 * RECENT_HALF_LIFE / log(2)  # requests of late that are as good as none
+LONG = 10.0  # usual gaps between requests: after a longer one none come any more
+FEW = 10.0  # requests of late, from which no rate can be told
+MIXED = 120.0  # seconds of a step in which requests of late are partly those of the one before
 LOG_DOUBT = log(10.0)  # evidence from which on nothing passes any more
 
 Hold = tuple[bool, str]  # whether it applies, and why nothing passes while it does
@@ -176,19 +179,37 @@ def total(table: Mapping[str, Counts]) -> Counts:
 
 
 def timed(verdict: Verdict, account: Account) -> Verdict:
-    """Return the verdict with the time that a PASS still needs at the traffic of the last half minute."""
+    """Return the verdict with the time that a PASS still needs at the present traffic."""
     more = verdict.requests_needed
     if verdict.outcome is not Outcome.NOT_YET or not more or verdict.seconds_needed is not None:
         return verdict
     if not total(account.step)[0]:
         return verdict  # which says that there are no requests
-    requests = total(account.recent)[0]
-    if requests < GONE:
+    if _gone(account):
         reason = f"{verdict.reason}; {more} more are needed, and none come"
         return replace(verdict, reason=reason, lacking=True)
-    seconds = more * account.lately / requests
+    requests, took = _traffic(account)
+    seconds = more * took / requests
     reason = f"{verdict.reason}; about {more} more are needed, {rough(seconds)} at this traffic"
     return replace(verdict, reason=reason, seconds_needed=seconds)
+
+
+def _gone(account: Account) -> bool:
+    """Return whether requests have stopped, against what is usual in the step."""
+    recent = total(account.recent)[0]
+    silence = RECENT_HALF_LIFE * -log2(recent) if recent else inf  # at least so long
+    return recent < GONE and silence > LONG * account.stepping / total(account.step)[0]
+
+
+def _traffic(account: Account) -> tuple[float, float]:
+    """Return requests of the canary and the seconds in which they came: of late, if that tells a rate.
+
+    Else those of the whole step: where few come, and at its begin, when late was another share.
+    """
+    recent = total(account.recent)[0]
+    if account.stepping and (account.stepping < MIXED or recent < FEW):
+        return total(account.step)[0], account.stepping
+    return recent, account.lately
 
 
 def rested(verdict: Verdict, log_e: float, stage: Stage) -> Verdict:

@@ -126,6 +126,28 @@ def test_the_time_that_a_pass_still_takes_is_right_for_intervals_of_any_length(i
     assert all(rate == pytest.approx(10, rel=0.4) for rate in rates)  # a tenth of 100 a second
 
 
+def test_at_the_begin_of_a_step_the_time_is_that_of_its_own_traffic():
+    """Of late most requests are of the step before, which had a fifth of the share."""
+    intervals = release(None, rps=100, interval=5.0, noise="iid", longest=600)
+    second = (now.turn.after for now in intervals if now.turn.after.state.step == 1)
+    found = [v for after in second for v in after.verdicts if v.seconds_needed][:6]
+
+    assert found
+    assert [v.requests_needed / v.seconds_needed for v in found] == [pytest.approx(50, rel=0.15)] * len(found)
+
+
+def test_with_a_request_in_a_minute_and_a_half_the_time_is_no_guess():
+    intervals = release(None, rps=0.12, interval=60.0, noise="iid", longest=10 * 3600)
+    later = [now.turn.after for now in intervals if now.second > 4 * 3600 and now.turn.after.state.step == 0]
+    found = [v for after in later for v in after.verdicts if v.metric == "errors" and v.requests_needed]
+
+    assert len(found) == len(later) > 300
+    rates = [v.requests_needed / v.seconds_needed for v in found]
+    assert min(rates) > 0.012 / 2
+    assert max(rates) < 0.012 * 2
+    assert not any(v.lacking for v in found)
+
+
 def test_an_older_store_knows_of_late_what_short_intervals_add_up_to():
     data = EMPTY.to_json()
     del data["lately"]
