@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from statistics import median, quantiles
+from statistics import median
 
 from bench.cells import OURS, policy
 from bench.report import say
@@ -81,8 +81,8 @@ def told(ended: list[Ended]) -> str:
     text = f"{len(back)} rolled back, {len(whole)} promoted of {len(ended)}"
     for name, some in (("back", back), ("promoted", whole)):
         seconds = sorted(e.seconds for e in some)
-        if len(seconds) > 1:
-            text += f"; {name} after {median(seconds):.0f}/{quantiles(seconds, n=20)[-1]:.0f} s"
+        if seconds:
+            text += f"; {name} after {median(seconds):.0f}/{seconds[int(0.95 * len(seconds))]:.0f} s"
     causes = sorted({f"{e.where}: {e.metric}" for e in back})
     return text + (f" ({', '.join(causes)})" if back else "")
 

@@ -48,6 +48,9 @@ def simulate(
         float, typer.Option(min=0.1, max=1e9, help="Requests per second of the whole service.")
     ] = 100,
     errors: Annotated[str, typer.Option(help="Usual share of errors.")] = "0.5%",
+    latency: Annotated[
+        float, typer.Option(min=0.01, max=10_000, help="Median latency of most requests, in ms.")
+    ] = 40,
     noise: Annotated[
         str, typer.Option(help="iid, mod, harsh; of other families: switching, users; each with -harsh.")
     ] = "mod",
@@ -100,6 +103,7 @@ def simulate(
             day=day,
             longest=parsed("--longest", parse_duration, longest).total_seconds(),
             metrics=_metrics(metric or [], counted),
+            latency=latency,
         )
     except ValueError as error:
         raise CommandError(str(error), 2) from None

@@ -62,7 +62,7 @@ class Slowdown:
         warm = interval.stage.elapsed < interval.stage.limits.warm_up
         margin = max(self.margin, WARM) if warm else self.margin
         gains = {label: [0.0] * len(ALTERNATIVES) for label in account.processes}
-        edges = [edge for edge, share in enumerate(beyond.shares) if self.part[0] <= share <= self.part[1]]
+        edges = self._edges(interval.learned, beyond)
         for edge, gain in zip(edges, _gain(interval, beyond, edges, 1 + margin), strict=True):
             gains[str(EDGES_MS[edge])] = gain
         if self.tail and not edges:
@@ -75,6 +75,14 @@ class Slowdown:
         step, whole, rise = (SLOWER + _looked(account, table, edge) for table in (STEP, WHOLE, RISE))
         shown = Counters(step, whole, rise, recent=SLOWER + edge)
         return account.after(interval, shown, gains, harmless)
+
+    def _edges(self, learned: Learned, beyond: Beyond) -> list[int]:
+        """Return the edges of the part; none where none usually is of it, for then little is known of any."""
+        least, most = self.part
+        usual = learned.rates[SLOWER - 1 :]
+        if not ((usual >= least) & (usual <= most)).any():
+            return []
+        return [edge for edge, share in enumerate(beyond.shares) if least <= share <= most]
 
     def _nearest(self, beyond: Beyond) -> int:
         """Return the edge that is looked at for promotion, and shown; few requests are past a tail's."""

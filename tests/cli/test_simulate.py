@@ -54,6 +54,16 @@ def test_simulate_tells_false_rollbacks_from_misses(turnout, policy):
     assert "errors=20%+lost=5% (bad)" in said.lines
 
 
+def test_simulate_knows_services_that_are_faster_than_the_first_edge_of_histograms(turnout, policy):
+    faults = ("--fault", "none", "--fault", "latency=x501")
+    said = turnout("simulate", policy, *SMALL, "-o", "json", "--latency", 0.1, *faults, "--jobs", 1)
+
+    found = json.loads(said.out)
+    assert found["model"]["latency"] == 0.1
+    assert found["faults"]["none"]["promoted"]["share"] == 1.0
+    assert found["faults"]["latency=x501"]["rolled_back"]["share"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
@@ -70,6 +80,8 @@ def test_simulate_tells_false_rollbacks_from_misses(turnout, policy):
         (("--rps", "inf"), "--rps"),
         (("--rps", "nan"), "--rps"),
         (("--day", "nan"), "--day"),
+        (("--latency", "0"), "--latency"),
+        (("--latency", "nan"), "--latency"),
     ],
 )
 def test_simulate_says_what_is_allowed(turnout, policy, more, problem):

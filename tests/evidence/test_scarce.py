@@ -100,6 +100,19 @@ def test_one_pause_is_no_fault_however_many_requests_wait(known):
     assert read(known, seen(500, 500, past(10)), 1, stage())[1] < 10
 
 
+def test_a_pause_is_no_fault_while_more_of_the_baseline_than_usual_are_slow_too():
+    learned = Learned()
+    for _ in range(100):
+        learned = learn(learned, seen(0, 1000, usual=lambda n: past(10)(n // 1000)), STABLE)
+    slow = {774: 78, 8814: 171}
+    rough = lambda n: past(10)(slow[n])  # noqa: E731
+
+    tail, e_value = read(learned, seen(774, 8814, rough, rough), 1, stage())
+
+    assert tail.outcome is Outcome.NOT_YET
+    assert e_value < 10
+
+
 def test_while_it_warms_up_a_canary_may_be_three_times_as_slow(known):
     some, far = seen(50, 950, past(EDGES_MS.index(10))), seen(50, 950, past(EDGES_MS.index(25)))
 
