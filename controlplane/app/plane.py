@@ -36,7 +36,7 @@ from controlplane.release.state import Action, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints
 from controlplane.release.watch import Watch
 from controlplane.release.way_back import alarm
-from controlplane.server.streams import Counts
+from controlplane.server.sessions import Counts
 from controlplane.server.troubles import Troubles
 from controlplane.sources.collector import Collector
 from controlplane.sources.pushed import Pushed, Values, cell

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -15,6 +14,7 @@ import structlog
 
 from controlplane.failpoints import failpoint
 from controlplane.server.admission import Admission, Quota
+from controlplane.server.sessions import Counts, Session, who
 from controlplane.server.transport import Transport
 from controlplane.server.turns import Turns
 from controlplane.xds.delta import DeltaStream
@@ -72,55 +72,6 @@ class Callbacks:
     acked: Callable[[StreamView, str], None] | None = None
     nacked: Callable[[StreamView, str, Nack], None] | None = None
     ended: Callable[[StreamView], None] | None = None
-
-
-@dataclass(slots=True)
-class Counts:
-    """What happened since the start.
-
-    Attributes:
-        streams: Streams that were opened.
-        nacks: Responses that were refused.
-        unserved: Types that were asked for and that nobody serves; once per stream.
-        closed: Streams that were ended with an error by this server, by gRPC status.
-    """
-
-    streams: int = 0
-    nacks: int = 0
-    unserved: int = 0
-    closed: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """One stream in service."""
-
-    stream: Stream
-    transport: Transport
-    handler: asyncio.Task[object] | None  # what serves it; None once it was cut
-    over: asyncio.Future[None]
-    ended: bool = False  # nothing is sent any more
-    closing: ProtocolError | None = None
-    half_closed: bool = False  # by the client: it will not ask for anything any more
-    writing_since: float | None = None  # monotonic; None if nothing is being written
-    late: asyncio.TimerHandle | None = None  # while the client is ahead of us
-
-    @property
-    def leaving(self) -> bool:
-        """True if the stream ends once it has nothing more to write."""
-        return self.half_closed or self.closing is not None
-
-    def fail(self, error: BaseException | None) -> None:
-        """Let the handler end: with an error, or well."""
-        self.ended = True
-        if self.over.done():
-            return
-        if error is None:
-            self.over.set_result(None)
-        elif isinstance(error, asyncio.CancelledError):
-            self.over.cancel()
-        else:
-            self.over.set_exception(error)
 
 
 class XdsServer:
@@ -260,7 +211,7 @@ class XdsServer:
             if not self._sessions and self._watch is not None:
                 self._watch.cancel()
                 self._watch = None
-            log.info("stream ended", **_who(session))
+            log.info("stream ended", **who(session))
             if self._callbacks.ended is not None:
                 self._callbacks.ended(stream.view())
 
@@ -303,23 +254,18 @@ class XdsServer:
 
     def _tell(self, session: Session, received: Received) -> None:
         """Count, log and report what a request was."""
-        stream, type_url = session.stream, received.type_url
-        if received.nack is not None:
+        stream, type_url, nack = session.stream, received.type_url, received.nack
+        if nack is not None:
             self.counts.nacks += 1
-            self._warn(session, type_url, received.nack)
+            what = {"type_url": type_url, "version": str(nack.version or "of several"), "error": nack.message}
+            log.warning("response refused", **what, **who(session))
             if self._callbacks.nacked is not None:
-                self._callbacks.nacked(stream.view(), type_url, received.nack)
+                self._callbacks.nacked(stream.view(), type_url, nack)
         if received.acked and self._callbacks.acked is not None:
             self._callbacks.acked(stream.view(), type_url)
         if received.first and stream.snapshot is not None and not stream.snapshot.serves(type_url):
             self.counts.unserved += 1
-            log.info("type not served", type_url=type_url, **_who(session))
-
-    def _warn(self, session: Session, type_url: str, nack: Nack) -> None:
-        version = str(nack.version) if nack.version is not None else "of several"
-        log.warning(
-            "response refused", type_url=type_url, version=version, error=nack.message, **_who(session)
-        )
+            log.info("type not served", type_url=type_url, **who(session))
 
     async def _admit(self, peer: Peer) -> None:
         if self._admission is None:
@@ -346,12 +292,12 @@ class XdsServer:
             self._close(session, ProtocolError("UNAVAILABLE", reason))
             return
         if group is None:
-            log.warning("unknown node held", **_who(session))
+            log.warning("unknown node held", **who(session))
             return
         if stream.group is None:
             stream.assign(group)
             self._members.setdefault(group, {})[session] = None
-            log.info("stream started", group=group, **_who(session))
+            log.info("stream started", group=group, **who(session))
             if self._callbacks.connected is not None:
                 self._callbacks.connected(stream.view())
         self._renew(stream)
@@ -434,7 +380,7 @@ class XdsServer:
             waits = stream.fresh and any(other.stream.group == group for other in self._alone)
             return WAITS if waits else ""
         if session not in self._alone:
-            log.warning("proxy left alone", reason=why, **_who(session))
+            log.warning("proxy left alone", reason=why, **who(session))
             self._alone[session] = None
         return why
 
@@ -496,18 +442,11 @@ class XdsServer:
                     handler, session.handler = session.handler, None
                     if handler is not None:
                         self.counts.closed["CANCELLED"] += 1
-                        log.warning("stuck stream cancelled", seconds=most, **_who(session))
+                        log.warning("stuck stream cancelled", seconds=most, **who(session))
                         # A status could not be sent either: only a cancelled handler lets go of the stream.
                         handler.cancel()
 
     def _finish(self, session: Session, reason: ProtocolError) -> None:
         self.counts.closed[reason.status] += 1
-        log.warning("stream closed", status=reason.status, error=reason.text, **_who(session))
+        log.warning("stream closed", status=reason.status, error=reason.text, **who(session))
         session.transport.finish(reason.status, reason.text)
-
-
-def _who(session: Session) -> dict[str, str]:
-    node = session.stream.node
-    peer = session.stream.peer
-    who = {"node": node.id if node is not None else "", "peer": peer.address}
-    return who | {"identity": peer.identities[0]} if peer.identities else who

@@ -188,21 +188,21 @@ class Position(ABC):
         data = self._encode(conversation, updates, (), snapshot, nonce)
         flights = (Flight(nonce, updates, (), now, later(table, updates)),)
         _latest = Push(
-            type(self),
-            self._identifier,
-            self._full_state,
-            self.snapshot,
-            self._ahead,
-            self._nonces,
-            url,
-            table,
-            high,
-            snapshot,
-            now,
-            flights,
-            count,
-            highest,
-            data,
+            kind=type(self),
+            identifier=self._identifier,
+            full_state=self._full_state,
+            before=self.snapshot,
+            ahead=self._ahead,
+            nonces=self._nonces,
+            type_url=url,
+            held=table,
+            high=high,
+            snapshot=snapshot,
+            at=now,
+            flights=flights,
+            count=count,
+            highest=highest,
+            data=data,
         )
         return _latest
 

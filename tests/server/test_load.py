@@ -9,7 +9,8 @@ import weakref
 import pytest
 
 from controlplane.server import streams
-from controlplane.server.streams import Limits, Session
+from controlplane.server.sessions import Session
+from controlplane.server.streams import Limits
 from controlplane.xds.stream import WINDOW
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
 
