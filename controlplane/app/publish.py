@@ -49,12 +49,13 @@ class Publisher:
         refusal: Refusal = lambda _node, _peer: None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         resolver: Resolver | None = None,
+        identifier: str = "",
     ) -> None:
         self.server = XdsServer(
             self._group_of,
             refusal=refusal,
             callbacks=Callbacks(ended=self._ended),
-            identifier="turnout",
+            identifier=identifier,
             limits=limits,
         )
         self.server.aloof = self._aloof

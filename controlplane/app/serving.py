@@ -69,6 +69,7 @@ class Settings:
         prometheus: Address of the one that policies query.
         operators: File of who may use the HTTP API; None lets in everyone who reaches it.
         http_tls: Certificate of the HTTP API; None serves it in plain text.
+        name: What this server calls itself in its responses; by default its host.
     """
 
     data: Path
@@ -83,6 +84,7 @@ class Settings:
     prometheus: str | None = None
     operators: Path | None = None
     http_tls: TlsFiles | None = None
+    name: str = field(default_factory=socket.gethostname)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             refusal=refuse_stranger if settings.require_identity else lambda _node, _peer: None,
             limits=settings.limits,
             resolver=resolver,
+            identifier=settings.name,
         )
         collector = Collector(settings.interval, publisher.listens)
         reports = LoadReports(settings.interval)

@@ -60,6 +60,9 @@ def serve(
     streams_per_peer: Annotated[
         int, typer.Option(min=1, help="Streams that one certificate, or one host, may open.")
     ] = 10_000,
+    name: Annotated[
+        str | None, typer.Option(help="What this server calls itself to proxies; by default its host.")
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_json: Annotated[bool, typer.Option("--log-json", help="Logs as JSON lines.")] = False,
 ) -> None:
@@ -67,6 +70,7 @@ def serve(
     import asyncio
     import os
     import signal
+    import socket
     from datetime import timedelta
 
     # gRPC's C core would add lines of its own to what is said here; it reads this when it is imported.
@@ -104,14 +108,15 @@ def serve(
         prometheus,
         operators,
         _http_tls(http_cert, http_key),
+        name or socket.gethostname(),
     )
 
     async def main() -> None:
         files = allow_many()
         asyncio.get_running_loop().set_exception_handler(Shortage(files))
         stop = asyncio.Event()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(name, stop.set)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with serving(settings) as running:
             say(files)
             failure = asyncio.create_task(running.failure())

@@ -8,6 +8,7 @@ import socket
 import ssl
 from dataclasses import replace
 
+import grpc
 import httpx
 import pytest
 import real_envoy
@@ -15,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from real_envoy import ENVOY
 from typer.testing import CliRunner
 
+from controlplane._pb.node_pb2 import BuildVersion, Node
 from controlplane.app.metrics import Metrics
 from controlplane.app.serving import ServeError, Settings, serving
 from controlplane.cli import app
@@ -23,6 +25,7 @@ from controlplane.resources.bootstrap import Tls, bootstrap
 from controlplane.server.tls import TlsFiles
 from controlplane.web.asked import Documents
 from controlplane.web.operators import enrol, new_token
+from controlplane.xds.type_urls import CLUSTER
 
 FLEET = """\
 kind: Fleet
@@ -65,6 +68,27 @@ async def test_plain_text_is_served_to_others_when_that_is_asked_for(tmp_path):
     async with serving(wide) as running:
         assert running.xds_port
         assert running.plane.ready
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({"name": "replica-1"}, "replica-1"), ({}, socket.gethostname())]
+)
+async def test_a_response_says_which_server_it_is_of(tmp_path, kit, options, name):
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "edge.yaml").write_text(FLEET.format(port=10_000))
+
+    async with (
+        serving(settings(tmp_path, policies=tmp_path / "policies", **options)) as running,
+        grpc.aio.insecure_channel(f"127.0.0.1:{running.xds_port}") as channel,
+    ):
+        call = kit.Call(channel, f"/{kit.ADS}/DeltaAggregatedResources")
+        version = BuildVersion(version={"major_number": 1, "minor_number": 40})
+        node = Node(id="edge-1", cluster="edge", user_agent_build_version=version)
+        call.node = node.SerializeToString()
+        await call.ask(CLUSTER)
+        heard = await call.hear(20)
+
+    assert heard.control_plane.identifier == name
 
 
 async def test_damaged_certificate_is_one_clear_error(tmp_path):
