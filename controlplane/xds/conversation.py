@@ -9,18 +9,18 @@ from sys import intern
 from typing import Final
 
 from controlplane.xds.exchange import Exchange, Flight
-from controlplane.xds.messages import MAX_NAMES, ProtocolError
+from controlplane.xds.messages import MAX_NAMES, ProtocolError, weigh
 from controlplane.xds.parts import Part
 from controlplane.xds.past import NO_PAST, Past
 from controlplane.xds.refusals import NO_REFUSALS, Has, Refusals
 from controlplane.xds.sharing import NO_NAMES, NOBODY, NOTHING, Table, changed, fewer, later, more, named
 from controlplane.xds.snapshot import Ref, Resource
+from controlplane.xds.uses import note
 from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, TypeView, Versions
 
 WILDCARD = "*"
 _NONE: Final[dict[str, Resource]] = {}  # of whoever has none of its own: nothing is added to it
-_OBJECT = 100  # bytes that a short text takes besides its characters, with its place in a set
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -110,6 +110,7 @@ class Conversation(Exchange):
 
     def depart(self, flight: Flight) -> None:
         """Note that a response was sent."""
+        note(self, flight.updates)
         self.flights += (flight,)
         self.nonce, self.sent_at = flight.nonce, flight.at
         self.opened, self.seen = True, None
@@ -128,19 +129,11 @@ class Conversation(Exchange):
 
     def weight(self) -> int:
         """Return about how many bytes what the client said takes: names and versions, with their objects."""
-        texts = (*self.names, *self.lost, *self.past.texts())
-        return sum(len(text) if text.isascii() else 4 * len(text) for text in texts) + _OBJECT * len(texts)
+        return weigh((*self.names, *self.lost, *self.past.texts()))
 
     def wants(self, name: str) -> bool:
         """Return whether the client is subscribed to this resource."""
         return self.wildcard or name in self.names
-
-    def holdings(self) -> Iterable[Resource]:
-        """Yield everything that the client may have in use."""
-        yield from self.held.values()
-        yield from self.maybe.values()
-        for flight in self.flights:
-            yield from flight.updates.values()
 
     def subscribe(self, names: Iterable[str], *, resend: bool) -> None:
         """Add names, as delta clients do; ``resend`` those that the client already has."""
@@ -249,6 +242,7 @@ class Conversation(Exchange):
 
     def forget(self, names: Collection[str]) -> None:
         """Drop what is known of resources that the client no longer has."""
+        note(self, names)
         if any(name in self.held for name in names):
             held = self.own()
             for name in names:
@@ -288,6 +282,9 @@ class Conversation(Exchange):
         """
         for place, flight in enumerate(self.flights):
             if flight.nonce == nonce:
+                if self.before is not None:
+                    for each in self.flights[: place + 1]:
+                        note(self, (*each.updates, *each.removed))
                 for older in self.flights[:place]:
                     self._doubt(older)
                 self.flights = self.flights[place + 1 :]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from controlplane.xds.parts import Part, by_owner
 from controlplane.xds.sharing import NOTHING, Table
-from controlplane.xds.snapshot import Resource
+from controlplane.xds.snapshot import Ref, Resource
 from controlplane.xds.view import TypeView
 
 
@@ -42,6 +42,7 @@ class Exchange:
         sent_at: When the last response was sent.
         acked_at: When the client last accepted one.
         seen: The view of this state, until it changes.
+        before: Where to note what each needed before that changes, while somebody counts.
     """
 
     type_url: str
@@ -54,6 +55,7 @@ class Exchange:
     sent_at: datetime | None = None
     acked_at: datetime | None = None
     seen: TypeView | None = None
+    before: dict[Ref, frozenset[Ref]] | None = None
     _own: dict[str, Resource] | None = None  # what is held, if nobody else has it
 
     def settle(self, nonce: str, now: datetime) -> bool:

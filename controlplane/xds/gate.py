@@ -7,6 +7,7 @@ considerations"; seen: ordering by sending alone fails requests in more than hal
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,6 +15,7 @@ from functools import cached_property, partial
 from controlplane.xds.conversation import Conversation
 from controlplane.xds.parts import Part, mixture, robs
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
+from controlplane.xds.uses import Uses, count, holdings
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Gate:
 
     conversations: Mapping[str, Conversation]
     snapshot: Snapshot
+    uses: Uses
 
     def goal(self, conversation: Conversation, target: Resource) -> tuple[Resource | None, Ref | None]:
         """Return what may be sent of a target, and what the client must answer before it may have all of it.
@@ -236,24 +239,24 @@ class Gate:
 
     def finders(self, ref: Ref) -> frozenset[str]:
         """Return the names of what the client may have that needs this."""
-        kinds = (conversation.holdings() for conversation in self.conversations.values())
+        kinds = map(holdings, self.conversations.values())
         return frozenset(each.name for holdings in kinds for each in holdings if ref in each.needs)
 
+    def uses_of(self, ref: Ref) -> int:
+        """Return how many of the resources that the client may have need this."""
+        known = self.uses.of(ref)
+        return self._counted[ref] if known is None else known
+
     @cached_property
-    def in_use(self) -> frozenset[Ref]:
-        """Everything that something the client may have needs."""
-        found: set[Ref] = set()
-        for conversation in self.conversations.values():
-            for resource in conversation.holdings():
-                found |= resource.needs
-        return frozenset(found)
+    def _counted(self) -> Counter[Ref]:
+        return count(self.conversations)
 
     @cached_property
     def _needing(self) -> frozenset[tuple[str, str]]:
         held = {
             (conversation.type_url, needed)
             for conversation in self.conversations.values()
-            for resource in conversation.holdings()
+            for resource in holdings(conversation)
             for needed, _ in resource.needs
         }
         return self.snapshot.relations.needing | held
@@ -283,9 +286,9 @@ class Gate:
         """Return whether nothing may need a resource of this type: no other one is sent after it."""
         return self.snapshot.order[-1:] == (type_url,)
 
-    def followed(self, resource: Resource) -> bool:
-        """Return whether the client still has what this resource follows."""
-        if resource.follows is None:
-            return False
-        leader = self.conversations.get(resource.follows[0])
-        return leader is not None and resource.follows[1] in leader.held
+    def leader(self, resource: Resource | None) -> Ref | None:
+        """Return what this resource follows, if the client still has that."""
+        if resource is None or resource.follows is None:
+            return None
+        other = self.conversations.get(resource.follows[0])
+        return resource.follows if other is not None and resource.follows[1] in other.held else None

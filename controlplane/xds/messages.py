@@ -21,9 +21,8 @@ Request = DiscoveryRequest | DeltaDiscoveryRequest
 MAX_REQUEST = 3 << 20  # bytes
 MAX_NAMES = 10_000  # in one request, and of one type on one stream
 MAX_NAME = 1024  # characters, of a name or a version
-MAX_HELD = (
-    32 << 20
-)  # bytes of names and versions that are kept of one stream, as `Conversation.weight` counts
+MAX_HELD = 32 << 20  # bytes of names and versions that are kept of one stream, as `weigh` counts
+_OBJECT = 100  # bytes that a short text takes besides its characters, with its place in a set
 MAX_NODE = 256 << 10  # bytes
 MAX_METADATA = 64 << 10  # bytes
 MAX_NODE_ID = 512  # characters
@@ -189,6 +188,11 @@ def _check_node(node: _Node) -> None:
     if size > MAX_METADATA:
         text = f"node.metadata: {size} bytes, at most {MAX_METADATA} are allowed"
         raise ProtocolError("RESOURCE_EXHAUSTED", text)
+
+
+def weigh(texts: Collection[str]) -> int:
+    """Return about how many bytes these take in memory, with their objects."""
+    return sum(len(text) if text.isascii() else 4 * len(text) for text in texts) + _OBJECT * len(texts)
 
 
 def check_type_url(type_url: str) -> None:

@@ -67,13 +67,15 @@ class Planner:
         return plan
 
     def _settle(self, name: str) -> Resource | str:
-        """Return the resource to send, or ``remove``, ``wait`` or ``keep``."""
+        """Return the resource to send, or ``remove``, ``wait`` or ``keep``, for now."""
         conversation = self.conversation
         if not conversation.wants(name):
             return "keep"
         target = self.gate.snapshot.of(conversation.type_url).get(name)
         if target is None:
             return self._leave(name)
+        if self.gate.uses:
+            self.gate.uses.drop(((conversation.type_url, name),))
         conversation.recall(target)
         whole, refusals = target, conversation.refusals
         if name in refusals.spoiled:
@@ -116,10 +118,20 @@ class Planner:
             if foreign:
                 conversation.discount(name)
             return "keep"
-        if (url, name) in gate.in_use or gate.unknown(url) or (held is not None and gate.followed(held)):
-            resend = held if name in conversation.again and not foreign else None
-            return resend or "wait"
-        return "remove"
+        uses, leader = gate.uses_of((url, name)), gate.leader(held)
+        if not (uses or leader or gate.unknown(url)):
+            return "remove"
+        if held is None or name in conversation.again:
+            return "wait" if held is None or foreign else held
+        return self._wait(name, uses, leader)
+
+    def _wait(self, name: str, uses: int, leader: Ref | None) -> str:
+        """Let a removal wait: where we know for what, it is not looked at before that has happened."""
+        conversation = self.conversation
+        if not (uses or leader) or not conversation.opened or conversation.past.returning:
+            return "wait"
+        self.gate.uses.wait((conversation.type_url, name), uses, leader)
+        return "keep"
 
     def _absent(self, name: str) -> str:
         """Decide on a name that neither the target nor the client has."""

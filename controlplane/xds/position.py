@@ -11,6 +11,7 @@ from controlplane.xds.exchange import Flight
 from controlplane.xds.memory import on_release
 from controlplane.xds.sharing import Table, later, shared
 from controlplane.xds.snapshot import Snapshot, difference
+from controlplane.xds.uses import Uses
 from controlplane.xds.view import StreamView
 
 
@@ -83,6 +84,7 @@ class Position(ABC):
         "_ordered",
         "_pending",
         "_unsure",
+        "_uses",
         "_view",
         "snapshot",
     )
@@ -97,6 +99,7 @@ class Position(ABC):
         self._nonces = 0
         self._ahead = 0
         self._unsure = False  # whether what the client brought is ours
+        self._uses: Uses | None = None  # while removals wait
         self._view: StreamView | None = None
 
     @property

@@ -153,6 +153,14 @@ class Relations:
     needing: frozenset[tuple[str, str]]
     leading: frozenset[str]
 
+    def trailing(self, type_url: str, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return what is sent again after these changed, by type."""
+        found: dict[str, list[str]] = {}
+        for name in names:
+            for other, follower in self.followers.get((type_url, name), ()):
+                found.setdefault(other, []).append(follower)
+        return found
+
 
 _NONE: Final = None, None, Difference({}, moved=False)
 _latest: tuple[Snapshot | None, Snapshot | None, Difference] = _NONE

@@ -31,6 +31,7 @@ from controlplane.xds.position import Position
 from controlplane.xds.sharing import NOBODY, Table, shared
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.type_urls import BY_NAME, EAGER, FULL_STATE, RIVALS
+from controlplane.xds.uses import Uses
 from controlplane.xds.version import Version
 from controlplane.xds.view import Peer, Received, StreamView, Variant, answered
 
@@ -124,6 +125,8 @@ class Stream(Position):
         self._note(conversation)
         error = conversation.refusals.error
         acked = self._take(conversation, request, first=first, now=now)
+        if self._uses is not None:
+            self._wake(self._uses.release())
         if conversation.quiet:
             self._drop(conversation)
         self._heard += len(data)
@@ -191,6 +194,8 @@ class Stream(Position):
         past = conversation.past
         if past.claims is not None and past.compared is not snapshot:
             self._view = conversation.seen = None
+            if self._uses is not None:  # what is held comes to be another one as a whole
+                self._wake(self._uses.stop())
             self._reconcile(conversation, past.claims, snapshot.of(conversation.type_url))
             past.compared = snapshot
 
@@ -218,6 +223,7 @@ class Stream(Position):
         rivals = type_url in RIVALS
         conversation = Conversation(type_url, since=now, window=window, rivals=rivals)
         self._conversations[type_url] = conversation
+        conversation.before = self._uses.before if self._uses is not None else None
         conversation.explicit = type_url in BY_NAME
         self._ordered = None
         return conversation
@@ -225,13 +231,15 @@ class Stream(Position):
     def _accept(self, conversation: Conversation, ack: Ack, now: datetime) -> Received:
         """Take the most frequent request: an ACK of the newest response that asks for nothing."""
         self._view = conversation.seen = None
-        if conversation.calm:
+        if conversation.calm and self._uses is None:
             return answered(ack.type_url, conversation.settle(ack.nonce, now))
         flight = conversation.land(ack.nonce)
         if flight is not None:
             conversation.accept(flight, now)
         if conversation.dirty:
             self._note(conversation)
+        if self._uses is not None:
+            self._wake(self._uses.release())
         return answered(ack.type_url, flight is not None)
 
     @abstractmethod
@@ -262,9 +270,11 @@ class Stream(Position):
         At most one response per type is unanswered (``WINDOW`` of an eager one), and types go in push order.
         """
         snapshot = self.snapshot
+        if self._uses is not None:
+            self._wake(self._uses.release())
         if not self._pending or snapshot is None or self.behind:
             return None
-        gate = None
+        gate, uses = None, self._uses or Uses(self._conversations)
         for conversation in self._waiting(snapshot):
             if not conversation.due:
                 if conversation.quiet:
@@ -272,16 +282,27 @@ class Stream(Position):
                 continue
             self._view = conversation.seen = None
             conversation.calm = False
-            gate = gate or Gate(self._conversations, snapshot)
-            if conversation.resync and not self._resync(conversation, snapshot):
-                return None
+            if conversation.resync:
+                gate = None  # what is held may come to be another one
+                if not self._resync(conversation, snapshot):
+                    return None
+            gate = gate or Gate(self._conversations, snapshot, uses)
             plan = self._plan(conversation, gate)
+            self._uses = uses or None
             if plan is not None:
                 return self._send(conversation, plan.updates, tuple(plan.removed), snapshot, now)
             conversation.preferred = NOBODY  # what still waits has to wait for something else
             if conversation.quiet:
                 self._drop(conversation)
         return None
+
+    def _wake(self, refs: Iterable[Ref]) -> None:
+        """Have removals looked at again that waited."""
+        for type_url, name in refs:
+            conversation = self._conversations[type_url]
+            conversation.dirty[name] = None
+            self._note(conversation)
+        self._uses = self._uses or None
 
     def _waiting(self, snapshot: Snapshot) -> tuple[Conversation, ...]:
         """Return what may have something to say, in push order."""
@@ -351,12 +372,7 @@ class Stream(Position):
 
     def _trail(self, type_url: str, updates: Iterable[str], snapshot: Snapshot) -> None:
         """Have what follows the changed resources sent again: Envoy warms a changed cluster until then."""
-        index = snapshot.relations.followers
-        found: dict[str, list[str]] = {}
-        for name in updates:
-            for other, follower in index.get((type_url, name), ()):
-                found.setdefault(other, []).append(follower)
-        for other, followers in found.items():
+        for other, followers in snapshot.relations.trailing(type_url, updates).items():
             conversation = self._conversations.get(other)
             wanted = list(filter(conversation.wants, followers)) if conversation is not None else []
             if conversation is not None and wanted:

@@ -1,0 +1,134 @@
+"""What needs what the target has no longer: that stays with a client for as long.
+
+To look through all that a client may have, after each of its answers, for all that has to go would cost the
+square of their number. So what waits is looked at again only when the last one that needed it has left it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from controlplane.xds.snapshot import Ref, Resource
+
+if TYPE_CHECKING:
+    from controlplane.xds.conversation import Conversation
+
+Before = dict[Ref, frozenset[Ref]]
+Conversations = Mapping[str, "Conversation"]
+
+
+def holdings(conversation: Conversation) -> Iterable[Resource]:
+    """Yield everything of a type that the client may have in use."""
+    coming = (flight.updates for flight in conversation.flights)
+    for table in (conversation.held, conversation.maybe, *coming):
+        yield from table.values()
+
+
+def needed(conversation: Conversation, name: str) -> frozenset[Ref]:
+    """Return what a resource needs, whichever of its versions the client has."""
+    coming = (flight.updates for flight in conversation.flights)
+    tables = (conversation.held, conversation.maybe, *coming)
+    needs = [table[name].needs for table in tables if name in table]
+    return needs[0] if len(needs) == 1 else frozenset().union(*needs)
+
+
+def note(conversation: Conversation, names: Iterable[str]) -> None:
+    """Note what these need before that changes, if somebody counts."""
+    before, type_url = conversation.before, conversation.type_url
+    if before is not None:
+        for name in names:
+            if (type_url, name) not in before:
+                before[type_url, name] = needed(conversation, name)
+
+
+def count(conversations: Conversations) -> Counter[Ref]:
+    """Count how many of the resources that the client may have need each."""
+    found: Counter[Ref] = Counter()
+    for each in conversations.values():
+        if each.maybe or each.flights:
+            names = {resource.name for resource in holdings(each)}
+            found.update(chain.from_iterable(needed(each, name) for name in names))
+        else:
+            found.update(chain.from_iterable(resource.needs for resource in each.held.values()))
+    return found
+
+
+@dataclass(slots=True, eq=False)
+class Uses:
+    """The removals of a stream that wait, and how many resources need each: kept up while there are any.
+
+    Attributes:
+        before: What changed since, and what it needed before that.
+    """
+
+    conversations: Conversations
+    before: Before = field(default_factory=dict)
+    _counts: dict[Ref, int] = field(default_factory=dict)
+    _behind: dict[Ref, list[Ref]] = field(default_factory=dict)  # what follows it and goes after it
+
+    def __bool__(self) -> bool:
+        """Return whether anything waits."""
+        return bool(self._counts)
+
+    def of(self, ref: Ref) -> int | None:
+        """Return how many need this, None if that is not counted."""
+        return self._counts.get(ref)
+
+    def wait(self, ref: Ref, uses: int, leader: Ref | None) -> None:
+        """Have a removal wait until nothing needs it, or if nothing does, until what it follows is gone."""
+        if not self._counts:
+            self._watch(self.before)
+        self._counts[ref] = uses
+        if not uses and leader is not None:
+            self._behind.setdefault(leader, []).append(ref)
+
+    def drop(self, refs: Iterable[Ref]) -> None:
+        """Count these no longer: they do not wait to be taken away, or are."""
+        for ref in refs:
+            self._counts.pop(ref, None)
+        if not self._counts:
+            self.stop()
+
+    def stop(self) -> list[Ref]:
+        """Count nothing any more, and return what waited."""
+        waiting = list(self._counts)
+        self._watch(None)
+        self.before, self._counts, self._behind = {}, {}, {}
+        return waiting
+
+    def _watch(self, before: Before | None) -> None:
+        for conversation in self.conversations.values():
+            conversation.before = before
+
+    def release(self) -> list[Ref]:
+        """Take in what has changed, and return what has to be looked at: it may wait no more."""
+        free: list[Ref] = []
+        gone: list[Ref] = []
+        for (type_url, name), needs in self.before.items():
+            conversation = self.conversations[type_url]
+            now = needed(conversation, name)
+            if now is not needs:
+                free += self._recount(needs - now, now - needs)
+            if name not in conversation.held:
+                free += self._behind.pop((type_url, name), ())
+                gone.append((type_url, name))
+        self.before.clear()
+        self.drop(gone)
+        return free
+
+    def _recount(self, less: Iterable[Ref], more: Iterable[Ref]) -> list[Ref]:
+        """Change the counts, and return what nothing needs any more."""
+        counts, free = self._counts, []
+        for ref in less:
+            if ref in counts:
+                counts[ref] -= 1
+                if not counts[ref]:
+                    free.append(ref)
+        for ref in more:
+            if ref in counts:
+                counts[ref] += 1
+        return free
