@@ -227,8 +227,14 @@ def _changed(old: Snapshot, new: Snapshot) -> dict[str, tuple[str, ...]]:
         names = [n for n, r in after.items() if (was := before.get(n)) is not r and was != r]
         names += [name for name in before if name not in after]
         if names:
-            found[type_url] = tuple(sorted(names))
+            # What needs others of its type goes after them: a client takes the new one at once.
+            later = {name for name in names if _needs(after.get(name), type_url)}
+            found[type_url] = tuple(sorted(names, key=lambda name: (name in later, name)))
     return found
+
+
+def _needs(resource: Resource | None, type_url: str) -> bool:
+    return resource is not None and any(url == type_url for url, _ in resource.needs)
 
 
 def _relate(snapshot: Snapshot) -> Relations:

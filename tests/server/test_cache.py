@@ -42,6 +42,7 @@ class Client:
     def __init__(self, variant, group):
         kind, self.request, self.response = VARIANTS[variant]
         self.stream = kind(Peer("127.0.0.1:1"), NOW)
+        self.heard = []
         first = self.request(type_url=CLUSTER, node=Node(id=group).SerializeToString())
         self.stream.receive(first.SerializeToString(), NOW)
         self.stream.assign(group)
@@ -49,8 +50,9 @@ class Client:
     def take(self, snapshot):
         self.stream.publish(snapshot)
         while (data := self.stream.next_response(NOW)) is not None:
-            nonce = self.response.FromString(data).nonce
-            self.stream.receive(self.request(type_url=CLUSTER, response_nonce=nonce).SerializeToString(), NOW)
+            self.heard.append(self.response.FromString(data))
+            answer = self.request(type_url=CLUSTER, response_nonce=self.heard[-1].nonce)
+            self.stream.receive(answer.SerializeToString(), NOW)
 
 
 def cluster(name, text):
@@ -126,6 +128,18 @@ def routes(name, clusters):
     for cluster_name in clusters:
         table.add().route.cluster = cluster_name
     return made
+
+
+def test_an_aggregate_goes_out_after_the_clusters_that_it_lists():
+    cache, client = Cache(), Client("delta", "g")
+    cache.replace("g", {CLUSTER: {"m": eds("m", "")}})
+    client.take(cache.snapshot("g"))
+    before = len(client.heard)
+
+    cache.replace("g", {CLUSTER: {"a": aggregate("a", "z"), "m": eds("m", ""), "z": eds("z", "")}})
+    client.take(cache.snapshot("g"))
+
+    assert [[each.name for each in heard.resources] for heard in client.heard[before:]] == [["z"], ["a"]]
 
 
 WORDS = {
