@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from controlplane.policy import emergencies, endings, queries, settings
+from controlplane.policy import emergencies, endings, queries, settings, times
 from controlplane.policy.capabilities import KINDS, Feature, refusal
 from controlplane.policy.documents import (
     Condition,
@@ -186,6 +186,7 @@ def _policy(raw: Raw) -> Iterator[Finding]:
     everywhere = _everywhere(items, conditions)
     yield from _places(everywhere)
     yield from emergencies.check(raw, everywhere)
+    yield from times.check(raw, steps, everywhere, _read(Guard, raw.get("guard", {})), ends)
     if ends is not None:
         yield from endings.check(raw, ends, steps, conditions)
     if ends is None or ends.do != "report":
