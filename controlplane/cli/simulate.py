@@ -45,7 +45,7 @@ def simulate(
     paths: Annotated[list[Path], typer.Argument(help="Files with the policy and the segments it names.")],
     policy: Annotated[str, typer.Option(help="Which policy, if there are several.")] = "",
     rps: Annotated[
-        float, typer.Option(min=0.1, max=1e9, help="Requests per second of the whole service.")
+        float, typer.Option(min=0.001, max=1e9, help="Requests per second of the whole service.")
     ] = 100,
     errors: Annotated[str, typer.Option(help="Usual share of errors.")] = "0.5%",
     latency: Annotated[

@@ -78,6 +78,7 @@ def test_simulate_knows_services_that_are_faster_than_the_first_edge_of_histogra
         (("--segment", "=10%"), "no step of the policy is for segment ''"),
         (("--longest", "0s"), "--longest: is less than one --interval"),
         (("--rps", "inf"), "--rps"),
+        (("--rps", "0"), "--rps"),
         (("--rps", "nan"), "--rps"),
         (("--day", "nan"), "--day"),
         (("--latency", "0"), "--latency"),
@@ -89,6 +90,16 @@ def test_simulate_says_what_is_allowed(turnout, policy, more, problem):
 
     assert said.status == 2
     assert problem in said.err
+
+
+def test_simulate_takes_a_service_with_a_thousand_requests_a_day(turnout, policy):
+    """One request of the canary in a quarter of an hour proves nothing in a day, and is no fault either."""
+    few = ("--rps", 0.0116, "--interval", "1m", "--longest", "8h", "--releases", 1, "--jobs", 1)
+
+    said = turnout("simulate", policy, *few, "--noise", "iid", "-o", "json", "--fault", "none")
+
+    assert said.status == 0
+    assert json.loads(said.out)["faults"]["none"]["undecided"]["share"] == 1.0
 
 
 def test_simulate_counts_a_fault_of_the_guard_from_the_guard_on(turnout, tmp_path):
