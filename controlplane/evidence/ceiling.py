@@ -108,8 +108,8 @@ class Ceiling:
         loud = loudness(account)
         log_e = joined(account, PROCESS, loud)
         reading = Reading(account, log_e, self.threshold, loud)
-        n_c, k_c, *_ = reading.counts
-        recent = total(account.recent)
+        n_c, k_c, n_b, k_b = reading.counts
+        recent, swing = total(account.recent), learned.swing(self.counter)
         above = "the canary is above the limit, not beyond doubt"
         allowed = self._held_to(account, learned, stage)
         relaxed = "" if allowed == self.allowed else f", in this emergency {bound(allowed, self.share)}"
@@ -122,7 +122,7 @@ class Ceiling:
         words = Words(
             fault=f"the limit is broken in segment {reading.segment}",
             doubt=above,
-            good=self._kept(reading.counts, allowed, stage),
+            good=self._kept(reading.counts, allowed, swing, stage),
             short="within the limit, too few requests to be sure",
             seen=(
                 f"{reading.told(seen)}, allowed {bound(self.allowed, self.share)}{relaxed}"
@@ -132,8 +132,9 @@ class Ceiling:
         holds = (
             (self._baseline_breaches(learned, stage), "the baseline breaches the limit itself"),
             (recent[1] > allowed * recent[0], above),
-            # Among many half minutes one keeps it by chance; all of the step's requests do not.
-            (k_c > _by_chance(allowed * n_c, learned.swing(self.counter)), above),
+            # Among many half minutes one keeps it by chance; all of the step's requests do not. An outage of
+            # both versions is over with its half minute.
+            (k_c > _by_chance(max(allowed, k_b / max(n_b, 1)) * n_c, swing), above),
         )
         needed = self._needed(account, stage, allowed, k_c / n_c if n_c else 0.0)
         found = reading.answer(self.name, words, holds, needed, "bad")
@@ -147,11 +148,13 @@ class Ceiling:
         compared = EVERYONE not in stage.full_segments and not stage.limits.emergency
         return compared and learned.recent[self.counter] > most
 
-    def _kept(self, counts: Counts, allowed: float, stage: Stage) -> str:
+    def _kept(self, counts: Counts, allowed: float, swing: float, stage: Stage) -> str:
         """Say what a PASS shows: of a canary that is above the limit within chance, what is excluded."""
         n_c, k_c, *_ = counts
         if k_c <= allowed * n_c:
             return "the limit is kept"
+        if k_c > _by_chance(allowed * n_c, swing):
+            return "the limit is kept again, after both versions broke it"
         excluded = bound(allowed + stage.tolerated(allowed), self.share)
         return f"above the limit by no more than chance explains, and {excluded} is excluded"
 

@@ -49,6 +49,15 @@ def test_a_step_that_breaks_its_limit_does_not_pass_by_one_good_half_minute(know
     assert last.reason.startswith("the canary is above the limit, not beyond doubt: 1.11 %")
 
 
+def test_an_outage_of_both_holds_a_limit_no_longer_than_it_lasts(known):
+    outage, good = seen((200, 40), (1800, 350)), seen((200, 1), (1800, 9))
+
+    *_, last = read(RATE, [good] * 10 + [outage] * 18 + [good] * 60, known)
+
+    assert last.outcome is Outcome.PASS
+    assert last.reason.startswith("the limit is kept again, after both versions broke it: ")
+
+
 def test_of_a_step_that_is_above_its_limit_by_chance_it_is_said_what_is_excluded(known):
     near, good = seen((500, 6), (500, 4)), seen((500, 4), (500, 4))
 
