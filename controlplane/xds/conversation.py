@@ -27,7 +27,9 @@ _NONE: Final[dict[str, Resource]] = {}  # of whoever has none of its own: nothin
 class Conversation(Exchange):
     """The state of one type on one stream, the same for both variants.
 
-    Sets and tables are values, most of them empty: thousands of streams share them.
+    Of most streams most of it is empty: that is one object for all of them, which nothing is added to. What
+    is held and the names are values, the same ones for all that are alike; other sets and tables are its own,
+    once there is anything in them.
 
     Attributes:
         since: When the client first asked.
