@@ -51,6 +51,7 @@ class Conversation(Exchange):
         resync: All names are dirty.
         opened: A first response was sent, or was not needed.
         gated: What waits for what, as of the last look.
+        draining: Names of what connections may use that drain: it stays while the client asks for it.
     """
 
     since: datetime
@@ -71,6 +72,7 @@ class Conversation(Exchange):
     resync: bool = True
     opened: bool = False
     gated: Mapping[str, Ref] = field(default_factory=lambda: NOTHING)
+    draining: frozenset[str] = NOBODY
 
     @property
     def due(self) -> bool:
@@ -171,7 +173,7 @@ class Conversation(Exchange):
                 left.add(name)
                 (covered if self.wildcard else gone).append(name)
         if left:
-            self.names = named(self.names - left)
+            self.names, self.draining = named(self.names - left), self.draining - left
         if covered:
             self.resend(covered)
         if gone:

@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from controlplane.xds.conversation import Conversation
 from controlplane.xds.parts import Part, mixture, robs
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
+from controlplane.xds.type_urls import DRAINING, LISTENER
 from controlplane.xds.uses import Uses, count, holdings
 
 
@@ -281,6 +282,11 @@ class Gate:
             if unrelated and rank.get(url, len(order)) > mine:
                 return True
         return False
+
+    def changing(self, type_url: str) -> bool:
+        """Return whether listeners wait that may leave a resource of this type to connections that drain."""
+        listeners = self.conversations.get(LISTENER)
+        return type_url in DRAINING and listeners is not None and bool(listeners.dirty)
 
     def last(self, type_url: str) -> bool:
         """Return whether nothing may need a resource of this type: no other one is sent after it."""

@@ -111,7 +111,7 @@ class Planner:
         if held is None and name not in conversation.maybe:
             conversation.clear(name)
             return self._absent(name)
-        if name in conversation.refusals.undone:
+        if name in conversation.refusals.undone or name in conversation.draining:
             return "keep"
         foreign = name in conversation.past.foreign
         if not self.removable:
@@ -119,7 +119,7 @@ class Planner:
                 conversation.discount(name)
             return "keep"
         uses, leader = gate.uses_of((url, name)), gate.leader(held)
-        if not (uses or leader or gate.unknown(url)):
+        if not (uses or leader or gate.unknown(url) or gate.changing(url)):
             return "remove"
         if held is None or name in conversation.again:
             return "wait" if held is None or foreign else held

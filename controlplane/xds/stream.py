@@ -30,7 +30,7 @@ from controlplane.xds.plan import Plan
 from controlplane.xds.position import Position
 from controlplane.xds.sharing import NOBODY, Table, shared
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
-from controlplane.xds.type_urls import BY_NAME, EAGER, FULL_STATE, RIVALS
+from controlplane.xds.type_urls import BY_NAME, DRAINING, EAGER, FULL_STATE, LISTENER, RIVALS
 from controlplane.xds.uses import Uses
 from controlplane.xds.version import Version
 from controlplane.xds.view import Peer, Received, StreamView, Variant, answered
@@ -357,18 +357,26 @@ class Stream(Position):
         now: datetime,
     ) -> bytes:
         self._nonces += 1
+        type_url = conversation.type_url
         nonce, updates = str(self._nonces), shared(updates)
         for resource in updates.values():
             conversation.high = max(conversation.high, resource.version.revision)
         data = self._encode(conversation, updates, removed, snapshot, nonce)
+        if type_url == LISTENER and any(name in conversation.held for name in (*updates, *removed)):
+            self._drain()
         conversation.depart(Flight(nonce, updates, removed, now))
         self._view = None
-        type_url = conversation.type_url
         if not conversation.dirty:
             self._drop(conversation)
         if type_url in snapshot.leading:
             self._trail(type_url, updates, snapshot)
         return data
+
+    def _drain(self) -> None:
+        """Note what a listener may use that changes or goes: connections drain on it, and still use that."""
+        for type_url in DRAINING & self._conversations.keys():
+            used = self._conversations[type_url]
+            used.draining |= {name for name in used.names if used.latest(name) is not None}
 
     def _trail(self, type_url: str, updates: Iterable[str], snapshot: Snapshot) -> None:
         """Have what follows the changed resources sent again: Envoy warms a changed cluster until then."""

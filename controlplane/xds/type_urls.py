@@ -11,6 +11,7 @@ ENDPOINT: Final = _PREFIX + "endpoint.v3.ClusterLoadAssignment"
 SCOPED_ROUTE: Final = _PREFIX + "route.v3.ScopedRouteConfiguration"
 ROUTE: Final = _PREFIX + "route.v3.RouteConfiguration"
 LISTENER: Final = _PREFIX + "listener.v3.Listener"
+EXTENSION: Final = _PREFIX + "core.v3.TypedExtensionConfig"
 SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
 
 # Make before break: what is referred to goes before what refers to it.
@@ -35,3 +36,7 @@ RIVALS: Final = frozenset({LISTENER, SCOPED_ROUTE})
 
 # A newer response of these types does not wait for the answer to an older one: a rollback is one of them.
 EAGER: Final = frozenset({ROUTE})
+
+# What connections use as long as they drain on a listener that has changed or gone. The client asks for it no
+# more when the last of them has ended; if it is taken away before, Envoy 1.40 answers them with 500 (seen).
+DRAINING: Final = frozenset({EXTENSION})
