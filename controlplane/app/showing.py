@@ -86,6 +86,7 @@ def show_release(
                 segment=v.segment,
                 outcome=v.outcome,
                 reason=v.reason,
+                note=v.note,
                 numbers=dict(v.numbers),
                 requests_needed=v.requests_needed,
                 seconds_needed=v.seconds_needed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,19 +61,21 @@ def replay(
     other, untold = pin_again(*given, own, recording.origin.state.service) if given else (None, ())
     taken = list(again(recording.origin, recording.turns, other))
     records = tuple(record for each in taken for record in each.turn.records)
-    missing = _differing(records, _written(server, release), recording.turns)
+    missing, words = _compared(records, _written(server, release), recording.turns)
     left_out = sum(each.left_out for each in taken)
     if as_json:
         shown = [r.model_dump(mode="json", exclude={"number"}) for r in records]
         console.json({
             "release": release, "policy": (other or own).name, "turns": len(taken),
-            "outcome": _outcome(taken), "same": not missing, "left_out": left_out, "not_recorded": untold,
-            "decisions": shown,
+            "outcome": _outcome(taken), "same": not missing, "words": words, "left_out": left_out,
+            "not_recorded": untold, "decisions": shown,
         })  # fmt: skip
     else:
         _print(records, taken, other, left_out)
     if untold:
         typer.echo(f"not recorded, and taken as passed: {', '.join(untold)}", err=True)
+    if other is None and words:
+        typer.echo(f"decided as then, but {words} are told in other words: by another version", err=True)
     if other is not None and taken and taken[-1].turn.after.state.phase is Phase.WAITING:
         state = taken[-1].turn.after.state
         raise CommandError(f"under policy {other.name} it never starts: {state.because}")
@@ -103,18 +106,37 @@ def _written(server: str, release: str) -> list[Record]:
             return found
 
 
-def _differing(
+def _compared(
     now: Sequence[Record], written: Sequence[Record], turns: Sequence[Recorded]
-) -> tuple[str, ...]:
-    """Return what was decided differently; records of other times than the turns' do not count."""
+) -> tuple[tuple[str, ...], int]:
+    """Return what was decided differently, and of how many decisions the words are others.
+
+    Records of other times than the turns' do not count. The words may be those of another version of Turnout,
+    which may also not have written down that the cause of a hold had changed.
+    """
     begins, ends = (turns[0].moment.at, turns[-1].moment.at) if turns else (None, None)
     then = [r for r in written if r.kind == "decision" and begins and ends and begins <= r.at <= ends]
-    ours = [(r.at, r.action, r.step, r.reason) for r in now]
-    theirs = [(r.at, r.action, r.step, r.reason) for r in then]
-    return tuple(
-        f"{at:%Y-%m-%d %H:%M:%S} {step}: {action}: {reason}"
-        for at, action, step, reason in sorted(set(ours) ^ set(theirs))
+    if not any("cause" in record.numbers for record in then):
+        now = [record for record in now if not record.numbers.get("again")]
+    ours, theirs = ({_decided(r): r for r in records} for records in (now, then))
+    missing = tuple(
+        f"{r.at:%Y-%m-%d %H:%M:%S} {r.step}: {r.action}: {r.reason}"
+        for key, r in sorted((ours | theirs).items())
+        if (key in ours) is not (key in theirs)
     )
+    return missing, sum(key in theirs and theirs[key].reason != r.reason for key, r in ours.items())
+
+
+def _decided(record: Record) -> tuple[datetime, str, str, str, str]:
+    """Return what a record says was decided, with the figures that it rests on."""
+    verdicts = record.numbers.get("verdicts", ())
+    assert isinstance(verdicts, list | tuple)
+    figures = [
+        f"{v['metric']}/{v['segment']} {v['outcome']} "
+        + " ".join(f"{name}={value:.4g}" for name, value in sorted(v["numbers"].items()))
+        for v in verdicts
+    ]
+    return record.at, record.action, record.step, str(record.numbers.get("code", "")), "; ".join(figures)
 
 
 def _outcome(taken: Sequence[Replayed]) -> str:

@@ -270,11 +270,14 @@ def _approval(step: StepShown) -> str:
     return " (approval needed)" if step.approval == "needed" else f" (approved by {step.approval})"
 
 
-def _verdicts(verdicts: Sequence[VerdictShown]) -> Listing:
-    return Listing(
+def _verdicts(verdicts: Sequence[VerdictShown]) -> RenderableType:
+    """Show what each condition says, and below what is to be known of several of them, once."""
+    listing = Listing(
         ("condition", "segment", "verdict", "why"),
         [(v.metric, v.segment, v.outcome, v.reason) for v in verdicts],
     )
+    notes = dict.fromkeys(v.note for v in verdicts if v.note)
+    return Group(listing, *(Text.assemble(("note     ", "dim"), note) for note in notes))
 
 
 def _results(results: Sequence[ResultShown]) -> Listing:

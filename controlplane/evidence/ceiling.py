@@ -110,8 +110,9 @@ class Ceiling:
         reading = Reading(account, log_e, self.threshold, loud)
         n_c, k_c, n_b, k_b = reading.counts
         recent, swing = total(account.recent), learned.swing(self.counter)
-        above = "the canary is above the limit, not beyond doubt"
         allowed = self._held_to(account, learned, stage)
+        above = self._beyond(reading.counts, allowed, learned, stage)
+        within = k_c <= allowed * n_c
         relaxed = "" if allowed == self.allowed else f", in this emergency {bound(allowed, self.share)}"
 
         def seen(counts: Counts) -> str:
@@ -123,11 +124,9 @@ class Ceiling:
             fault=f"the limit is broken in segment {reading.segment}",
             doubt=above,
             good=self._kept(reading.counts, allowed, swing, stage),
-            short="within the limit, too few requests to be sure",
-            seen=(
-                f"{reading.told(seen)}, allowed {bound(self.allowed, self.share)}{relaxed}"
-                f"{borrowed(reading.table, stage)}"
-            ),
+            short=f"{'within' if within else 'above'} the limit, too few requests to be sure",
+            seen=f"{reading.told(seen)}, allowed {bound(self.allowed, self.share)}{relaxed}",
+            note=borrowed(reading.table, stage),
         )
         holds = (
             (self._baseline_breaches(learned, stage), "the baseline breaches the limit itself"),
@@ -141,6 +140,16 @@ class Ceiling:
         # The last half minute may keep by chance what the step does not.
         beyond = found.outcome is Outcome.NOT_YET and k_c > allowed * n_c
         return replace(found, doubtful=found.doubtful or beyond)
+
+    def _beyond(self, counts: Counts, allowed: float, learned: Learned, stage: Stage) -> str:
+        """Say how the canary is above the limit, and what of a breach is not proved."""
+        n_c, k_c, *_ = counts
+        if k_c <= allowed * n_c:
+            return "the canary was above the limit in the last half minute"
+        sure = k_c > 2 * _by_chance(allowed * n_c, learned.swing(self.counter)) - allowed * n_c
+        if sure and EVERYONE not in stage.full_segments and not stage.limits.emergency:
+            return "the canary is above the limit, not beyond doubt worse than the baseline"
+        return "the canary is above the limit, not beyond doubt"
 
     def _baseline_breaches(self, learned: Learned, stage: Stage) -> bool:
         """Return whether the baseline's last half minute is above the limit by more than chance explains."""

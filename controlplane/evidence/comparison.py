@@ -23,7 +23,7 @@ from controlplane.evidence.likelihood import (
     log_mixture,
     no_harm_rate,
 )
-from controlplane.evidence.reading import Reading, Words, borrowed, percent
+from controlplane.evidence.reading import Reading, Words, borrowed, more_often, percent
 from controlplane.evidence.rows import Floats, cautious, dues, no_harm
 from controlplane.evidence.verdict import Verdict
 
@@ -211,8 +211,9 @@ class Comparison:
             fault=f"{self.name} in segment {reading.segment} are above the baseline's",
             doubt=f"{self.name} look suspicious",
             good=f"{self.name} do no harm",
-            short=f"{self.name} look alike, too few requests to be sure",
-            seen=reading.told(both) + borrowed(reading.table, stage, self.margin),
+            short=self._short(reading.counts),
+            seen=reading.told(both),
+            note=borrowed(reading.table, stage, self.margin),
         )
         holds = (
             (learned.total[0] < ACQUAINTED, "too little is known of the baseline"),
@@ -222,6 +223,12 @@ class Comparison:
             ),
         )
         return reading.answer(self.name, words, holds, self._needed(account, learned, stage), "errors")
+
+    def _short(self, counts: Counts) -> str:
+        """Say that nothing is proved, by where the counts point so far."""
+        if more_often(counts, 1 + self.margin):
+            return f"{self.name} are above the baseline's so far, too little to be sure"
+        return f"{self.name} look alike, too few requests to be sure"
 
     def _needed(self, account: Account, learned: Learned, stage: Stage) -> float:
         rate = learned.rate_now(self.counter)

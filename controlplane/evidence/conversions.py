@@ -117,7 +117,8 @@ class Conversions:
             doubt=f"{worse} {self.name} on the canary, not beyond doubt",
             good=f"{self.name} does not suffer",
             short=f"{self.name}: too few to be sure",
-            seen=reading.told(both) + borrowed(reading.table, stage, self.margin),
+            seen=reading.told(both),
+            note=borrowed(reading.table, stage, self.margin),
         )
         holds = ((not k_b, f"{self.name}: none on the baseline, so there is nothing to compare with"),)
         needed = self._needed(account, k_b / n_b, n_c / n_b) if n_b else None
@@ -255,8 +256,8 @@ class LeastShare:
             doubt=below,
             good="the limit is kept",
             short="too few to be sure that the limit is kept",
-            seen=f"{reading.told(seen)}, at least {bound(self.limit, self.measured.share)} wanted"
-            f"{borrowed(reading.table, stage)}",
+            seen=f"{reading.told(seen)}, at least {bound(self.limit, self.measured.share)} wanted",
+            note=borrowed(reading.table, stage),
         )
         holds = (
             (_missed(n_b, k_b, self.limit), "the baseline misses the limit itself"),

@@ -21,7 +21,7 @@ from controlplane.evidence.account import (
 )
 from controlplane.evidence.observation import Cell, Observation
 from controlplane.evidence.pace import Pace, told
-from controlplane.evidence.reading import rough
+from controlplane.evidence.reading import adding, rough
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE, UNCOMPARED
 
@@ -128,7 +128,8 @@ class Measured:
         if verdict.outcome is Outcome.FAIL or not (reason := self._overdue(account, stage)):
             return self._timed(verdict, account, stage)
         reason = f"{self.name}: {reason}"
-        return replace(verdict, outcome=Outcome.NOT_YET, reason=reason, requests_needed=None, lacking=True)
+        late = replace(verdict, outcome=Outcome.NOT_YET, reason=reason, requests_needed=None, lacking=True)
+        return replace(late, brief="", cause="overdue", note="")
 
     def _timed(self, verdict: Verdict, account: Account, stage: Stage) -> Verdict:
         if not self.pushed or verdict.outcome is not Outcome.NOT_YET:
@@ -137,13 +138,15 @@ class Measured:
         if any(not any(row[side] for row in account.step.values()) for side in sides):
             reason = f"{self.name}: no values of both versions in this step yet"
             reason += f", they should come every {rough(self.every)}"
-            return replace(verdict, reason=reason, requests_needed=None, lacking=False)
+            none = replace(verdict, reason=reason, requests_needed=None, lacking=False)
+            return replace(none, brief="", cause="no values", note="")
         if not verdict.requests_needed:
             return verdict
         pushes, period = self.pace(account).needed(verdict.requests_needed), self.period(account)
-        reason = f"{verdict.reason}; about {verdict.requests_needed} more are needed, "
-        reason += told(pushes, pushes * period)
-        return replace(verdict, reason=reason, seconds_needed=pushes * period)
+        found = adding(
+            verdict, f"; about {verdict.requests_needed} more are needed, {told(pushes, pushes * period)}"
+        )
+        return replace(found, seconds_needed=pushes * period)
 
     def period(self, account: Account) -> float:
         """Return the seconds from one push to the next."""

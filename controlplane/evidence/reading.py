@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, exp, inf, log, log2
+from math import ceil, exp, inf, log, log2, sqrt
 
 from controlplane.evidence.account import (
     ENOUGH,
@@ -85,12 +85,15 @@ class Reading:
         """The sum since the release began, of the segment where a fault shows."""
         return total(self._blamed(self.account.whole))
 
-    def told(self, say: Callable[[Counts], str], of_release: Callable[[Counts], str] | None = None) -> str:
-        """Return what was seen, in words; of a fault since it shows, and beside it in the whole release."""
+    def told(self, say: Callable[[Counts], str], *, beside: bool = True) -> str:
+        """Return what was seen, in words; of a fault since it shows, and beside it in the whole release.
+
+        ``beside`` is False where both do not count the same.
+        """
         if not self.risen or self.counts[0] >= self.release[0]:
             return say(self.counts)
-        late, all_of = say(self.counts), (of_release or say)(self.release)
-        return f"in the last {rough(self.account.rising)} {late}; in the whole release {all_of}"
+        late = f"in the last {rough(self.account.rising)} {say(self.counts)}"
+        return f"{late}; in the whole release {say(self.release)}" if beside else late
 
     def numbers(self, event: str) -> tuple[tuple[str, float], ...]:
         """Return the figures; ``event`` names what is counted."""
@@ -118,41 +121,45 @@ class Reading:
             needed: Requests that a PASS takes, or None.
             event: Names what is counted.
         """
-        outcome, why, requests = Outcome.NOT_YET, words.short, self.counts[0]
+        outcome, why, cause, requests = Outcome.NOT_YET, words.short, "short", self.counts[0]
         more = None if needed is None else ceil(needed)
         suspected = self.log_e >= LOG_DOUBT
         doubt = (suspected, words.doubt)
         held = next((reason for applies, reason in (doubt, *holds) if applies), None)
         if self.failed:
-            outcome, why, more = Outcome.FAIL, words.fault, None
+            outcome, why, cause, more = Outcome.FAIL, words.fault, "fault", None
         elif not requests:
-            why = "no canary requests in this step"
+            why, cause = "no canary requests in this step", "no requests"
         elif held is not None:
+            # Which of them it is; the words of some have figures.
+            cause = f"held {[applies for applies, _ in (doubt, *holds)].index(True)}"
             why, more = held, None
         elif self.account.promotion >= ENOUGH and self.account.plain < self.undoubted:
-            why, more = words.bursts, None
+            why, cause, more = words.bursts, "bursts", None
         elif self.account.promotion >= ENOUGH:
-            outcome, why, more = Outcome.PASS, words.good, 0
+            outcome, why, cause, more = Outcome.PASS, words.good, "", 0
         reason = f"{why}: {words.seen}" if requests else why
         # Doubt is about the canary; whatever else holds is about what it is judged by.
         open_ = outcome is Outcome.NOT_YET
         lacking = open_ and (not requests or held not in (None, words.doubt))
         doubtful = open_ and (suspected or held == words.doubt)
         figures = self.numbers(event)
-        return Verdict(
+        found = Verdict(
             metric, self.segment, outcome, reason, figures, more, lacking=lacking, doubtful=doubtful
         )
+        return replace(found, brief=why, cause=cause, note=words.note if requests else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a metric says in each case, and what was seen."""
+    """What a metric says in each case, what was seen, and a note on what that was compared with."""
 
     fault: str
     doubt: str
     good: str
     short: str
     seen: str
+    note: str = ""
     bursts: str = "too many at once to exclude harm"
 
 
@@ -186,12 +193,17 @@ def timed(verdict: Verdict, account: Account) -> Verdict:
     if not total(account.step)[0]:
         return verdict  # which says that there are no requests
     if _gone(account):
-        reason = f"{verdict.reason}; {more} more are needed, and none come"
-        return replace(verdict, reason=reason, lacking=True)
+        return replace(adding(verdict, f"; {more} more are needed, and none come"), lacking=True)
     requests, took = _traffic(account)
     seconds = more * took / requests
-    reason = f"{verdict.reason}; about {more} more are needed, {rough(seconds)} at this traffic"
-    return replace(verdict, reason=reason, seconds_needed=seconds)
+    found = adding(verdict, f"; about {more} more are needed, {rough(seconds)} at this traffic")
+    return replace(found, seconds_needed=seconds)
+
+
+def adding(verdict: Verdict, more: str) -> Verdict:
+    """Return a verdict that says more."""
+    brief = f"{verdict.brief}{more}" if verdict.brief else ""
+    return replace(verdict, reason=f"{verdict.reason}{more}", brief=brief)
 
 
 def _gone(account: Account) -> bool:
@@ -220,9 +232,8 @@ def rested(verdict: Verdict, log_e: float, stage: Stage) -> Verdict:
     if EVERYONE not in stage.full_segments or verdict.outcome is Outcome.FAIL or log_e >= LOG_DOUBT:
         return verdict
     reason = f"{verdict.metric}: nobody is left on the baseline, so it is not compared any more"
-    return replace(
-        verdict, outcome=Outcome.PASS, reason=reason, requests_needed=0, seconds_needed=None, lacking=False
-    )
+    rested = replace(verdict, outcome=Outcome.PASS, reason=reason, requests_needed=0, seconds_needed=None)
+    return replace(rested, lacking=False, brief="", cause="", note="")
 
 
 def rough(seconds: float) -> str:
@@ -247,8 +258,8 @@ def borrowed(table: Mapping[str, Counts], stage: Stage, margin: float | None = N
     names = f"segment {', '.join(whole)} has no baseline of its own"
     if margin is None:
         rest = "nobody is left on the baseline" if EVERYONE in whole else "beside it the rest of the service"
-        return f"; {names}: judged by the limit, {rest}"
-    return f"; {names}: compared with the rest of the service, margin {max(margin, FULL_MARGIN):.0%}"
+        return f"{names}: judged by the limit, {rest}"
+    return f"{names}: compared with the rest of the service, margin {max(margin, FULL_MARGIN):.0%}"
 
 
 def blame(recent: Mapping[str, Counts], loudness: Mapping[str, float]) -> str:
@@ -284,6 +295,18 @@ def average(counts: Counts) -> str:
 def bound(limit: float, share: bool) -> str:
     """Return a limit for reading, of a share in percent."""
     return percent(limit, 1) if share else f"{limit:g}"
+
+
+def more_often(counts: Counts, times: float) -> bool:
+    """Return whether the canary has more than ``times`` the baseline's share, by more than a deviation.
+
+    It is for words only: what the counts point to while they prove nothing.
+    """
+    n_c, k_c, n_b, k_b = counts
+    if not n_b:
+        return False
+    scale = times * n_c / n_b
+    return k_c - scale * k_b > sqrt(k_c + scale * scale * k_b)
 
 
 def percent(events: float, requests: float) -> str:

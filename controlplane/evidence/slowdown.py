@@ -20,7 +20,7 @@ from controlplane.evidence.comparison import ACQUAINTED
 from controlplane.evidence.edges import Beyond
 from controlplane.evidence.learned import LONG, Learned
 from controlplane.evidence.likelihood import log_mean_exp, no_harm_rate
-from controlplane.evidence.reading import Reading, Words, borrowed, percent, total
+from controlplane.evidence.reading import Reading, Words, borrowed, more_often, percent, total
 from controlplane.evidence.rows import Floats, as_often, no_harm
 from controlplane.evidence.scarce import RAREST
 from controlplane.evidence.verdict import Verdict
@@ -148,17 +148,27 @@ class Slowdown:
         beyond = learned.beyond_now
         edge = self._nearest(beyond)
         shown = _looked(account, RISE if reading.risen else WHOLE if reading.failed else STEP, edge)
+        same = shown == _looked(account, WHOLE, edge)
         words = Words(
             fault=f"the canary is slower in segment {reading.segment}",
             doubt="the canary is suspiciously slow",
             good="the canary is as fast as the baseline",
-            short="too few requests to exclude a slower canary",
+            short=self._short(reading.counts, beyond, shown),
             bursts="so many canary requests are slow that a slower canary is not excluded",
-            seen=reading.told(partial(_slower, shown), partial(_slower, _looked(account, WHOLE, edge)))
-            + borrowed(reading.table, stage, self.margin),
+            # At two edges the halves of one sentence could contradict each other.
+            seen=reading.told(partial(_slower, shown), beside=same),
+            note=borrowed(reading.table, stage, self.margin),
         )
         holds = ((learned.total[0] < ACQUAINTED, "too little is known of the baseline"),)
         return reading.answer(self.name, words, holds, self._needed(account, stage, learned, edge), "slow")
+
+    def _short(self, counts: Counts, beyond: Beyond, edge: int) -> str:
+        """Say that nothing is proved, by where the counts point so far."""
+        slower = 1 + self.margin
+        tolerated = beyond.ratio(edge, slower) if beyond.shares[edge] else slower
+        if more_often(counts, tolerated):
+            return "the canary is slower so far, too little to be sure"
+        return "too few requests to exclude a slower canary"
 
     def _needed(self, account: Account, stage: Stage, learned: Learned, edge: int) -> float:
         """Return how many more requests of the canary a PASS takes, if they come as those of late."""

@@ -81,7 +81,7 @@ def check_split(
         if part <= 0 and got - excused > late:
             return SplitVerdict(Agreement.DISAGREES, f"{got} {side} requests where none should be")
     if not requests:
-        return SplitVerdict(Agreement.TOO_FEW, "no requests")
+        return SplitVerdict(Agreement.TOO_FEW, "none counted yet")
     seen = f"{canary} of {requests} requests went to the canary, {share:.4%} should"
     if not 0 < share < 1:
         return SplitVerdict(Agreement.AGREES, seen)

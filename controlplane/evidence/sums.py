@@ -269,7 +269,8 @@ class Sums:
             doubt=f"{self.name} {doubt}, not beyond doubt",
             good=f"{self.name} does not suffer",
             short=f"{self.name}: too little time to be sure{time}",
-            seen=f"{reading.told(_averages)}{limit}{borrowed(reading.table, stage, self.margin)}",
+            seen=f"{reading.told(_averages)}{limit}",
+            note=borrowed(reading.table, stage, self.margin),
         )
         left = max(int(LEARNING - scale.windows), 1)
         canary, _ = _both(reading.counts)

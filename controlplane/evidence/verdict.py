@@ -22,7 +22,10 @@ class Verdict:
         metric: Its name, as in ``errors`` or ``latency p99``.
         segment: Where it shows: a segment that is worse alone, else ``everyone``.
         outcome: The answer.
-        reason: One line for operators.
+        reason: One line for operators, with figures.
+        brief: The same without figures, but for what a PASS still needs; '' if that is the same.
+        cause: What keeps it from passing, in a word that stays the same while that does.
+        note: What else is to be known of what it was compared with; the same for many metrics.
         numbers: Pairs of name and figure that the answer rests on; rates in 0..1, evidence as natural
             logarithms except for ``e_value`` and its ``threshold``.
         requests_needed: Canary requests that a PASS still needs if nothing changes; 0 with a PASS, None if
@@ -45,3 +48,20 @@ class Verdict:
     decisive: bool = True
     lacking: bool = False
     doubtful: bool = False
+    brief: str = ""
+    cause: str = ""
+    note: str = ""
+
+    @property
+    def told(self) -> str:
+        """The reason with its note, by itself."""
+        return f"{self.reason}; {self.note}" if self.note else self.reason
+
+    def loudness(self) -> float:
+        """Return its e-value as a part of its threshold; 0 without one."""
+        numbers = dict(self.numbers)
+        return numbers.get("e_value", 0.0) / numbers["threshold"] if numbers.get("threshold") else 0.0
+
+    def named(self, said: str) -> str:
+        """Return what it says with its name, for where it stands among others."""
+        return said if said.startswith(self.metric) else f"{self.metric}: {said}"

@@ -13,6 +13,7 @@ from controlplane.evidence.reading import rough
 from controlplane.evidence.shares import Lately
 from controlplane.evidence.split import EXPECTED, LATE, Agreement, check_split
 from controlplane.policy.documents import FOLLOWED, UNCOMPARED
+from controlplane.policy.values import format_duration
 from controlplane.release.arrivals import ALL, step_split
 from controlplane.release.state import ReleaseState
 from controlplane.release.traffic import BUCKETS, splits
@@ -32,10 +33,12 @@ class SplitSeen:
     missing: str = ""
 
 
-def split_seen(watch: Watch, state: ReleaseState, crowd: Crowd) -> SplitSeen:
+def split_seen(
+    watch: Watch, state: ReleaseState, crowd: Crowd, settle: timedelta = timedelta(0)
+) -> SplitSeen:
     """Compare per proxy and segment, and over all proxies for the segment of the step.
 
-    ``crowd`` says how far heavy users may move a share.
+    ``crowd`` says how far heavy users may move a share, ``settle`` from when on requests are counted.
 
     Source: DESIGN "How a release runs", verify.
     """
@@ -66,6 +69,8 @@ def split_seen(watch: Watch, state: ReleaseState, crowd: Crowd) -> SplitSeen:
             return SplitSeen(f"segment {split.segment}: {verdict.reason}")
         case Agreement.TOO_FEW:
             due = _until(share, canary + baseline, state.elapsed)
+            if not canary + baseline:
+                due = _counted(state, settle)
             return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}{due}{_elsewhere(watch)}")
 
 
@@ -75,6 +80,14 @@ def _until(share: float, requests: int, since: timedelta) -> str:
     if more <= 0 or not requests or not since:
         return ""
     return f", {rough(more * since.total_seconds() / requests)} more at the traffic of this step"
+
+
+def _counted(state: ReleaseState, settle: timedelta) -> str:
+    """Say when counting begins, or since when no requests have come."""
+    if state.elapsed <= settle:
+        return f", counting begins {format_duration(settle)} after every proxy has the step" if settle else ""
+    since = rough((state.elapsed - settle).total_seconds())
+    return f", no requests came in the {since} since counting began"
 
 
 def _elsewhere(watch: Watch) -> str:

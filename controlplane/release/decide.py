@@ -14,12 +14,13 @@ Past the point of no return after the guard, 3 to 6 are behind it: only what its
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.documents import Ends
 from controlplane.policy.values import format_duration, format_share
-from controlplane.release import crossing, ending, failure, gates
+from controlplane.release import crossing, ending, failure, gates, telling
 from controlplane.release.ending import SUSPICIOUS
 from controlplane.release.failure import Failed, follows
 from controlplane.release.moves import next_action
@@ -168,7 +169,8 @@ def _propagate(state: ReleaseState, propagation: Propagation) -> Decision:
     if problem is not None:
         if problem.code == "propagate" and state.elapsed > propagation.within:
             late = f"not acknowledged within {format_duration(propagation.within)} by"
-            return Decision(None, "stragglers", f"{late} {', '.join(propagation.waiting)}")
+            who = ", ".join(propagation.waiting)
+            return Decision(None, "stragglers", f"{late} {who}", cause=who)
         return problem
     acked, live = len(propagation.acked), len(propagation.live)
     return Decision(Action.PROCEED, "propagated", f"{acked} of {live} proxies acknowledged")
@@ -176,9 +178,9 @@ def _propagate(state: ReleaseState, propagation: Propagation) -> Decision:
 
 def _not_propagated(propagation: Propagation) -> Decision | None:
     if propagation.alone:
-        return Decision(None, "left-alone", propagation.left_alone)
+        return Decision(None, "left-alone", propagation.left_alone, cause=propagation.left_alone)
     if propagation.trouble:
-        return Decision(None, "nack", propagation.trouble)
+        return Decision(None, "nack", propagation.trouble, cause=propagation.trouble)
     if not propagation.live:
         return Decision(None, "no-proxy", "no proxy is connected")
     if not propagation.complete:
@@ -202,9 +204,11 @@ def _not_trusted(seen: Seen) -> Decision | None:
     if not seen.propagation.live:
         return Decision(None, "no-proxy", "no proxy is connected")
     if seen.stale:
-        return Decision(None, "stale", seen.stale)
+        return Decision(None, "stale", seen.stale, cause=seen.stale)
     if seen.split_problem:
-        return Decision(None, "split", seen.split_problem)
+        # Without the counts, which are others in each interval.
+        where = seen.split_problem.partition(": ")[0]
+        return Decision(None, "split", seen.split_problem, cause=where)
     return None
 
 
@@ -222,19 +226,22 @@ def _judge(state: ReleaseState, seen: Seen) -> Decision:
     least = state.policy.guard.for_ if guarding else state.policy.steps[state.step].for_
     if seen.suspicion >= SUSPICIOUS:
         suspicious = f"suspicious: e-value {seen.suspicion:.3g}, rollback at 100"
-        return _unsure(state, seen, Decision(None, "suspicious", suspicious, counts=True))
+        who = telling.loudest(seen.verdicts)
+        return _unsure(
+            state, seen, Decision(None, "suspicious", f"{suspicious}; {who}", counts=True, cause=who)
+        )
     if judged < least:
         return Decision(
             None, "dwell", f"judged for {_seconds(judged)} of at least {format_duration(least)}", counts=True
         )
     # The guard ends with a proof like any step: its end gives the hold-back to the canary.
     if seen.unproved:
-        short = "; ".join(v.reason for v in seen.unproved)
-        return _unsure(state, seen, Decision(None, NOT_YET, short, counts=True))
-    proof = "; ".join(v.reason for v in seen.verdicts) or "no conditions"
+        held = Decision(None, NOT_YET, telling.lacks(seen.unproved), counts=True)
+        return _unsure(state, seen, replace(held, cause=telling.causes(seen.unproved)))
+    proof = telling.proof(seen.verdicts)
     if guarding:
         return _onwards(state, seen, "guarded", f"guarded for {_seconds(judged)}: {proof}")
-    return _onwards(state, seen, "passed", proof)
+    return _onwards(state, seen, "passed", f"{proof}, judged for {_seconds(judged)}")
 
 
 def _test(state: ReleaseState, ends: Ends, seen: Seen) -> Decision:

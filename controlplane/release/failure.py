@@ -45,10 +45,10 @@ def condition(state: ReleaseState, verdict: Verdict) -> Failed:
     if verdict.metric == BUDGET:
         # What is spent stays spent at every step, and is not given out again without a person.
         do: Do = "rollback" if rule.do == "step_back" else rule.do
-        return Failed(Failure.CONDITION, code, verdict.reason, do)
+        return Failed(Failure.CONDITION, code, verdict.told, do)
     again = rule.retry is not None and state.tries < rule.retry.times and not state.halt
     rest = rule.retry.after if rule.retry and again else None
-    return Failed(Failure.CONDITION, code, verdict.reason, rule.do, rest)
+    return Failed(Failure.CONDITION, code, verdict.told, rule.do, rest)
 
 
 def follows(state: ReleaseState, seen: Seen, failed: Failed) -> Decision | None:
@@ -139,7 +139,7 @@ def _hold(failed: Failed) -> Decision:
     why = (
         f"failed, on_failure: hold: {failed.reason}" if failed.failure is Failure.CONDITION else failed.reason
     )
-    return Decision(None, _staying(failed), why, counts=failed.counts)
+    return Decision(None, _staying(failed), why, counts=failed.counts, cause=failed.code)
 
 
 def _staying(failed: Failed) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from controlplane.release import crossing, failure, gates, point
+from controlplane.release import crossing, failure, gates, holding, point
 from controlplane.release.ending import SUSPICIOUS
 from controlplane.release.outcomes import FAILURES, Failure, Remedy
 from controlplane.release.seen import Decision, Propagation, Seen
@@ -55,8 +55,8 @@ def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
     stepped = seen.elapsed if state.active and not state.halt and decision.code not in gates.SHUT else NOTHING
     unproved, sighted = _unproved(state, decision, seen)
     stay = state.model_copy(
-        update={
-            "hold": "" if decision.action else decision.code,
+        update=holding.held(state, decision, seen.elapsed)
+        | {
             "because": decision.reason,
             "judged": state.judged + counted,
             "unproved": unproved,

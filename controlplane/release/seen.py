@@ -201,7 +201,8 @@ class Seen:
 class Decision:
     """What to do. Without an action the release stays where it is, for the reason given.
 
-    ``code`` is short and stable while the situation is the same; ``reason`` has the numbers.
+    ``code`` is short and stable while the situation is the same; ``cause`` names what is behind it, which
+    conditions or proxies, without anything that changes with each interval. ``reason`` has the numbers.
     """
 
     action: Action | None
@@ -211,3 +212,4 @@ class Decision:
     calls: tuple[Call, ...] = ()  # to make from now on
     rest: timedelta | None = None  # after which it tries again by itself
     failure: Failure | None = None  # that led to it
+    cause: str = ""  # of a hold

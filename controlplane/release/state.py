@@ -234,6 +234,9 @@ class ReleaseState(Model):
         frozen_by: The failures that froze it.
         overruled: Failures that no longer count in this attempt, because a person let it go on after them.
         hold: Why the loop does not go on, '' if it does; a short code, for comparison.
+        cause: What of the hold was written down last; see `release.holding`.
+        caused: How long ago that was, by the monotonic clock.
+        causes: How many causes of this hold were written down after the first one.
         because: The same for people, with names and numbers.
         judged: Time of judging in this step that counted: fresh data, verified split, nothing held.
         unproved: Time in this step since every proxy had it, or since its last proof, without halts.
@@ -284,6 +287,9 @@ class ReleaseState(Model):
     frozen_by: tuple[Failure, ...] = ()
     overruled: tuple[Failure, ...] = ()
     hold: str = ""
+    cause: str = ""
+    caused: timedelta = timedelta(0)
+    causes: int = 0
     because: str = ""
     judged: timedelta = timedelta(0)
     unproved: timedelta = timedelta(0)

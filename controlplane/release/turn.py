@@ -11,7 +11,7 @@ from datetime import datetime
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
-from controlplane.release import arrivals, ending, hooks
+from controlplane.release import arrivals, ending, holding, hooks
 from controlplane.release import watch as watching
 from controlplane.release.agreement import SplitSeen, split_seen
 from controlplane.release.decide import decide
@@ -82,7 +82,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
             # With less than all to wait for, a client may be without the step and not split for that reason.
             if settled and propagation.at_least == PPM:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
-        split = split_seen(watch, state, learned.crowd)
+        split = split_seen(watch, state, learned.crowd, moment.settle)
         if split.problem:
             watch = watching.unproved(watch)
         watch = watching.vouched(watch, state, learned.crowd, wrong=bool(split.problem))
@@ -130,7 +130,7 @@ def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Tu
         reason = f"every endpoint of {state.to_version} was replaced; the step begins again"
         after, watch = restart_step(state, reason, canary), watching.next_step(watch)
         decision = Decision(None, "restarted", reason)
-        noted = True
+        noted, again = True, False
     else:
         decision = decide(state, seen)
         if decision.action is None:
@@ -143,12 +143,13 @@ def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Tu
             watch = watching.stepped_back(watch)
         elif decision.action in NEW_STEP:
             watch = watching.next_step(watch)
-        noted = decision.action is not None or decision.code not in ("", state.hold)
+        again = holding.new_cause(state, decision)
+        noted = decision.action is not None or holding.new_kind(state, decision) or again
     return Turn(
         after=Progress(after, watch, seen.verdicts if after.key == state.key else ()),
         decision=decision,
         propagation=seen.propagation,
-        records=(_record(state, decision, seen, now),) if noted else (),
+        records=(_record(state, decision, seen, now, again=again),) if noted else (),
         promoted=after.phase is Phase.PROMOTED and state.phase is not Phase.PROMOTED,
     )
 
@@ -186,18 +187,23 @@ def _stale(moment: Moment) -> str:
     return "" if observation.fresh else "no statistics in this interval"
 
 
-def _record(state: ReleaseState, decision: Decision, seen: Seen, now: datetime) -> Record:
+def _record(
+    state: ReleaseState, decision: Decision, seen: Seen, now: datetime, *, again: bool = False
+) -> Record:
     numbers: dict[str, object] = {
         "acked": len(seen.propagation.acked),
         "live": len(seen.propagation.live),
         "suspicion": seen.suspicion,
         "code": decision.code,
+        "cause": decision.cause,
+        "again": again,  # of the hold before, for another cause
         "verdicts": [
             {
                 "metric": v.metric,
                 "segment": v.segment,
                 "outcome": str(v.outcome),
                 "reason": v.reason,
+                "note": v.note,
                 "numbers": dict(v.numbers),
                 "requests_needed": v.requests_needed,
                 "seconds_needed": v.seconds_needed,

@@ -295,12 +295,7 @@ def results(watch: Watch, state: ReleaseState) -> tuple[Result, ...]:
 
 def suspicion(readings: tuple[Verdict, ...]) -> float:
     """Return the largest rollback e-value of any condition, scaled so that 100 rolls back."""
-    scaled = [1.0]
-    for verdict in readings:
-        numbers = dict(verdict.numbers)
-        if verdict.decisive and numbers.get("threshold"):
-            scaled.append(100 * numbers.get("e_value", 0.0) / numbers["threshold"])
-    return max(scaled)
+    return max([1.0, *(100 * verdict.loudness() for verdict in readings if verdict.decisive)])
 
 
 def _counts(observation: Observation, state: ReleaseState) -> dict[Place, list[int]]:

@@ -66,6 +66,7 @@ class VerdictShown(Shown):
     segment: str
     outcome: str
     reason: str
+    note: str = Field(default="", description="what else is to be known of what it was compared with")
     numbers: dict[str, float] = Field(default_factory=dict)
     requests_needed: int | None = None
     seconds_needed: float | None = None

@@ -165,3 +165,68 @@ async def test_a_second_pause_keeps_the_first_reason_or_tells_of_it(site, kit):
     before = "; paused before: pause by ann: lunch"
     assert said[:2] == ["pause by ann: lunch"] * 2
     assert said[2:] == [f"pause by bob: prices{before}", f"pause by cid: more{before}"]
+
+
+# --- holds ------------------------------------------------------------------------------------------------
+
+
+async def holds(site):
+    return [r for r in await site.store.records("shop-v2", 1000) if r.action == "hold"]
+
+
+async def test_a_hold_whose_cause_is_another_one_by_now_is_recorded(site, kit):
+    await at_ten(site, kit)
+    site.traffic.mode = "partial"
+    await kit.tick(site, 4)
+    site.traffic.mode = "silent"
+    await kit.tick(site, 4)
+
+    told = [(r.reason, r.numbers["cause"], r.numbers["again"]) for r in await holds(site)]
+
+    late = "statistics of edge-1 are partial: counters do not add up"
+    assert told[-2:] == [
+        (late, late, False),
+        ("no statistics from edge-1", "no statistics from edge-1", True),
+    ]
+
+
+async def test_a_cause_that_changes_with_every_interval_does_not_flood_the_log(site, kit):
+    await at_ten(site, kit)
+    before = len(await holds(site))
+    for n in range(200):
+        site.traffic.mode = ("partial", "silent")[n % 2]
+        await kit.tick(site)
+
+    assert before + 2 <= len(await holds(site)) <= before + 8
+
+
+async def test_another_condition_that_holds_is_another_cause(tmp_path, kit):
+    policy = kit.POLICY.replace("{latency: off}]", "{latency: off}, {success_rate: {at_least: 99%}}]")
+    site = await kit.start(tmp_path, quick=policy)
+    await at_ten(site, kit)
+    site.traffic.mode = "both"
+    await kit.tick(site, 20)
+
+    last = (await holds(site))[-1]
+    assert "success rate (held " in last.numbers["cause"]
+    assert "success rate: the baseline breaches the limit itself" in last.reason
+    await site.store.close()
+
+
+async def test_what_has_passed_is_told_by_name_and_the_figures_are_in_the_numbers(site, kit):
+    await at_ten(site, kit)
+    record = next(r for r in await site.store.records("shop-v2", 1000) if r.action == "advance")
+
+    assert record.reason == "all 2 conditions passed (errors, client errors), judged for 5s"
+    verdict = record.numbers["verdicts"][0]
+    assert verdict["reason"].startswith("errors do no harm: canary ")
+    assert "no baseline of its own" not in verdict["reason"]
+    assert verdict["note"].startswith("segment staff has no baseline of its own")
+
+
+async def test_where_counting_has_not_begun_nobody_looks_for_a_broken_route(site, kit):
+    await site.plane.order(TO_V2)
+    world = await kit.until(site, lambda w: w.releases["shop-v2"].hold == "verify")
+
+    few = "too few requests to verify the split: segment staff: none counted yet"
+    assert world.releases["shop-v2"].because == f"{few}, counting begins 10s after every proxy has the step"

@@ -4,13 +4,14 @@ import asyncio
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from controlplane.cli import replay as replaying
 from controlplane.cli.client import clock
 from controlplane.evidence.observation import Reading
-from controlplane.release.ports import Change
+from controlplane.release.ports import Change, Record
 from controlplane.web.asked import Act, Order
 from tests.app.site import Clock, start, tick, until
 from tests.documents import BRISK, FLEET, POLICY, RELEASE, SERVICE
@@ -223,3 +224,34 @@ def test_a_promotion_that_was_undone_is_none_to_who_waits_for_it(turnout, kit, u
 
 
 GOALS = ("promoted", "retired", "ended")
+
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def decision(seconds=0, reason="few", rate=0.1, **numbers):
+    verdicts = [{"metric": "errors", "segment": "everyone", "outcome": "not yet", "numbers": {"rate": rate}}]
+    return Record(
+        at=NOW + timedelta(seconds=seconds), kind="decision", action="hold", step="ten", reason=reason,
+        numbers={"code": "not-yet", "verdicts": verdicts, **numbers},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "differs", "words"),
+    [
+        ([decision(cause="a", again=False)], [decision(cause="a", again=False)], 0, 0),
+        ([decision(reason="too few", cause="a")], [decision()], 0, 1),
+        ([decision(cause="a"), decision(5, cause="b", again=True)], [decision()], 0, 0),
+        ([decision(cause="a"), decision(5, cause="b", again=True)], [decision(cause="a")], 1, 0),
+        ([decision(rate=0.2, cause="a")], [decision()], 2, 0),
+        ([decision(cause="a"), decision(5, cause="a")], [decision()], 1, 0),
+    ],
+    ids=["same", "words", "older", "again", "figures", "more"],
+)
+def test_what_an_earlier_version_wrote_down_is_the_same_in_other_words(now, then, differs, words):
+    turns = [SimpleNamespace(moment=SimpleNamespace(at=NOW + timedelta(seconds=s))) for s in (0, 5)]
+
+    missing, told = replaying._compared(now, then, turns)
+
+    assert (len(missing), told) == (differs, words)

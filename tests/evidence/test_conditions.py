@@ -104,9 +104,9 @@ def test_every_metric_says_that_a_whole_segment_has_no_baseline_of_its_own(known
 
     found = by_metric(folded(known, both, 20, at), known, at)
 
-    silent = {name for name, v in found.items() if "staff has no baseline of its own" not in v.reason}
+    silent = {name for name, v in found.items() if "staff has no baseline of its own" not in v.note}
     assert silent == {"requests"}
-    assert "margin 100%" in found["latency"].reason
+    assert "margin 100%" in found["latency"].note
 
 
 @st.composite
@@ -198,7 +198,7 @@ def test_a_step_above_its_limit_is_doubtful_also_while_the_last_half_minute_keep
     above = [v for v in found if v.outcome is Outcome.NOT_YET and dict(v.numbers)["canary_rate"] > 0.02]
     assert {v.reason.split(":")[0] for v in above} == {
         "the canary is above the limit, not beyond doubt",
-        "within the limit, too few requests to be sure",
+        "above the limit, too few requests to be sure",
     }
     assert all(v.doubtful for v in above)
 

@@ -46,7 +46,9 @@ def test_a_step_that_breaks_its_limit_does_not_pass_by_one_good_half_minute(know
     *_, last = read(RATE, [usual] * 100 + [good] * 40, known)
 
     assert last.outcome is Outcome.NOT_YET
-    assert last.reason.startswith("the canary is above the limit, not beyond doubt: 1.11 %")
+    assert last.reason.startswith(
+        "the canary is above the limit, not beyond doubt worse than the baseline: 1.11 %"
+    )
 
 
 def test_an_outage_of_both_holds_a_limit_no_longer_than_it_lasts(known):

@@ -1,0 +1,92 @@
+"""What a metric says while nothing is proved: where its counts point, and no more than they show."""
+
+import pytest
+from test_conditions import folded, known, seen, stage  # noqa: F401 - the fixture
+
+from controlplane.evidence import Limits, verdicts
+from controlplane.evidence.account import Account
+from controlplane.evidence.reading import more_often
+from controlplane.evidence.slowdown import RISE, WHOLE, Slowdown
+from controlplane.policy.latency import EDGES_MS
+
+LIMITED = Limits(errors_margin=0.25, latency_margin=0.1, success_rate=0.97)
+
+
+def told(known, canary, baseline, times, limits=LIMITED, **more):  # noqa: F811
+    at = stage(limits, **more)
+    return {v.metric: v for v in verdicts(folded(known, seen(canary, baseline), times, at), known, at)}
+
+
+@pytest.mark.parametrize(
+    ("canary", "words"),
+    [
+        ((20, 2, 0, 0), "errors are above the baseline's so far, too little to be sure: canary 2 of 20"),
+        ((20, 0, 0, 0), "errors look alike, too few requests to be sure: canary 0 of 20"),
+    ],
+)
+def test_errors_look_alike_only_where_they_do(known, canary, words):  # noqa: F811
+    found = told(known, canary, (900, 1, 0, 0), 1)["errors"]
+
+    assert found.reason.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("slow", "words"),
+    [
+        (7, "the canary is slower so far, too little to be sure: slower than"),
+        (3, "too few requests to exclude a slower canary: slower than"),
+    ],
+)
+def test_a_canary_that_is_slower_so_far_is_called_that(known, slow, words):  # noqa: F811
+    found = told(known, (10, 0, 0, slow), (900, 0, 0, 300), 1)["latency"]
+
+    assert found.reason.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("n", "bad", "words"),
+    [
+        (100, 10, "the canary is above the limit, not beyond doubt worse than the baseline: 10 % of 500"),
+        (10, 0, "within the limit, too few requests to be sure: 0 % of 50"),
+    ],
+)
+def test_a_limit_that_is_broken_for_sure_says_what_is_not_sure(known, n, bad, words):  # noqa: F811
+    found = told(known, (n, bad, 0, 0), (1, 0, 0, 0), 5)["success rate"]
+
+    assert found.reason.startswith(words)
+
+
+def test_more_often_is_by_more_than_a_deviation():
+    assert not more_often((100, 1, 1000, 0), 1.25)
+    assert more_often((100, 4, 1000, 0), 1.25)
+    assert not more_often((100, 4, 0, 0), 1.25)
+    assert not more_often((1000, 105, 1000, 100), 1.0)
+    assert more_often((1000, 120, 1000, 100), 1.0)
+
+
+@pytest.mark.parametrize(("edges", "both"), [((4, 4), True), ((5, 2), False)])
+def test_a_fault_is_told_beside_the_whole_release_only_at_the_same_edge(known, edges, both):  # noqa: F811
+    metric = Slowdown("latency", 0.1, 100.0, (0.05, 0.95), 0.5, tail=False)
+    rise, whole = {"everyone": (852.0, 563.0, 800.0, 333.0)}, {"everyone": (4862.0, 2096.0, 4000.0, 2412.0)}
+    account = Account(
+        {"25": (9.0,) * 6}, 0.0, rise, whole, rise, rise=rise, rising=56.0,
+        state={RISE: (float(edges[0]),), WHOLE: (float(edges[1]),)},
+    )  # fmt: skip
+
+    reason = metric.verdict(account, known, stage()).reason
+
+    shown = f"in the last 56 s slower than {EDGES_MS[edges[0]]} ms were 66.1 % of 852 canary requests"
+    assert reason.startswith(f"the canary is slower in segment everyone: {shown}")
+    assert ("in the whole release" in reason) is both
+
+
+def test_a_note_is_beside_the_reason_and_what_a_pass_takes_in_both(known):  # noqa: F811
+    found = told(known, (20, 0, 0, 0), (900, 1, 0, 0), 5, full_segments=frozenset({"everyone"}))
+
+    errors = found["errors"]
+    assert "no baseline of its own" not in errors.reason
+    assert errors.note.startswith("segment everyone has no baseline of its own")
+    assert errors.told == f"{errors.reason}; {errors.note}"
+    more = errors.reason.partition("; about ")[2]
+    assert errors.brief == f"errors look alike, too few requests to be sure; about {more}"
+    assert errors.cause == "short"
