@@ -17,7 +17,7 @@ from pathlib import Path
 from controlplane.failpoints import VARIABLE
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["controlplane.app.serving", "controlplane.cli.serve"])
+_FORKS.set_forkserver_preload(["tests.preloaded"])
 
 
 class Life:
