@@ -16,6 +16,7 @@ from tests.chaos.lives import Mortal
 
 KILLS = int(os.environ.get("TURNOUT_CHAOS", "10"))  # of each point; `make chaos N=30`
 SEED = 7
+LONGEST = 240.0  # seconds for a life that takes five: a busy machine has late statistics, which hold a step
 STEPS = {"third": 3000, "most": 6000, "all": 9500}
 # Seconds; the second one is long enough for a restart to cut it short, if it could.
 DWELL = {3000: 0.3, 6000: 4.0, 9500: 0.3}
@@ -45,7 +46,7 @@ pytestmark = [
     pytest.mark.envoy,
     pytest.mark.chaos,
     pytest.mark.long,
-    pytest.mark.timeout(120 + 30 * KILLS),
+    pytest.mark.timeout(LONGEST * KILLS),
 ]
 
 
@@ -82,7 +83,7 @@ class Operator:
             order = {"service": "shop", "to": "v2" if len(self.releases) % 2 else "v1", "policy": "chaos"}
             order |= {"name": name, "actor": "tester"}
             await self._site.until(lambda order=order: self._accepted(order), 60)
-            await self._site.until(lambda name=name: self._promoted(name), 60 + 10 * KILLS)
+            await self._site.until(lambda name=name: self._promoted(name), LONGEST * KILLS)
 
     async def _accepted(self, order):
         try:
@@ -122,11 +123,11 @@ async def test_a_process_killed_anywhere_loses_repeats_and_skips_nothing(tmp_pat
         for point, passing in lives(KILLS):
             born = time.monotonic()
             await site.live(f"{point}:{passing}")
-            await site.death()
+            await site.death(LONGEST)
             took.setdefault(point, []).append(time.monotonic() - born)
         spent = time.monotonic() - began
         await site.live()
-        await asyncio.wait_for(operator.finish(), 60)
+        await asyncio.wait_for(operator.finish(), LONGEST)
 
         # What has not come by now will not: it is counted below.
         await within(20, lambda: not count(list(receiver.got), list(STEPS), operator.releases).lost)
