@@ -7,6 +7,7 @@ has it imported, and that is the only difference from the command line.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -44,6 +45,40 @@ class Life:
     async def ended(self, within):
         """Wait for its end for some seconds; return its status."""
         await asyncio.to_thread(self._process.join, within)
+        return self.status
+
+
+class Command:
+    """The same as a new program, for a test that is in a place of its own: a namespace, an environment."""
+
+    def __init__(self, arguments, log, environment=None):
+        self._arguments = (sys.executable, "-c", "from controlplane.cli import main; main()", *arguments)
+        self._log = log
+        self._environment = environment
+        self._process = None
+
+    async def start(self):
+        """Start it; it is not ready yet."""
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._arguments, env=self._environment, stdout=log, stderr=log
+            )
+
+    @property
+    def status(self):
+        """How it ended, as of `subprocess`; None as long as it runs."""
+        return self._process.returncode
+
+    def kill(self):
+        self._process.kill()
+
+    def terminate(self):
+        self._process.terminate()
+
+    async def ended(self, within):
+        """Wait for its end for some seconds; return its status."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), within)
         return self.status
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,10 +24,6 @@ pytestmark = [
 class Displaced(Mortal):
     """An installation whose control plane believes a file about what time it is; Envoy does not."""
 
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self._server = None
-
     async def displace(self, offset):
         new = self.folder / "clock.new"
         new.write_text(offset)
@@ -44,21 +38,7 @@ class Displaced(Mortal):
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
-        with (self.folder / "serve.log").open("ab") as log:
-            self._server = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", "from controlplane.cli import main; main()", "serve",
-                f"--data={self.folder / 'data'}", f"--xds=127.0.0.1:{self.xds}",
-                f"--http=127.0.0.1:{self.http}", f"--interval={self.interval}",
-                env=environment, stdout=log, stderr=log,
-            )  # fmt: skip
-
-        await self.until(self.up)
-
-    async def __aexit__(self, *error):
-        await super().__aexit__(*error)
-        if self._server:
-            self._server.terminate()
-            await self._server.wait()
+        await self.serve_here(environment)
 
 
 async def test_a_clock_that_jumps_shortens_no_step_and_stops_nothing(tmp_path, receiver):

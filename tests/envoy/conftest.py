@@ -18,7 +18,7 @@ from controlplane.demo.ports import free_ports
 from controlplane.demo.sample import INJECTED, VERSION, SampleProcess
 from controlplane.demo.users import population
 from controlplane.resources.bootstrap import bootstrap
-from tests.forks import Life
+from tests.forks import Command, Life
 
 PATIENCE = 60.0  # seconds for what takes one or two: the machine may be busy with others
 FLEET = """\
@@ -103,12 +103,21 @@ class Site:
 
     async def begin(self, *options, failpoint=""):
         """Start the control plane, which may be armed to be killed at a place; it is not ready yet."""
-        arguments = (
+        self.life = Life(self.command(*options), self.folder / "serve.log", failpoint)
+        await self.life.start()
+
+    async def serve_here(self, environment=None):
+        """Start the control plane where the test is, and wait until it is ready."""
+        self.life = Command(self.command(), self.folder / "serve.log", environment)
+        await self.life.start()
+        await self.until(self.up)
+
+    def command(self, *options):
+        """Return the arguments of the control plane's command."""
+        return (
             "serve", f"--data={self.folder / 'data'}", f"--xds=127.0.0.1:{self.xds}",
             f"--http=127.0.0.1:{self.http}", f"--interval={self.interval}", *options,
         )  # fmt: skip
-        self.life = Life(arguments, self.folder / "serve.log", failpoint)
-        await self.life.start()
 
     async def up(self):
         """Return whether the control plane is ready."""

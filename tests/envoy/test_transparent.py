@@ -116,7 +116,7 @@ async def greet(reader, writer):
 
 async def test_known_hosts_are_split_and_everything_else_passes_through(namespace, site):
     _, service = site.world("mesh")
-    await site.serve()
+    await site.serve_here()
     await site.apply(FLEET, service)
     await site.start(mesh_1=site.bootstrap("mesh-1", "mesh"))
     await site.apply(*site.order("name: half, everyone: 50%"))
