@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 OUTSIDE = ("grpc_status", "retries", "ejections", "stat", "prometheus")  # what traffic alone does not tell
 SHARE, AMOUNT = 0.02, 1000.0  # of requests that have a business metric, and what it is worth, if not said
 USUAL_FAULTS = ("none", "errors=10%")
+
+Result = TypeVar("Result")
 
 
 def register(app: typer.Typer) -> None:
@@ -89,9 +91,7 @@ def simulate(
     if noise not in FAMILIES:
         raise CommandError(f"--noise: {noise!r} is not known; known: {', '.join(FAMILIES)}", 2)
     try:
-        cells = [
-            (text, tuple(Fault.parse(part) for part in text.split("+"))) for text in fault or USUAL_FAULTS
-        ]
+        cells = {text: tuple(Fault.parse(part) for part in text.split("+")) for text in fault or USUAL_FAULTS}
         model = Model(
             rps=rps,
             errors=parsed("--errors", parse_share, errors) / 1e6,
@@ -108,22 +108,22 @@ def simulate(
     except ValueError as error:
         raise CommandError(str(error), 2) from None
     _check_times(model)
-    named = [fault for _, faults in cells for fault in faults]
+    named = [fault for faults in cells.values() for fault in faults]
     _check_known("segment", {f.segment for f in named}, _names(pinned))
     _check_known("proxy", {f.proxy for f in named}, model.names)
     modelled = tuple(each.name for each in model.metrics)
     _check_known("metric", {f.metric for f in named}, modelled)
     if not modelled and any(f.kind == "metric" for f in named):
         raise CommandError("--fault: the policy judges no metric of a service that is in the files", 2)
-    found = {
-        name: _measure(pinned, model, faults, range(seed, seed + releases), (name, jobs))
-        for name, faults in cells
+    found = _measure(_Seeds(pinned, model, tuple(cells.values())), range(seed, seed + releases), jobs)
+    summaries = {
+        text: _summary(faults, ended) for (text, faults), ended in zip(cells.items(), found, strict=True)
     }
     if as_json:
         head = {"policy": pinned.name, "seed": seed, "model": asdict(model)}
-        console.json(head | {"faults": {name: asdict(summary) for name, summary in found.items()}})
+        console.json(head | {"faults": {name: asdict(summary) for name, summary in summaries.items()}})
     else:
-        _print(pinned, model, found)
+        _print(pinned, model, summaries)
     took = f"{releases * len(found)} releases in {time.monotonic() - began:.0f} s"
     typer.echo(f"{took} on {min(jobs or os.cpu_count() or 1, releases)} processes", err=as_json)
 
@@ -259,33 +259,39 @@ def _check_known(what: str, named: set[str | None], known: tuple[str, ...]) -> N
 
 
 @dataclass(frozen=True, slots=True)
-class _Cell:
+class _Seeds:
+    """Releases that differ by what is wrong; those of one seed have the same past, which is drawn once."""
+
     policy: PinnedPolicy
     model: Model
-    faults: tuple[Fault, ...]
+    faults: tuple[tuple[Fault, ...], ...]
 
-    def run(self, seed: int) -> Ended:
-        from controlplane.simulation.loop import release
+    def run(self, seed: int) -> tuple[Ended, ...]:
+        from controlplane.simulation.loop import before, release
 
-        return release(self.policy, self.model, self.faults, seed)
+        past = before(self.policy, self.model, seed)
+        return tuple(release(self.policy, self.model, faults, past) for faults in self.faults)
 
 
-def _measure(
-    policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seeds: range, shown: tuple[str, int]
-) -> Summary:
+def _measure(releases: _Seeds, seeds: range, jobs: int) -> list[tuple[Ended, ...]]:
+    """Return for each kind of what is wrong how its releases ended, in the order of the seeds."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    kinds = len(releases.faults)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("releases", total=kinds * len(seeds))
+        found = []
+        for ended in run_all(releases.run, seeds, jobs):
+            found.append(ended)
+            progress.advance(task, kinds)
+    return list(zip(*found, strict=True))
+
+
+def _summary(faults: tuple[Fault, ...], ended: Sequence[Ended]) -> Summary:
     from controlplane.simulation.summary import summarise
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    name, jobs = shown
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=len(seeds))
-        ended = []
-        for one in run_all(_Cell(policy, model, faults).run, seeds, jobs):
-            ended.append(one)
-            progress.advance(task)
     bad = [fault for fault in faults if fault.bad]
 
     def begun(one: Ended) -> float | None:
@@ -295,15 +301,15 @@ def _measure(
     return summarise(ended, bad=bool(bad), begins=begun)
 
 
-def run_all(run: Callable[[int], Ended], seeds: Sequence[int], jobs: int) -> Iterator[Ended]:
-    """Yield how each seed's release ended, in order, worked out by several processes."""
+def run_all(run: Callable[[int], Result], seeds: Sequence[int], jobs: int) -> Iterator[Result]:
+    """Yield what becomes of each seed, in order, worked out by several processes."""
     jobs = min(jobs or os.cpu_count() or 1, len(seeds))
     if jobs == 1:
         yield from map(run, seeds)
         return
     with ProcessPoolExecutor(jobs, initializer=_end_with, initargs=(os.getpid(),)) as pool:
         try:
-            yield from pool.map(run, seeds, chunksize=max(1, min(8, len(seeds) // (4 * jobs))))
+            yield from pool.map(run, seeds)
         except BaseException:  # an interrupt: nobody waits for what is left
             for worker in multiprocessing.active_children():
                 worker.terminate()

@@ -118,6 +118,13 @@ def eve(model: Model, seed: int) -> Eve:
     return Eve(traffic, past(traffic))
 
 
+def before(policy: PinnedPolicy, model: Model, seed: int) -> Eve:
+    """Return the eve of a release by a policy: its segments have requests, and so have the model's."""
+    # A segment that a fault names has requests of its own even if no step is for it.
+    groups = dict(model.segments) | segments(policy, model.segments)
+    return eve(replace(model, segments=groups), seed)
+
+
 def watch(
     policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: int | Eve
 ) -> Iterator[Instant]:
@@ -130,11 +137,9 @@ def watch(
         seed: Of the history and all that follows; or the eve of a service with the segments of the model and
             the policy, whose history is not drawn again.
     """
-    # A segment that a fault names, or the model, has requests of its own even if no step is for it.
-    groups = dict(model.segments) | segments(policy, model.segments)
-    before = seed if isinstance(seed, Eve) else eve(replace(model, segments=groups), seed)
-    traffic = before.traffic.beset(faults)
-    yield from follow(policy, traffic, model.names, model.interval, model.longest, before.learned)
+    found = seed if isinstance(seed, Eve) else before(policy, model, seed)
+    traffic = found.traffic.beset(faults)
+    yield from follow(policy, traffic, model.names, model.interval, model.longest, found.learned)
 
 
 def follow(

@@ -10,7 +10,7 @@ from controlplane.policy.latency import EDGES_MS
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.simulation.families import FAMILIES
 from controlplane.simulation.faults import Fault
-from controlplane.simulation.loop import release
+from controlplane.simulation.loop import before, release
 from controlplane.simulation.pauses import Pauses
 from controlplane.simulation.summary import Rate, summarise
 from controlplane.simulation.traffic import CANARY, STABLE, Model, Traffic
@@ -185,6 +185,16 @@ def test_a_seed_gives_the_same_release_again_and_another_seed_another():
 
     assert ends[0] == ends[1]
     assert ends[0].harm != ends[2].harm
+
+
+def test_releases_with_one_past_are_those_that_draw_it_for_themselves():
+    kinds = [faults(text) for text in ("errors=20%", "none", "lost=20%+latency=x3@1m", "none")]
+
+    past = before(QUICK, MODEL, 3)
+
+    assert [release(QUICK, MODEL, kind, past) for kind in kinds] == [
+        release(QUICK, MODEL, kind, 3) for kind in kinds
+    ]
 
 
 @pytest.mark.parametrize(
