@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import cached_property
 from math import log
 from operator import add
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +14,7 @@ from controlplane.evidence.edges import Beyond
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import FIRST_MASS, advance, restart_mass
 from controlplane.evidence.observation import Observation
+from controlplane.evidence.once import once
 from controlplane.evidence.verdict import Verdict
 
 ALPHA = 0.01  # chance of rolling back a good release
@@ -194,10 +194,12 @@ class Account:
         Args:
             interval: Whose counts are added.
             counter: Of what is counted.
-            gains: By label: what each process gains, of all of them.
+            gains: By label: what each process gains; the others stay.
             harmless: As in :meth:`promoted`; None where the interval does not count.
         """
-        processes = {label: interval.moved(self, label, gain) for label, gain in gains.items()}
+        processes = dict(self.processes)
+        for label, gain in gains.items():
+            processes[label] = interval.moved(self, label, gain)
         promotion, plain = self.promotion, self.plain
         if harmless is not None:
             promotion, plain = self._promoted(harmless)
@@ -291,12 +293,12 @@ class Interval:
     counting: bool
     observation: Observation
 
-    @cached_property
+    @once
     def beyond(self) -> Beyond:
         """The baseline's shares past each edge of latency, now."""
         return self.learned.beyond(self.blocks.baseline_sum)
 
-    @cached_property
+    @once
     def decay(self) -> float:
         """What is left of counts of late after this interval."""
         found: float = 0.5 ** (self.seconds / RECENT_HALF_LIFE)

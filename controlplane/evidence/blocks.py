@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from operator import lt
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.evidence.observation import Observation, Tally
+from controlplane.evidence.once import once
 from controlplane.evidence.table import Table
 from controlplane.policy.latency import EDGES_MS
 
@@ -59,30 +59,31 @@ class Blocks:
     ) -> Blocks:
         """Return blocks with their sums; ``lent`` is that of the baseline, from which some may borrow."""
         names, at = _places(segments)
-        lines = {name: at == place for place, name in enumerate(names)}
         all_of = total(canary)
         if len(names) == 1:
+            lines = {names[0]: np.ones(len(segments), dtype=bool)}
             sums = {names[0]: (all_of, total(baseline))}
         else:
+            lines = {name: at == place for place, name in enumerate(names)}
             sums = {name: (total(canary[line]), total(baseline[line])) for name, line in lines.items()}
         return cls(segments, canary, baseline, np.array(borrowed, dtype=bool), all_of, lent, lines, sums)
 
-    @cached_property
+    @once
     def lent(self) -> bool:
         """Whether any baseline is borrowed."""
-        return bool(self.borrowed.any())
+        return any(self.borrowed.tolist())
 
-    @cached_property
+    @once
     def both(self) -> NDArray[np.bool_]:
         """Where both versions have requests."""
         return (self.canary[:, 0] > 0) & (self.baseline[:, 0] > 0)
 
-    @cached_property
+    @once
     def met(self) -> tuple[str, ...]:
         """The segments in which both versions have requests somewhere."""
-        return tuple(segment for segment, lines in self.lines.items() if (self.both & lines).any())
+        return tuple(s for s, lines in self.lines.items() if any((self.both & lines).tolist()))
 
-    @cached_property
+    @once
     def concurrent(self) -> tuple[Row, Row]:
         """The sums of both versions, of all blocks whose baseline is their own."""
         if not self.lent:
@@ -94,20 +95,22 @@ class Blocks:
         found: NDArray[np.bool_] = self.canary[:, counter] + self.baseline[:, counter] > 0
         return found
 
-    @cached_property
+    @once
     def own(self) -> Pair:
         """Rows of both versions where both have requests and the baseline is the block's own."""
         return self.rows(self.both & ~self.borrowed)
 
-    @cached_property
-    def served(self) -> NDArray[np.bool_]:
-        """Where the canary has requests."""
-        found: NDArray[np.bool_] = self.canary[:, 0] > 0
-        return found
+    @once
+    def served(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Rows of the canary where it has requests, and whether their baseline is borrowed."""
+        some = self.canary[:, 0] > 0
+        if all(some.tolist()):
+            return self.canary, self.borrowed
+        return self.canary[some], self.borrowed[some]
 
     def rows(self, where: NDArray[np.bool_]) -> Pair:
         """Return the rows of both versions ``where`` it is so."""
-        if where.all():
+        if all(where.tolist()):
             return self.canary, self.baseline
         return self.canary[where], self.baseline[where]
 
@@ -126,7 +129,7 @@ def rows_of(tallies: Sequence[Tally]) -> Rows:
 
 def total(rows: Rows) -> Row:
     """Return the sum of rows, column by column."""
-    return tuple(rows.sum(axis=0).tolist())
+    return tuple(np.add.reduce(rows).tolist())
 
 
 def version_rows(observation: Observation, version: str) -> Table:

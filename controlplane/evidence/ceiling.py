@@ -58,8 +58,6 @@ class Ceiling:
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
         blocks = interval.blocks
-        gains = {label: [0.0] * len(ALTERNATIVES) for label in account.processes}
-        gains |= self._gains(account, interval)
         harmless = None
         if interval.counting and (blocks.canary_sum[0] or blocks.canary_sum[self.counter]):
             allowed = self._held_to(account, interval.learned, interval.stage)
@@ -70,7 +68,7 @@ class Ceiling:
                 interval.stage.tolerated(allowed),
             )
             harmless = added, added
-        return account.after(interval, self.counter, gains, harmless)
+        return account.after(interval, self.counter, self._gains(account, interval), harmless)
 
     def _gains(self, account: Account, interval: Interval) -> dict[str, list[float]]:
         """Return what the interval adds to each process: of all requests, and of each segment's."""

@@ -6,12 +6,11 @@ Source: docs/decision-rule.md, "Rollback evidence: errors" and "Promotion eviden
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
 from controlplane.evidence.blocks import Blocks, Pairs
@@ -49,6 +48,7 @@ MAIN, QUASI, DENSE, SURGE = "main", "quasi", "dense", "surge"
 MAIN_WEIGHT, QUASI_WEIGHT, DENSE_WEIGHT, SURGE_WEIGHT, SEGMENT_WEIGHT = 0.4, 0.2, 0.1, 0.2, 0.1
 ACQUAINTED = 50  # requests of the baseline before anything is compared with it
 _SIZES = np.array(SIZES, dtype=float)
+_TIMES = np.array((1.0, *ALTERNATIVES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Comparison:
     margin: float
     threshold: float
 
-    def grid(self, learned: Learned, lent: bool) -> tuple[float, ...]:
+    def grid(self, learned: Learned, lent: bool) -> Floats:
         """Return the tolerated ratio of rates, then the alternatives, none above what a rate can be."""
         return _grid(1 + self._margin(lent), learned.rate(self.counter))
 
@@ -76,37 +76,38 @@ class Comparison:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        gains = self._gains(account, interval.blocks, interval.learned)
+        gains = self._gains(interval.blocks, interval.learned)
         harmless = self._no_harm(interval) if interval.counting else None
         return account.after(interval, self.counter, gains, harmless)
 
-    def _gains(self, account: Account, blocks: Blocks, learned: Learned) -> dict[str, list[float]]:
+    def _gains(self, blocks: Blocks, learned: Learned) -> dict[str, list[float]]:
         """Return what the interval adds to each process, for each alternative."""
         width, counter = len(ALTERNATIVES), self.counter
         # Where all blocks are one, or bursts, the least rise is a ratio to the usual rate.
         rate = learned.rate(counter)
         wide = _grid(1 + max(self.margin, LEAST_RISE / rate), rate)
         spread, swing = learned.spread(counter), learned.swing(counter)
-        gains = {label: [0.0] * width for label in (MAIN, QUASI, DENSE, *account.processes)}
+        gains = {label: [0.0] * width for label in (MAIN, QUASI, *(SEGMENT + s for s in blocks.met))}
         gains[DENSE] = self._dense(blocks, learned, wide)
         gains[SURGE] = self._surge(blocks, learned, wide)
-        for segment in blocks.met:
-            gains.setdefault(SEGMENT + segment, [0.0] * width)
         for lent in (False, True) if blocks.lent else (False,):
             rise = max(0.0, LEAST_RISE - self._margin(lent) * rate)
             some = blocks.both if rise else blocks.both & blocks.counted(counter)
             if blocks.lent:
                 some = some & (blocks.borrowed == lent)
-            if not some.any():
+            if not any(some.tolist()):
                 continue
             plain, least = self._compared(blocks.pair(counter, some), learned, lent, rise)
+            together = np.add.reduce(least).tolist()
             for segment, lines in blocks.lines.items():
-                if (mine := lines[some]).any():
-                    _add(gains[SEGMENT + segment], least if mine.all() else least[mine], spread)
+                mine = lines[some].tolist()
+                if any(mine):
+                    own = together if all(mine) else np.add.reduce(least[mine]).tolist()
+                    _add(gains[SEGMENT + segment], own, spread)
             # A borrowed baseline is in a block of its own already: one process must not count it twice.
             if not lent:
-                _add(gains[MAIN], least, spread)
-                _add(gains[QUASI], np.minimum(plain, QUASI_MOST * swing), swing)
+                _add(gains[MAIN], together, spread)
+                _add(gains[QUASI], np.add.reduce(np.minimum(plain, QUASI_MOST * swing)).tolist(), swing)
         return gains
 
     def _compared(self, pairs: Pairs, learned: Learned, lent: bool, rise: float) -> tuple[Floats, Floats]:
@@ -119,7 +120,7 @@ class Comparison:
         if not rise:
             return self._failed(pairs, learned, grid)
         plain, failed = -dues((n_c, n_b), grid, rise), k_c + k_b > 0
-        if not failed.any():
+        if not any(failed.tolist()):
             return plain, plain
         least = plain.copy()
         some = (n_c[failed], k_c[failed], n_b[failed], k_b[failed])
@@ -128,13 +129,13 @@ class Comparison:
         least[failed] += sure
         return plain, least
 
-    def _failed(self, pairs: Pairs, learned: Learned, grid: tuple[float, ...]) -> tuple[Floats, Floats]:
+    def _failed(self, pairs: Pairs, learned: Learned, grid: Floats) -> tuple[Floats, Floats]:
         """Return the evidence of blocks that have events."""
         n_c, k_c, n_b, k_b = pairs
         clusters = learned.cluster_rate(self.counter) * (n_c + n_b)
         return cautious(k_c, (n_c, n_b), k_c + k_b, clusters, grid)
 
-    def _surge(self, blocks: Blocks, learned: Learned, grid: tuple[float, ...]) -> list[float]:
+    def _surge(self, blocks: Blocks, learned: Learned, grid: Floats) -> list[float]:
         """Return what blocks add for each size of burst.
 
         A version gets bursts of a size in proportion to its requests; the past says how many. One that was
@@ -146,7 +147,7 @@ class Comparison:
         due = n_c * learned.burst_rates(self.counter)
         usual = np.minimum(due, RARE)
         said = np.log((1 - SURGING) / (1 - usual))
-        if (k_c >= SIZES[0]).any():
+        if max(k_c[:, 0].tolist(), default=0) >= SIZES[0]:
             n_b, k_b = baseline[:, :1], baseline[:, self.counter : self.counter + 1]
             null, rho, ratio = grid[0], grid[1 + SURGE_RISE], n_c / n_b
             common = np.log1p(null * ratio) - np.log1p(rho * ratio)
@@ -154,10 +155,10 @@ class Comparison:
             burst = np.minimum(np.log(SURGING / usual) / learned.spread(self.counter), plain)
             said = np.where(k_c >= _SIZES, burst, said)
         said[(due >= RARE) | (n_c < _SIZES)] = 0.0
-        found: list[float] = said.sum(axis=0).tolist()
+        found: list[float] = np.add.reduce(said).tolist()
         return found
 
-    def _dense(self, blocks: Blocks, learned: Learned, grid: tuple[float, ...]) -> list[float]:
+    def _dense(self, blocks: Blocks, learned: Learned, grid: Floats) -> list[float]:
         """Return what the interval adds when much fails and only a hold-back is left on the baseline.
 
         Then a burst is on the canary anyway and says little. What tells a fault from a shared outage is that
@@ -168,21 +169,22 @@ class Comparison:
         dense = (DENSE_RATE + 5 * learned.rate(self.counter)) * (n_c + n_b)
         if not n_b or n_c < MOSTLY * n_b or k_c + k_b < max(DENSE_EVENTS, dense):
             return [0.0] * len(ALTERNATIVES)
-        return [binomial(k_c, k_c + k_b, n_c / n_b, grid[0], rho) for rho in grid[1:]]
+        null, *rhos = grid.tolist()
+        return [binomial(k_c, k_c + k_b, n_c / n_b, null, rho) for rho in rhos]
 
     def _no_harm(self, interval: Interval) -> tuple[float, float]:
         blocks = interval.blocks
-        if not blocks.served.any():
+        canary, borrowed = blocks.served
+        if not len(canary):
             return 0.0, 0.0
         rate = interval.learned.rate_now(self.counter, blocks.baseline_sum)
         risen = interval.stage.tolerated(self._usual(interval.learned, interval.stage, rate), self.margin)
-        n, k, _, _ = blocks.pair(self.counter, blocks.served)
         base: Floats | float = rate
         if blocks.lent:
             wider = 1 + max(self.margin, FULL_MARGIN)
-            base = np.where(blocks.borrowed[blocks.served], rate * wider, rate)
-        least, plain = no_harm(k, n, base, risen)
-        return float(least.sum()), float(plain.sum())
+            base = np.where(borrowed, rate * wider, rate)
+        least, plain = no_harm(canary[:, self.counter], canary[:, 0], base, risen)
+        return float(np.add.reduce(least)), float(np.add.reduce(plain))
 
     def _usual(self, learned: Learned, stage: Stage, now: float) -> float:
         """Return the rate of which a rise is tolerated; in an emergency that of a broken baseline."""
@@ -246,10 +248,11 @@ def both(counts: Counts) -> str:
     )
 
 
-def _grid(null: float, rate: float) -> tuple[float, ...]:
-    return (null, *(max(null, min(null * a, 0.95 / rate)) for a in ALTERNATIVES))
+def _grid(null: float, rate: float) -> Floats:
+    found: Floats = np.maximum(null, np.minimum(null * _TIMES, 0.95 / rate))
+    return found
 
 
-def _add(gains: list[float], more: NDArray[np.float64], divisor: float) -> None:
-    for i, value in enumerate(more.sum(axis=0).tolist()):
+def _add(gains: list[float], more: Sequence[float], divisor: float) -> None:
+    for i, value in enumerate(more):
         gains[i] += value / divisor

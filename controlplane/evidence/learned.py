@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from controlplane.evidence.blocks import SLOWER, WIDTH, Row, total, version_rows
 from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.edges import Beyond
 from controlplane.evidence.observation import Observation
+from controlplane.evidence.once import once
 from controlplane.evidence.table import Table, from_json
 
 Floats = tuple[float, ...]
@@ -179,7 +179,7 @@ class Learned:
         n, k = (also[0], also[counter]) if also else (0, 0)
         return (self.recent[counter] + k + RECENT_PRIOR) / (self.recent[0] + n + RECENT_PRIOR / usual)
 
-    @cached_property
+    @once
     def rates(self) -> Array:
         """:meth:`rate` of all counters."""
         return (np.array(self.total[1:]) + 0.5) / (self.total[0] + 50)
@@ -193,7 +193,7 @@ class Learned:
         seen = np.array(self.recent[SLOWER:]) + k + RECENT_PRIOR
         return Beyond.at(seen / (self.recent[0] + n + RECENT_PRIOR / self.rates[SLOWER - 1 :]))
 
-    @cached_property
+    @once
     def beyond_now(self) -> Beyond:
         """The shares past each edge of latency in the last half minute."""
         return self.beyond()
@@ -202,7 +202,7 @@ class Learned:
         """Return whether the baseline itself is far above its usual share: both versions suffer."""
         return self.recent[counter] > 4 * self.rate(counter) * self.recent[0] + 10
 
-    @cached_property
+    @once
     def _swings(self) -> list[float]:
         found: list[float] = np.maximum(1.0, self.lasting.shrunk(PHI, WEIGHT)).tolist()
         return found
@@ -211,7 +211,7 @@ class Learned:
         """Return variance / mean of counts over half a minute, without what all cells share; at least 1."""
         return self._swings[counter - 1]
 
-    @cached_property
+    @once
     def _spreads(self) -> list[float]:
         within = np.maximum(1.0, self.brief.shrunk(PHI, WEIGHT))
         found: list[float] = np.minimum(5.0, np.maximum(1.0, np.array(self._swings) / within)).tolist()
@@ -233,7 +233,7 @@ class Learned:
         found: Array = (self.bursts[:, counter - 1] + 1) / (self.exposed[counter - 1] + 1)
         return found
 
-    @cached_property
+    @once
     def unevennesses(self) -> Array:
         """By counter: the variance of a version's own rate in a cell over LONG, relative to its square."""
         cells = max(1, len(self.cells.keys))
@@ -241,7 +241,7 @@ class Learned:
         found: Array = (np.array(self._swings) - 1) / (requests * self.rates)
         return found
 
-    @cached_property
+    @once
     def sways(self) -> Array:
         """By counter: the variance of a whole version's own rate over LONG, relative to its square.
 
@@ -266,7 +266,7 @@ def learn(learned: Learned, observation: Observation, stable: str) -> Learned:
     """Return what is known after one more interval of the stable version; its past is not needed again."""
     seconds = (observation.end - observation.start).total_seconds()
     rows = version_rows(observation, stable)
-    recent = _decayed(learned.recent, rows.rows.sum(axis=0), 0.5 ** (seconds / RECENT_HALF_LIFE))
+    recent = _decayed(learned.recent, np.add.reduce(rows.rows), 0.5 ** (seconds / RECENT_HALF_LIFE))
     calm = ~_unusual(recent, learned.rates)
     only, cells = _beside(rows, learned.last)
     seen = _Dispersion.of(cells, learned, calm)
@@ -316,7 +316,7 @@ def _short(
     """
     decay = 0.5 ** (window.seconds / HALF_LIFE)
     rows = window.rows.rows
-    row = rows.sum(axis=0)
+    row = np.add.reduce(rows)
     requests = float(row[0])
     row[1:] = np.minimum(row[1:], 4 * (learned.rates * requests) + 20)
     weight = 1.0 if calm[0] else OUTAGE_WEIGHT
@@ -337,7 +337,7 @@ def _short(
         ),
         "size": (learned.size[0] * decay + requests, learned.size[1] * decay + bool(requests)),
         "short": Window(),
-        "bursts": learned.bursts * decay + (rows[:, 1:] >= _SIZES).sum(axis=1),
+        "bursts": learned.bursts * decay + np.add.reduce(rows[:, 1:] >= _SIZES, axis=1, dtype=np.int64),
         "exposed": learned.exposed * decay + calm * requests,
         "last_short": only,
     }
@@ -359,16 +359,16 @@ class _Dispersion:
             return cls(_ZEROS, _ZEROS, _ZEROS, 0)
         past, usual = learned.cells.aligned(cells.keys), learned.rates
         requests, counts = cells.rows[:, :1], cells.rows[:, 1:]
-        events = counts.sum(axis=0)
-        sane = calm & (events <= 4 * usual * requests.sum() + 20)
-        if not sane.all():
+        events = np.add.reduce(counts)
+        sane = calm & (events <= 4 * usual * np.add.reduce(requests)[0] + 20)
+        if not all(sane.tolist()):
             counts, events = np.where(sane, counts, 0.0), np.where(sane, events, 0.0)
         share = requests * (past[:, 1:] + 5) / (past[:, :1] + 5 / usual)
-        share /= share.sum(axis=0)
+        share /= np.add.reduce(share)
         mean = events * share
         return cls(
-            ((counts - mean) ** 2).sum(axis=0),
-            (mean * (1 - share)).sum(axis=0),
+            np.add.reduce((counts - mean) ** 2),
+            np.add.reduce(mean * (1 - share)),
             events,
             len(cells.keys) - 1,
         )

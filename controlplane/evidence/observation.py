@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from zlib import crc32
 
+from controlplane.evidence.once import once
 from controlplane.policy.documents import UNCOMPARED
 from controlplane.policy.latency import EDGES_MS
 
@@ -134,7 +134,7 @@ class Observation:
     readings: tuple[Reading, ...] = ()
     late: tuple[str, ...] = ()
 
-    @cached_property
+    @once
     def groups(self) -> Mapping[str, str]:
         """The group of each proxy that counted: itself, unless more than GROUPS are known.
 
@@ -147,7 +147,7 @@ class Observation:
             return {proxy: proxy for proxy in proxies}
         return {proxy: f"#{crc32(proxy.encode()) % GROUPS}" for proxy in proxies}
 
-    @cached_property
+    @once
     def compared(self) -> Mapping[str, tuple[Compared, ...]]:
         """What versions are compared by, in the order of cells.
 

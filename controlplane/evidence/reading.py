@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import ceil, exp, inf, log, log2, sqrt
 
 from controlplane.evidence.account import (
@@ -17,6 +16,7 @@ from controlplane.evidence.account import (
     Stage,
     plus,
 )
+from controlplane.evidence.once import once
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -47,24 +47,24 @@ class Reading:
     loudness: Mapping[str, float]
     undoubted: float = 0.0
 
-    @cached_property
+    @once
     def failed(self) -> bool:
         """Whether the evidence suffices to roll back."""
         return self.log_e >= log(self.threshold)
 
-    @cached_property
+    @once
     def segment(self) -> str:
         """Where a fault shows; everyone while there is none."""
         return blame(self.account.recent, self.loudness) if self.failed else EVERYONE
 
-    @cached_property
+    @once
     def table(self) -> Mapping[str, Counts]:
         """What the answer rests on, by segment: for a fault what has shown it, else this step."""
         if not self.failed:
             return self.account.step
         return self._blamed(self.account.rise if self.risen else self.account.whole)
 
-    @cached_property
+    @once
     def risen(self) -> bool:
         """Whether a fault is shown by what came since the evidence began to rise."""
         return self.failed and total(self._blamed(self.account.rise))[0] > 0
@@ -75,12 +75,12 @@ class Reading:
             return table
         return {self.segment: table[self.segment]} if self.segment in table else {}
 
-    @cached_property
+    @once
     def counts(self) -> Counts:
         """The sum of what the answer rests on."""
         return total(self.table)
 
-    @cached_property
+    @once
     def release(self) -> Counts:
         """The sum since the release began, of the segment where a fault shows."""
         return total(self._blamed(self.account.whole))

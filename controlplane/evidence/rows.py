@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,13 +12,12 @@ Floats = NDArray[np.float64]
 _FLOOR = np.exp(FLOOR)
 MOST = 250  # the greatest count whose probability is worked out
 _SHIFT = 8  # from here on the series below is exact to 1e-12
+_STEPS = np.arange(float(_SHIFT))
 
 
 def lgamma(x: Floats) -> Floats:
     """Return the logarithm of the gamma function of positive numbers."""
-    product = np.ones_like(x)
-    for step in range(_SHIFT):
-        product *= x + step
+    product = np.multiply.reduce(np.add.outer(_STEPS, x))
     y = x + _SHIFT
     inverse = 1 / (y * y)
     series = (1 / 12 - inverse * (1 / 360 - inverse * (1 / 1260 - inverse / 1680))) / y
@@ -33,29 +30,28 @@ _LOG_FACTORIALS = lgamma(_COUNTS + 1)
 
 
 def cautious(
-    k: Floats, requests: tuple[Floats, Floats], total: Floats, clusters: Floats, grid: Sequence[float]
+    k: Floats, requests: tuple[Floats, Floats], total: Floats, clusters: Floats, rhos: Floats
 ) -> tuple[Floats, Floats]:
     """Return ``likelihood.cautious`` of each block: one line per block, one column per alternative."""
-    rhos = np.array(grid)
-    ratio = (requests[0] / requests[1])[:, None]
+    odds = rhos * (requests[0] / requests[1])[:, None]
     k, total, clusters = k[:, None], total[:, None], clusters[:, None]
-    share = np.log1p(rhos * ratio)
+    share = np.log1p(odds)
     plain = k * np.log(rhos[1:] / rhos[0]) + total * (share[:, :1] - share[:, 1:])
-    pi = rhos * ratio / (1 + rhos * ratio)
+    pi = odds / (1 + odds)
     a, b = clusters * pi, clusters * (1 - pi)
-    ours, none, theirs, nothing = lgamma(np.stack((k + a, a, total - k + b, b)))
+    ours, none, theirs, nothing = lgamma(np.array((k + a, a, total - k + b, b)))
     clustered = ours - none + theirs - nothing
     least = np.minimum(plain, clustered[:, 1:] - clustered[:, :1])
     return plain, np.where(k <= total * pi[:, :1], np.minimum(least, 0.0), least)
 
 
-def dues(requests: tuple[Floats, Floats], grid: Sequence[float], rise: float) -> Floats:
+def dues(requests: tuple[Floats, Floats], rhos: Floats, rise: float) -> Floats:
     """Return the logarithm of what ``cautious`` gains of each block on average if the canary's rate rises.
 
     An error more of the canary makes the evidence at most ``pi1 / pi0`` times as large; here their number is
     Poisson, with the mean ``rise * requests``. Lines and columns are those of ``cautious``.
     """
-    odds = np.array(grid) * (requests[0] / requests[1])[:, None]
+    odds = rhos * (requests[0] / requests[1])[:, None]
     pi = odds / (1 + odds)
     found: Floats = rise * requests[0][:, None] * (pi[:, 1:] / pi[:, :1] - 1)
     return found
@@ -64,20 +60,20 @@ def dues(requests: tuple[Floats, Floats], grid: Sequence[float], rise: float) ->
 def poisson_tail(mean: Floats, above: Floats) -> Floats:
     """Return ``likelihood.poisson_tail`` of each pair."""
     some = (mean <= 100) & (above >= 0) & (above <= MOST)
-    if some.all():
+    if all(some.tolist()):
         return _tail(mean, above)
     found = np.where((mean > 100) | (above < 0), 1.0, 0.0)
-    if some.any():
+    if any(some.tolist()):
         found[some] = _tail(mean[some], above[some])
     return found
 
 
 def _tail(mean: Floats, above: Floats) -> Floats:
-    most, m = np.floor(above)[:, None], mean[:, None]
-    counts = _COUNTS[: int(most.max()) + 1]
-    terms = np.exp(counts * np.log(np.maximum(m, 1e-300)) - m - _LOG_FACTORIALS[: len(counts)])
-    terms[counts > most] = 0.0
-    found: Floats = np.maximum(0.0, 1.0 - terms.sum(axis=1))
+    m, many = mean[:, None], int(max(above.tolist())) + 1
+    counts = _COUNTS[:many]
+    terms = np.exp(counts * np.log(np.maximum(m, 1e-300)) - m - _LOG_FACTORIALS[:many])
+    terms *= counts <= above[:, None]
+    found: Floats = np.maximum(0.0, 1.0 - np.add.reduce(terms, axis=1))
     return found
 
 
@@ -99,7 +95,7 @@ def as_often(k: Floats, requests: tuple[Floats, Floats], total: Floats, excluded
     As ``likelihood.binomial``, of the two versions' events in one interval; nothing without a baseline.
     """
     some = requests[1] > 0
-    if not some.all():
+    if not all(some.tolist()):
         among = np.zeros(len(k))
         both, times = (requests[0][some], requests[1][some]), np.broadcast_to(excluded, k.shape)[some]
         among[some] = as_often(k[some], both, total[some], times)

@@ -93,15 +93,16 @@ class Slowdown:
 
     def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> float:
         blocks, counter, share = interval.blocks, SLOWER + edge, max(beyond.shares[edge], RAREST)
-        if not blocks.served.any():
+        canary, borrowed = blocks.served
+        if not len(canary):
             return 0.0
-        n, k, _, _ = blocks.pair(counter, blocks.served)
+        n, k = canary[:, 0], canary[:, counter]
         tolerated: Floats | float = (self._excluded(interval.stage, beyond, edge, lent=False) - 1) * share
         if blocks.lent:
             wider = (self._excluded(interval.stage, beyond, edge, lent=True) - 1) * share
-            tolerated = np.where(blocks.borrowed[blocks.served], wider, tolerated)
+            tolerated = np.where(borrowed, wider, tolerated)
         phi = 1 + _uneven(interval.learned, beyond, edge) * share * n * LONG / interval.seconds
-        return float((no_harm(k, n, share, tolerated)[0] / phi).sum())
+        return float(np.add.reduce(no_harm(k, n, share, tolerated)[0] / phi))
 
     def _as_often(self, interval: Interval) -> float:
         """Return the evidence of the counts as they are, each block against its baseline of the same seconds.

@@ -41,7 +41,7 @@ class Table:
 
     def where(self, chosen: NDArray[np.bool_]) -> Table:
         """Return the chosen lines."""
-        if chosen.all():
+        if all(chosen.tolist()):
             return self
         keys = tuple(key for key, is_chosen in zip(self.keys, chosen.tolist(), strict=True) if is_chosen)
         return Table(keys, self.rows[chosen])

@@ -23,7 +23,7 @@ def test_many_blocks_at_once_are_one_after_the_other(blocks, alternatives):
         np.array(column, dtype=float) for column in zip(*blocks, strict=True)
     )
 
-    plain, least = rows.cautious(events, (canary, baseline), events + others, clusters, grid)
+    plain, least = rows.cautious(events, (canary, baseline), events + others, clusters, np.array(grid))
 
     for line, (k, other, n_c, n_b, s) in enumerate(blocks):
         one, other_one = likelihood.cautious(k, (n_c, n_b), k + other, s, grid)
@@ -36,7 +36,7 @@ def test_many_blocks_at_once_are_one_after_the_other(blocks, alternatives):
 @pytest.mark.parametrize("baseline", [20, 500, 10**5])
 @pytest.mark.parametrize("clusters", [0.01, 5.0])
 def test_a_canary_with_a_tolerated_rise_gains_nothing_on_average(others, canary, baseline, clusters):
-    rise, grid = 0.001, [1.25, *(1.25 * a for a in (1.5, 3, 20, 300))]
+    rise, grid = 0.001, 1.25 * np.array((1, 1.5, 3, 20, 300))
     requests = np.array([float(canary)]), np.array([float(baseline)])
     pi = 1.25 * canary / (1.25 * canary + baseline)
     due = rows.dues(requests, grid, rise)[0]
