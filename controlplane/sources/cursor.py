@@ -47,7 +47,8 @@ class Gap:
     """How far two counts of the same requests are apart, summed over exports.
 
     They are read a moment apart, so the gap of a sound pair stays near zero, and that of a lost series grows.
-    Once it exceeds its slack it is open, until QUIET exports with traffic have not widened it.
+    Once it exceeds its slack it is open, until the lagging count has caught up, or QUIET exports with traffic
+    have not widened it.
 
     Attributes:
         missing: Requests that the first count has and the second has not.
@@ -61,11 +62,11 @@ class Gap:
     quiet: int = 0
     open: bool = False
 
-    def after(self, expected: int, counted: int, slack: int) -> Gap:
-        """Return the gap after one more export."""
+    def after(self, expected: int, counted: int, slack: int, *, catches_up: bool = True) -> Gap:
+        """Return the gap after one more export; ``catches_up``: nothing but a lag closes it by itself."""
         missing = self.missing + expected - counted
         width = abs(missing)
-        if not self.open and width <= slack:
+        if width <= slack and (catches_up or not self.open):
             return Gap(missing)
         if width > self.widest:
             return Gap(missing, width, 0, open=True)
@@ -294,7 +295,8 @@ def _bypass_gaps(
         gap, count = gaps.get(cluster, Gap()), reached.get(cluster, 0)
         ours = min(sent.get(cluster, 0), gap.missing + count)
         # Counters and gauges are read a moment apart; a leak adds up all the same.
-        after[cluster] = gap.after(count, ours, 10 + count // 200 + active)
+        # What found no connection would close it, and is no proof that all requests are ours again.
+        after[cluster] = gap.after(count, ours, 10 + count // 200 + active, catches_up=False)
     return {cluster: gap for cluster, gap in after.items() if gap != Gap()}
 
 

@@ -242,6 +242,17 @@ def test_a_single_loss_is_forgiven_after_quiet_exports_with_traffic(otlp):
     assert doubts[QUIET] is None
 
 
+def test_a_count_that_lagged_and_caught_up_is_complete_again(otlp):
+    """A busy machine reads histograms and counters further apart; then nothing is lost."""
+    assert leak(otlp, 0, lost=[80, -78, 0]) == ["80 requests have no outcome", None, None]
+
+
+def test_a_bypass_is_not_over_because_requests_found_no_connection(otlp):
+    found = witness(otlp, (100, 200, 0), (200, 100, 0), (100, 100, 0))
+
+    assert all(found)
+
+
 def test_without_traffic_a_gap_stays_open(otlp):
     first, loss = otlp.traffic(100, at=1), otlp.traffic(150, at=2, ended=200)
     _, last = count(first, loss, *(otlp.traffic(150, at=3 + n, ended=200) for n in range(3 * QUIET)))
