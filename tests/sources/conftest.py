@@ -41,6 +41,7 @@ def message(
     failed=(),
     statuses=(),
     healthy=None,
+    retries=None,
 ):
     """Encode an export.
 
@@ -56,6 +57,7 @@ def message(
         temporality: 2 is cumulative.
         reached: Requests that were passed on, by cluster.
         healthy: Healthy endpoints, by cluster.
+        retries: Attempts that were made again, by cluster.
         failed: Rows of service, segment, cluster, failed attempts.
         statuses: Rows of service, segment, cluster, gRPC status, calls.
     """
@@ -97,7 +99,8 @@ def message(
         metrics.append(
             otlp_pb2.Metric(name="http.downstream_rq_active", gauge=otlp_pb2.Gauge(data_points=[gauge]))
         )
-    if reached:
+    by_cluster = (("upstream_rq_total", reached), ("upstream_rq_retry", retries))
+    for counter, counts in ((name, found) for name, found in by_cluster if found):
         points = [
             otlp_pb2.Number(
                 start_time_unix_nano=begin,
@@ -105,10 +108,10 @@ def message(
                 attributes=tags(envoy__cluster_name=cluster),
                 as_int=count,
             )
-            for cluster, count in reached.items()
+            for cluster, count in counts.items()
         ]
         data = otlp_pb2.Sum(data_points=points, aggregation_temporality=temporality, is_monotonic=True)
-        metrics.append(otlp_pb2.Metric(name="cluster.upstream_rq_total", sum=data))
+        metrics.append(otlp_pb2.Metric(name=f"cluster.{counter}", sum=data))
     if failed:
         points = [
             otlp_pb2.Number(

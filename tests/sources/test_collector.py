@@ -124,6 +124,18 @@ def test_healthy_endpoints_of_versions_are_told_while_the_proxy_exports(counting
     assert counting.observe().healthy == (("edge-1", "v1", 1), ("edge-1", "v2", 1))
 
 
+def test_counters_of_copies_are_no_evidence_of_a_version(counting, otlp):
+    def export(at, count):
+        both = {"shop~v2": count, "shop~v2~mirror": 90 * count}
+        return otlp.traffic(100 + at, at=at, healthy=dict.fromkeys(both, 1), retries=both)
+
+    counting.receive(export(counting.at + 1, 1))
+    counting.observe()
+    counting.receive(export(counting.at + 1, 3))
+
+    assert [(stat.version, stat.count) for stat in counting.observe().stats] == [("v2", 2)]
+
+
 def test_a_bypass_makes_a_proxy_partial_for_the_bypassed_service_alone(counting, otlp):
     counting.connected = {"edge-1": Link(HERE, frozenset({"shop", "cart"}))}
     counting.receive(otlp.traffic(130, at=6, reached={"shop~v1": 30, "cart~v1": 99}))
