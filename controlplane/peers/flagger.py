@@ -208,6 +208,9 @@ class _Canary:
         matches, iterations = part.parts("match"), part.number("iterations")
         if matches or iterations:
             dwell = times(interval, iterations or 1)
+            if dwell is None:
+                part.note("iterations", f"{iterations:g}", f"take over a year; {interval} was taken")
+                dwell = interval
             for key in ("stepWeight", "stepWeights", "maxWeight"):
                 part.drop(key, BESIDE.format("iterations"))
             trees = [tree for match in matches if (tree := self._match(match))]

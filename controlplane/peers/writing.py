@@ -13,6 +13,7 @@ from controlplane.policy.latency import EDGES_MS
 from controlplane.policy.values import format_duration, format_share
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+LONGEST = timedelta(days=366)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -28,14 +29,16 @@ def percent(share: float) -> str:
 
 
 def duration(text: object) -> str | None:
-    """Return a Go duration, or seconds as a number, in our spelling; None if it is neither."""
+    """Return a Go duration, or seconds as a number, in our spelling; None if neither, or over a year."""
     written = str(text).strip()
     if re.fullmatch(r"\d+(\.\d+)?", written):
         written += "s"
     pieces = _DURATION.findall(written)
     if not pieces or "".join(number + unit for number, unit in pieces) != written:
         return None
-    return format_duration(timedelta(seconds=_seconds(written)))
+    if (seconds := _seconds(written)) > LONGEST.total_seconds():
+        return None
+    return format_duration(timedelta(seconds=seconds))
 
 
 def dwell(part: Part, key: str, otherwise: str = "") -> str:
@@ -43,13 +46,16 @@ def dwell(part: Part, key: str, otherwise: str = "") -> str:
     text = part.text(key)
     found = duration(text) if text else otherwise
     if found is None:
-        part.note(key, text, "is not a duration" + (f"; {otherwise} was taken" if otherwise else ""))
+        part.note(
+            key, text, "is not a duration of up to a year" + (f"; {otherwise} was taken" if otherwise else "")
+        )
     return found or otherwise
 
 
-def times(text: str, factor: float) -> str:
-    """Return a duration of ours, that often."""
-    return format_duration(timedelta(seconds=_seconds(text) * factor))
+def times(text: str, factor: float) -> str | None:
+    """Return a duration of ours, that often; None if that is over a year."""
+    seconds = _seconds(text) * factor
+    return format_duration(timedelta(seconds=seconds)) if seconds <= LONGEST.total_seconds() else None
 
 
 def total(*texts: str) -> str:

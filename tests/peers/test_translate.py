@@ -38,6 +38,17 @@ def test_documents_of_no_known_system_are_named():
     )
 
 
+@pytest.mark.parametrize(("key", "value"), [("iterations", 1440000000000.0), ("interval", "99999999999999h")])
+def test_what_would_take_over_a_year_is_told_and_left_out(key, value):
+    bodies = list(yaml.safe_load_all((EXAMPLES / "flagger-ab.yaml").read_text()))
+    holder = next(holder for holder, field in _places(bodies) if field == key)
+    holder[key] = value
+
+    found = translate({"x.yaml": yaml.safe_dump_all(bodies)}, "edge")
+
+    assert any(note.where.endswith(key) and "year" in note.why for note in found.notes)
+
+
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 TREES = st.recursive(
     LEAVES,
