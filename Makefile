@@ -25,7 +25,7 @@ demo: .venv/ready ## Run a release on real Envoys and show it live; options: mak
 
 test: .venv/ready ## Run all tests; some start real Envoys on loopback.
 	@echo "== tests"
-	@$(COMPILED) $(BIN)/python -m pytest -n 3 $(ARGS)
+	@$(COMPILED) $(BIN)/python -m pytest -n 4 $(ARGS)
 
 runs: .venv/ready ## Run the demo N times in a row and count how it ended: make runs N=20 END=promoted.
 	@$(BIN)/python scripts/runs.py $(or $(END),promoted) $(or $(N),20) $(ARGS)
