@@ -50,7 +50,7 @@ golden: .venv/ready ## Rewrite the golden files after a wanted change of resourc
 chaos: .venv/ready ## Kill the server N times at each point of a decision, leave every prefix of every example: make chaos N=30.
 	@TURNOUT_CHAOS=$(or $(N),30) $(BIN)/python -m pytest -m chaos -s tests/chaos tests/envoy tests/app $(ARGS)
 
-bench: .venv/ready ## Measure the xDS server beside a bare grpc.aio echo, 3 minutes; options: make bench ARGS="--quick".
+bench: .venv/ready ## Measure the xDS server beside a bare grpc.aio echo, 4 minutes; options: make bench ARGS="--quick".
 	@$(BIN)/python -m bench.xds $(ARGS)
 
 bench-decisions: .venv/ready ## Measure the decision rule beside others; hours; options: make bench-decisions ARGS="--quick".
