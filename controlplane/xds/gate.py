@@ -40,7 +40,7 @@ class Gate:
           (under way, or left unanswered), only what all of them need counts.
         - A type that the stream never asked for, or a resource that the target does not have, cannot be
           waited for; nor what the client does not ask for though it has what that follows: the endpoints of a
-          cluster that has none, or gets them from elsewhere.
+          cluster that has none, or gets them from elsewhere. Until it has that, it may still ask.
         - Where the client has no version of this resource, there is nothing to stay on: it is enough that the
           need was answered, even by a NACK, even hollow. One that comes back stays on what it brought, whose
           needs are unknown.
@@ -105,12 +105,12 @@ class Gate:
         """Return whether what is needed is there and of use, for the finder if there is one."""
         type_url, name = ref
         other, target = self.conversations.get(type_url), self.snapshot.of(type_url).get(name)
-        if target is None or (other is not None and self._unasked(other, target)):
+        if target is None or self._unasked(other, target):
             return True
+        if other is None:
+            return target.follows is None and not target.hollow
         if target.hollow:
             return False
-        if other is None:
-            return True
         firm = other.firm(name)
         there = firm is not None and not firm.hollow
         if finder is None or target.parts is None:
@@ -121,13 +121,13 @@ class Gate:
         # By a listener: routes that are refused must not keep the hosts of others from it.
         return there or (target.parts.offering and other.refusals.has(target))
 
-    def _unasked(self, other: Conversation, target: Resource) -> bool:
+    def _unasked(self, other: Conversation | None, target: Resource) -> bool:
         """Return whether the client has what this follows, as it is to be, and does not ask for this.
 
         It would have asked before it accepted that: Envoy withholds the ACK of a cluster until it has its
         endpoints.
         """
-        if target.follows is None or other.wants(target.name) or other.widening:
+        if target.follows is None or (other is not None and (other.wants(target.name) or other.widening)):
             return False
         type_url, name = target.follows
         leader, goal = self.conversations.get(type_url), self.snapshot.of(type_url).get(name)

@@ -72,6 +72,22 @@ def test_a_route_waits_while_a_static_cluster_becomes_one_with_endpoints(talk, m
     assert warm == [[], [["r"]]]
 
 
+def test_a_route_waits_while_the_only_cluster_becomes_one_with_endpoints(talk, model):
+    """Of which the client asked for none until then."""
+    talk.publish(*world(model, 1, "z", x="static"))
+    talk.ask(CLUSTER)
+    talk.ack(CLUSTER)
+    talk.ask(ROUTE, ["r"])
+    talk.ack(ROUTE, listing(talk, "r"))
+
+    changed = talk.publish(*world(model, 2, "x", x="eds"))
+    asked = talk.ask(ENDPOINT, ["x"])
+    warm = [talk.ack(CLUSTER), talk.ack(ENDPOINT, listing(talk, "x"))]
+
+    assert (changed, asked) == ([["x", "z"]] if talk.variant == "sotw" else [["x"]], [["x"]])
+    assert warm == [[], [["r"]]]
+
+
 def test_a_route_waits_for_a_new_cluster_whose_endpoints_are_not_asked_for_yet(talk, model):
     start(talk, model, "z", x="static")
     (url, *clusters), endpoints, _ = world(model, 2, "z", x="static")[1:]
