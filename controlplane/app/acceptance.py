@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from datetime import datetime
 
+from controlplane.app.records import record_of
 from controlplane.app.taking import called_off, drifts, impossible, orders, pinned
 from controlplane.policy.capabilities import Kind
 from controlplane.policy.catalog import Catalog, references
@@ -43,8 +44,8 @@ def accept(world: World, catalog: Catalog, actor: str, now: datetime, *, hold_or
         records=(
             record,
             *(_ordered(state, actor, now) for state in taken),
-            *(_acted(state, "withdraw", state.reason, actor, now) for state in withdrawn),
-            *(_acted(r, "drift", why, actor, now) for r, why in drifts(world, catalog, after.values())),
+            *(record_of(state, "withdraw", actor, state.reason, now) for state in withdrawn),
+            *(record_of(r, "drift", actor, why, now) for r, why in drifts(world, catalog, after.values())),
         ),
     )
 
@@ -175,7 +176,7 @@ def _called_off(world: World, catalog: Catalog, now: datetime) -> Iterable[Relea
 
 
 def _ordered(state: ReleaseState, actor: str, now: datetime) -> Record:
-    return _acted(state, "order", ordered(state), actor, now)
+    return record_of(state, "order", actor, ordered(state), now)
 
 
 def ordered(state: ReleaseState) -> str:
@@ -183,19 +184,6 @@ def ordered(state: ReleaseState) -> str:
     what = f"{state.service} {state.from_version} -> {state.to_version}, policy {state.policy.name}"
     what = f"emergency: {what}" if state.policy.emergency else what
     return f"{what}: {state.purpose}" if state.purpose else what
-
-
-def _acted(state: ReleaseState, action: str, reason: str, actor: str, now: datetime) -> Record:
-    return Record(
-        at=now,
-        kind="action",
-        release=state.name,
-        attempt=state.attempt,
-        service=state.service,
-        action=action,
-        actor=actor,
-        reason=reason,
-    )
 
 
 def _difference(before: Catalog, after: Catalog) -> Iterable[str]:

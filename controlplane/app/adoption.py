@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controlplane.app.ordering import service_named
-from controlplane.app.switching import end, record_of, undone
+from controlplane.app.records import record_of
+from controlplane.app.switching import end, undone
 from controlplane.release.ports import Change, Record, World
 from controlplane.release.state import RETURNING, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints, traffic

@@ -20,8 +20,9 @@ from controlplane.app.outbox import Outbox
 from controlplane.app.propagation import closed
 from controlplane.app.publish import Publisher
 from controlplane.app.pushing import check_push
+from controlplane.app.records import record_of
 from controlplane.app.showing import proxy_state, show_proxy, show_release, show_service
-from controlplane.app.switching import last_promoted, record_of, switched
+from controlplane.app.switching import last_promoted, switched
 from controlplane.app.taking import drifted
 from controlplane.app.tick import Loop, Reading
 from controlplane.policy.catalog import Catalog

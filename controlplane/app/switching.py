@@ -6,6 +6,7 @@ from datetime import datetime
 
 from controlplane.app.actions import Standing, check_there, check_way_back, sight
 from controlplane.app.ordering import service_named
+from controlplane.app.records import record_of
 from controlplane.release import groups, point
 from controlplane.release.moves import act, dated
 from controlplane.release.ports import Change, Record, World
@@ -46,21 +47,6 @@ def switched(at: Standing, service: str, wanted: Switch, action: str) -> Change:
     )
     alone = Record(at=at.now, kind="action", service=service, action=action, actor=wanted.actor, reason=told)
     return Change(releases=moved, stable={service: version}, records=records or (alone,))
-
-
-def record_of(state: ReleaseState, action: str, actor: str, reason: str, now: datetime) -> Record:
-    """Return the record of what a person did to a release, which is as it was before."""
-    return Record(
-        at=now,
-        kind="action",
-        release=state.name,
-        attempt=state.attempt,
-        service=state.service,
-        action=action,
-        actor=actor,
-        step=state.at,
-        reason=reason,
-    )
 
 
 def undone(world: World, service: str, version: str, why: str, now: datetime) -> tuple[ReleaseState, ...]:
