@@ -69,7 +69,7 @@ async def test_a_proxy_that_refuses_a_step_holds_it_and_is_named(site):
     assert list(refused.values()) == list(again.values()) == [1]
     assert (later["step"], later["stage"], later["hold"]) == ("trail", "propagate", "nack")
     assert [(r["step"], r["action"]) for r in records] == [
-        ("", "order"),
+        ("waiting", "order"),
         ("waiting", "start"),
         ("trail", "hold"),
     ]
@@ -122,4 +122,4 @@ async def test_a_proxy_that_refuses_and_is_away_or_just_back_still_refuses(site)
     moved = await site.actions()
     await relay.stop()
 
-    assert moved == [("", "order"), ("waiting", "start")]
+    assert moved == [("waiting", "order"), ("waiting", "start")]

@@ -88,7 +88,7 @@ async def test_a_killed_control_plane_goes_on_where_it_was(site):
     assert [s["stable"] for s in await site.get("/v1/services")] == ["v2"]
     done = await site.actions()
     assert [each for each in done if each[1] != "proceed"] == [
-        ("", "order"),
+        ("waiting", "order"),
         ("waiting", "start"),
         ("beta", "advance"),
         ("half", "advance"),
