@@ -1,30 +1,26 @@
-"""One type on one stream: what is subscribed, what the client has, what is under way."""
+"""One type on one stream: what is asked for, what is sent, and what the client answers."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from sys import intern
-from typing import Final
 
-from controlplane.xds.exchange import Exchange, Flight
+from controlplane.xds.exchange import Flight
+from controlplane.xds.holdings import Holdings
 from controlplane.xds.messages import MAX_NAMES, ProtocolError, weigh
-from controlplane.xds.parts import Part
-from controlplane.xds.past import NO_PAST, Past
-from controlplane.xds.refusals import NO_REFUSALS, Has, Refusals
-from controlplane.xds.sharing import NO_NAMES, NOBODY, NOTHING, Table, changed, fewer, later, more, named
+from controlplane.xds.past import NO_PAST
+from controlplane.xds.refusals import NO_REFUSALS, Refusals
+from controlplane.xds.sharing import NOBODY, NOTHING, Table, fewer, more, named
 from controlplane.xds.snapshot import Ref, Resource
-from controlplane.xds.uses import note
-from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, TypeView, Versions
 
 WILDCARD = "*"
-_NONE: Final[dict[str, Resource]] = {}  # of whoever has none of its own: nothing is added to it
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Conversation(Exchange):
+class Conversation(Holdings):
     """The state of one type on one stream, the same for both variants.
 
     Of most streams most of it is empty: that is one object for all of them, which nothing is added to. What
@@ -41,13 +37,8 @@ class Conversation(Exchange):
         listed: A list of names that was found to ask for this.
         lost: Names that a stale list left out: if they are asked for again, they must be sent again.
         widening: A stale list asked for more, which the client will repeat.
-        past: What it brought from an earlier stream.
-        maybe: Sent in a batch that was refused: the client may have applied it or not.
-        refusals: What it refused.
         rivals: Resources of this type exclude one another.
         preferred: What went before others that were waiting, which still do.
-        told: Names whose absence the client was told.
-        again: Names to send even if unchanged.
         resync: All names are dirty.
         opened: A first response was sent, or was not needed.
         gated: What waits for what, as of the last look.
@@ -63,12 +54,7 @@ class Conversation(Exchange):
     explicit: bool = False
     lost: frozenset[str] = NOBODY
     widening: bool = False
-    past: Past = NO_PAST
-    maybe: dict[str, Resource] = field(default_factory=lambda: _NONE)
-    refusals: Refusals = NO_REFUSALS
     preferred: frozenset[str] = NOBODY
-    told: set[str] = field(default_factory=lambda: NO_NAMES)
-    again: set[str] = field(default_factory=lambda: NO_NAMES)
     resync: bool = True
     opened: bool = False
     gated: Mapping[str, Ref] = field(default_factory=lambda: NOTHING)
@@ -114,7 +100,7 @@ class Conversation(Exchange):
 
     def depart(self, flight: Flight) -> None:
         """Note that a response was sent."""
-        note(self, flight.updates)
+        self.note(flight.updates)
         self.flights += (flight,)
         self.nonce, self.sent_at = flight.nonce, flight.at
         self.opened, self.seen = True, None
@@ -179,11 +165,6 @@ class Conversation(Exchange):
         if gone:
             self.forget(gone)
 
-    def resend(self, names: Collection[str]) -> None:
-        """Have these sent even if unchanged."""
-        self.again = more(self.again, names)
-        self.dirty.update(dict.fromkeys(names))
-
     def lists(self, names: frozenset[str]) -> bool:
         """Return whether this whole list of a state-of-the-world client is what it asks for already."""
         if self.lost:
@@ -240,45 +221,6 @@ class Conversation(Exchange):
             text = f"{len(self.names)} names of {self.type_url} are more than {MAX_NAMES}"
             raise ProtocolError("RESOURCE_EXHAUSTED", text)
 
-    def _known(self) -> Iterable[str]:
-        """Return the names of all that the client has, may have or refused."""
-        return dict.fromkeys((*self.held, *self.maybe, *self.past.brought, *self.refusals.names))
-
-    def forget(self, names: Collection[str]) -> None:
-        """Drop what is known of resources that the client no longer has."""
-        note(self, names)
-        if any(name in self.held for name in names):
-            held = self.own()
-            for name in names:
-                held.pop(name, None)
-        self._settle(names)
-        self.refusals.forget(names)
-        self._forgive()
-        self.past.forget(names)
-        self.again = fewer(self.again, names)
-        self.told = fewer(self.told, names)
-
-    def presume(self, name: str, version: Version, last: Resource | None = None) -> None:
-        """Count what the client named as there, with unknown content; nothing is led to it: it may not be.
-
-        ``last`` is what it accepted last under this name, should it still have it.
-        """
-        self.own()[name] = Resource(name, b"", version, hollow=True)
-        self.past.foreign.add(name)
-        if last is not None and last.parts is not None:
-            self.past.recalled[name] = last.parts.of
-
-    def discount(self, name: str) -> None:
-        """Count what the client brought no longer, until the target has one again (``recall``)."""
-        version = self.held[name].version
-        self.forget((name,))
-        self.past.brought[name] = version
-
-    def recall(self, target: Resource) -> None:
-        """Count what the client brought as there: it stays on that until it accepts the target."""
-        if target.needs and (version := self.past.brought.pop(target.name, None)) is not None:
-            self.presume(target.name, version)
-
     def land(self, nonce: str) -> Flight | None:
         """Take the response with this nonce from those under way: it is answered.
 
@@ -288,7 +230,7 @@ class Conversation(Exchange):
             if flight.nonce == nonce:
                 if self.before is not None:
                     for each in self.flights[: place + 1]:
-                        note(self, (*each.updates, *each.removed))
+                        self.note((*each.updates, *each.removed))
                 for older in self.flights[:place]:
                     self._doubt(older)
                 self.flights = self.flights[place + 1 :]
@@ -296,18 +238,8 @@ class Conversation(Exchange):
         return None
 
     def _doubt(self, flight: Flight) -> None:
-        self._suppose(flight)
+        self._suppose(self._wanted(flight))
         self.dirty.update(dict.fromkeys((*flight.updates, *flight.removed)))
-
-    def _suppose(self, flight: Flight) -> None:
-        self.maybe = {**self.maybe, **self._wanted(flight)} or _NONE
-
-    def _settle(self, names: Iterable[str]) -> None:
-        """It is known of these whether the client has them."""
-        if self.maybe:
-            for name in names:
-                self.maybe.pop(name, None)
-            self.maybe = self.maybe or _NONE
 
     def _wanted(self, flight: Flight) -> Table:
         """Return what is new in a response and is asked for still."""
@@ -332,22 +264,6 @@ class Conversation(Exchange):
         if not self.maybe:
             self._calm_down()
 
-    def _keep(self, updates: Table, removed: tuple[str, ...]) -> None:
-        """Hold what was accepted: what others hold too, but where more is to come a table of its own."""
-        gone = tuple(name for name in removed if name in self.held)
-        if self.dirty or self.past.foreign:
-            held = self.own()
-            held.update(updates)
-            for name in gone:
-                del held[name]
-        elif updates or gone or self._own is not None:
-            self.hold(later(self.held, updates, gone))
-
-    def after(self, held: Table, updates: Table, removed: tuple[str, ...]) -> Table:
-        """Return what is held after a change."""
-        make = changed if self.dirty or self.past.foreign else later
-        return make(held, updates, removed)
-
     def _calm_down(self) -> None:
         """Nothing is in doubt any more: no culprit is sought, and what is over is dropped."""
         self.refusals.limit = None
@@ -358,41 +274,6 @@ class Conversation(Exchange):
             self.refusals = NO_REFUSALS
         if self.past.over:
             self.past = NO_PAST
-
-    def _had(self, target: Resource) -> Mapping[str, Part]:
-        """Return the parts of a resource that the client has, there or in others; nothing if that is unknown.
-
-        Who shares hosts with whom changes, and with it the name of their routes.
-        """
-        name, foreign = target.name, self.past.foreign
-        held = self.held.get(name)
-        if held is not None and held.parts is not None:
-            return held.parts.of
-        if held is not None or target.parts is None:
-            return self.past.recalled.get(name, {}) if name in foreign else {}
-        elsewhere = self.owners() if not foreign else {}
-        return {owner: elsewhere[owner] for owner in target.parts.of if owner in elsewhere}
-
-    def bearable(self, target: Resource, finders: Set[str]) -> Resource:
-        """Return the target without the parts that the client may have refused: those stay as it has them.
-
-        ``finders`` are the names of what the client has that needs this resource.
-        """
-        if not self.refusals.doubted(target):
-            return target
-        name, parts = target.name, self._had(target)
-        if not parts:
-            return target
-        return self.refusals.bearable(target, Has(self.held.get(name), self.latest(name), parts), finders)
-
-    def clear(self, name: str) -> None:
-        """The target went back to what the client has: an earlier refusal no longer matters."""
-        if self.refusals.refused.pop(name, None) is not None:
-            self._forgive()
-
-    def _forgive(self) -> None:
-        if self.refusals.error is not None and not self.maybe and not self.refusals.refused:
-            self.refusals.error = None
 
     def refuse(self, flight: Flight, message: str, now: datetime) -> None:
         """The client NACKed a response: remember the culprit, or halve the batch to find it.
@@ -412,7 +293,7 @@ class Conversation(Exchange):
             refusals.error = Nack(resource.version, message, now)
             self._reject(resource, refusals.error)
         else:
-            self._suppose(flight)
+            self._suppose(self._wanted(flight))
             first, last = refusals.divide(updates.keys(), message)
             if first:
                 waiting = [name for name in self.dirty if name not in set(last)]

@@ -16,7 +16,7 @@ from controlplane.xds.conversation import Conversation
 from controlplane.xds.parts import Part, mixture, robs
 from controlplane.xds.snapshot import Ref, Resource, Snapshot
 from controlplane.xds.type_urls import DRAINING, LISTENER
-from controlplane.xds.uses import Uses, count, holdings
+from controlplane.xds.uses import Uses, count
 
 
 @dataclass(frozen=True)
@@ -240,8 +240,12 @@ class Gate:
 
     def finders(self, ref: Ref) -> frozenset[str]:
         """Return the names of what the client may have that needs this."""
-        kinds = map(holdings, self.conversations.values())
-        return frozenset(each.name for holdings in kinds for each in holdings if ref in each.needs)
+        return frozenset(
+            resource.name
+            for conversation in self.conversations.values()
+            for resource in conversation.in_use()
+            if ref in resource.needs
+        )
 
     def uses_of(self, ref: Ref) -> int:
         """Return how many of the resources that the client may have need this."""
@@ -257,7 +261,7 @@ class Gate:
         held = {
             (conversation.type_url, needed)
             for conversation in self.conversations.values()
-            for resource in holdings(conversation)
+            for resource in conversation.in_use()
             for needed, _ in resource.needs
         }
         return self.snapshot.relations.needing | held

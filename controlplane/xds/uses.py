@@ -10,48 +10,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING
 
-from controlplane.xds.snapshot import Ref, Resource
-
-if TYPE_CHECKING:
-    from controlplane.xds.conversation import Conversation
+from controlplane.xds.holdings import Holdings
+from controlplane.xds.snapshot import Ref
 
 Before = dict[Ref, frozenset[Ref]]
-Conversations = Mapping[str, "Conversation"]
 
 
-def holdings(conversation: Conversation) -> Iterable[Resource]:
-    """Yield everything of a type that the client may have in use."""
-    coming = (flight.updates for flight in conversation.flights)
-    for table in (conversation.held, conversation.maybe, *coming):
-        yield from table.values()
-
-
-def needed(conversation: Conversation, name: str) -> frozenset[Ref]:
-    """Return what a resource needs, whichever of its versions the client has."""
-    coming = (flight.updates for flight in conversation.flights)
-    tables = (conversation.held, conversation.maybe, *coming)
-    needs = [table[name].needs for table in tables if name in table]
-    return needs[0] if len(needs) == 1 else frozenset().union(*needs)
-
-
-def note(conversation: Conversation, names: Iterable[str]) -> None:
-    """Note what these need before that changes, if somebody counts."""
-    before, type_url = conversation.before, conversation.type_url
-    if before is not None:
-        for name in names:
-            if (type_url, name) not in before:
-                before[type_url, name] = needed(conversation, name)
-
-
-def count(conversations: Conversations) -> Counter[Ref]:
+def count(conversations: Mapping[str, Holdings]) -> Counter[Ref]:
     """Count how many of the resources that the client may have need each."""
     found: Counter[Ref] = Counter()
     for each in conversations.values():
         if each.maybe or each.flights:
-            names = {resource.name for resource in holdings(each)}
-            found.update(chain.from_iterable(needed(each, name) for name in names))
+            names = {resource.name for resource in each.in_use()}
+            found.update(chain.from_iterable(each.needs_of(name) for name in names))
         else:
             found.update(chain.from_iterable(resource.needs for resource in each.held.values()))
     return found
@@ -65,7 +37,7 @@ class Uses:
         before: What changed since, and what it needed before that.
     """
 
-    conversations: Conversations
+    conversations: Mapping[str, Holdings]
     before: Before = field(default_factory=dict)
     _counts: dict[Ref, int] = field(default_factory=dict)
     _behind: dict[Ref, list[Ref]] = field(default_factory=dict)  # what follows it and goes after it
@@ -110,7 +82,7 @@ class Uses:
         gone: list[Ref] = []
         for (type_url, name), needs in self.before.items():
             conversation = self.conversations[type_url]
-            now = needed(conversation, name)
+            now = conversation.needs_of(name)
             if now is not needs:
                 free += self._recount(needs - now, now - needs)
             if name not in conversation.held:
