@@ -58,7 +58,7 @@ class Publisher:
             identifier=identifier,
             limits=limits,
         )
-        self.server.aloof = self._aloof
+        self.server.alone.aloof = self._aloof
         self.revision = 0
         self.problems: dict[str, str] = {}
         self.whereabouts = Whereabouts(resolver or Resolver())

@@ -14,9 +14,11 @@ import structlog
 
 from controlplane.failpoints import failpoint
 from controlplane.server.admission import Admission, Quota
+from controlplane.server.alone import Alone
 from controlplane.server.sessions import Counts, Session, who
 from controlplane.server.transport import Transport
 from controlplane.server.turns import Turns
+from controlplane.server.watchdog import Watchdog
 from controlplane.xds.delta import DeltaStream
 from controlplane.xds.messages import Node, ProtocolError
 from controlplane.xds.snapshot import Snapshot
@@ -28,9 +30,7 @@ log = structlog.get_logger(__name__)
 
 GroupOf = Callable[[Node], str | None]
 Refusal = Callable[[Node, Peer], str | None]
-Aloof = Callable[[StreamView], str]
 
-WAITS = "has nothing yet and waits: proxies of its fleet have resources of another store"
 _NOW = partial(datetime.now, UTC)
 _STOPPING = ProtocolError("UNAVAILABLE", "the server is stopping")
 _LARGE = 128 << 10  # bytes of a request; a real Envoy's first one has 61 KB
@@ -86,8 +86,7 @@ class XdsServer:
 
     Attributes:
         counts: What happened since the start.
-        aloof: Says why a client that has resources of another store is left alone, or ''; by default none
-            is. While one is, clients of its group that have nothing wait.
+        alone: Who is left alone; ``alone.aloof`` says why.
         ahead: The highest revision that a client had and that was not reached yet.
     """
 
@@ -110,17 +109,16 @@ class XdsServer:
         self._snapshots: dict[str | None, Snapshot] = {}  # of a node without a group there is none
         self._sessions: dict[Session, None] = {}
         self._members: dict[str, dict[Session, None]] = {}  # by group
-        self._alone: dict[Session, None] = {}
         self._turns = Turns(self._advance_all)
         self._newcomers = Turns(self._assign_all)
-        self._admission: Admission | None = None
+        self._admission = Admission(limits.first_requests, monotonic)
         self._large = asyncio.Lock()
         self._quota = Quota(limits.streams_per_peer)
         self._stopping = False
         self.counts = Counts()
-        self.aloof: Aloof = lambda _view: ""
+        self.alone = Alone(self._advance_group)
         self.ahead = 0
-        self._watch: asyncio.Task[None] | None = None
+        self._watchdog = Watchdog(self._sessions.keys(), self.counts, limits.write_timeout)
 
     # -- for the application
 
@@ -133,7 +131,7 @@ class XdsServer:
             return
         self._snapshots[group] = snapshot
         # Each stream is given it when its turn comes: to touch them all twice would cost more.
-        self._turns.add_all(self._members.get(group, ()))
+        self._advance_group(group)
 
     def withdraw(self, group: str) -> None:
         """Forget a group's target: whoever is there keeps what it has, whoever comes is held unanswered."""
@@ -193,8 +191,7 @@ class XdsServer:
         over = asyncio.get_running_loop().create_future()
         session = Session(stream, transport, asyncio.current_task(), over)
         self._sessions[session] = None
-        if self._watch is None:
-            self._watch = asyncio.create_task(self._cut_stuck())
+        self._watchdog.start()
         reader = asyncio.create_task(self._read(session))
         reader.add_done_callback(partial(self._read_all, session))
         try:
@@ -207,10 +204,9 @@ class XdsServer:
             del self._sessions[session]
             if stream.group is not None:
                 self._forget(session, stream.group)
-                self._release(session, stream.group)
-            if not self._sessions and self._watch is not None:
-                self._watch.cancel()
-                self._watch = None
+                self.alone.release(session)
+            if not self._sessions:
+                self._watchdog.stop()
             log.info("stream ended", **who(session))
             if self._callbacks.ended is not None:
                 self._callbacks.ended(stream.view())
@@ -227,7 +223,7 @@ class XdsServer:
         while (data := await read()) is not end:
             first, small = stream.node is None, len(data) <= _SMALL
             if first:
-                await self._admit(stream.peer)
+                await self._admission.admit(stream.peer)
             if not small:
                 await self._take_turns(len(data))
             began = None if small else monotonic()
@@ -267,11 +263,6 @@ class XdsServer:
             self.counts.unserved += 1
             log.info("type not served", type_url=type_url, **who(session))
 
-    async def _admit(self, peer: Peer) -> None:
-        if self._admission is None:
-            self._admission = Admission(self._limits.first_requests, asyncio.get_running_loop().time)
-        await self._admission.admit(peer)
-
     def _assign_all(self, sessions: Sequence[Session]) -> None:
         for session in sessions:
             if session.stream.node is not None and not session.ended:
@@ -302,6 +293,9 @@ class XdsServer:
                 self._callbacks.connected(stream.view())
         self._renew(stream)
         self._turns.add(session)
+
+    def _advance_group(self, group: str) -> None:
+        self._turns.add_all(self._members.get(group, ()))
 
     def _renew(self, stream: Stream) -> None:
         """Give a stream the newest target of its group, if it has not got it yet."""
@@ -358,37 +352,16 @@ class XdsServer:
         stream = session.stream
         target = self._snapshots.get(stream.group)
         if target is not stream.snapshot and target is not None:
-            if stream.alone or self._alone:
+            if stream.alone or self.alone.sessions:
                 stream.publish(target)
             elif (data := stream.push(target, now)) is not None:
                 return data
         strange = bool(stream.strange)
-        if stream.group is not None and (strange or stream.alone or self._alone):
-            stream.leave(self._reserve(session, stream.group, strange=strange))
+        if stream.group is not None and (strange or stream.alone or self.alone.sessions):
+            stream.leave(self.alone.reason(session, strange=strange))
             if stream.alone:
                 return None
         return stream.next_response(now)
-
-    def _reserve(self, session: Session, group: str, *, strange: bool) -> str:
-        """Return why a client is left alone now, or ''."""
-        stream = session.stream
-        why = self.aloof(stream.view()) if strange and not stream.behind else ""
-        if not why:
-            self._release(session, group)
-            if strange and not stream.behind:
-                stream.trust()
-            waits = stream.fresh and any(other.stream.group == group for other in self._alone)
-            return WAITS if waits else ""
-        if session not in self._alone:
-            log.warning("proxy left alone", reason=why, **who(session))
-            self._alone[session] = None
-        return why
-
-    def _release(self, session: Session, group: str) -> None:
-        """Note that a client is not left alone any more; who waited for it gets a turn."""
-        if session in self._alone:
-            del self._alone[session]
-            self._turns.add_all(self._members.get(group, ()))
 
     def _written(self, session: Session, error: BaseException | None) -> None:
         session.writing_since = None
@@ -430,21 +403,6 @@ class XdsServer:
         """End a stream with this status, once what is being written is out."""
         session.closing = session.closing or reason
         self._advance(session)
-
-    async def _cut_stuck(self) -> None:
-        """Look for writes that take too long, while there are streams: a timer for each would cost more."""
-        most = self._limits.write_timeout
-        while True:
-            await asyncio.sleep(most / 10)
-            late = monotonic() - most
-            for session in self._sessions:
-                if session.writing_since is not None and session.writing_since < late:
-                    handler, session.handler = session.handler, None
-                    if handler is not None:
-                        self.counts.closed["CANCELLED"] += 1
-                        log.warning("stuck stream cancelled", seconds=most, **who(session))
-                        # A status could not be sent either: only a cancelled handler lets go of the stream.
-                        handler.cancel()
 
     def _finish(self, session: Session, reason: ProtocolError) -> None:
         self.counts.closed[reason.status] += 1

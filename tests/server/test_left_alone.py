@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from controlplane.server.streams import WAITS
+from controlplane.server.alone import WAITS
 from controlplane.xds.type_urls import CLUSTER
 
 OTHERS = {"a": "57.0123456789abcdef"}
@@ -18,7 +18,7 @@ async def world(serve, kit):
     """A server whose store began at 100; it leaves alone who has something strange."""
     world = await serve()
     world.why = "has shop"
-    world.xds.aloof = lambda view: world.why if view.strange else ""
+    world.xds.alone.aloof = lambda view: world.why if view.strange else ""
     world.delta = f"/{kit.ADS}/DeltaAggregatedResources"
 
     def publish(revision):
