@@ -10,7 +10,7 @@ Source: docs/decision-rule.md, "Rollback evidence: absolute limits".
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import sqrt
 
 import numpy as np
@@ -21,7 +21,7 @@ from controlplane.evidence.blocks import WIDTH
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import no_harm, no_harm_rate
-from controlplane.evidence.reading import Reading, Words, average, borrowed, bound, percent, total
+from controlplane.evidence.reading import DOUBT, Reading, Words, average, borrowed, bound, percent, total
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -109,7 +109,22 @@ class Ceiling:
         n_c, k_c, n_b, k_b = reading.counts
         recent, swing = total(account.recent), learned.swing(self.counter)
         allowed = self._held_to(account, learned, stage)
-        above = self._beyond(reading.counts, allowed, learned, stage)
+        holds = (
+            (self._baseline_breaches(learned, stage), "the baseline breaches the limit itself"),
+            (recent[1] > allowed * recent[0], DOUBT),
+            # Among many half minutes one keeps it by chance; all of the step's requests do not. An outage of
+            # both versions is over with its half minute.
+            (k_c > _by_chance(max(allowed, k_b / max(n_b, 1)) * n_c, swing), DOUBT),
+        )
+        words = partial(self._words, reading, allowed, learned, stage)
+        needed = partial(self._needed, account, stage, allowed, k_c / n_c if n_c else 0.0)
+        found = reading.answer(self.name, words, holds, needed, "bad")
+        # The last half minute may keep by chance what the step does not.
+        beyond = found.outcome is Outcome.NOT_YET and k_c > allowed * n_c
+        return replace(found, doubtful=True) if beyond and not found.doubtful else found
+
+    def _words(self, reading: Reading, allowed: float, learned: Learned, stage: Stage) -> Words:
+        n_c, k_c, *_ = reading.counts
         within = k_c <= allowed * n_c
         relaxed = "" if allowed == self.allowed else f", in this emergency {bound(allowed, self.share)}"
 
@@ -118,26 +133,14 @@ class Ceiling:
                 return average(counts)
             return f"{percent(counts[1], counts[0])} of {counts[0]:.0f} canary requests {self.event}"
 
-        words = Words(
+        return Words(
             fault=f"the limit is broken in segment {reading.segment}",
-            doubt=above,
-            good=self._kept(reading.counts, allowed, swing, stage),
+            doubt=self._beyond(reading.counts, allowed, learned, stage),
+            good=self._kept(reading.counts, allowed, learned.swing(self.counter), stage),
             short=f"{'within' if within else 'above'} the limit, too few requests to be sure",
             seen=f"{reading.told(seen)}, allowed {bound(self.allowed, self.share)}{relaxed}",
             note=borrowed(reading.table, stage),
         )
-        holds = (
-            (self._baseline_breaches(learned, stage), "the baseline breaches the limit itself"),
-            (recent[1] > allowed * recent[0], above),
-            # Among many half minutes one keeps it by chance; all of the step's requests do not. An outage of
-            # both versions is over with its half minute.
-            (k_c > _by_chance(max(allowed, k_b / max(n_b, 1)) * n_c, swing), above),
-        )
-        needed = self._needed(account, stage, allowed, k_c / n_c if n_c else 0.0)
-        found = reading.answer(self.name, words, holds, needed, "bad")
-        # The last half minute may keep by chance what the step does not.
-        beyond = found.outcome is Outcome.NOT_YET and k_c > allowed * n_c
-        return replace(found, doubtful=found.doubtful or beyond)
 
     def _beyond(self, counts: Counts, allowed: float, learned: Learned, stage: Stage) -> str:
         """Say how the canary is above the limit, and what of a breach is not proved."""

@@ -15,7 +15,7 @@ from controlplane.evidence.ceiling import Ceiling, beside
 from controlplane.evidence.learned import PHI, Learned
 from controlplane.evidence.observation import Observation, Tally
 from controlplane.evidence.reading import total as whole
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.stats import RETRIES
 
@@ -76,7 +76,7 @@ def _blind(metric: str, account: Account) -> Verdict | None:
         f"{metric}: not reported by {', '.join(names[:3])}{more}, whose bootstrap is older;"
         " `turnout bootstrap` writes one that does"
     )
-    return Verdict(metric, EVERYONE, Outcome.NOT_YET, reason, lacking=True)
+    return Verdict(metric, EVERYONE, Outcome.NOT_YET, Said(reason), lacking=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +105,17 @@ class AtMost:
         numbers = (("count", float(count)), ("at_most", float(self.most)))
         reason = f"{self.name}: {count} on the canary since the release began, at most {self.most} allowed"
         if count > self.most and self._alone(account, count):
-            return Verdict(self.name, EVERYONE, Outcome.FAIL, reason, numbers)
+            return Verdict(self.name, EVERYONE, Outcome.FAIL, Said(reason, numbers))
         if count > self.most and not stage.limits.emergency:
             usual = account.state.get(BASELINE, (0.0,))[0]
             reason += f"; the baseline's grew by {usual:.0f}, as much for its requests"
-            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, lacking=True)
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, Said(reason, numbers), lacking=True)
         if blind := _blind(self.name, account):
             return blind
         if not sum(counts[0] for counts in account.step.values()):
             reason = "no canary requests in this step"
-            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, lacking=True)
-        return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, Said(reason, numbers), lacking=True)
+        return Verdict(self.name, EVERYONE, Outcome.PASS, Said(reason, numbers, 0))
 
     def _alone(self, account: Account, count: int) -> bool:
         """Return whether the canary's counter grew more than the baseline's, request by request.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import log
 
 import numpy as np
@@ -209,14 +210,17 @@ class Comparison:
         """Return what the account says."""
         loud = loudness(account)
         reading = Reading(account, self._log_e(account, loud), self.threshold, loud)
-        words = Words(
-            fault=f"{self.name} in segment {reading.segment} are above the baseline's",
-            doubt=f"{self.name} look suspicious",
-            good=f"{self.name} do no harm",
-            short=self._short(reading.counts),
-            seen=reading.told(both),
-            note=borrowed(reading.table, stage, self.margin),
-        )
+
+        def words() -> Words:
+            return Words(
+                fault=f"{self.name} in segment {reading.segment} are above the baseline's",
+                doubt=f"{self.name} look suspicious",
+                good=f"{self.name} do no harm",
+                short=self._short(reading.counts),
+                seen=reading.told(both),
+                note=borrowed(reading.table, stage, self.margin),
+            )
+
         holds = (
             (learned.total[0] < ACQUAINTED, "too little is known of the baseline"),
             (
@@ -224,7 +228,8 @@ class Comparison:
                 f"the baseline itself has unusually many {self.name}",
             ),
         )
-        return reading.answer(self.name, words, holds, self._needed(account, learned, stage), "errors")
+        needed = partial(self._needed, account, learned, stage)
+        return reading.answer(self.name, words, holds, needed, "errors")
 
     def _short(self, counts: Counts) -> str:
         """Say that nothing is proved, by where the counts point so far."""

@@ -21,7 +21,17 @@ from controlplane.evidence.learned import PHI, WEIGHT, Learned
 from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
 from controlplane.evidence.measures import Filled, Measured, counted, gathered
 from controlplane.evidence.observation import Tally
-from controlplane.evidence.reading import Reading, Words, average, borrowed, bound, percent, rested, total
+from controlplane.evidence.reading import (
+    DOUBT,
+    Reading,
+    Words,
+    average,
+    borrowed,
+    bound,
+    percent,
+    rested,
+    total,
+)
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -112,16 +122,21 @@ class Conversions:
         reading = Reading(account, log_mean_exp(process) if process else 0.0, self.threshold, excess)
         n_c, _, n_b, k_b = reading.counts
         worse = "fewer" if self.measured.more else "more"
-        words = Words(
-            fault=f"{worse} {self.name} on the canary",
-            doubt=f"{worse} {self.name} on the canary, not beyond doubt",
-            good=f"{self.name} does not suffer",
-            short=f"{self.name}: too few to be sure",
-            seen=reading.told(both),
-            note=borrowed(reading.table, stage, self.margin),
-        )
+
+        def words() -> Words:
+            return Words(
+                fault=f"{worse} {self.name} on the canary",
+                doubt=f"{worse} {self.name} on the canary, not beyond doubt",
+                good=f"{self.name} does not suffer",
+                short=f"{self.name}: too few to be sure",
+                seen=reading.told(both),
+                note=borrowed(reading.table, stage, self.margin),
+            )
+
+        def needed() -> float | None:
+            return self._needed(account, k_b / n_b, n_c / n_b) if n_b else None
+
         holds = ((not k_b, f"{self.name}: none on the baseline, so there is nothing to compare with"),)
-        needed = self._needed(account, k_b / n_b, n_c / n_b) if n_b else None
         found = reading.answer(self.name, words, holds, needed, "total")
         return rested(self.measured.current(found, account, stage), reading.log_e, stage)
 
@@ -244,27 +259,30 @@ class LeastShare:
         reading = Reading(account, joined(account, PROCESS, loud), 1 / ALPHA, loud)
         n_c, k_c, *_ = reading.counts
         _, _, n_b, k_b = total(account.recent)
-        below = "the canary is below the limit, not beyond doubt"
 
         def seen(counts: Counts) -> str:
             if not self.measured.share:
                 return average(counts)
             return f"{percent(counts[1], counts[0])} of {counts[0]:.0f} on the canary"
 
-        words = Words(
-            fault=f"the limit is missed in segment {reading.segment}",
-            doubt=below,
-            good="the limit is kept",
-            short="too few to be sure that the limit is kept",
-            seen=f"{reading.told(seen)}, at least {bound(self.limit, self.measured.share)} wanted",
-            note=borrowed(reading.table, stage),
-        )
+        def words() -> Words:
+            return Words(
+                fault=f"the limit is missed in segment {reading.segment}",
+                doubt="the canary is below the limit, not beyond doubt",
+                good="the limit is kept",
+                short="too few to be sure that the limit is kept",
+                seen=f"{reading.told(seen)}, at least {bound(self.limit, self.measured.share)} wanted",
+                note=borrowed(reading.table, stage),
+            )
+
+        def needed() -> float | None:
+            speed = (k_c / n_c * -log(1 - SHORT_BY) - SHORT_BY * self.limit) / PHI if n_c else 0.0
+            return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
+
         holds = (
             (_missed(n_b, k_b, self.limit), "the baseline misses the limit itself"),
-            (k_c < self.limit * n_c, below),
+            (k_c < self.limit * n_c, DOUBT),
         )
-        speed = (k_c / n_c * -log(1 - SHORT_BY) - SHORT_BY * self.limit) / PHI if n_c else 0.0
-        needed = max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
         return self.measured.current(reading.answer(self.name, words, holds, needed, "total"), account, stage)
 
 

@@ -20,7 +20,7 @@ from controlplane.evidence.measures import CLOCK
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reading import timed
 from controlplane.evidence.slowdown import Slowdown
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.evidence.volume import Volume
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.latency import EDGES_MS
@@ -172,10 +172,11 @@ def heard(evidence: Evidence, said: Iterable[Verdict]) -> Evidence:
     """Return the evidence after it was read: where it says nothing of a fault, what shows one begins anew."""
     accounts = dict(evidence.accounts)
     for verdict in said:
+        if verdict.e_value is None or verdict.e_value > 1:
+            continue
         account = accounts.get(verdict.metric)
-        e_value = next((figure for name, figure in verdict.numbers if name == "e_value"), None)
         # What lies in a window that is not full is not in the evidence yet.
-        if account and account.rise and e_value is not None and e_value <= 1 and CLOCK not in account.state:
+        if account and account.rise and CLOCK not in account.state:
             accounts[verdict.metric] = account.calm()
     return replace(evidence, accounts=accounts)
 
@@ -188,7 +189,7 @@ def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdic
         left = grace.get(metric.name, timedelta(0)) - stage.since
         if left > timedelta(0):
             reason = f"{metric.name}: in grace for another {left.total_seconds():.0f} s"
-            found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, reason, lacking=True))
+            found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, Said(reason), lacking=True))
         else:
             verdict = timed(metric.verdict(account, learned, stage), account)
             observed = metric.name.endswith(" (observed)")

@@ -21,8 +21,8 @@ from controlplane.evidence.account import (
 )
 from controlplane.evidence.observation import Cell, Observation
 from controlplane.evidence.pace import Pace, told
-from controlplane.evidence.reading import adding, rough
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.reading import rough
+from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE, UNCOMPARED
 
 Filled = Mapping[str, Counts]  # the counts of a window that has just been filled, by segment
@@ -127,9 +127,8 @@ class Measured:
         """
         if verdict.outcome is Outcome.FAIL or not (reason := self._overdue(account, stage)):
             return self._timed(verdict, account, stage)
-        reason = f"{self.name}: {reason}"
-        late = replace(verdict, outcome=Outcome.NOT_YET, reason=reason, requests_needed=None, lacking=True)
-        return replace(late, brief="", cause="overdue", note="")
+        late = _instead(verdict, f"{self.name}: {reason}", "overdue")
+        return replace(late, outcome=Outcome.NOT_YET, lacking=True)
 
     def _timed(self, verdict: Verdict, account: Account, stage: Stage) -> Verdict:
         if not self.pushed or verdict.outcome is not Outcome.NOT_YET:
@@ -138,15 +137,15 @@ class Measured:
         if any(not any(row[side] for row in account.step.values()) for side in sides):
             reason = f"{self.name}: no values of both versions in this step yet"
             reason += f", they should come every {rough(self.every)}"
-            none = replace(verdict, reason=reason, requests_needed=None, lacking=False)
-            return replace(none, brief="", cause="no values", note="")
-        if not verdict.requests_needed:
-            return verdict
-        pushes, period = self.pace(account).needed(verdict.requests_needed), self.period(account)
-        found = adding(
-            verdict, f"; about {verdict.requests_needed} more are needed, {told(pushes, pushes * period)}"
-        )
-        return replace(found, seconds_needed=pushes * period)
+            return replace(_instead(verdict, reason, "no values"), lacking=False)
+        return replace(verdict, say=lambda: self._at_this_pace(verdict.said, account))
+
+    def _at_this_pace(self, said: Said, account: Account) -> Said:
+        if not said.requests_needed:
+            return said
+        pushes, period = self.pace(account).needed(said.requests_needed), self.period(account)
+        more = f"; about {said.requests_needed} more are needed, {told(pushes, pushes * period)}"
+        return said.adding(more, pushes * period)
 
     def period(self, account: Account) -> float:
         """Return the seconds from one push to the next."""
@@ -174,6 +173,15 @@ class Measured:
         # Where nothing is counted, as by a proxy that has an older listener, no request may count either.
         known = {m.cell for m in seen.measures if m.metric == self.metric}
         return ((cell, 0, tally.requests) for cell, tally in seen.cells if cell in known)
+
+
+def _instead(verdict: Verdict, reason: str, cause: str) -> Verdict:
+    """Return a verdict that says something else: more requests will not do."""
+
+    def said() -> Said:
+        return replace(verdict.said, reason=reason, requests_needed=None, brief="", note="")
+
+    return replace(verdict, say=said, cause=cause)
 
 
 def tabled(interval: Interval, values: Iterable[tuple[Cell, int, float]]) -> dict[str, Counts]:

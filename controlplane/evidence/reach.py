@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.split import EXPECTED
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.verdict import Outcome, Said, Verdict
 
 
 def missed(
@@ -51,4 +51,5 @@ def reach(canary: str, segment: str, share: float, calls: int) -> Verdict | None
         f"no client reaches {canary}: none of {due:.0f} calls that were due arrived, segment {segment}; "
         "calls that find no endpoint are in no report"
     )
-    return Verdict("reach", segment, Outcome.FAIL, reason, (("due", due), ("baseline_calls", float(calls))))
+    said = Said(reason, (("due", due), ("baseline_calls", float(calls))))
+    return Verdict("reach", segment, Outcome.FAIL, said)

@@ -17,7 +17,7 @@ from controlplane.evidence.account import (
     plus,
 )
 from controlplane.evidence.once import once
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.verdict import Numbers, Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 
 GONE = 1e-6 * RECENT_HALF_LIFE / log(2)  # requests of late that are as good as none
@@ -25,6 +25,8 @@ LONG = 10.0  # usual gaps between requests: after a longer one none come any mor
 FEW = 10.0  # requests of late, from which no rate can be told
 MIXED = 120.0  # seconds of a step in which requests of late are partly those of the one before
 LOG_DOUBT = log(10.0)  # evidence from which on nothing passes any more
+
+DOUBT = ""  # as the reason of a hold: what speaks against the canary, in the metric's words
 
 Hold = tuple[bool, str]  # whether it applies, and why nothing passes while it does
 
@@ -95,11 +97,16 @@ class Reading:
         late = f"in the last {rough(self.account.rising)} {say(self.counts)}"
         return f"{late}; in the whole release {say(self.release)}" if beside else late
 
-    def numbers(self, event: str) -> tuple[tuple[str, float], ...]:
+    @once
+    def e_value(self) -> float:
+        """The evidence of a fault."""
+        return exp(min(self.log_e, 690.0))
+
+    def numbers(self, event: str) -> Numbers:
         """Return the figures; ``event`` names what is counted."""
         found = (
             *_figures(self.counts, event),
-            ("e_value", exp(min(self.log_e, 690.0))),
+            ("e_value", self.e_value),
             ("threshold", self.threshold),
             ("promotion", self.account.promotion),
             ("needed", ENOUGH),
@@ -110,7 +117,12 @@ class Reading:
         return (*found, ("seconds", self.account.rising), *beside)
 
     def answer(
-        self, metric: str, words: Words, holds: Iterable[Hold], needed: float | None, event: str
+        self,
+        metric: str,
+        words: Callable[[], Words],
+        holds: Iterable[Hold],
+        needed: Callable[[], float | None],
+        event: str,
     ) -> Verdict:
         """Return a fault, else that there is no data, else the first hold that applies, else what is enough.
 
@@ -121,33 +133,53 @@ class Reading:
             needed: Requests that a PASS takes, or None.
             event: Names what is counted.
         """
-        outcome, why, cause, requests = Outcome.NOT_YET, words.short, "short", self.counts[0]
-        more = None if needed is None else ceil(needed)
-        suspected = self.log_e >= LOG_DOUBT
-        doubt = (suspected, words.doubt)
-        held = next((reason for applies, reason in (doubt, *holds) if applies), None)
+        asked = ((self.log_e >= LOG_DOUBT, DOUBT), *holds)
+        held = next((at for at, (applies, _) in enumerate(asked) if applies), None)
+        requests, enough = self.counts[0], self.account.promotion >= ENOUGH
+        outcome, cause = Outcome.NOT_YET, "short"
         if self.failed:
-            outcome, why, cause, more = Outcome.FAIL, words.fault, "fault", None
+            outcome, cause = Outcome.FAIL, "fault"
         elif not requests:
-            why, cause = "no canary requests in this step", "no requests"
+            cause = "no requests"
         elif held is not None:
-            # Which of them it is; the words of some have figures.
-            cause = f"held {[applies for applies, _ in (doubt, *holds)].index(True)}"
-            why, more = held, None
-        elif self.account.promotion >= ENOUGH and self.account.plain < self.undoubted:
-            why, cause, more = words.bursts, "bursts", None
-        elif self.account.promotion >= ENOUGH:
-            outcome, why, cause, more = Outcome.PASS, words.good, "", 0
-        reason = f"{why}: {words.seen}" if requests else why
+            cause = f"held {held}"  # which of them it is; the words of some have figures
+        elif enough and self.account.plain < self.undoubted:
+            cause = "bursts"
+        elif enough:
+            outcome, cause = Outcome.PASS, ""
+        why = DOUBT if held is None else asked[held][1]
         # Doubt is about the canary; whatever else holds is about what it is judged by.
-        open_ = outcome is Outcome.NOT_YET
-        lacking = open_ and (not requests or held not in (None, words.doubt))
-        doubtful = open_ and (suspected or held == words.doubt)
-        figures = self.numbers(event)
-        found = Verdict(
-            metric, self.segment, outcome, reason, figures, more, lacking=lacking, doubtful=doubtful
+        open_, doubtful = outcome is Outcome.NOT_YET, held is not None and why == DOUBT
+        return Verdict(
+            metric,
+            self.segment,
+            outcome,
+            lambda: self._said(cause, why, words(), needed, event),
+            self.e_value,
+            self.threshold,
+            lacking=open_ and (not requests or (held is not None and not doubtful)),
+            doubtful=open_ and doubtful,
+            cause=cause,
         )
-        return replace(found, brief=why, cause=cause, note=words.note if requests else "")
+
+    def _said(
+        self, cause: str, held: str, words: Words, needed: Callable[[], float | None], event: str
+    ) -> Said:
+        """Return what an answer tells people, by its cause."""
+        told = {
+            "": words.good,
+            "bursts": words.bursts,
+            "fault": words.fault,
+            "no requests": "no canary requests in this step",
+            "short": words.short,
+        }
+        why, more = told.get(cause, held or words.doubt), 0 if not cause else None
+        if cause in ("no requests", "short") and (takes := needed()) is not None:
+            more = ceil(takes)
+        if not self.counts[0]:
+            return Said(why, self.numbers(event), more, brief=why)
+        reason = f"{why}: {words.seen}"
+        return Said(reason, self.numbers(event), more, brief=why, note=words.note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,23 +219,24 @@ def total(table: Mapping[str, Counts]) -> Counts:
 
 def timed(verdict: Verdict, account: Account) -> Verdict:
     """Return the verdict with the time that a PASS still needs at the present traffic."""
-    more = verdict.requests_needed
-    if verdict.outcome is not Outcome.NOT_YET or not more or verdict.seconds_needed is not None:
+    if verdict.outcome is not Outcome.NOT_YET or not total(account.step)[0]:
+        return verdict  # without requests it says so
+    if not _gone(account):
+        return replace(verdict, say=lambda: _at_this_traffic(verdict.said, account))
+    said = verdict.said
+    if not said.requests_needed or said.seconds_needed is not None:
         return verdict
-    if not total(account.step)[0]:
-        return verdict  # which says that there are no requests
-    if _gone(account):
-        return replace(adding(verdict, f"; {more} more are needed, and none come"), lacking=True)
+    none = said.adding(f"; {said.requests_needed} more are needed, and none come")
+    return replace(verdict, say=none, lacking=True)
+
+
+def _at_this_traffic(said: Said, account: Account) -> Said:
+    more = said.requests_needed
+    if not more or said.seconds_needed is not None:
+        return said
     requests, took = _traffic(account)
     seconds = more * took / requests
-    found = adding(verdict, f"; about {more} more are needed, {rough(seconds)} at this traffic")
-    return replace(found, seconds_needed=seconds)
-
-
-def adding(verdict: Verdict, more: str) -> Verdict:
-    """Return a verdict that says more."""
-    brief = f"{verdict.brief}{more}" if verdict.brief else ""
-    return replace(verdict, reason=f"{verdict.reason}{more}", brief=brief)
+    return said.adding(f"; about {more} more are needed, {rough(seconds)} at this traffic", seconds)
 
 
 def _gone(account: Account) -> bool:
@@ -232,8 +265,11 @@ def rested(verdict: Verdict, log_e: float, stage: Stage) -> Verdict:
     if EVERYONE not in stage.full_segments or verdict.outcome is Outcome.FAIL or log_e >= LOG_DOUBT:
         return verdict
     reason = f"{verdict.metric}: nobody is left on the baseline, so it is not compared any more"
-    rested = replace(verdict, outcome=Outcome.PASS, reason=reason, requests_needed=0, seconds_needed=None)
-    return replace(rested, lacking=False, brief="", cause="", note="")
+
+    def said() -> Said:
+        return Said(reason, verdict.said.numbers, 0)
+
+    return replace(verdict, outcome=Outcome.PASS, say=said, lacking=False, cause="")
 
 
 def rough(seconds: float) -> str:

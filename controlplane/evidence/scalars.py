@@ -5,8 +5,9 @@ Source: docs/decision-rule.md, "Readings of Prometheus".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import exp, log, log1p, sqrt
 
 from controlplane.evidence.account import ALPHA, ENOUGH, NO_COUNTS, PROOF, Account, Interval, Stage
@@ -14,7 +15,7 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.observation import Reading
 from controlplane.evidence.reading import rested
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.verdict import Numbers, Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 
 PROCESS, SPREAD = "main", "spread"
@@ -98,23 +99,25 @@ class Scalars:
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
         log_e = log_mean_exp(account.processes[PROCESS]) if PROCESS in account.processes else 0.0
-        numbers = (("e_value", exp(min(log_e, 690.0))), ("threshold", self.threshold))
+        e_value = exp(min(log_e, 690.0))
+        numbers = (("e_value", e_value), ("threshold", self.threshold))
+        told = partial(Verdict, self.name, EVERYONE, e_value=e_value, threshold=self.threshold)
         if log_e >= log(self.threshold):
             reason = f"{self.name}: the canary is worse: {shown(account)}"
-            return Verdict(self.name, EVERYONE, Outcome.FAIL, reason, numbers)
-        return rested(self._answer(account, numbers), log_e, stage)
+            return told(Outcome.FAIL, Said(reason, numbers))
+        return rested(self._answer(account, numbers, told), log_e, stage)
 
-    def _answer(self, account: Account, numbers: tuple[tuple[str, float], ...]) -> Verdict:
+    def _answer(self, account: Account, numbers: Numbers, told: Callable[..., Verdict]) -> Verdict:
         if problem := lacking(self.name, account, self.every):
-            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, problem, numbers, lacking=True)
+            return told(Outcome.NOT_YET, Said(problem, numbers), lacking=True)
         if account.promotion >= ENOUGH:
             reason = f"{self.name}: the canary is no worse: {shown(account)}"
-            return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
+            return told(Outcome.PASS, Said(reason, numbers, 0))
         more = max(1, round((ENOUGH - account.promotion) / log1p(STAKE) + 0.5))
         each = f" that are {self.apart:.0f} s apart" if self.apart > self.every else ""
         reason = f"{self.name}: {more} more readings{each}, {more * self.apart:.0f} s, if they are good"
         reason += f": {shown(account)}"
-        return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, None, more * self.apart)
+        return told(Outcome.NOT_YET, Said(reason, numbers, None, more * self.apart))
 
 
 def _spread(reading: Reading, before: tuple[float, ...]) -> tuple[float, float, float]:
@@ -225,26 +228,25 @@ class ScalarLimit:
         """Return what the account says."""
         streak = account.state.get(STREAK, (0.0,))[0]
         bound = f"{'at most' if self.most else 'at least'} {self.limit:g}"
-        numbers: tuple[tuple[str, float], ...] = (("limit", self.limit), ("beyond", streak))
+        numbers: Numbers = (("limit", self.limit), ("beyond", streak))
         if LATEST in account.state:
             numbers = (("canary", account.state[LATEST][0]), *numbers)
         if streak >= BREACHES:
             reason = f"{self.name}: {streak:.0f} readings in a row beyond {bound}: {shown(account)}"
-            return Verdict(self.name, EVERYONE, Outcome.FAIL, reason, numbers)
+            return Verdict(self.name, EVERYONE, Outcome.FAIL, Said(reason, numbers))
         if problem := lacking(self.name, account, self.every):
-            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, problem, numbers, lacking=True)
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, Said(problem, numbers), lacking=True)
         good, broken, *_ = account.step.get(GOOD, NO_COUNTS)
         reason = f"{self.name}: {shown(account)}, {bound}"
         if good >= ENOUGH_READINGS:
-            return Verdict(self.name, EVERYONE, Outcome.PASS, reason, numbers, 0)
+            return Verdict(self.name, EVERYONE, Outcome.PASS, Said(reason, numbers, 0))
         if LATEST in account.state and all(map(self._breaks, account.state[LATEST])) and not streak:
             reason = f"{self.name}: the baseline is beyond it too: {shown(account)}, {bound}"
-            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, lacking=True)
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, Said(reason, numbers), lacking=True)
         more = ENOUGH_READINGS - good
         reason += f"; {more:.0f} more readings within it are needed"
         doubtful = broken > 0
         if doubtful:
             reason += f", {broken:.0f} were beyond it"
-        return Verdict(
-            self.name, EVERYONE, Outcome.NOT_YET, reason, numbers, None, more * self.every, doubtful=doubtful
-        )
+        said = Said(reason, numbers, None, more * self.every)
+        return Verdict(self.name, EVERYONE, Outcome.NOT_YET, said, doubtful=doubtful)

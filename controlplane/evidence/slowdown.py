@@ -146,11 +146,16 @@ class Slowdown:
         excess = {s: c[1] - c[0] * c[3] / c[2] for s, c in account.recent.items() if c[2]}
         log_e = log_mean_exp(spoken) if spoken else 0.0
         reading = Reading(account, log_e, self.threshold, excess, undoubted=-ENOUGH)
-        beyond = learned.beyond_now
-        edge = self._nearest(beyond)
+        holds = ((learned.total[0] < ACQUAINTED, "too little is known of the baseline"),)
+        words = partial(self._words, reading, learned.beyond_now, stage)
+        needed = partial(self._needed, account, stage, learned)
+        return reading.answer(self.name, words, holds, needed, "slow")
+
+    def _words(self, reading: Reading, beyond: Beyond, stage: Stage) -> Words:
+        account, edge = reading.account, self._nearest(beyond)
         shown = _looked(account, RISE if reading.risen else WHOLE if reading.failed else STEP, edge)
         same = shown == _looked(account, WHOLE, edge)
-        words = Words(
+        return Words(
             fault=f"the canary is slower in segment {reading.segment}",
             doubt="the canary is suspiciously slow",
             good="the canary is as fast as the baseline",
@@ -160,8 +165,6 @@ class Slowdown:
             seen=reading.told(partial(_slower, shown), beside=same),
             note=borrowed(reading.table, stage, self.margin),
         )
-        holds = ((learned.total[0] < ACQUAINTED, "too little is known of the baseline"),)
-        return reading.answer(self.name, words, holds, self._needed(account, stage, learned, edge), "slow")
 
     def _short(self, counts: Counts, beyond: Beyond, edge: int) -> str:
         """Say that nothing is proved, by where the counts point so far."""
@@ -171,9 +174,10 @@ class Slowdown:
             return "the canary is slower so far, too little to be sure"
         return "too few requests to exclude a slower canary"
 
-    def _needed(self, account: Account, stage: Stage, learned: Learned, edge: int) -> float:
+    def _needed(self, account: Account, stage: Stage, learned: Learned) -> float:
         """Return how many more requests of the canary a PASS takes, if they come as those of late."""
         beyond = learned.beyond_now
+        edge = self._nearest(beyond)
         share = max(beyond.shares[edge], RAREST)
         excess = (self._excluded(stage, beyond, edge, lent=False) - 1) * share
         requests = total(account.recent)[0] / max(1, len(learned.cells.keys))  # of a block

@@ -13,7 +13,7 @@ from typing import Any
 from controlplane.evidence.account import FULL_MARGIN, NO_COUNTS, Counts, plus
 from controlplane.evidence.blocks import ERRORS, Blocks
 from controlplane.evidence.learned import Learned
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 
 BUDGET = "budget"  # as verdicts call it
@@ -92,12 +92,13 @@ class Spoiled:
         """Return FAIL once the budget is spent; what is left never keeps a release from going on."""
         if not self.own.variance and not self.lent and not self.pending:
             why = f"no canary requests yet, of which at most {budget} may be spoiled"
-            return Verdict(BUDGET, EVERYONE, Outcome.NOT_YET, why, lacking=True)
+            return Verdict(BUDGET, EVERYONE, Outcome.NOT_YET, Said(why), lacking=True)
         spent = self.requests(learned)
         # A part of one more than the budget is one more.
         outcome, told = (Outcome.FAIL, math.ceil(spent)) if spent > budget else (Outcome.PASS, int(spent))
         reason = f"{told} of at most {budget} requests spoiled"
-        return Verdict(BUDGET, EVERYONE, outcome, reason, (("spoiled", spent), ("budget", float(budget))), 0)
+        said = Said(reason, (("spoiled", spent), ("budget", float(budget))), 0)
+        return Verdict(BUDGET, EVERYONE, outcome, said)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; nothing is lost."""

@@ -15,7 +15,7 @@ from controlplane.evidence.comparison import Comparison
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.evidence.reading import total
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.grpc_codes import MEASURE
 
@@ -70,5 +70,5 @@ class Statuses:
         """Return what the account says."""
         if not total(account.whole)[0]:
             reason = f"{self.name}: no call of the canary was answered with a gRPC status yet"
-            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, reason, lacking=True)
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, Said(reason), lacking=True)
         return self._rule.verdict(account, account.learned or Learned(), stage)

@@ -15,8 +15,8 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.measures import Filled, Measured, gathered
 from controlplane.evidence.pace import told
-from controlplane.evidence.reading import Reading, Words, borrowed, rested, total
-from controlplane.evidence.verdict import Verdict
+from controlplane.evidence.reading import DOUBT, Reading, Words, borrowed, rested, total
+from controlplane.evidence.verdict import Said, Verdict
 from controlplane.policy.documents import EVERYONE
 
 # Of the largest stake, these parts are bet side by side. A stake is won or lost with the difference of a
@@ -259,29 +259,40 @@ class Sums:
         process = account.processes.get(PROCESS)
         reading = Reading(account, log_mean_exp(process) if process else 0.0, self.threshold, {})
         scale = Scale(*account.state.get(SCALE, ()))
-        worse = "lower" if self.measured.more else "higher"
-        doubt = f"is {worse} on the canary" if self.limit is None else "does not keep its limit"
-        limit = "" if self.limit is None else f", limit {self.limit:g}"
         windows = self._windows(account, scale)
-        time = "" if windows is None else f", about {self._told(account, windows)}"
-        words = Words(
-            fault=f"{self.name} is {worse} on the canary",
-            doubt=f"{self.name} {doubt}, not beyond doubt",
-            good=f"{self.name} does not suffer",
-            short=f"{self.name}: too little time to be sure{time}",
-            seen=f"{reading.told(_averages)}{limit}",
-            note=borrowed(reading.table, stage, self.margin),
-        )
+
+        def words() -> Words:
+            worse = "lower" if self.measured.more else "higher"
+            doubt = f"is {worse} on the canary" if self.limit is None else "does not keep its limit"
+            limit = "" if self.limit is None else f", limit {self.limit:g}"
+            time = "" if windows is None else f", about {self._told(account, windows)}"
+            return Words(
+                fault=f"{self.name} is {worse} on the canary",
+                doubt=f"{self.name} {doubt}, not beyond doubt",
+                good=f"{self.name} does not suffer",
+                short=f"{self.name}: too little time to be sure{time}",
+                seen=f"{reading.told(_averages)}{limit}",
+                note=borrowed(reading.table, stage, self.margin),
+            )
+
+        def needed() -> None:
+            """More requests alone will not do."""
+
         left = max(int(LEARNING - scale.windows), 1)
         canary, _ = _both(reading.counts)
         missed = self.limit is not None and self._sign * (canary - self.limit) < 0
         holds = (
             (not scale.known, f"{self.name}: {self._told(account, left)} to learn how much it varies"),
-            (missed, words.doubt),
+            (missed, DOUBT),
         )
-        found = reading.answer(self.name, words, holds, None, "total")
-        if found.reason.startswith(words.short) and windows is not None:
-            found = replace(found, seconds_needed=windows * self._window(account))
+        answer = found = reading.answer(self.name, words, holds, needed, "total")
+        if answer.cause == "short" and windows is not None:
+            seconds = windows * self._window(account)
+
+            def said() -> Said:
+                return replace(answer.said, seconds_needed=seconds)
+
+            found = replace(answer, say=said)
         found = self.measured.current(found, account, stage)
         return found if self.margin is None else rested(found, reading.log_e, stage)
 

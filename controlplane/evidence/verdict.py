@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from controlplane.evidence.once import once
 
 
 class Outcome(StrEnum):
@@ -14,7 +17,39 @@ class Outcome(StrEnum):
     NOT_YET = "not yet"
 
 
+Numbers = tuple[tuple[str, float], ...]  # pairs of name and figure
+
+
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What a verdict tells people.
+
+    Attributes:
+        reason: One line for operators, with figures.
+        numbers: What the answer rests on; rates in 0..1, evidence as natural logarithms except for
+            ``e_value`` and its ``threshold``.
+        requests_needed: Canary requests that a PASS still needs if nothing changes; 0 with a PASS, None if
+            more requests alone will not do.
+        seconds_needed: How long those take at the present traffic; None if that cannot be said.
+        brief: The reason without figures, but for what a PASS still needs; '' if that is the same.
+        note: What else is to be known of what it was compared with; the same for many metrics.
+    """
+
+    reason: str
+    numbers: Numbers = ()
+    requests_needed: int | None = None
+    seconds_needed: float | None = None
+    brief: str = ""
+    note: str = ""
+
+    def adding(self, more: str, seconds: float | None = None) -> Said:
+        """Return the same with more words, and with the time that it takes if that is given."""
+        brief = f"{self.brief}{more}" if self.brief else ""
+        needed = self.seconds_needed if seconds is None else seconds
+        return replace(self, reason=f"{self.reason}{more}", brief=brief, seconds_needed=needed)
+
+
+@dataclass(frozen=True, eq=False)  # no slots: what it says is worked out once, where somebody reads it
 class Verdict:
     """One metric's answer.
 
@@ -22,45 +57,83 @@ class Verdict:
         metric: Its name, as in ``errors`` or ``latency p99``.
         segment: Where it shows: a segment that is worse alone, else ``everyone``.
         outcome: The answer.
-        reason: One line for operators, with figures.
-        brief: The same without figures, but for what a PASS still needs; '' if that is the same.
-        cause: What keeps it from passing, in a word that stays the same while that does.
-        note: What else is to be known of what it was compared with; the same for many metrics.
-        numbers: Pairs of name and figure that the answer rests on; rates in 0..1, evidence as natural
-            logarithms except for ``e_value`` and its ``threshold``.
-        requests_needed: Canary requests that a PASS still needs if nothing changes; 0 with a PASS, None if
-            more requests alone will not do.
+        say: What it tells people, or how that is found.
+        e_value: Of a fault; None if there is none.
+        threshold: e-value at which it fails.
         decisive: Whether it counts: what a policy only observes is shown and decides nothing.
-        seconds_needed: How long those take at the present traffic; None if that cannot be said.
         lacking: Whether it is data that lacks: none comes, it is old, a source fails or does not report, or
             nothing is there to compare with. Time does not make up for that.
         doubtful: Whether what was seen speaks against the canary, if not beyond doubt: a fault is suspected,
             or a limit is not kept. Then it is not the number of requests that a PASS lacks.
+        cause: What keeps it from passing, in a word that stays the same while that does.
     """
 
     metric: str
     segment: str
     outcome: Outcome
-    reason: str
-    numbers: tuple[tuple[str, float], ...] = ()
-    requests_needed: int | None = None
-    seconds_needed: float | None = None
+    say: Said | Callable[[], Said]
+    e_value: float | None = None
+    threshold: float | None = None
     decisive: bool = True
     lacking: bool = False
     doubtful: bool = False
-    brief: str = ""
     cause: str = ""
-    note: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Verdict) and self._plain == other._plain
+
+    def __hash__(self) -> int:
+        return hash((self.metric, self.segment, self.outcome))
+
+    @property
+    def _plain(self) -> tuple[object, ...]:
+        decided = (self.decisive, self.lacking, self.doubtful, self.cause)
+        return (self.metric, self.segment, self.outcome, self.said, self.e_value, self.threshold, *decided)
+
+    @once
+    def said(self) -> Said:
+        """What it tells people."""
+        return self.say if isinstance(self.say, Said) else self.say()
+
+    @property
+    def reason(self) -> str:
+        """One line for operators, with figures; this and what follows as in :class:`Said`."""
+        return self.said.reason
+
+    @property
+    def numbers(self) -> Numbers:
+        """What the answer rests on."""
+        return self.said.numbers
+
+    @property
+    def requests_needed(self) -> int | None:
+        """Canary requests that a PASS still needs."""
+        return self.said.requests_needed
+
+    @property
+    def seconds_needed(self) -> float | None:
+        """How long those take."""
+        return self.said.seconds_needed
+
+    @property
+    def brief(self) -> str:
+        """The reason without figures."""
+        return self.said.brief
+
+    @property
+    def note(self) -> str:
+        """What else is to be known."""
+        return self.said.note
 
     @property
     def told(self) -> str:
         """The reason with its note, by itself."""
         return f"{self.reason}; {self.note}" if self.note else self.reason
 
+    @property
     def loudness(self) -> float:
-        """Return its e-value as a part of its threshold; 0 without one."""
-        numbers = dict(self.numbers)
-        return numbers.get("e_value", 0.0) / numbers["threshold"] if numbers.get("threshold") else 0.0
+        """Its e-value as a part of its threshold; 0 without one."""
+        return (self.e_value or 0.0) / self.threshold if self.threshold else 0.0
 
     def named(self, said: str) -> str:
         """Return what it says with its name, for where it stands among others."""

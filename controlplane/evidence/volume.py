@@ -8,7 +8,7 @@ from controlplane.evidence.account import Account, Interval, Stage
 from controlplane.evidence.blocks import ERRORS
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.reading import total
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 
 
@@ -30,12 +30,10 @@ class Volume:
         """Return what the account says."""
         seen = int(total(account.step)[0])
         missing = max(0, self.at_least - seen)
-        return Verdict(
-            self.name,
-            EVERYONE,
-            Outcome.NOT_YET if missing else Outcome.PASS,
+        said = Said(
             f"{seen} of {self.at_least} canary requests judged in this step",
             (("canary_requests", seen), ("needed", self.at_least)),
             missing,
-            lacking=missing > 0,
         )
+        outcome = Outcome.NOT_YET if missing else Outcome.PASS
+        return Verdict(self.name, EVERYONE, outcome, said, lacking=missing > 0)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import Point
 from controlplane.release.ports import Json
 from controlplane.release.seen import Decision
@@ -59,7 +59,7 @@ def verdicts(state: ReleaseState) -> tuple[Verdict, ...]:
         made = state.call(call.key) or call
         outcome = {Answer.YES: Outcome.PASS, Answer.NO: Outcome.FAIL}.get(made.answer, Outcome.NOT_YET)
         lacking = outcome is Outcome.NOT_YET
-        found.append(Verdict("hook", state.at, outcome, _said(made), lacking=lacking))
+        found.append(Verdict("hook", state.at, outcome, Said(_said(made)), lacking=lacking))
     return tuple(found)
 
 

@@ -34,4 +34,4 @@ def proof(verdicts: Sequence[Verdict]) -> str:
 
 def loudest(verdicts: Sequence[Verdict]) -> str:
     """Return the condition that says most of a fault."""
-    return max((v for v in verdicts if v.decisive), key=Verdict.loudness).metric
+    return max((v for v in verdicts if v.decisive), key=lambda verdict: verdict.loudness).metric

@@ -295,7 +295,7 @@ def results(watch: Watch, state: ReleaseState) -> tuple[Result, ...]:
 
 def suspicion(readings: tuple[Verdict, ...]) -> float:
     """Return the largest rollback e-value of any condition, scaled so that 100 rolls back."""
-    return max([1.0, *(100 * verdict.loudness() for verdict in readings if verdict.decisive)])
+    return max([1.0, *(100 * verdict.loudness for verdict in readings if verdict.decisive)])
 
 
 def _counts(observation: Observation, state: ReleaseState) -> dict[Place, list[int]]:

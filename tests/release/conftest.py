@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from controlplane.evidence.verdict import Outcome, Verdict
+from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import Match
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 from controlplane.release import point
@@ -58,7 +58,8 @@ def approved(state, name):
 
 
 def verdict(outcome, metric="errors", segment="everyone", **numbers):
-    return Verdict(metric, segment, outcome, f"{metric} say {outcome}", tuple(numbers.items()))
+    said = Said(f"{metric} say {outcome}", tuple(numbers.items()))
+    return Verdict(metric, segment, outcome, said, numbers.get("e_value"), numbers.get("threshold"))
 
 
 def seen(**over):
