@@ -54,7 +54,8 @@ class Crowd:
         """Return how crowded a part of the requests may be, in 0..1: heavy users may all be in it."""
         if part <= 0:
             return ALONE
-        return Crowding(min(1.0, self.alike / part), min(1.0, sqrt(self.alike) / part), self.known)
+        alike = self.alike
+        return Crowding(min(1.0, alike / part), min(1.0, sqrt(alike) / part), self.known)
 
     def plus(self, observation: Observation) -> Crowd:
         """Return what is known after one more interval."""

@@ -17,7 +17,7 @@ from controlplane.evidence.verdict import Outcome, Said, Verdict
 
 def missed(
     before: Mapping[str, int], observation: Observation, versions: tuple[str, str], clients: AbstractSet[str]
-) -> dict[str, int]:
+) -> Mapping[str, int]:
     """Return the calls that began on the baseline, by segment, since one last began on the canary.
 
     Calls that end say nothing: streams may have begun under another split.
@@ -28,6 +28,8 @@ def missed(
         versions: Canary and baseline.
         clients: Those that surely split as asked.
     """
+    if not observation.issued:
+        return before
     canary, baseline = versions
     after, reached = dict(before), set()
     for cell, calls in observation.issued:

@@ -31,10 +31,26 @@ class Agreement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SplitVerdict:
-    """The answer and one line for operators."""
+    """The answer.
+
+    Attributes:
+        agreement: How they compare.
+        why: What is wrong, or missing; '' if nothing is.
+        counted: The share that was desired, and the requests of both versions, where these say it.
+    """
 
     agreement: Agreement
-    reason: str
+    why: str
+    counted: tuple[float, int, int] | None = None
+
+    @property
+    def reason(self) -> str:
+        """One line for operators."""
+        if self.counted is None:
+            return self.why
+        share, canary, baseline = self.counted
+        seen = f"{canary} of {canary + baseline} requests went to the canary, {share:.4%} should"
+        return f"{seen}; {self.why}" if self.why else seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +98,24 @@ def check_split(
             return SplitVerdict(Agreement.DISAGREES, f"{got} {side} requests where none should be")
     if not requests:
         return SplitVerdict(Agreement.TOO_FEW, "none counted yet")
-    seen = f"{canary} of {requests} requests went to the canary, {share:.4%} should"
+    seen = share, canary, baseline
     if not 0 < share < 1:
-        return SplitVerdict(Agreement.AGREES, seen)
+        return SplitVerdict(Agreement.AGREES, "", seen)
     due = [(part * requests, got) for part, got in ((share, canary), (1 - share, baseline))]
     due = [(part, got) for part, got in due if part >= EXPECTED]
     far = any(not part / FACTOR <= got <= part * FACTOR for part, got in due)
     # Where a side has nothing at all it does not matter how few users there are.
     none = any(got <= late for _, got in due)
     if far and (none or surprise(share, canary, baseline, crowding) >= RARE):
-        return SplitVerdict(Agreement.DISAGREES, seen)
+        return SplitVerdict(Agreement.DISAGREES, "", seen)
     if due and crowding.known and surprise(share, canary, baseline, _at_least(crowding)) >= RAREST:
-        return SplitVerdict(Agreement.DISAGREES, f"{seen}; heavy users do not explain that")
+        return SplitVerdict(Agreement.DISAGREES, "heavy users do not explain that", seen)
     missing = ""
     if share * requests < EXPECTED:
         missing = f"{EXPECTED} canary requests must be due"
     elif any(got * FACTOR < part for part, got in due):
         missing = "so few users send most that it may be chance"
-    return SplitVerdict(Agreement.TOO_FEW if missing else Agreement.AGREES, f"{seen}; {missing}".rstrip("; "))
+    return SplitVerdict(Agreement.TOO_FEW if missing else Agreement.AGREES, missing, seen)
 
 
 def surprise(share: float, canary: int, baseline: int, crowding: Crowding) -> float:

@@ -16,7 +16,7 @@ from controlplane.policy.documents import FOLLOWED, UNCOMPARED
 from controlplane.policy.values import format_duration
 from controlplane.release.arrivals import ALL, step_split
 from controlplane.release.state import ReleaseState
-from controlplane.release.traffic import BUCKETS, splits
+from controlplane.release.traffic import BUCKETS, in_force
 from controlplane.release.watch import Watch
 
 
@@ -42,15 +42,15 @@ def split_seen(
 
     Source: DESIGN "How a release runs", verify.
     """
-    in_force = {split.segment: split for split in splits(state.policy, state.step)}
+    shares = in_force(state.policy, state.step).shares
     whole = sum(row[0] + row[2] for (_, segment), row in watch.step.items() if segment not in UNCOMPARED)
     for (proxy, segment), (all_canary, _, all_baseline, _) in sorted(watch.step.items()):
         lately = watch.split.get((proxy, segment))
-        if segment in in_force and lately is not None:
+        if segment in shares and lately is not None:
             crowding = crowd.within((all_canary + all_baseline) / whole)
-            share = in_force[segment].buckets / BUCKETS
             canary, baseline, *older = lately.row
-            verdict = check_split(share, canary, baseline, older=(older[0], older[1]), crowding=crowding)
+            older_of = older[0], older[1]
+            verdict = check_split(shares[segment], canary, baseline, older=older_of, crowding=crowding)
             if verdict.agreement is Agreement.DISAGREES:
                 return SplitSeen(
                     f"{proxy} acknowledged but does not split as asked, segment {segment}: {verdict.reason}"

@@ -15,7 +15,7 @@ from controlplane.evidence.shares import rows as rows_of
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.values import format_duration
 from controlplane.release.state import Phase, ReleaseState
-from controlplane.release.traffic import BUCKETS, Split, splits
+from controlplane.release.traffic import BUCKETS, Split, in_force
 
 ALL = ""  # in the place of a proxy: all together
 
@@ -26,11 +26,11 @@ def step_split(state: ReleaseState) -> Split:
     """Return the split by which the present step shows: its segment's, else everyone's."""
     match state.phase:
         case Phase.PROGRESSING | Phase.GUARDING:
-            in_force = {split.segment: split for split in splits(state.policy, state.step)}
+            known = in_force(state.policy, state.step).by_segment
             current = state.policy.steps[min(state.step, state.steps - 1)]
             if state.policy.ends is not None and state.phase is Phase.GUARDING:
-                return in_force[EVERYONE]
-            return in_force.get(current.segment, in_force[EVERYONE])
+                return known[EVERYONE]
+            return known.get(current.segment, known[EVERYONE])
         case Phase.PROMOTED:
             return Split(EVERYONE, None, ((0, BUCKETS),))
         case _:  # before the first step, and on the way back
@@ -41,7 +41,7 @@ def of_late(
     before: Mapping[Place, Lately], observation: Observation, state: ReleaseState
 ) -> dict[Place, Lately]:
     """Return the requests by which the split is judged, after a settled interval."""
-    shares = {split.segment: split.buckets / BUCKETS for split in splits(state.policy, state.step)}
+    shares, seconds = in_force(state.policy, state.step).shares, _seconds(observation)
     since = state.elapsed.total_seconds()
     found = dict(rows_of(observation, state.to_version, state.from_version, since))
     own = step_split(state).segment
@@ -51,7 +51,7 @@ def of_late(
     after = dict(before)
     for place, row in found.items():
         if place[1] in shares:
-            after[place] = after.get(place, Lately()).plus(row, _seconds(observation), shares[place[1]])
+            after[place] = after.get(place, Lately()).plus(row, seconds, shares[place[1]])
     return after
 
 

@@ -19,7 +19,7 @@ def alive(where: Endpoints, observation: Observation | None, growing: str = "") 
         observation: The last of the service, None before the first.
         growing: The version that a release leads to, '' without one.
     """
-    if observation is None:
+    if observation is None or not observation.healthy:
         return where
     seen: dict[str, dict[str, int]] = defaultdict(dict)
     for proxy, version, count in observation.healthy:

@@ -8,7 +8,7 @@ group of its own, unless it comes to the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -79,6 +79,21 @@ def _rule(segment: str, match: Match | None, share: int) -> _Rule:
     return _Rule(segment, match, share, pieces(match), without_identity(match), plain)
 
 
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The splits in force at a step.
+
+    Attributes:
+        splits: All of them, in order.
+        by_segment: The same by segment.
+        shares: By segment: the canary's share of its users, in 0..1.
+    """
+
+    splits: tuple[Split, ...]
+    by_segment: Mapping[str, Split]
+    shares: Mapping[str, float]
+
+
 Held = frozenset[Match]  # conditions beside cohorts that hold for a request
 
 
@@ -90,13 +105,23 @@ def splits(policy: PinnedPolicy, step: int) -> tuple[Split, ...]:
     stay with the baseline, except in a segment that is wanted whole. What is held out or excluded stays with
     the baseline, whatever else it matches.
     """
-    return _splits(Same(policy), step)
+    return in_force(policy, step).splits
+
+
+def in_force(policy: PinnedPolicy, step: int) -> InForce:
+    """Return :func:`splits` of a step, and what is asked of them."""
+    return _in_force(Same(policy), step)
 
 
 # A release asks several times in each interval, and the answer stays the same for a whole step.
 @lru_cache(maxsize=1024)
-def _splits(same: Same, step: int) -> tuple[Split, ...]:
-    policy = same.policy
+def _in_force(same: Same, step: int) -> InForce:
+    found = _splits(same.policy, step)
+    by_segment = {split.segment: split for split in found}
+    return InForce(found, by_segment, {split.segment: split.buckets / BUCKETS for split in found})
+
+
+def _splits(policy: PinnedPolicy, step: int) -> tuple[Split, ...]:
     if step < 0:
         return (Split(EVERYONE, None, ()),)
     current = policy.steps[min(step, len(policy.steps) - 1)]

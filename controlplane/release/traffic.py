@@ -12,7 +12,7 @@ from typing import Literal
 from controlplane.policy.cohorts import BUCKETS, Span
 from controlplane.policy.documents import EVERYONE, Match, Service
 from controlplane.policy.pinned import PinnedPolicy
-from controlplane.release.splits import Split, splits
+from controlplane.release.splits import Split, in_force, splits
 from controlplane.release.state import Phase, ReleaseState
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Span",
     "Split",
     "endpoints",
+    "in_force",
     "splits",
     "traffic",
 ]

@@ -33,7 +33,7 @@ from controlplane.release.arrivals import ALL, Place, step_split
 from controlplane.release.conditions import limits, tests
 from controlplane.release.memo import Same
 from controlplane.release.state import Phase, ReleaseState, Stage
-from controlplane.release.traffic import BUCKETS, splits
+from controlplane.release.traffic import BUCKETS, in_force, splits
 from controlplane.release.trial import Check, Trial
 
 SEGMENT = 0.1  # assumed share of a segment among all requests
@@ -228,7 +228,8 @@ def follow(watch: Watch, observation: Observation, state: ReleaseState, acked: A
     ``acked`` are the proxies that have the present step.
     """
     versions = state.to_version, state.from_version
-    return replace(watch, missed=missed(watch.missed, observation, versions, acked))
+    after = missed(watch.missed, observation, versions, acked)
+    return watch if after == watch.missed else replace(watch, missed=after)
 
 
 def next_step(watch: Watch) -> Watch:
@@ -260,7 +261,7 @@ def vouched(watch: Watch, state: ReleaseState, crowd: Crowd, *, wrong: bool) -> 
     """Return the watch with an A/B test as far as the split vouches for it; ``wrong`` if that is not so."""
     if not (tests := setting(state, counting=False).limits.tests):
         return watch
-    shares = {split.segment: split.buckets / BUCKETS for split in splits(state.policy, state.step)}
+    shares = in_force(state.policy, state.step).shares
     divided = {segment: share for segment, share in shares.items() if 0 < share < 1}
     check = Check(wrong, step_split(state).segment, crowd)
     trial, evidence = trials.vouched(watch.trial, watch.evidence, tests, divided, check)
@@ -270,7 +271,7 @@ def vouched(watch: Watch, state: ReleaseState, crowd: Crowd, *, wrong: bool) -> 
 def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdict, ...]:
     """Return how each condition reads now, the budget, and where no client reaches the canary."""
     at = setting(state, counting=state.stage is Stage.JUDGE)
-    shares = {split.segment: split.buckets / BUCKETS for split in splits(state.policy, state.step)}
+    shares = in_force(state.policy, state.step).shares
     unreached = (
         reach(state.to_version, segment, shares.get(segment, 0), calls)
         for segment, calls in sorted(watch.missed.items())
@@ -282,7 +283,8 @@ def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdi
 
 def heard(watch: Watch, said: Sequence[Verdict]) -> Watch:
     """Return the watch after its verdicts were read."""
-    return replace(watch, evidence=fold_of.heard(watch.evidence, said))
+    evidence = fold_of.heard(watch.evidence, said)
+    return watch if evidence is watch.evidence else replace(watch, evidence=evidence)
 
 
 def results(watch: Watch, state: ReleaseState) -> tuple[Result, ...]:
