@@ -10,9 +10,9 @@ from types import MappingProxyType
 from controlplane.policy.documents import Propagate
 from controlplane.release.seen import Propagation
 from controlplane.resources.names import group_first
-from controlplane.xds.parts import alike
-from controlplane.xds.snapshot import Ref, Resource, Snapshot
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE, SECRET
+from controlplane.xds.mixtures import alike
+from controlplane.xds.snapshot import Resource, Snapshot
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE, SECRET, Ref
 from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, StreamView, TypeView
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controlplane.app.propagation import Refused, answered
-from controlplane.xds.snapshot import Ref, Snapshot
+from controlplane.xds.snapshot import Snapshot
+from controlplane.xds.type_urls import Ref
 from controlplane.xds.view import StreamView
 
 NODES = 10_000  # of a fleet; the oldest go first

@@ -33,7 +33,7 @@ from controlplane.web.shown import (
     VerdictShown,
 )
 from controlplane.xds.messages import Node
-from controlplane.xds.snapshot import Ref
+from controlplane.xds.type_urls import Ref
 from controlplane.xds.view import StreamView, TypeView
 
 

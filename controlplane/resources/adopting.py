@@ -31,8 +31,8 @@ from controlplane.resources.rendering import (
     same,
 )
 from controlplane.resources.shared_routes import parts_of
-from controlplane.xds.snapshot import Ref, Resource, Snapshot
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
+from controlplane.xds.snapshot import Resource, Snapshot
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE, Ref
 
 ORDER: Final = (CLUSTER, ENDPOINT, ROUTE)
 

@@ -25,8 +25,8 @@ from controlplane.resources.grpc_routes import call_routes, shares
 from controlplane.resources.names import segment_cluster_name
 from controlplane.resources.readable import packed
 from controlplane.resources.rendering import Maker, Rendering, Table, Work, same
-from controlplane.xds.snapshot import Ref, Resource, Snapshot
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from controlplane.xds.snapshot import Resource, Snapshot
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, Ref
 
 ORDER: Final = (CLUSTER, ENDPOINT, ROUTE, LISTENER)
 

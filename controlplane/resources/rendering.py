@@ -32,7 +32,7 @@ from controlplane.resources.statistics import check_series, header_metrics, seri
 from controlplane.resources.transparent import passthrough, passthrough_hosts, passthrough_route
 from controlplane.xds.messages import MAX_NAMES
 from controlplane.xds.parts import Parts
-from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
+from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import (
     CLUSTER,
     ENDPOINT,
@@ -41,6 +41,7 @@ from controlplane.xds.type_urls import (
     ROUTE,
     SCOPED_ROUTE,
     SECRET,
+    Ref,
 )
 from controlplane.xds.version import Version
 

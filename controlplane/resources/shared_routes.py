@@ -9,7 +9,8 @@ from google.protobuf.message import Message
 from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.names import scope_name
 from controlplane.xds.parts import Part, Parts
-from controlplane.xds.snapshot import Ref, Resource
+from controlplane.xds.snapshot import Resource
+from controlplane.xds.type_urls import Ref
 
 Compile = Callable[[Sequence[ServiceTraffic]], Message]
 Needs = Callable[[ServiceTraffic], Iterable[Ref]]

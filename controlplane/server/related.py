@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeVar
 
 from controlplane.server.references import NOTHING, References, read
 from controlplane.xds.messages import MAX_NAMES
-from controlplane.xds.snapshot import Ref, Resource, Snapshot, content_hash
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, PUSH_ORDER
+from controlplane.xds.snapshot import Resource, Snapshot, content_hash
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, PUSH_ORDER, Ref
 from controlplane.xds.version import Version
 
 Encoded = bytes | Resource

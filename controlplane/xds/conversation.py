@@ -13,7 +13,8 @@ from controlplane.xds.messages import MAX_NAMES, ProtocolError, weigh
 from controlplane.xds.past import NO_PAST
 from controlplane.xds.refusals import NO_REFUSALS, Refusals
 from controlplane.xds.sharing import NOBODY, NOTHING, Table, fewer, more, named
-from controlplane.xds.snapshot import Ref, Resource
+from controlplane.xds.snapshot import Resource
+from controlplane.xds.type_urls import Ref
 from controlplane.xds.view import Nack, TypeView, Versions
 
 WILDCARD = "*"

@@ -10,7 +10,7 @@ from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest
 from controlplane.xds.conversation import Conversation
 from controlplane.xds.gate import Gate
 from controlplane.xds.messages import Ack, Acks, Request
-from controlplane.xds.parts import recall
+from controlplane.xds.mixtures import recall
 from controlplane.xds.past import Past
 from controlplane.xds.plan import Plan, Planner
 from controlplane.xds.sharing import Table, more, shared

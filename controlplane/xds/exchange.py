@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from controlplane.xds.parts import Part, by_owner
+from controlplane.xds.mixtures import by_owner
+from controlplane.xds.parts import Part
 from controlplane.xds.sharing import NOTHING, Table
-from controlplane.xds.snapshot import Ref, Resource
+from controlplane.xds.snapshot import Resource
+from controlplane.xds.type_urls import Ref
 from controlplane.xds.view import TypeView
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from controlplane.xds.conversation import Conversation
-from controlplane.xds.parts import Part, mixture, robs
-from controlplane.xds.snapshot import Ref, Resource, Snapshot
-from controlplane.xds.type_urls import DRAINING, LISTENER
+from controlplane.xds.mixtures import mixture, robs
+from controlplane.xds.parts import Part
+from controlplane.xds.snapshot import Resource, Snapshot
+from controlplane.xds.type_urls import DRAINING, LISTENER, Ref
 from controlplane.xds.uses import Uses, count
 
 

@@ -11,7 +11,8 @@ from controlplane.xds.parts import Part
 from controlplane.xds.past import NO_PAST, Past
 from controlplane.xds.refusals import NO_REFUSALS, Has, Refusals
 from controlplane.xds.sharing import NO_NAMES, Table, changed, fewer, later, more
-from controlplane.xds.snapshot import Ref, Resource
+from controlplane.xds.snapshot import Resource
+from controlplane.xds.type_urls import Ref
 from controlplane.xds.version import Version
 
 _NONE: Final[dict[str, Resource]] = {}  # of whoever has none of its own: nothing is added to it

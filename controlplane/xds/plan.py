@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from controlplane.xds.conversation import Conversation
 from controlplane.xds.gate import Gate
 from controlplane.xds.sharing import NOTHING, fewer
-from controlplane.xds.snapshot import Ref, Resource
+from controlplane.xds.snapshot import Resource
+from controlplane.xds.type_urls import Ref
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from controlplane.xds.culprits import blamed
-from controlplane.xds.parts import Doubt, Part, by_owner, doubts, mixture, robs
+from controlplane.xds.mixtures import by_owner, mixture, robs
+from controlplane.xds.parts import Doubt, Part, doubts
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.view import Nack
 

@@ -9,15 +9,13 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 from weakref import ReferenceType, ref
 
+from controlplane.xds.parts import Parts
+from controlplane.xds.type_urls import Ref
 from controlplane.xds.version import Version
 
-if TYPE_CHECKING:
-    from controlplane.xds.parts import Parts
-
-Ref = tuple[str, str]  # (type URL, resource name)
 Followers = Mapping[Ref, tuple[Ref, ...]]
 
 
@@ -91,7 +89,7 @@ class Snapshot:
         return _relate(self)
 
     @cached_property
-    def parts(self) -> dict[str, Part]:
+    def relations_by_type(self) -> dict[str, Relations]:
         """What of that is known of single types; from one snapshot to the next most of it stays."""
         return {}
 
@@ -129,17 +127,8 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """How the resources of one type hang together with others; fields as in `Relations`."""
-
-    followers: Followers
-    following: frozenset[tuple[str, str]]
-    needing: frozenset[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
 class Relations:
-    """How the resources of a snapshot hang together.
+    """How the resources of a snapshot, or those of one type with others, hang together.
 
     Attributes:
         followers: What is sent again after a resource changed.
@@ -197,16 +186,17 @@ def _diff(old: Snapshot, new: Snapshot) -> Difference:
 
 def _inherit(old: Snapshot, new: Snapshot, names: Mapping[str, tuple[str, ...]]) -> None:
     """Keep what is known of tables that refer to others as before: most changes are to what a resource is."""
-    for type_url, part in old.parts.items():
+    known = new.relations_by_type
+    for type_url, relations in old.relations_by_type.items():
         before, after = old.of(type_url), new.of(type_url)
-        if type_url not in new.parts and all(
+        if type_url not in known and all(
             (one := before.get(name)) is not None
             and (other := after.get(name)) is not None
             and one.follows == other.follows
             and {url for url, _ in one.needs} == {url for url, _ in other.needs}
             for name in names.get(type_url, ())
         ):
-            new.parts[type_url] = part
+            known[type_url] = relations
 
 
 def _single(names: Mapping[str, tuple[str, ...]], old: Snapshot, new: Snapshot) -> Change | None:
@@ -238,30 +228,30 @@ def _needs(resource: Resource | None, type_url: str) -> bool:
 
 
 def _relate(snapshot: Snapshot) -> Relations:
-    parts = snapshot.parts
+    known = snapshot.relations_by_type
     for type_url, table in snapshot.resources.items():
-        if type_url not in parts:
-            parts[type_url] = _part(type_url, table)
-    there = [parts[type_url] for type_url in snapshot.resources]
-    following = frozenset[tuple[str, str]]().union(*(part.following for part in there))
-    needing = frozenset[tuple[str, str]]().union(*(part.needing for part in there))
-    leading = frozenset(type_url for _, type_url in following)
+        if type_url not in known:
+            known[type_url] = _relate_type(type_url, table)
+    there = [known[type_url] for type_url in snapshot.resources]
     return Relations(
-        _joined([part.followers for part in there if part.followers]), following, needing, leading
+        _joined([relations.followers for relations in there if relations.followers]),
+        frozenset[tuple[str, str]]().union(*(relations.following for relations in there)),
+        frozenset[tuple[str, str]]().union(*(relations.needing for relations in there)),
+        frozenset[str]().union(*(relations.leading for relations in there)),
     )
 
 
-def _joined(parts: list[Followers]) -> Followers:
-    if len(parts) == 1:
-        return parts[0]
+def _joined(tables: list[Followers]) -> Followers:
+    if len(tables) == 1:
+        return tables[0]
     found: dict[Ref, tuple[Ref, ...]] = {}
-    for part in parts:
-        for leader, refs in part.items():
+    for table in tables:
+        for leader, refs in table.items():
             found[leader] = found.get(leader, ()) + refs
     return found
 
 
-def _part(type_url: str, table: Mapping[str, Resource]) -> Part:
+def _relate_type(type_url: str, table: Mapping[str, Resource]) -> Relations:
     found: dict[Ref, list[Ref]] = {}
     needed: set[str] = set()
     for resource in table.values():
@@ -269,8 +259,9 @@ def _part(type_url: str, table: Mapping[str, Resource]) -> Part:
             found.setdefault(resource.follows, []).append((type_url, resource.name))
         needed.update(url for url, _ in resource.needs)
     followers = {leader: tuple(refs) for leader, refs in found.items()}
-    following = frozenset((type_url, leader) for leader, _ in found)
-    return Part(followers, following, frozenset((type_url, url) for url in needed))
+    leading = frozenset(leader for leader, _ in found)
+    following = frozenset((type_url, leader) for leader in leading)
+    return Relations(followers, following, frozenset((type_url, url) for url in needed), leading)
 
 
 def content_hash(parts: Iterable[bytes]) -> str:

@@ -29,8 +29,8 @@ from controlplane.xds.messages import (
 from controlplane.xds.plan import Plan
 from controlplane.xds.position import Position
 from controlplane.xds.sharing import NOBODY, Table, shared
-from controlplane.xds.snapshot import Ref, Resource, Snapshot
-from controlplane.xds.type_urls import BY_NAME, DRAINING, EAGER, FULL_STATE, LISTENER, RIVALS
+from controlplane.xds.snapshot import Resource, Snapshot
+from controlplane.xds.type_urls import BY_NAME, DRAINING, EAGER, FULL_STATE, LISTENER, RIVALS, Ref
 from controlplane.xds.uses import Uses
 from controlplane.xds.version import Version
 from controlplane.xds.view import Peer, Received, StreamView, Variant, answered

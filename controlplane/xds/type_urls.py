@@ -1,8 +1,11 @@
-"""The type URLs that Envoy fetches, and the order in which they are pushed."""
+"""The type URLs that Envoy fetches, the order in which they are pushed, and what else is special to some."""
 
 from __future__ import annotations
 
 from typing import Final
+
+Ref = tuple[str, str]
+"""A resource, by its type URL and its name."""
 
 _PREFIX = "type.googleapis.com/envoy.config."
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from controlplane.xds.holdings import Holdings
-from controlplane.xds.snapshot import Ref
+from controlplane.xds.type_urls import Ref
 
 Before = dict[Ref, frozenset[Ref]]
 

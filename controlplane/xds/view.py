@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from controlplane.xds.messages import Node
-from controlplane.xds.snapshot import Ref, Resource
+from controlplane.xds.snapshot import Resource
+from controlplane.xds.type_urls import Ref
 from controlplane.xds.version import Version
 
 Variant = Literal["sotw", "delta"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from talk import Talk
 
-from controlplane.xds.parts import alike
+from controlplane.xds.mixtures import alike
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
 
 NEW = {"a": (2, "a1"), "b": (1, "b1")}
