@@ -155,11 +155,6 @@ _NONE: Final = None, None, Difference({}, moved=False)
 _latest: tuple[Snapshot | None, Snapshot | None, Difference] = _NONE
 
 
-def changes(old: Snapshot, new: Snapshot) -> Mapping[str, tuple[str, ...]]:
-    """Return the names of each type that were added, removed or changed, in order; remembered per pair."""
-    return difference(old, new).names
-
-
 def difference(old: Snapshot, new: Snapshot) -> Difference:
     """Return what differs between two snapshots; the later one remembers it, so that streams share it."""
     global _latest  # noqa: PLW0603 - thousands of streams ask for the same one in a row

@@ -9,7 +9,7 @@ import pytest
 from controlplane.policy.documents import Fleet
 from controlplane.release.traffic import Split
 from controlplane.resources.adopting import render_adopted
-from controlplane.xds.snapshot import changes
+from controlplane.xds.snapshot import difference
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
 
 
@@ -30,7 +30,7 @@ def test_a_step_and_a_rollback_are_one_route_change_for_each_listener(owned, tra
 
     second = render_adopted(owned, [traffic([split(end)])], 2, first)
 
-    assert changes(first.snapshot, second.snapshot) == {ROUTE: ("partners", "public")}
+    assert difference(first.snapshot, second.snapshot).names == {ROUTE: ("partners", "public")}
 
 
 def test_all_that_requests_may_have_to_go_back_to_is_there(owned, traffic):

@@ -13,7 +13,7 @@ from controlplane.resources.adopting import render_adopted
 from controlplane.resources.names import group_name
 from controlplane.resources.readable import readable
 from controlplane.resources.rendering import render
-from controlplane.xds.snapshot import Snapshot, changes
+from controlplane.xds.snapshot import Snapshot, difference
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE, SECRET
 
 
@@ -45,7 +45,7 @@ def test_a_weight_changes_one_route_configuration_only(fleet, traffic):
 
     second = render(fleet, [a, replace(b, splits=share(200))], 2, first)
 
-    assert changes(first.snapshot, second.snapshot) == {ROUTE: ("b~b.example.com",)}
+    assert difference(first.snapshot, second.snapshot).names == {ROUTE: ("b~b.example.com",)}
     assert second.snapshot.of(ROUTE)["b~b.example.com"].version.revision == 2
     assert second.snapshot.of(ROUTE)["a~a.example.com"].version.revision == 1
     assert second.snapshot.of(LISTENER) is first.snapshot.of(LISTENER)
@@ -86,7 +86,7 @@ def test_a_resource_with_the_same_content_keeps_its_version_when_the_fleet_chang
 
     second = render(smaller, two(traffic), 2, first)
 
-    assert changes(first.snapshot, second.snapshot) == {LISTENER: ("inside",)}
+    assert difference(first.snapshot, second.snapshot).names == {LISTENER: ("inside",)}
 
 
 def test_endpoints_follow_their_cluster_and_routes_need_both(fleet, traffic):
@@ -161,7 +161,7 @@ def test_a_service_that_joins_the_same_hosts_moves_none(fleet, traffic):
 
     after = render(fleet, [own, traffic(name="b", routes=[{"host": "x.test", "path": "/b"}])], 2, before)
 
-    assert set(changes(before.snapshot, after.snapshot)) == {CLUSTER, ENDPOINT, ROUTE}
+    assert set(difference(before.snapshot, after.snapshot).names) == {CLUSTER, ENDPOINT, ROUTE}
 
 
 def serving(traffic, **hosts):

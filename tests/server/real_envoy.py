@@ -53,6 +53,17 @@ async def user(port, seen):
         await asyncio.sleep(0.002)
 
 
+def acknowledged(served):
+    """Return what tells the names that the only client has acknowledged of a type."""
+
+    def names(type_url):
+        views = served.xds.views()
+        of = views[0].of(type_url) if views else None
+        return set(of.acked) if of else set()
+
+    return names
+
+
 @contextlib.asynccontextmanager
 async def envoy(folder, bootstrap, name="envoy"):
     """Run an Envoy with a bootstrap (a dict)."""

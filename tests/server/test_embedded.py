@@ -207,13 +207,8 @@ async def test_example_sets_replaces_and_clears_an_envoy(kit, tmp_path, variant)
             "edge-1", "edge", [f"127.0.0.1:{served.port}"], variant=variant, admin="127.0.0.1:0"
         )
         cache.replace("edge-1", real_envoy.world("blue", blue_port, front))
+        has = real_envoy.acknowledged(served)
         async with real_envoy.envoy(tmp_path, start):
-
-            def has(type_url):
-                views = served.xds.views()
-                of = views[0].of(type_url) if views else None
-                return set(of.acked) if of else set()
-
             await kit.until(lambda: has(LISTENER) and has(ROUTE), 10)
             users = [asyncio.create_task(real_envoy.user(front, seen)) for _ in range(2)]
             await kit.until(lambda: len(seen) > 50)
@@ -271,12 +266,7 @@ async def test_a_listener_with_routes_of_its_own_waits_for_its_clusters_and_they
             "edge-1", "edge", [f"127.0.0.1:{served.port}"], variant=variant, admin="127.0.0.1:0"
         )
         cache.replace("edge-1", with_own_routes("blue", sides[0][2], front))
-
-        def has(type_url):
-            views = served.xds.views()
-            of = views[0].of(type_url) if views else None
-            return set(of.acked) if of else set()
-
+        has = real_envoy.acknowledged(served)
         async with real_envoy.envoy(tmp_path, start):
             await kit.until(lambda: has(LISTENER), 10)
             users = [asyncio.create_task(user()) for _ in range(2)]

@@ -54,16 +54,10 @@ def written(text, name, port, front):
 async def running(cache, folder, variant, callbacks):
     """Serve a cache to an Envoy; what it acknowledged of a type is asked of what this yields."""
     async with serve(cache, "127.0.0.1:0", callbacks, drain=0) as served:
-
-        def has(type_url):
-            views = served.xds.views()
-            of = views[0].of(type_url) if views else None
-            return set(of.acked) if of else set()
-
         planes = [f"127.0.0.1:{served.port}"]
         start = bootstrap("edge-1", "edge", planes, variant=variant, admin="127.0.0.1:0")
         async with real_envoy.envoy(folder, start):
-            yield has
+            yield real_envoy.acknowledged(served)
 
 
 @pytest.mark.parametrize("variant", ["delta", "sotw"])
