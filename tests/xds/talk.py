@@ -37,6 +37,10 @@ class Talk:
     def ack(self, url, names=(), **fields):
         return self.ask(url, names, nonce=self.last[url].nonce, **fields)
 
+    def repeated(self, *names):
+        """What a state-of-the-world client repeats in each request, and a delta client does not."""
+        return list(names) if self.variant == "sotw" else ()
+
     def publish(self, revision, *groups):
         data = self.stream.push(self.model.snapshot(revision, *groups), self.model.NOW)
         return ([] if data is None else [self.hear(data)]) + self.heard()

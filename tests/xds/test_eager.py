@@ -13,7 +13,7 @@ def ready(talk, model):
     """Return a stream whose client has version 1 of three routes, and what it repeats in its answers."""
     talk.publish(1, (ROUTE, *(model.resource(name) for name in "rst")))
     talk.ask(ROUTE, ["r", "s", "t"])
-    talk.names = ["r", "s", "t"] if talk.variant == "sotw" else ()
+    talk.names = talk.repeated("r", "s", "t")
     talk.ack(ROUTE, talk.names)
     return talk
 

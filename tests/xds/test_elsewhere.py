@@ -21,19 +21,15 @@ def world(model, revision, cluster, *, x="eds", hollow=False):
     )
 
 
-def listing(talk, *wanted):
-    return list(wanted) if talk.variant == "sotw" else ()
-
-
 def start(talk, model, *asked, x):
     """Let a client have all, with the endpoints that it asks for, and routes to ``z``."""
     talk.publish(*world(model, 1, "z", x=x))
     talk.ask(CLUSTER)
     talk.ask(ENDPOINT, list(asked))
-    talk.ack(ENDPOINT, listing(talk, *asked))
+    talk.ack(ENDPOINT, talk.repeated(*asked))
     talk.ack(CLUSTER)
     talk.ask(ROUTE, ["r"])
-    talk.ack(ROUTE, listing(talk, "r"))
+    talk.ack(ROUTE, talk.repeated("r"))
     return talk
 
 
@@ -50,7 +46,7 @@ def test_a_route_waits_for_no_assignment_that_is_never_asked_for(talk, model, ho
 def test_a_route_goes_to_a_cluster_that_has_become_static(talk, model):
     start(talk, model, "x", "z", x="eds")
     talk.publish(*world(model, 2, "z", x="static"))
-    talk.ack(ENDPOINT, listing(talk, "x", "z"))
+    talk.ack(ENDPOINT, talk.repeated("x", "z"))
     talk.ack(CLUSTER)
     if talk.variant == "sotw":
         talk.ack(ENDPOINT, ["z"])
@@ -66,7 +62,7 @@ def test_a_route_waits_while_a_static_cluster_becomes_one_with_endpoints(talk, m
 
     changed = talk.publish(*world(model, 2, "x", x="eds"))
     asked = talk.ack(ENDPOINT, ["x", "z"] if talk.variant == "sotw" else ["x"])
-    warm = [talk.ack(CLUSTER), talk.ack(ENDPOINT, listing(talk, "x", "z"))]
+    warm = [talk.ack(CLUSTER), talk.ack(ENDPOINT, talk.repeated("x", "z"))]
 
     assert (changed, asked) == ([["x", "z"]] if talk.variant == "sotw" else [["x"]], [["x"]])
     assert warm == [[], [["r"]]]
@@ -78,11 +74,11 @@ def test_a_route_waits_while_the_only_cluster_becomes_one_with_endpoints(talk, m
     talk.ask(CLUSTER)
     talk.ack(CLUSTER)
     talk.ask(ROUTE, ["r"])
-    talk.ack(ROUTE, listing(talk, "r"))
+    talk.ack(ROUTE, talk.repeated("r"))
 
     changed = talk.publish(*world(model, 2, "x", x="eds"))
     asked = talk.ask(ENDPOINT, ["x"])
-    warm = [talk.ack(CLUSTER), talk.ack(ENDPOINT, listing(talk, "x"))]
+    warm = [talk.ack(CLUSTER), talk.ack(ENDPOINT, talk.repeated("x"))]
 
     assert (changed, asked) == ([["x", "z"]] if talk.variant == "sotw" else [["x"]], [["x"]])
     assert warm == [[], [["r"]]]

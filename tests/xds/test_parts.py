@@ -197,7 +197,7 @@ class Choosy:
 
     def __init__(self, talk, model):
         self.talk, self.model, self.dislikes, self.revision = talk, model, set(), 0
-        self.names = ["r"] if talk.variant == "sotw" else ()
+        self.names = talk.repeated("r")
 
     def start(self, owners):
         self.set(owners)

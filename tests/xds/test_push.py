@@ -35,7 +35,7 @@ def _ready(talk):
 
 
 def _ack(talk):
-    return talk.ack(ROUTE, ["r", "s", "t"] if talk.variant == "sotw" else ())
+    return talk.ack(ROUTE, talk.repeated("r", "s", "t"))
 
 
 def _both(pair, snapshot):
@@ -107,7 +107,7 @@ def test_a_client_that_refused_or_has_not_answered_is_looked_at(pair, model):
         talk.hear(talk.stream.push(model.snapshot(2, *_world(model, r="2")), model.NOW))
     refusing.ask(
         ROUTE,
-        ["r", "s", "t"] if refusing.variant == "sotw" else (),
+        refusing.repeated("r", "s", "t"),
         nonce=refusing.last[ROUTE].nonce,
         error="no",
     )

@@ -7,18 +7,13 @@ import pytest
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
 
 
-def listing(talk, *wanted):
-    """What a state-of-the-world client repeats in each request."""
-    return list(wanted) if talk.variant == "sotw" else ()
-
-
 @pytest.fixture
 def refusing(talk, model):
     """Return a stream whose client has ``a``, asks for ``g`` too, and refused it."""
     talk.publish(1, _endpoints(model, "a", "g"))
     talk.ask(ENDPOINT, ["a"])
     talk.ack(ENDPOINT, ["a", "g"] if talk.variant == "sotw" else ["g"])
-    talk.ack(ENDPOINT, listing(talk, "a", "g"), error="not today")
+    talk.ack(ENDPOINT, talk.repeated("a", "g"), error="not today")
     return talk
 
 
@@ -44,7 +39,7 @@ def test_a_refusal_ends_with_its_subscription(refusing):
 def test_what_was_refused_is_sent_to_whoever_asks_for_it_anew(refusing):
     drop(refusing, "a", gone="g")
 
-    assert refusing.ack(ENDPOINT, listing(refusing, "a", "g") or ["g"]) == [["g"]]
+    assert refusing.ack(ENDPOINT, refusing.repeated("a", "g") or ["g"]) == [["g"]]
 
 
 def test_what_was_refused_and_came_back_is_sent_to_whoever_asks_for_it_anew(refusing, model):
@@ -52,13 +47,13 @@ def test_what_was_refused_and_came_back_is_sent_to_whoever_asks_for_it_anew(refu
     refusing.publish(2, _endpoints(model, "a"))
     refusing.publish(3, _endpoints(model, "a", "g"))
 
-    assert refusing.ack(ENDPOINT, listing(refusing, "a", "g") or ["g"]) == [["g"]]
+    assert refusing.ack(ENDPOINT, refusing.repeated("a", "g") or ["g"]) == [["g"]]
 
 
 def test_a_refusal_of_what_is_still_asked_for_stays(refusing):
     drop(refusing, "g", gone="a")
 
-    assert refusing.ack(ENDPOINT, listing(refusing, "g")) == []
+    assert refusing.ack(ENDPOINT, refusing.repeated("g")) == []
     assert set(refusing.view(ENDPOINT).nacks) == {"g"}
     assert refusing.view(ENDPOINT).error.message == "not today"
 

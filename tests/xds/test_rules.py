@@ -11,11 +11,6 @@ from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from controlplane.xds.wire import set_hash
 
 
-def names(talk, *wanted):
-    """What a state-of-the-world client repeats in each request."""
-    return list(wanted) if talk.variant == "sotw" else ()
-
-
 def test_nonces_are_unique_on_a_stream(talk, model):
     talk.publish(1, (CLUSTER, model.resource("a")), (ROUTE, model.resource("r")))
     talk.ask(CLUSTER)
@@ -66,7 +61,7 @@ def test_both_spellings_of_everything(talk, model, spelling):
     talk.publish(1, (CLUSTER, model.resource("a"), model.resource("b")))
 
     assert talk.ask(CLUSTER, spelling) == [["a", "b"]]
-    talk.ack(CLUSTER, names(talk, *spelling))
+    talk.ack(CLUSTER, talk.repeated(*spelling))
     assert talk.publish(2, (CLUSTER, model.resource("a"), model.resource("b"), model.resource("c"))) == (
         [["a", "b", "c"]] if talk.variant == "sotw" else [["c"]]
     )
@@ -88,7 +83,7 @@ def test_list_that_grows_without_waiting_converges(talk, model):
         talk.ask(ENDPOINT, list("abcd"[:count]) if talk.variant == "sotw" else ["abcd"[count - 1]])
 
     for _ in range(6):  # as a client does: each answer repeats the newest list
-        talk.ack(ENDPOINT, names(talk, *"abcd"))
+        talk.ack(ENDPOINT, talk.repeated(*"abcd"))
 
     assert set(talk.view(ENDPOINT).acked) == set("abcd")
 

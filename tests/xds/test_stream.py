@@ -82,9 +82,9 @@ def test_culprit_of_a_refused_batch_is_found_and_the_rest_arrives(talk, model):
 def test_refused_version_is_tried_again_after_another_was_accepted(talk, model):
     talk.publish(1, (ROUTE, model.resource("r")))
     talk.ask(ROUTE, ["r"])
-    talk.ack(ROUTE, ["r"] if talk.variant == "sotw" else (), error="bad")
+    talk.ack(ROUTE, talk.repeated("r"), error="bad")
     talk.publish(2, (ROUTE, model.resource("r", "2")))
-    talk.ack(ROUTE, ["r"] if talk.variant == "sotw" else ())
+    talk.ack(ROUTE, talk.repeated("r"))
 
     assert talk.publish(3, (ROUTE, model.resource("r"))) == [["r"]]
 
@@ -93,7 +93,7 @@ def test_unknown_names_are_remembered_and_known_ones_sent_at_once(talk, model):
     talk.publish(1, (ENDPOINT, model.resource("a")))
 
     first = talk.ask(ENDPOINT, ["a", "b"])
-    talk.ack(ENDPOINT, ["a", "b"] if talk.variant == "sotw" else ())
+    talk.ack(ENDPOINT, talk.repeated("a", "b"))
 
     assert first == ([["a"]] if talk.variant == "sotw" else [["a", "-b"]])
     assert talk.publish(2, (ENDPOINT, model.resource("a"), model.resource("b"))) == [["b"]]
@@ -102,7 +102,7 @@ def test_unknown_names_are_remembered_and_known_ones_sent_at_once(talk, model):
 def test_change_of_one_resource_sends_that_one_only(talk, model):
     talk.publish(1, (ROUTE, model.resource("r"), model.resource("s")))
     talk.ask(ROUTE, ["r", "s"])
-    talk.ack(ROUTE, ["r", "s"] if talk.variant == "sotw" else ())
+    talk.ack(ROUTE, talk.repeated("r", "s"))
 
     changed = talk.publish(2, (ROUTE, model.resource("r", "2"), model.resource("s"), model.resource("other")))
 
@@ -320,7 +320,7 @@ def test_endpoints_are_sent_again_after_their_cluster_changed(talk, model):
     talk.publish(*world(1, "1"))
     talk.ask(CLUSTER)
     talk.ask(ENDPOINT, ["a"])
-    talk.ack(ENDPOINT, ["a"] if talk.variant == "sotw" else ())
+    talk.ack(ENDPOINT, talk.repeated("a"))
     talk.ack(CLUSTER)
 
     assert talk.publish(*world(2, "2")) == [["a"], ["a"]]
@@ -368,7 +368,7 @@ def test_first_route_waits_for_an_answer_only_and_is_sent_though_hollow(talk, mo
     talk.ask(ROUTE, ["r"])
 
     assert talk.publish(*routed(model, 1, "a", hollow=True)) == [["a"], ["a"]]
-    talk.ack(ENDPOINT, ["a"] if talk.variant == "sotw" else ())
+    talk.ack(ENDPOINT, talk.repeated("a"))
     assert talk.ack(CLUSTER) == [["r"]]
 
 
