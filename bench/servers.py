@@ -16,9 +16,10 @@ import grpc.aio
 
 from bench.wire import SERVICE, snapshots
 from controlplane.app import logs
-from controlplane.server.ads import handlers
+from controlplane.server.accepting import Services, make
+from controlplane.server.ads import services
 from controlplane.server.garbage import collect_seldom
-from controlplane.server.options import SERVER_OPTIONS, bind
+from controlplane.server.options import bind
 from controlplane.server.streams import XdsServer
 from controlplane.xds.type_urls import ROUTE
 from controlplane.xds.wire import delta_response, sotw_response
@@ -27,7 +28,7 @@ from controlplane.xds.wire import delta_response, sotw_response
 class _Server(Protocol):
     def publish(self, size: int) -> None: ...
 
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]: ...
+    def services(self) -> Services: ...
 
 
 class Turnout:
@@ -41,9 +42,9 @@ class Turnout:
         """Publish a changed route."""
         self._xds.publish("edge", self._snapshots.next(size))
 
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+    def services(self) -> Services:
         """Return the services."""
-        return handlers(self._xds)
+        return services(self._xds)
 
 
 class Echo:
@@ -68,13 +69,13 @@ class Echo:
         turn, self._turn = self._turn, asyncio.get_running_loop().create_future()
         turn.set_result(None)
 
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+    def services(self) -> Services:
         """Return the services."""
         methods = {
             "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._behaviour("delta")),
             "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._behaviour("sotw")),
         }
-        return (grpc.method_handlers_generic_handler(SERVICE, methods),)
+        return {SERVICE: methods}
 
     def _behaviour(self, variant: str) -> Any:
         async def behaviour(_requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
@@ -92,8 +93,7 @@ async def main(kind: str) -> None:
     """Serve until standard input ends."""
     logs.configure("info")  # as `turnout serve` does
     ours: _Server = Turnout() if kind == "turnout" else Echo()
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    server.add_generic_rpc_handlers(ours.handlers())
+    server = make(ours.services())
     port = bind(server, "127.0.0.1", 0)
     await server.start()
     collect_seldom()

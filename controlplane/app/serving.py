@@ -25,11 +25,12 @@ from controlplane.app.publish import Publisher
 from controlplane.app.statistics import StreamStatistics
 from controlplane.app.tick import Loop
 from controlplane.server import options
-from controlplane.server.ads import handlers, stop
+from controlplane.server.accepting import ended, make
+from controlplane.server.ads import services, stop
 from controlplane.server.garbage import collect_seldom
 from controlplane.server.intake import Intake
 from controlplane.server.lrs import LoadReporting
-from controlplane.server.options import SERVER_OPTIONS, BindError, bind, loopback
+from controlplane.server.options import BindError, bind, loopback
 from controlplane.server.streams import Limits
 from controlplane.server.tls import TlsError, TlsFiles, refuse_stranger
 from controlplane.server.troubles import Troubles
@@ -151,11 +152,10 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         registry.register(Metrics(plane))
 
         intake = Intake(lambda peer, data: collector.receive(peer, data, datetime.now(UTC)), plane.troubles)
-        server = grpc.aio.server(options=SERVER_OPTIONS)
         loads = LoadReporting(
             settings.interval, reports.opened, settings.limits.streams_per_peer, plane.troubles
         )
-        server.add_generic_rpc_handlers((*handlers(publisher.server), intake.handler(), loads.handler()))
+        server = make({**services(publisher.server), **intake.services(), **loads.services()})
         xds_port = _bind(server, settings, plane.troubles)
         # Nothing is answered before the state is loaded: from here on it is, and the first snapshot is there.
         publisher.publish(await store.world())
@@ -166,6 +166,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
 
         web = _Web(_web_config(Api(plane, registry, access).app, settings.http_tls))
         tasks = [
+            asyncio.create_task(ended(server), name="xds"),
             asyncio.create_task(publisher.run(), name="publish"),
             asyncio.create_task(publisher.resolve(), name="addresses"),
             asyncio.create_task(resolver.run(), name="names"),

@@ -9,6 +9,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from controlplane.server.accepting import Services
 from controlplane.server.streams import XdsServer
 from controlplane.server.transport import GrpcTransport
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE
@@ -35,12 +36,9 @@ async def stop(server: grpc.aio.Server, xds: XdsServer, seconds: float) -> None:
 _Behaviour = Callable[[Any, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[None]]
 
 
-def handlers(server: XdsServer) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Return the handlers to add to a grpc.aio server; messages pass as bytes, unparsed."""
-    return tuple(
-        grpc.method_handlers_generic_handler(service, dict(_methods(server, noun, type_url)))
-        for service, noun, type_url in SERVICES
-    )
+def services(server: XdsServer) -> Services:
+    """Return the services of a gRPC server; messages pass as bytes, unparsed."""
+    return {service: dict(_methods(server, noun, type_url)) for service, noun, type_url in SERVICES}
 
 
 def _methods(

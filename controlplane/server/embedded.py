@@ -6,11 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import grpc.aio
-
-from controlplane.server.ads import handlers, stop
+from controlplane.server.accepting import make
+from controlplane.server.ads import services, stop
 from controlplane.server.cache import Cache
-from controlplane.server.options import SERVER_OPTIONS, bind, split_address
+from controlplane.server.options import bind, split_address
 from controlplane.server.streams import Callbacks, Limits, Refusal, XdsServer
 from controlplane.server.tls import TlsFiles
 
@@ -48,8 +47,7 @@ async def serve(  # noqa: PLR0913 - options, by name
     xds = XdsServer(
         cache.group_of, refusal=refusal, callbacks=callbacks, identifier=identifier, limits=limits
     )
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    server.add_generic_rpc_handlers(handlers(xds))
+    server = make(services(xds))
     host, port = split_address(address)
     bound = bind(server, host, port, tls.credentials() if tls is not None else None, insecure=insecure)
     detach = cache.attach(xds.publish, xds.withdraw)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import grpc
 import grpc.aio
 
+from controlplane.server.accepting import Services
 from controlplane.server.transport import peer_of
 from controlplane.server.troubles import Troubles
 from controlplane.xds.view import Peer
@@ -34,11 +35,9 @@ class Intake:
         self.accepted = 0
         self.refused = 0
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the service for ``grpc.aio.Server.add_generic_rpc_handlers``."""
-        return grpc.method_handlers_generic_handler(
-            SERVICE, {"Export": grpc.unary_unary_rpc_method_handler(self._export)}
-        )
+    def services(self) -> Services:
+        """Return the service of a gRPC server."""
+        return {SERVICE: {"Export": grpc.unary_unary_rpc_method_handler(self._export)}}
 
     async def _export(self, data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         sender = peer_of(context)

@@ -12,6 +12,7 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
 from controlplane._pb.lrs_pb2 import LoadStatsResponse
+from controlplane.server.accepting import Services
 from controlplane.server.admission import Quota
 from controlplane.server.transport import peer_of
 from controlplane.server.troubles import Troubles
@@ -61,11 +62,9 @@ class LoadReporting:
         """End all streams: a client reports again to whom it finds next."""
         self._stopping.set()
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the service for ``grpc.aio.Server.add_generic_rpc_handlers``."""
-        return grpc.method_handlers_generic_handler(
-            SERVICE, {"StreamLoadStats": grpc.stream_stream_rpc_method_handler(self._stream)}
-        )
+    def services(self) -> Services:
+        """Return the service of a gRPC server."""
+        return {SERVICE: {"StreamLoadStats": grpc.stream_stream_rpc_method_handler(self._stream)}}
 
     async def _stream(self, _requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         peer = peer_of(context)

@@ -22,6 +22,9 @@ SERVER_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # The defaults (1000 and 3000) refuse streams when thousands of proxies reconnect at once.
     ("grpc.server.max_pending_requests", 50_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
+    # The default (30) ends streams that waited so many seconds until they were taken in: most of 5000 on a
+    # machine that is short of CPU. They would only come again.
+    ("grpc.server_max_unrequested_time_in_server", 600),
     # A half-open connection is found in 15 s, and a stuck stream ends with it.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 
-import grpc.aio
 import httpx
 import pytest
 from google.protobuf.json_format import MessageToDict
@@ -19,6 +18,7 @@ from controlplane.evidence.observation import Cell, Stat, Tally
 from controlplane.policy.latency import EDGES_MS
 from controlplane.resources.bootstrap import REPORTED
 from controlplane.resources.statistics import HeaderMetric, stats_logger
+from controlplane.server.accepting import make
 from controlplane.server.intake import Intake
 from controlplane.sources.collector import Collector, Link
 from controlplane.sources.envoy import parse_export
@@ -221,8 +221,7 @@ async def running(folder, config):
 @pytest.fixture
 async def world():
     world = World()
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((world.intake.handler(),))
+    server = make(world.intake.services())
     world.port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     upstream = await asyncio.start_server(answer, "127.0.0.1", 0)

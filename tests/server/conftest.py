@@ -21,8 +21,9 @@ from controlplane._pb.discovery_pb2 import (
     DiscoveryResponse,
 )
 from controlplane._pb.node_pb2 import Node
-from controlplane.server.ads import handlers
-from controlplane.server.options import SERVER_OPTIONS, bind
+from controlplane.server.accepting import make
+from controlplane.server.ads import services
+from controlplane.server.options import bind
 from controlplane.server.streams import XdsServer
 from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import PUSH_ORDER
@@ -85,8 +86,7 @@ async def serve():
 
     async def start(group_of=lambda node: node.cluster, tls=None, **options):
         xds = XdsServer(group_of, **options)
-        server = grpc.aio.server(options=SERVER_OPTIONS)
-        server.add_generic_rpc_handlers(handlers(xds))
+        server = make(services(xds))
         port = bind(server, "127.0.0.1", 0, tls.credentials() if tls else None)
         await server.start()
         started.append(server)

@@ -12,13 +12,13 @@ import envoy_data_plane.envoy.config.endpoint.v3 as endpoints
 import envoy_data_plane.envoy.config.listener.v3 as listeners
 import envoy_data_plane.envoy.config.route.v3 as routes
 import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as managers
-import grpc.aio
 import pytest
 from envoy_data_plane.google.protobuf import Any
 
 from controlplane.demo.ports import free_ports
-from controlplane.server.ads import handlers
-from controlplane.server.options import SERVER_OPTIONS, bind
+from controlplane.server.accepting import make
+from controlplane.server.ads import services
+from controlplane.server.options import bind
 from controlplane.server.streams import XdsServer
 from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE
@@ -134,8 +134,7 @@ async def test_cluster_swaps_cost_no_request(kit, tmp_path, variant):
     upstream = await asyncio.start_server(answer, "127.0.0.1", 0)
     target, front = upstream.sockets[0].getsockname()[1], free_ports(1)[0]
     xds = XdsServer(lambda node: node.cluster)
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    server.add_generic_rpc_handlers(handlers(xds))
+    server = make(services(xds))
     port = bind(server, "127.0.0.1", 0)
     await server.start()
     (tmp_path / "envoy.json").write_text(json.dumps(bootstrap(variant, port)))

@@ -225,3 +225,24 @@ async def test_long_words_of_a_refusal_are_kept_in_part(serve, kit, kind):
 
     await kit.until(lambda: world.xds.counts.nacks)
     assert len(world.xds.views()[0].of(CLUSTER).error.message) == 4096
+
+
+@pytest.mark.parametrize(
+    "method", [b"/unknown.Service/Method", b"/\xff\xfe", b"/" + b"x" * 4000, b"no-slash"]
+)
+async def test_method_that_nobody_serves_is_refused_and_the_others_go_on(serve, kit, method):
+    world = await serve()
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a", b"1")))
+    before = world.connect()
+    await before.ask(CLUSTER)
+    await before.ask(CLUSTER, response_nonce=(await before.hear()).nonce)
+
+    for _ in range(2):
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await before.channel.unary_unary(method)(b"", timeout=5)
+        assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    world.xds.publish("edge", kit.snapshot(2, CLUSTER, kit.resource("a", b"2", 2)))
+    after = world.connect(node="proxy-2")
+    await after.ask(CLUSTER)
+    assert {(await call.hear()).resources[0].value for call in (before, after)} == {b"2"}

@@ -4,8 +4,8 @@ import grpc
 import grpc.aio
 import pytest
 
+from controlplane.server.accepting import make
 from controlplane.server.intake import MAX_BYTES, Intake
-from controlplane.server.options import SERVER_OPTIONS
 
 METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
@@ -24,8 +24,7 @@ class Callback:
 async def service():
     callback = Callback()
     intake = Intake(callback)
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    server.add_generic_rpc_handlers((intake.handler(),))
+    server = make(intake.services())
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

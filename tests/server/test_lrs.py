@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 
 from controlplane._pb.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
+from controlplane.server.accepting import make
 from controlplane.server.lrs import SERVICE, LoadReporting
 
 
@@ -36,8 +37,7 @@ class Taken:
 async def served():
     taken = Taken()
     reporting = LoadReporting(timedelta(milliseconds=1500), taken.opened, streams_per_peer=3)
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((reporting.handler(),))
+    server = make(reporting.services())
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
