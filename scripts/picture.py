@@ -10,14 +10,15 @@ import io
 import re
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from controlplane.app.logs import quiet
-from controlplane.demo import run as demo
 from controlplane.demo.fault import Fault
+from controlplane.demo.run import Options, run
 from controlplane.demo.status import DemoStatus
 from controlplane.demo.view import draw
 
@@ -32,16 +33,15 @@ ASPECT = 0.602  # width of a character by its height, in the first of them
 class Film:
     """A view that keeps every frame instead of showing it."""
 
-    frames: list[DemoStatus]
-
-    def __init__(self, _console: Console) -> None:
-        self.frames = []
-        Film.last = self
+    def __init__(self) -> None:
+        self.frames: list[DemoStatus] = []
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         pass
 
     def show(self, status: DemoStatus) -> None:
@@ -51,10 +51,10 @@ class Film:
 
 def film(fault: str) -> list[DemoStatus]:
     """Run the demo to its end and return what the live view would have shown."""
-    demo.LiveView = Film  # type: ignore[assignment,misc]  # run() makes its view by this name
-    facts = asyncio.run(demo.run(demo.Options(Fault.parse(fault)), Console(file=io.StringIO())))
+    view = Film()
+    facts = asyncio.run(run(Options(Fault.parse(fault)), view))
     print(f"{fault}: {facts.outcome}, {facts.reason.rule}")
-    return Film.last.frames
+    return view.frames
 
 
 def moment(frames: list[DemoStatus]) -> DemoStatus:

@@ -52,6 +52,7 @@ def demo(
     from controlplane.demo.fault import Fault
     from controlplane.demo.report import Facts, last_line
     from controlplane.demo.run import Options, run
+    from controlplane.demo.view import LineView, LiveView
 
     if pace not in ("fast", "real"):
         raise CommandError(f"--pace: {pace!r} is not known; known: fast, real", 2)
@@ -61,14 +62,14 @@ def demo(
         raise CommandError(str(error), 2) from None
     quiet()
     console = Console()
-    shown = headless or not console.is_terminal
-    options = Options(what, rps, proxies, "fast" if pace == "fast" else "real", seconds, shown, seed)
+    view = LiveView(console) if console.is_terminal and not headless else LineView(console)
+    options = Options(what, rps, proxies, "fast" if pace == "fast" else "real", seconds, seed)
 
     async def main() -> tuple[Facts, bool]:
         stop = asyncio.Event()
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(name, stop.set)
-        return await run(options, console, stop), stop.is_set()
+        return await run(options, view, stop), stop.is_set()
 
     try:
         facts, interrupted = asyncio.run(main())

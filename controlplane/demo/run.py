@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from rich.console import Console
-
 from controlplane.app.plane import Plane
 from controlplane.app.serving import Settings, serving
 from controlplane.demo.documents import FLEET, RELEASE, SERVICE, Pace, documents
 from controlplane.demo.fault import Fault
 from controlplane.demo.report import Facts, Outcome, Reason
 from controlplane.demo.status import DecisionStatus, DemoStatus, Mark, ProofStatus, ProxyStatus, StepStatus
-from controlplane.demo.view import LineView, LiveView
+from controlplane.demo.view import View
 from controlplane.demo.world import World
 from controlplane.release.ports import Record
 from controlplane.resources.bootstrap import bootstrap
@@ -43,11 +41,10 @@ class Options:
     proxies: int = 2
     pace: Pace = "fast"
     seconds: float = 300
-    headless: bool = False
     seed: int = 0
 
 
-async def run(options: Options, console: Console, stop: asyncio.Event | None = None) -> Facts:
+async def run(options: Options, view: View, stop: asyncio.Event | None = None) -> Facts:
     """Run the demo to its end, or until ``stop``, and return what happened.
 
     Raises:
@@ -77,7 +74,7 @@ async def run(options: Options, console: Console, stop: asyncio.Event | None = N
             await world.load.start()
             await asyncio.sleep(WARM_UP)
             await _apply(server.plane, text)
-            return await _watch(options, console, world, server.plane, stop or asyncio.Event())
+            return await _watch(options, view, world, server.plane, stop or asyncio.Event())
 
 
 async def _apply(plane: Plane, text: str) -> None:
@@ -86,11 +83,8 @@ async def _apply(plane: Plane, text: str) -> None:
         raise AssertionError(f"the demo's own documents are wrong: {applied.problems}")
 
 
-async def _watch(
-    options: Options, console: Console, world: World, plane: Plane, stop: asyncio.Event
-) -> Facts:
+async def _watch(options: Options, view: View, world: World, plane: Plane, stop: asyncio.Event) -> Facts:
     began = time.monotonic()
-    view = LineView(console) if options.headless else LiveView(console)
     judged = placed = None
     with view:
         while True:

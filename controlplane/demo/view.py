@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -52,6 +52,22 @@ class _Detail:
 
 
 _DETAILS = (_Detail(1, 4, True, True), _Detail(0, 4, True, True), _Detail(0, 3, False, False))
+
+
+class View(Protocol):
+    """What shows a run while it is entered as a context."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+
+    def show(self, status: DemoStatus) -> None:
+        """Show how it stands."""
 
 
 class LiveView:

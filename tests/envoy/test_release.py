@@ -13,6 +13,7 @@ from rich.console import Console
 from controlplane.demo.fault import Fault
 from controlplane.demo.run import Options, run
 from controlplane.demo.users import population
+from controlplane.demo.view import LineView
 
 pytestmark = [pytest.mark.envoy]
 
@@ -115,9 +116,9 @@ async def in_flight(site, count):
 
 @pytest.mark.long
 async def test_a_canary_with_errors_is_rolled_back_by_its_errors():
-    options = Options(fault=Fault.parse("errors=10%"), rps=400, seconds=60, headless=True)
+    options = Options(fault=Fault.parse("errors=10%"), rps=400, seconds=60)
 
-    facts = await run(options, Console(file=io.StringIO()))
+    facts = await run(options, LineView(Console(file=io.StringIO())))
 
     assert facts.outcome == "rolled_back"
     assert facts.reason.metric == "errors"
