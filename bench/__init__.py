@@ -1,1 +1,1 @@
-"""Measurements of the xDS server, and its fuzzing; not part of the wheel."""
+"""Measurements of the xDS server and of the decision rule, and fuzzing; not part of the wheel."""

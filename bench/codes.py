@@ -31,17 +31,14 @@ class Coded:
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
-
-    @property
-    def second(self) -> float:
-        """Where the traffic is."""
-        return self._traffic.second
+        self.second = traffic.second
 
     def step(
         self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None
     ) -> tuple[Observation, Harm]:
         """Return the next interval."""
         seen, harm = self._traffic.step(shares, guarding)
+        self.second = self._traffic.second
         measures = [
             Measure(cell, f"grpc:{code}", count)
             for cell, tally in seen.cells

@@ -162,6 +162,7 @@ async def run(fault: str, seed: int) -> tuple[Real, Recording]:
             await asyncio.sleep(0.1)
         records = await server.plane.records(RELEASE, 1000)
         recording = await _recording(server)
+        assert recording.origin is not None  # it has begun
         harmed, counts = world.harmed(), world.load.counts()
     back = next((r for r in records if r.action == "rollback"), None)
     taken = [r for t in replay(recording.origin, recording.turns) for r in t.turn.records]

@@ -19,8 +19,7 @@ from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.policy.documents import Policy
 from controlplane.policy.latency import EDGES_MS
 from controlplane.policy.pinning import pin
-from controlplane.release.decide import Propagation
-from controlplane.release.seen import Moment
+from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import Phase, ReleaseState, Stage
 from controlplane.release.turn import Progress, turn
 from controlplane.sources.cursor import Cursor, delta
