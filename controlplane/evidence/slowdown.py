@@ -58,15 +58,17 @@ class Slowdown:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        beyond = interval.beyond
+        beyond, before = interval.beyond, interval.learned.beyond_now
         warm = interval.stage.elapsed < interval.stage.limits.warm_up
         margin = max(self.margin, WARM) if warm else self.margin
         gains = {label: [0.0] * len(ALTERNATIVES) for label in account.processes}
-        edges = self._edges(interval.learned, beyond)
-        for edge, gain in zip(edges, _gain(interval, beyond, edges, 1 + margin), strict=True):
+        # By the past alone: an edge that counts only while few of the baseline's happen to be past it
+        # makes an equal canary look slow.
+        edges = self._edges(interval.learned, before)
+        for edge, gain in zip(edges, _gain(interval, before, edges, 1 + margin), strict=True):
             gains[str(EDGES_MS[edge])] = gain
         if self.tail and not edges:
-            gains |= scarce.gains(interval, beyond, 1 + self.margin, 1 + margin)
+            gains |= scarce.gains(interval, before, 1 + self.margin, 1 + margin)
         edge = self._nearest(beyond)
         harmless = None
         if interval.counting:
