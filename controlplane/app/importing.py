@@ -7,18 +7,15 @@ import hashlib
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 
 from controlplane.app.folder import FolderError, read_folder
+from controlplane.app.plane import Plane
 from controlplane.policy.loading import Files, load
 from controlplane.policy.problems import Problem
 from controlplane.policy.settling import Settling, whole
 from controlplane.web.port import RefusedError
-
-if TYPE_CHECKING:
-    from controlplane.app.plane import Plane
 
 log = structlog.get_logger()
 ACTOR = "policy folder"

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-if TYPE_CHECKING:
-    from controlplane.app.plane import Plane
+from controlplane.app.overview import Overview
 
 
 class Metrics:
-    """A Prometheus collector over a `Plane`."""
+    """A Prometheus collector over an `Overview`."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Overview) -> None:
         self._plane = plane
 
     def describe(self) -> Iterator[Metric]:
