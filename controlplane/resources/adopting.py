@@ -15,6 +15,7 @@ from controlplane._pb.route_pb2 import Route, RouteConfiguration
 from controlplane.policy.documents import ANONYMOUS, EVERYONE, Fleet
 from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.clusters import cluster, placed
+from controlplane.resources.making import Maker
 from controlplane.resources.names import (
     METADATA,
     in_segment,
@@ -22,15 +23,9 @@ from controlplane.resources.names import (
     segment_cluster_name,
     stat_name,
 )
-from controlplane.resources.rendering import (
-    Maker,
-    Rendering,
-    Work,
-    check_clusters,
-    route_configuration,
-    same,
-)
+from controlplane.resources.rendering import Rendering, Work, check_clusters, declared
 from controlplane.resources.shared_routes import parts_of
+from controlplane.resources.virtual_hosts import route_configuration
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE, Ref
 
@@ -59,7 +54,7 @@ def render_adopted(
         tables[ROUTE][listener.name] = _route(
             make, listener.name, [by_name[name] for name in sorted(by_name)]
         )
-    resources = {type_url: same(table, old, type_url) for type_url, table in tables.items()}
+    resources = {type_url: make.table(type_url, table) for type_url, table in tables.items()}
     home = dict.fromkeys(by_name, fleet.listeners[0].name)
     groups = {listener.name: tuple(sorted(by_name)) for listener in fleet.listeners}
     return Rendering(Snapshot(revision, resources, ORDER), fleet, by_name, groups, home)
@@ -70,20 +65,17 @@ def _clusters(make: Maker, traffic: ServiceTraffic) -> Iterator[tuple[str, Resou
     service = traffic.service
     segments = dict.fromkeys((*(split.segment for split in traffic.splits), EVERYONE, ANONYMOUS))
     for version in dict.fromkeys((traffic.stable, traffic.canary or traffic.stable)):
-        if (declared := service.versions.get(version)) is None:
-            known = ", ".join(sorted(service.versions))
-            text = f"version {version!r} is in use, but it is not declared; known: {known}"
-            raise ValueError(f"service {service.name!r}: {text}")
+        document = declared(service, version)
         for segment in segments:
             name = segment_cluster_name(service.name, version, segment)
             message = cluster(service, version)
             message.name = name
-            if declared.dns is not None:
+            if document.dns is not None:
                 message.load_assignment.cluster_name = name
             if "." in name:
                 message.alt_stat_name = stat_name(name)
             yield CLUSTER, make(CLUSTER, name, message)
-            if (members := declared.endpoints) is not None:
+            if (members := document.endpoints) is not None:
                 endpoints = placed(name, members)
                 yield ENDPOINT, make(ENDPOINT, name, endpoints, follows=(CLUSTER, name), hollow=not members)
 

@@ -22,9 +22,10 @@ from controlplane.policy.documents import Fleet
 from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.clusters import ADS, assignment
 from controlplane.resources.grpc_routes import call_routes, shares
+from controlplane.resources.making import Maker, Table
 from controlplane.resources.names import segment_cluster_name
 from controlplane.resources.readable import packed
-from controlplane.resources.rendering import Maker, Rendering, Table, Work, same
+from controlplane.resources.rendering import Rendering, Work, declared
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, Ref
 
@@ -55,7 +56,7 @@ def render_calls(
     for name in work.changed:
         for type_url, table in _service(make, by_name[name]).items():
             tables[type_url].update(table)
-    resources = {type_url: same(table, old, type_url) for type_url, table in tables.items()}
+    resources = {type_url: make.table(type_url, table) for type_url, table in tables.items()}
     if old is not None and before.keys() == by_name.keys():
         groups, home = old.groups, old.home
     else:
@@ -103,16 +104,11 @@ def _members(traffic: ServiceTraffic, version: str) -> list[tuple[str, int]] | N
     Then there is no assignment, so that clients keep the addresses that they have. Without that, a restart
     of ours during an outage of DNS would take them away.
     """
-    service = traffic.service
-    if (declared := service.versions.get(version)) is None:
-        known = ", ".join(sorted(service.versions))
-        raise ValueError(
-            f"service {service.name!r}: version {version!r} is in use, but it is not declared; known: {known}"
-        )
-    if declared.endpoints is None:
+    members = declared(traffic.service, version).endpoints
+    if members is None:
         found = traffic.resolved.get(version)
         return None if found is None else [(address, 1) for address in found]
-    return [(member.address, 1) for member in declared.endpoints]
+    return [(member.address, 1) for member in members]
 
 
 def _cluster(name: str) -> Cluster:

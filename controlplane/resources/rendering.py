@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from google.protobuf.message import Message
-
+from controlplane._pb.cluster_pb2 import Cluster
 from controlplane._pb.route_pb2 import RouteConfiguration, ScopedRouteConfiguration
-from controlplane.policy.documents import Claim, Fleet, Service
-from controlplane.policy.overrides import merge
+from controlplane.policy.documents import Fleet, Service, ServiceVersion
 from controlplane.release.traffic import ServiceTraffic
 from controlplane.resources.clusters import cluster, mirror_cluster, placed
-from controlplane.resources.handling import handle
 from controlplane.resources.hosts import groups, scope_values
 from controlplane.resources.listeners import Demands, listener, secret
+from controlplane.resources.making import Maker, Table, body_hash
 from controlplane.resources.names import (
     PASSTHROUGH,
-    SCOPE_HEADER,
     SCOPE_NONE,
-    SOURCE_HEADER,
     anchor_name,
     cluster_name,
     mirror_cluster_name,
     scope_name,
 )
-from controlplane.resources.routes import service_routes
 from controlplane.resources.shared_routes import parts_of
 from controlplane.resources.statistics import check_series, header_metrics, series
 from controlplane.resources.transparent import passthrough, passthrough_hosts, passthrough_route
+from controlplane.resources.virtual_hosts import route_configuration
 from controlplane.xds.messages import MAX_NAMES
-from controlplane.xds.parts import Parts
-from controlplane.xds.snapshot import Resource, Snapshot, content_hash
+from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.type_urls import (
     CLUSTER,
     ENDPOINT,
@@ -43,9 +38,6 @@ from controlplane.xds.type_urls import (
     SECRET,
     Ref,
 )
-from controlplane.xds.version import Version
-
-Table = Mapping[str, Resource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +92,12 @@ class Work:
         changed = (n for n, new in by_name.items() if (was := before.get(n)) is not new and was != new)
         return cls(by_name, old, tuple(changed), tuple(before.keys() - by_name.keys()))
 
+    @property
+    def stale(self) -> list[ServiceTraffic]:
+        """What changed or is gone, as it was rendered."""
+        before = self.old.services if self.old else {}
+        return [before[name] for name in (*self.changed, *self.gone) if name in before]
+
 
 def render(
     fleet: Fleet, services: Sequence[ServiceTraffic], revision: int, previous: Rendering | None = None
@@ -118,15 +116,14 @@ def render(
     before = old.services if old else {}
     if old is not None and not changed and not gone:
         return replace(old, snapshot=Snapshot(revision, old.snapshot.resources, PUSH_ORDER))
-    stale = [before[name] for name in (*changed, *gone) if name in before]
-    count = (old.series if old else 0) - series(stale) + series(by_name[name] for name in changed)
+    count = (old.series if old else 0) - series(work.stale) + series(by_name[name] for name in changed)
     check_series(count, len(header_metrics(traffic.service for traffic in services)))
     moved = bool(gone) or any(
         name not in before or _asked(before[name].service) != _asked(by_name[name].service)
         for name in changed
     )
     make = Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
-    resources = _clusters(make, stale, by_name, changed, old)
+    resources = _clusters(make, work)
     check_clusters(fleet, len(resources[CLUSTER]))
     if old is None and fleet.transparent:
         resources[CLUSTER] = {**resources[CLUSTER], PASSTHROUGH: make(CLUSTER, PASSTHROUGH, passthrough())}
@@ -150,32 +147,18 @@ def check_clusters(fleet: Fleet, count: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Maker:
-    """Makes resources; one with the content of a former one is that one."""
+def declared(service: Service, version: str) -> ServiceVersion:
+    """Return what a service declares of a version that is in use.
 
-    revision: int
-    former: Snapshot
-
-    def __call__(
-        self,
-        type_url: str,
-        name: str,
-        message: Message,
-        needs: frozenset[Ref] = frozenset(),
-        follows: Ref | None = None,
-        hollow: bool = False,
-        parts: Parts | None = None,
-    ) -> Resource:
-        """Return a resource with this message, and with what it needs and follows."""
-        body = message.SerializeToString(deterministic=True)
-        digest = _hash(body)
-        former = self.former.of(type_url).get(name)
-        if former is None or former.version.hash != digest:
-            return Resource(name, body, Version(self.revision, digest), needs, follows, hollow, parts)
-        if (former.needs, former.follows, former.hollow) == (needs, follows, hollow):
-            return former
-        return Resource(name, body, former.version, needs, follows, hollow, parts)
+    Raises:
+        ValueError: If it declares no such version.
+    """
+    found = service.versions.get(version)
+    if found is None:
+        known = ", ".join(sorted(service.versions))
+        text = f"version {version!r} is in use, but it is not declared; known: {known}"
+        raise ValueError(f"service {service.name!r}: {text}")
+    return found
 
 
 def _asked(service: Service) -> tuple[object, ...]:
@@ -195,71 +178,31 @@ def _versions(traffic: ServiceTraffic) -> list[str]:
 # --- clusters and endpoints -------------------------------------------------------------------------------
 
 
-def _clusters(
-    make: Maker,
-    stale: Sequence[ServiceTraffic],
-    services: Mapping[str, ServiceTraffic],
-    changed: Sequence[str],
-    old: Rendering | None,
-) -> dict[str, Table]:
-    clusters: dict[str, Resource] = dict(old.snapshot.of(CLUSTER)) if old else {}
-    endpoints: dict[str, Resource] = dict(old.snapshot.of(ENDPOINT)) if old else {}
-    for traffic in stale:
-        for version in _versions(traffic):
-            name = cluster_name(traffic.service.name, version)
+def _clusters(make: Maker, work: Work) -> dict[str, Table]:
+    old = work.old.snapshot if work.old else Snapshot(0, {})
+    clusters, endpoints = dict(old.of(CLUSTER)), dict(old.of(ENDPOINT))
+    for traffic in work.stale:
+        for name, _, _ in _clusters_of(traffic):
             del clusters[name]
             endpoints.pop(name, None)
-        if traffic.copies is not None and traffic.canary is not None:
-            name = mirror_cluster_name(traffic.service.name, traffic.canary)
-            del clusters[name]
-            endpoints.pop(name, None)
-    for service in changed:
-        for version in _versions(services[service]):
-            _cluster(make, services[service], version, clusters, endpoints)
-        _mirror(make, services[service], clusters, endpoints)
-    found = {CLUSTER: clusters, ENDPOINT: endpoints}
-    return {type_url: same(table, old, type_url) for type_url, table in found.items()}
+    for traffic in (work.services[name] for name in work.changed):
+        for name, version, compiled in _clusters_of(traffic):
+            members = declared(traffic.service, version).endpoints
+            clusters[name] = make(CLUSTER, name, compiled(traffic.service, version))
+            if members is not None:
+                endpoints[name] = make(
+                    ENDPOINT, name, placed(name, members), follows=(CLUSTER, name), hollow=not members
+                )
+    return {CLUSTER: make.table(CLUSTER, clusters), ENDPOINT: make.table(ENDPOINT, endpoints)}
 
 
-def _cluster(
-    make: Maker,
-    traffic: ServiceTraffic,
-    version: str,
-    clusters: dict[str, Resource],
-    endpoints: dict[str, Resource],
-) -> None:
-    service = traffic.service
-    if (declared := service.versions.get(version)) is None:
-        known = ", ".join(sorted(service.versions))
-        raise ValueError(
-            f"service {service.name!r}: version {version!r} is in use, but it is not declared; known: {known}"
-        )
-    name = cluster_name(service.name, version)
-    clusters[name] = make(CLUSTER, name, cluster(service, version))
-    if (members := declared.endpoints) is not None:
-        endpoints[name] = make(
-            ENDPOINT, name, placed(name, members), follows=(CLUSTER, name), hollow=not members
-        )
-
-
-def _mirror(
-    make: Maker, traffic: ServiceTraffic, clusters: dict[str, Resource], endpoints: dict[str, Resource]
-) -> None:
-    service, canary = traffic.service, traffic.canary
-    if traffic.copies is None or canary is None:
-        return
-    name = mirror_cluster_name(service.name, canary)
-    clusters[name] = make(CLUSTER, name, mirror_cluster(service, canary))
-    if (members := service.versions[canary].endpoints) is not None:
-        endpoints[name] = make(
-            ENDPOINT, name, placed(name, members), follows=(CLUSTER, name), hollow=not members
-        )
-
-
-def same(table: Table, old: Rendering | None, type_url: str) -> Table:
-    """Return the old table itself if nothing in it changed: whoever compares snapshots sees it at once."""
-    former = old.snapshot.of(type_url) if old else {}
-    return former if table == former else table
+def _clusters_of(traffic: ServiceTraffic) -> Iterator[tuple[str, str, Callable[[Service, str], Cluster]]]:
+    """Yield the name of each cluster of a service, its version, and what makes it."""
+    service, canary = traffic.service.name, traffic.canary
+    for version in _versions(traffic):
+        yield cluster_name(service, version), version, cluster
+    if traffic.copies is not None and canary is not None:
+        yield mirror_cluster_name(service, canary), canary, mirror_cluster
 
 
 # --- routes and scopes ------------------------------------------------------------------------------------
@@ -289,7 +232,7 @@ def _routes(
         needs = frozenset({(CLUSTER, PASSTHROUGH)})
         routes[SCOPE_NONE] = make(ROUTE, SCOPE_NONE, passthrough_hosts(), needs)
         scopes |= _scopes(make, SCOPE_NONE, (SCOPE_NONE,))
-    return {SCOPED_ROUTE: same(scopes, old, SCOPED_ROUTE), ROUTE: same(routes, old, ROUTE)}
+    return {SCOPED_ROUTE: make.table(SCOPED_ROUTE, scopes), ROUTE: make.table(ROUTE, routes)}
 
 
 def _rerouted(
@@ -300,7 +243,7 @@ def _rerouted(
     for name in {old.home[service] for service in changed}:
         routes[name] = _route(make, old.fleet, name, [services[member] for member in old.groups[name]])
     kept = {type_url: old.snapshot.of(type_url) for type_url in (SCOPED_ROUTE, SECRET, LISTENER)}
-    return {**kept, ROUTE: same(routes, old, ROUTE)}
+    return {**kept, ROUTE: make.table(ROUTE, routes)}
 
 
 def _route(make: Maker, fleet: Fleet, name: str, traffics: Sequence[ServiceTraffic]) -> Resource:
@@ -322,73 +265,20 @@ def _routes_of(fleet: Fleet, name: str, traffics: Sequence[ServiceTraffic]) -> R
 
 def route_hash(fleet: Fleet, name: str, traffics: Sequence[ServiceTraffic]) -> str:
     """Return the hash in the version of a route configuration, as it would be for services of one group."""
-    return _hash(_routes_of(fleet, name, traffics).SerializeToString(deterministic=True))
-
-
-def _hash(body: bytes) -> str:
-    return content_hash((body,))
-
-
-def route_configuration(name: str, traffics: Sequence[ServiceTraffic]) -> RouteConfiguration:
-    """Return one virtual host per different set of claims, so that hosts that are treated alike are one."""
-    claims: dict[str, dict[str, tuple[ServiceTraffic, Claim]]] = {}
-    for traffic in traffics:
-        for claim in traffic.service.routes:
-            other, _ = claims.setdefault(claim.host, {}).setdefault(claim.path, (traffic, claim))
-            if other is not traffic:
-                first, second = other.service.name, traffic.service.name
-                raise ValueError(f"services {first!r} and {second!r} both claim {claim.host}{claim.path}")
-    message = RouteConfiguration(name=name, request_headers_to_remove=[SCOPE_HEADER, SOURCE_HEADER])
-    for hosts in _alike(claims):
-        virtual_host = message.virtual_hosts.add(name=hosts[0], domains=hosts)
-        if raw := _raw_virtual_host(hosts[0], [traffic for traffic, _ in claims[hosts[0]].values()]):
-            merge(virtual_host, "virtual_host", raw)
-        for path in sorted(claims[hosts[0]], key=lambda path: (-len(path), path)):
-            traffic, claim = claims[hosts[0]][path]
-            for route in service_routes(traffic, path):
-                handle(route.route, traffic.service, claim)
-                if traffic.service.envoy.route:
-                    merge(route, "route", traffic.service.envoy.route)
-                virtual_host.routes.append(route)
-    return message
-
-
-def _alike(claims: Mapping[str, Mapping[str, tuple[ServiceTraffic, Claim]]]) -> Iterable[list[str]]:
-    """Return hosts, sorted, those of the same claims together."""
-    if len(claims) == 1:
-        return [list(claims)]
-    alike: dict[tuple[tuple[str, Claim], ...], list[str]] = {}
-    for host in sorted(claims):
-        found = [claims[host][path] for path in sorted(claims[host])]
-        key = tuple((t.service.name, claim.model_copy(update={"host": ""})) for t, claim in found)
-        alike.setdefault(key, []).append(host)
-    return alike.values()
-
-
-def _raw_virtual_host(host: str, traffics: Sequence[ServiceTraffic]) -> str | None:
-    """Return the raw fields of a virtual host; of the services that share it, one may have some."""
-    given = {t.service.name: t.service.envoy.virtual_host for t in traffics if t.service.envoy.virtual_host}
-    if len(set(given.values())) > 1:
-        raise ValueError(
-            f"services {' and '.join(sorted(given))} share host {host}, with other raw fields each"
-        )
-    return next(iter(given.values()), None)
+    return body_hash(_routes_of(fleet, name, traffics).SerializeToString(deterministic=True))
 
 
 def _needs(traffic: ServiceTraffic) -> Iterator[Ref]:
     """Yield the clusters that routes name, and their endpoints."""
-    named = {traffic.stable}
-    if traffic.canary and any(split.canary for split in traffic.splits):
-        named.add(traffic.canary)
-    for version in named:
-        name = cluster_name(traffic.service.name, version)
+    service, canary = traffic.service, traffic.canary
+    named = [(cluster_name(service.name, traffic.stable), traffic.stable)]
+    if canary is not None and any(split.canary for split in traffic.splits):
+        named.append((cluster_name(service.name, canary), canary))
+    if canary is not None and traffic.copies is not None:
+        named.append((mirror_cluster_name(service.name, canary), canary))
+    for name, version in named:
         yield CLUSTER, name
-        if traffic.service.versions[version].endpoints is not None:
-            yield ENDPOINT, name
-    if traffic.copies is not None and traffic.canary is not None:
-        name = mirror_cluster_name(traffic.service.name, traffic.canary)
-        yield CLUSTER, name
-        if traffic.service.versions[traffic.canary].endpoints is not None:
+        if service.versions[version].endpoints is not None:
             yield ENDPOINT, name
 
 
