@@ -14,7 +14,8 @@ from collections.abc import Callable
 from bench.report import Table, section
 from bench.wire import ANSWERS, EVERYTHING, first_requests, node, snapshots
 from controlplane.app import logs
-from controlplane.server.streams import Limits, XdsServer
+from controlplane.server.limits import Limits
+from controlplane.server.streams import XdsServer
 from controlplane.server.transport import Written
 from controlplane.xds.view import Peer, Variant
 

@@ -18,7 +18,8 @@ from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryReque
 from controlplane.policy.loading import load
 from controlplane.policy.yaml_source import read
 from controlplane.resources.names import segment_cluster_name
-from controlplane.server.streams import Limits, XdsServer
+from controlplane.server.limits import Limits
+from controlplane.server.streams import XdsServer
 from controlplane.server.transport import Written
 from controlplane.sources.collector import Collector, Link
 from controlplane.sources.envoy import LATENCIES, OUTCOMES, STARTED

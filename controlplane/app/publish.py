@@ -25,7 +25,9 @@ from controlplane.resources.adopting import render_adopted
 from controlplane.resources.grpc_rendering import render_calls
 from controlplane.resources.names import cluster_name, scope_name
 from controlplane.resources.rendering import Rendering, render
-from controlplane.server.streams import Callbacks, Limits, Refusal, XdsServer
+from controlplane.server.callbacks import Callbacks
+from controlplane.server.limits import Limits
+from controlplane.server.streams import Refusal, XdsServer
 from controlplane.sources.dns import Resolver
 from controlplane.xds.messages import Node
 from controlplane.xds.view import StreamView

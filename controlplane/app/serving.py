@@ -29,9 +29,9 @@ from controlplane.server.accepting import ended, make
 from controlplane.server.ads import services, stop
 from controlplane.server.garbage import collect_seldom
 from controlplane.server.intake import Intake
+from controlplane.server.limits import Limits
 from controlplane.server.lrs import LoadReporting
 from controlplane.server.options import BindError, bind, loopback
-from controlplane.server.streams import Limits
 from controlplane.server.tls import TlsError, TlsFiles, refuse_stranger
 from controlplane.server.troubles import Troubles
 from controlplane.sources.collector import Collector

@@ -81,7 +81,7 @@ def serve(
     from controlplane.policy.values import parse_duration
     from controlplane.release.ports import StoreError
     from controlplane.server.descriptors import Shortage, allow_many, say
-    from controlplane.server.streams import Limits
+    from controlplane.server.limits import Limits
 
     if log_level not in ("debug", "info", "warning", "error"):
         raise CommandError(f"--log-level: {log_level!r} is not known; known: debug, info, warning, error", 2)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from controlplane.server.callbacks import at_once
 from controlplane.server.related import Group
 from controlplane.xds import sets
 from controlplane.xds.memory import release
@@ -39,7 +40,12 @@ class Cache:
     """
 
     def __init__(self, group_of: Callable[[Node], str | None] = lambda node: node.id) -> None:
-        """Make an empty cache; ``group_of`` names the group of a node, or None: it is held unanswered."""
+        """Make an empty cache; ``group_of`` names the group of a node, or None: it is held unanswered.
+
+        Raises:
+            TypeError: If ``group_of`` is a coroutine function.
+        """
+        at_once(group_of, "group_of")
         self.group_of = group_of
         self._groups: dict[str, Group] = {}
         self._changed: dict[str, None] = {}  # groups to be published in the next turn of the loop

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from controlplane.server.accepting import make
 from controlplane.server.ads import services, stop
 from controlplane.server.cache import Cache
+from controlplane.server.callbacks import Callbacks
+from controlplane.server.limits import Limits
 from controlplane.server.options import bind, split_address
-from controlplane.server.streams import Callbacks, Limits, Refusal, XdsServer
+from controlplane.server.streams import Refusal, XdsServer
 from controlplane.server.tls import TlsFiles
 
 
@@ -43,7 +45,10 @@ async def serve(  # noqa: PLR0913 - options, by name
     Raises:
         BindError: If the address cannot be listened on.
         TlsError: If the certificates cannot be used.
+        ValueError: If ``drain`` is less than 0.
     """
+    if not drain >= 0:
+        raise ValueError(f"drain is {drain}; it must be 0 or more")
     xds = XdsServer(
         cache.group_of, refusal=refusal, callbacks=callbacks, identifier=identifier, limits=limits
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -15,6 +14,8 @@ import structlog
 from controlplane.failpoints import failpoint
 from controlplane.server.admission import Admission, Quota
 from controlplane.server.alone import Alone
+from controlplane.server.callbacks import Callbacks, tell
+from controlplane.server.limits import Limits
 from controlplane.server.sessions import Counts, Session, who
 from controlplane.server.transport import Transport
 from controlplane.server.turns import Turns
@@ -24,7 +25,7 @@ from controlplane.xds.messages import Node, ProtocolError
 from controlplane.xds.snapshot import Snapshot
 from controlplane.xds.sotw import SotwStream
 from controlplane.xds.stream import Stream
-from controlplane.xds.view import Nack, Peer, Received, StreamView, Variant
+from controlplane.xds.view import Peer, Received, StreamView, Variant
 
 log = structlog.get_logger(__name__)
 
@@ -33,45 +34,11 @@ Refusal = Callable[[Node, Peer], str | None]
 
 _NOW = partial(datetime.now, UTC)
 _STOPPING = ProtocolError("UNAVAILABLE", "the server is stopping")
+_FAILED = ProtocolError("INTERNAL", "the server failed at this stream; its log says how")
 _LARGE = 128 << 10  # bytes of a request; a real Envoy's first one has 61 KB
 _SMALL = 2048  # bytes of a request that is taken in at once: no need to look at the clock
 _LONG = 0.01  # seconds of taking in one request, after which its stream has to pause
 _PAUSE = 4  # times as long
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Rates and deadlines of the streams.
-
-    Attributes:
-        first_requests: Streams admitted per second.
-        write_timeout: Seconds that one write may take before the stream counts as stuck.
-        behind_timeout: Seconds that a client which is ahead of this replica waits for it.
-        streams_per_peer: Streams of one certificate, or of one host without certificates. Generous, since a
-            fleet may share a certificate or stand behind one address.
-    """
-
-    first_requests: float = 2000.0
-    write_timeout: float = 10.0
-    behind_timeout: float = 5.0
-    streams_per_peer: int = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Callbacks:
-    """What to call when something happens on a stream, in the event loop; it must return at once.
-
-    Attributes:
-        connected: A stream has said which node it serves, and may have it.
-        acked: A client accepted a response of this type.
-        nacked: A client refused one.
-        ended: A stream is over.
-    """
-
-    connected: Callable[[StreamView], None] | None = None
-    acked: Callable[[StreamView, str], None] | None = None
-    nacked: Callable[[StreamView, str, Nack], None] | None = None
-    ended: Callable[[StreamView], None] | None = None
 
 
 class XdsServer:
@@ -95,9 +62,9 @@ class XdsServer:
         group_of: GroupOf,
         *,
         refusal: Refusal = lambda _node, _peer: None,
-        callbacks: Callbacks = Callbacks(),
+        callbacks: Callbacks = Callbacks(),  # noqa: B008 - frozen
         identifier: str = "",
-        limits: Limits = Limits(),
+        limits: Limits = Limits(),  # noqa: B008 - frozen
         clock: Callable[[], datetime] = _NOW,
     ) -> None:
         self._group_of = group_of
@@ -196,6 +163,9 @@ class XdsServer:
         reader.add_done_callback(partial(self._read_all, session))
         try:
             await over
+        except Exception:
+            log.exception("stream failed", **who(session))
+            self._finish(session, _FAILED)
         finally:
             session.ended = True
             reader.cancel()
@@ -208,8 +178,8 @@ class XdsServer:
             if not self._sessions:
                 self._watchdog.stop()
             log.info("stream ended", **who(session))
-            if self._callbacks.ended is not None:
-                self._callbacks.ended(stream.view())
+            if stream.group is not None and self._callbacks.ended is not None:
+                tell(self._callbacks.ended, stream.view())
 
     def _forget(self, session: Session, group: str) -> None:
         members = self._members[group]
@@ -256,17 +226,21 @@ class XdsServer:
             what = {"type_url": type_url, "version": str(nack.version or "of several"), "error": nack.message}
             log.warning("response refused", **what, **who(session))
             if self._callbacks.nacked is not None:
-                self._callbacks.nacked(stream.view(), type_url, nack)
+                tell(self._callbacks.nacked, stream.view(), type_url, nack)
         if received.acked and self._callbacks.acked is not None:
-            self._callbacks.acked(stream.view(), type_url)
+            tell(self._callbacks.acked, stream.view(), type_url)
         if received.first and stream.snapshot is not None and not stream.snapshot.serves(type_url):
             self.counts.unserved += 1
             log.info("type not served", type_url=type_url, **who(session))
 
     def _assign_all(self, sessions: Sequence[Session]) -> None:
         for session in sessions:
-            if session.stream.node is not None and not session.ended:
+            if session.stream.node is None or session.ended:
+                continue
+            try:
                 self._assign(session)
+            except Exception as error:  # noqa: BLE001 - of whoever embeds us: it ends this stream, and no other
+                session.fail(error)
 
     def _assign(self, session: Session) -> None:
         """Give a stream the target of its node's group, or end it if its peer may not have it."""
@@ -290,7 +264,7 @@ class XdsServer:
             self._members.setdefault(group, {})[session] = None
             log.info("stream started", group=group, **who(session))
             if self._callbacks.connected is not None:
-                self._callbacks.connected(stream.view())
+                tell(self._callbacks.connected, stream.view())
         self._renew(stream)
         self._turns.add(session)
 

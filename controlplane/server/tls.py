@@ -34,9 +34,9 @@ class TlsFiles:
         client_ca: Who signs clients' certificates; given, a client without one is not let in.
     """
 
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
+    certificate: Path | str
+    key: Path | str
+    client_ca: Path | str | None = None
 
     def credentials(self, troubles: Troubles | None = None) -> grpc.ServerCredentials:
         """Return credentials that read the files again, at the next handshake, when they have changed.
@@ -53,7 +53,8 @@ class TlsFiles:
         )
 
     def _paths(self) -> tuple[Path, ...]:
-        return (self.certificate, self.key, *([self.client_ca] if self.client_ca else []))
+        given = (self.certificate, self.key, self.client_ca)
+        return tuple(Path(path) for path in given if path is not None)
 
     def stamp(self) -> _Stamp:
         """Return what changes when a file does."""
@@ -69,11 +70,11 @@ class TlsFiles:
     def read(self) -> grpc.ServerCertificateConfiguration:
         """Return the contents, checked: gRPC would refuse handshakes without a word."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        at, of = self.certificate, "the certificate or its key"
+        at, of = Path(self.certificate), "the certificate or its key"
         try:
             context.load_cert_chain(self.certificate, self.key, password=lambda: "")
             if self.client_ca is not None:
-                at, of = self.client_ca, "it"
+                at, of = Path(self.client_ca), "it"
                 context.load_verify_locations(self.client_ca)
             certificate, key, *ca = (path.read_bytes() for path in self._paths())
         except ssl.SSLError as error:

@@ -15,8 +15,9 @@ from controlplane._pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from controlplane._pb.node_pb2 import Node
 from controlplane.server.admission import Admission
 from controlplane.server.ads import SERVICES
+from controlplane.server.limits import Limits
 from controlplane.server.options import SERVER_OPTIONS, BindError, bind
-from controlplane.server.streams import Limits, XdsServer
+from controlplane.server.streams import XdsServer
 from controlplane.xds.snapshot import Snapshot
 from controlplane.xds.type_urls import CLUSTER, PUSH_ORDER, ROUTE
 from controlplane.xds.view import Peer
