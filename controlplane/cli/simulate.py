@@ -158,7 +158,7 @@ def _pinned(policy: Policy, catalog: Catalog, name: str) -> tuple[PinnedPolicy, 
     def told(condition: Condition) -> bool:
         if condition.metric:
             return condition.metric.name in counted
-        return condition.field not in OUTSIDE
+        return condition.given not in OUTSIDE
 
     kept, left_out = only(policy, told, counted.__contains__)
     if left_out:

@@ -306,7 +306,7 @@ def _hold_back(
             what = "there is a point_of_no_return" if final is None else f"step {final!r} is irreversible"
             yield Finding(("guard", "hold_back"), f"{what}; it must be 0%, for nobody can stay behind")
         return
-    compared = COMPARED - {c.field for c in conditions if c and c.off}
+    compared = COMPARED - {c.given for c in conditions if c and c.off}
     if guard.for_ > FADED and compared:
         text = (
             "nobody is left on the baseline, and what is known of it fades: within hours comparisons pass no"

@@ -21,7 +21,7 @@ def check(raw: Mapping[str, object], conditions: Sequence[tuple[Path, Condition]
     if raw.get("emergency") is not True:
         return
     for path, condition in conditions:
-        if condition.absolute and condition.field not in COMPARED:
+        if condition.absolute and condition.given not in COMPARED:
             text = f"{condition.title} limits the canary alone; limits of an emergency count only when it is"
             known = ", ".join(COMPARED)
             yield Finding(path, f"{text} worse than the baseline: {known}, and comparisons")

@@ -103,7 +103,7 @@ def unfit(policy: PinnedPolicy, kind: Kind, fleet: Fleet) -> str | None:
 def unmeasured(policy: PinnedPolicy, kind: Kind) -> str | None:
     """Return which condition listeners of a kind report nothing for, or None."""
     for condition in (*policy.conditions, *(c for step in policy.steps for c in step.conditions)):
-        feature = MEASURED.get(condition.field)
+        feature = MEASURED.get(condition.given)
         if feature is not None and (reason := refusal(kind, feature)):
             return f"it has a condition on {condition.title}; {reason}"
     counted = next((metric.name for metric in policy.metrics if not metric.pushed), None)

@@ -109,7 +109,7 @@ def pin(
     defaults = [
         written.pop(condition.title, condition)
         for condition in BY_ITSELF
-        if condition.title in written or condition.field not in missing
+        if condition.title in written or condition.given not in missing
     ]
     return PinnedPolicy(
         name=policy.name,

@@ -198,7 +198,7 @@ def _any_matches(condition: ValueMatch, values: tuple[str, ...]) -> bool:
 
 
 def _holds(condition: ValueMatch | PathMatch, value: str) -> bool:
-    match condition.condition:
+    match condition.given:
         case "equals":
             return value == condition.equals
         case "prefix":

@@ -55,7 +55,7 @@ def limits(policy: PinnedPolicy, step: int | None = None) -> Limits:
 
 
 def _limits(conditions: tuple[Condition, ...], policy: PinnedPolicy) -> Limits:
-    by = {condition.field: condition for condition in conditions}
+    by = {condition.given: condition for condition in conditions}
     against = [c.latency for c in conditions if isinstance(c.latency, AgainstLatency)]
     percentiles = sorted(c.latency.limit for c in conditions if isinstance(c.latency, Latency))
     edges = [(percentile / 100, edge_index(limit)) for percentile, limit in percentiles]

@@ -129,7 +129,7 @@ def _header(name: str, match: ValueMatch, negated: bool) -> tuple[Conjunction, .
     if match.present is not None:
         return ((HeaderMatcher(name=name, present_match=match.present is not negated),),)
     matcher = HeaderMatcher(name=name)
-    match match.condition:
+    match match.given:
         case "equals":
             matcher.string_match.exact = match.equals or ""
         case "prefix":

@@ -26,9 +26,9 @@ def pattern(match: CookieMatch) -> str | None:
     word = match.equals or match.prefix or match.suffix or match.contains
     if word is not None:
         spaced = word.endswith(" ")  # a value never ends with a space
-        if ";" in word or (spaced and match.condition in ("equals", "suffix")):
+        if ";" in word or (spaced and match.given in ("equals", "suffix")):
             return None
         if spaced:
-            before = "" if match.condition == "prefix" else "[^;]*"
+            before = "" if match.given == "prefix" else "[^;]*"
             return holds(match.name, f"{before}{escape(word)}[^;]*[^; ]")
     return holds(match.name, part(match, ";"))

@@ -119,7 +119,7 @@ def _source(traffic: ServiceTraffic, request: Request) -> str | None:
 
 def described(source: UserSource) -> str:
     """Return a source as operators write it."""
-    kind = next(field for field in source.one_of if getattr(source, field) is not None)
+    kind = source.given
     return f"{kind} {getattr(source, kind)}"
 
 

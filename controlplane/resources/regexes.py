@@ -39,7 +39,7 @@ def part(match: ValueMatch | PathMatch, separator: str) -> str:
         ValueError: If a regular expression has an anchor that cannot be moved into the header.
     """
     any_ = f"[^{separator}]*"
-    match match.condition:
+    match match.given:
         case "equals":
             return escape(match.equals or "")
         case "prefix":

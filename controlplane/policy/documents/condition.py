@@ -61,8 +61,7 @@ class Latency(Model):
     @property
     def limit(self) -> tuple[float, timedelta]:
         """The percentile, in 0..100, and its limit."""
-        field = next(field for field in self.one_of if getattr(self, field) is not None)
-        return float(field[1:]), getattr(self, field)
+        return float(self.given[1:]), getattr(self, self.given)
 
 
 class SuccessRate(Model):
@@ -237,14 +236,9 @@ class Condition(Model):
     grace: Duration = timedelta(0)
 
     @property
-    def field(self) -> str:
-        """Which of ``one_of`` is set."""
-        return next(field for field in self.one_of if getattr(self, field) is not None)
-
-    @property
     def off(self) -> bool:
         """Whether it only switches a default off."""
-        return bool(getattr(self, self.field) == "off")
+        return bool(getattr(self, self.given) == "off")
 
     @property
     def title(self) -> str:
@@ -254,7 +248,7 @@ class Condition(Model):
         if self.grpc_status is not None:
             return f"grpc status {' '.join(sorted(self.grpc_status.codes))}"
         named = self.stat or self.metric or self.prometheus
-        return self.field.replace("_", " ") + (f" {named.name}" if named else "")
+        return self.given.replace("_", " ") + (f" {named.name}" if named else "")
 
     @property
     def absolute(self) -> bool:
@@ -266,4 +260,4 @@ class Condition(Model):
         limited = self.metric or self.prometheus
         if limited is not None:
             return limited.at_least is not None or limited.at_most is not None
-        return self.field in ("success_rate", "error_rate", "retries", "ejections", "stat")
+        return self.given in ("success_rate", "error_rate", "retries", "ejections", "stat")

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-from controlplane.policy.fields import (
-    Name,
-)
+from controlplane.policy.fields import Name
 
 EVERYONE = "everyone"  # the segment of a percentage step, in output and in statistics
 ANONYMOUS = "anonymous"  # requests without identity: a group of their own everywhere
@@ -46,6 +39,11 @@ class Model(BaseModel):
             found = " and ".join(field.rstrip("_") for field in given) or "none"
             raise ValueError(f"has {found}; exactly one of {known} is needed")
         return self
+
+    @property
+    def given(self) -> str:
+        """Which of ``one_of`` is set."""
+        return next(field for field in self.one_of if getattr(self, field) is not None)
 
 
 def only(fields: int) -> ConfigDict:

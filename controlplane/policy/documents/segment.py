@@ -69,11 +69,6 @@ class ValueMatch(Model):
     present: StrictBool | None = None
     range: Range | None = None
 
-    @property
-    def condition(self) -> str:
-        """The name of the one condition that is set."""
-        return next(field for field in self.one_of if getattr(self, field) is not None)
-
 
 class HeaderMatch(ValueMatch):
     """A condition on a request header."""
@@ -116,11 +111,6 @@ class PathMatch(Model):
     suffix: UrlWord | None = None
     contains: UrlWord | None = None
     regex: InnerPattern | None = None
-
-    @property
-    def condition(self) -> str:
-        """The name of the one condition that is set."""
-        return next(field for field in self.one_of if getattr(self, field) is not None)
 
 
 class Cohort(Model):
