@@ -7,14 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from controlplane.release.outcomes import FAILURES, Outcome, Place
-from controlplane.release.state import FINAL, HALTS, STAGES, TRANSITIONS, Action, Halt, Phase, Stage
+from controlplane.release.state import FINAL, Action, Halt, Phase, Stage
+from controlplane.release.transitions import HALTS, STAGES, TRANSITIONS
 
 TARGET = Path(__file__).parent.parent / "docs" / "release-states.md"
 
 _HEAD = """\
 # The states of a release
 
-<!-- Written by scripts/states.py from controlplane/release/state.py and outcomes.py; do not edit. -->
+<!-- Written by scripts/states.py from controlplane/release/transitions.py and outcomes.py; do not edit. -->
 
 What is not in these tables cannot happen: an operator who asks for it is refused with what is possible, and
 the loop never does it.

@@ -12,15 +12,9 @@ from controlplane.release import drift, ending, gates, groups
 from controlplane.release.moves import NEW_STEP, act, based, dated, next_action
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation, Seen
-from controlplane.release.state import (
-    Action,
-    Answer,
-    Approval,
-    NotAllowedError,
-    ReleaseState,
-    transition,
-)
+from controlplane.release.state import Action, Answer, Approval, ReleaseState
 from controlplane.release.traffic import Endpoints
+from controlplane.release.transitions import NotAllowedError, transition
 from controlplane.release.way_back import FLAG, way_back
 from controlplane.web.asked import Act
 from controlplane.web.port import RefusedError

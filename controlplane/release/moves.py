@@ -9,19 +9,9 @@ from controlplane.release import crossing, failure, gates, holding, point
 from controlplane.release.ending import SUSPICIOUS
 from controlplane.release.outcomes import FAILURES, Failure, Remedy
 from controlplane.release.seen import Decision, Propagation, Seen
-from controlplane.release.state import (
-    HALTS,
-    NO_RETURN,
-    RETURNING,
-    STAGES,
-    Action,
-    Phase,
-    ReleaseState,
-    Stage,
-    salt,
-    transition,
-)
+from controlplane.release.state import NO_RETURN, RETURNING, Action, Phase, ReleaseState, Stage, salt
 from controlplane.release.traffic import Endpoints
+from controlplane.release.transitions import HALTS, STAGES, transition
 
 NOTHING = timedelta(0)
 GRACE = 10.0  # seconds that a proxy may be away and still count; by our bootstrap it is back within 5

@@ -1,6 +1,6 @@
 """The table of failures: what each leads to where, and what a person's `resume` makes of a freeze by it.
 
-The other two tables are in `release.state`: which action is possible in which phase, and in which halt.
+The other two tables are in `release.transitions`: which action is possible in which phase, and in which halt.
 """
 
 from __future__ import annotations

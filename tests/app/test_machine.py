@@ -22,7 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from controlplane.release.failure import step_below
 from controlplane.release.moves import next_action
 from controlplane.release.ports import StoreError, World
-from controlplane.release.state import RETURNING, TRANSITIONS, Action, Phase, Stage
+from controlplane.release.state import RETURNING, Action, Phase, Stage
+from controlplane.release.transitions import TRANSITIONS
 from controlplane.release.watch import Watch
 from controlplane.web.asked import Act, Documents, Order, Switch
 from controlplane.web.port import RefusedError

@@ -6,7 +6,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from controlplane.app.metrics import Metrics
 from controlplane.release.moves import act
 from controlplane.release.ports import Change, StoreConflictError, StoreError
-from controlplane.release.state import TRANSITIONS, Action, Phase
+from controlplane.release.state import Action, Phase
+from controlplane.release.transitions import TRANSITIONS
 from controlplane.web.asked import Act, Documents, Order, Switch
 from controlplane.web.port import RefusedError
 

@@ -3,19 +3,16 @@ import itertools
 import pytest
 
 from controlplane.release.moves import act, next_action
-from controlplane.release.state import (
+from controlplane.release.state import RETURNING, Action, Phase, ReleaseState
+from controlplane.release.traffic import Endpoints
+from controlplane.release.transitions import (
     BY_ITSELF,
     HALTS,
-    RETURNING,
     TRANSITIONS,
-    Action,
     NotAllowedError,
-    Phase,
-    ReleaseState,
     possible,
     transition,
 )
-from controlplane.release.traffic import Endpoints
 
 EVERY = list(itertools.product(Phase, (None, "paused", "frozen"), Action))
 
