@@ -51,6 +51,7 @@ class Cell:
     errors: float = 0.005
     rps: float = 100.0
     rule: str = OURS
+    client_errors: float = 0.0
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -80,7 +81,7 @@ class Cell:
         history = 1800.0 if self.interval >= 5 else 600.0
         return Model(
             rps=self.rps, errors=self.errors, noise=self.noise, proxies=proxies, segments={"some": 0.1},
-            interval=self.interval, history=history,
+            interval=self.interval, history=history, client_errors=self.client_errors,
         )  # fmt: skip
 
     def run(self, seed: int) -> Ended:
@@ -89,7 +90,7 @@ class Cell:
             shares = [p / 100 for p in LADDERS[self.first]]
             return rival(self.rule, shares, self.model, self.faults, seed)
         # Any fault, ladder and rule has the same past.
-        same = Cell("none", self.noise, "1%", self.interval, self.proxies, self.errors, self.rps)
+        same = replace(self, fault="none", first="1%", rule=OURS)
         return release(policy(self.rule, self.first), self.model, self.faults, _eve(same, seed))
 
     def plain(self) -> dict[str, Any]:
@@ -102,6 +103,7 @@ class Cell:
         more += [f"{self.interval:g} s"] if self.interval != usual.interval else []
         more += [f"{self.proxies} proxy"] if self.proxies != usual.proxies else []
         more += [f"{self.rps:g}/s"] if self.rps != usual.rps else []
+        more += [f"{100 * self.client_errors:g} % 4xx"] if self.client_errors else []
         return f"{self.rule:30s} {self.fault:22s} {' '.join(more)}"
 
 

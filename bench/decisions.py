@@ -17,6 +17,7 @@ from bench.cells import ADVANCE, FAST, OURS, SEED, Cell
 from bench.lab import Lab
 from bench.report import say
 from bench.rivals import RIVALS
+from controlplane.simulation.families import FAMILIES
 from controlplane.simulation.loop import Ended
 from controlplane.simulation.summary import Summary, summarise
 from controlplane.simulation.traffic import Harm
@@ -146,6 +147,29 @@ def two_minutes(found: Found) -> Iterator[Answer]:
         yield f"{fault} from 5 %, {noise}: p95 <= 120 s", f"{got[1]:.0f} s", got[1] <= 120
 
 
+def client_errors(found: Found) -> Iterator[Answer]:
+    """What clients do wrong is no fault of the canary, unless it refuses more."""
+    for noise in FAMILIES:
+        s = found(Cell("none", noise, client_errors=CLIENTS))
+        back = sum(count for why, count in s.why.items() if why == "rolled back: client errors")
+        text = f"{100 * s.rolled_back.share:.2g} % of {s.releases} (95 % sure: at most "
+        text += f"{100 * s.rolled_back.high:.2g} %), {back} for client errors, "
+        yield f"{noise}: false rollbacks <= 1 %", text + _after(s), s.rolled_back.share <= 0.01
+    for noise, fault in product(("mod", "harsh"), REFUSALS):
+        s = found(Cell(fault, noise, client_errors=CLIENTS))
+        got = seconds(s)
+        text = f"{s.promoted.share * s.releases:.0f} of {s.releases}, undecided "
+        text += f"{s.undecided.share * s.releases:.0f}; found after {got[0]:.0f}/{got[1]:.0f} s, "
+        text += f"{s.failed:.1f} refused"
+        yield f"{fault}, {noise}: none promoted", text, s.promoted.share == 0
+
+
+def _after(summary: Summary) -> str:
+    whole = summary.whole
+    when = f"100 % in {whole.median / 60:.1f}/{whole.p95 / 60:.1f} min" if whole else "none promoted"
+    return f"undecided {100 * summary.undecided.share:.2g} %, {when}"
+
+
 def other_family(found: Found) -> Iterator[Answer]:
     """The same on noise of another shape, by the author of the rule."""
     yield from _other(found, ("switching", "switching-harsh"))
@@ -175,10 +199,14 @@ def _other(found: Found, noises: tuple[str, ...]) -> Iterator[Answer]:
             yield f"{noise}: {fault} from {first}", text, s.promoted.share == 0
 
 
+CLIENTS = 0.02  # usual share of client errors
+REFUSALS = ("client_errors=10%", "client_errors=100%", "client_errors=x5", "client_errors=10%@5m",
+            "client_errors=50%@segment=some")  # fmt: skip
+
 GOALS = {
     "G1": false_rollbacks, "G2": ten_percent, "G3": everything, "G4": ratios, "G5": misses, "G6": small,
     "G7": pace, "G8": from_one_percent, "G9": two_minutes, "other family": other_family,
-    "users": other_author,
+    "users": other_author, "client errors": client_errors,
 }  # fmt: skip
 
 

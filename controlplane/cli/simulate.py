@@ -50,6 +50,7 @@ def simulate(
         float, typer.Option(min=0.001, max=1e9, help="Requests per second of the whole service.")
     ] = 100,
     errors: Annotated[str, typer.Option(help="Usual share of errors.")] = "0.5%",
+    client_errors: Annotated[str, typer.Option(help="Usual share of client errors (4xx).")] = "2%",
     latency: Annotated[
         float, typer.Option(min=0.01, max=10_000, help="Median latency of most requests, in ms.")
     ] = 40,
@@ -104,6 +105,7 @@ def simulate(
             longest=parsed("--longest", parse_duration, longest).total_seconds(),
             metrics=_metrics(metric or [], counted),
             latency=latency,
+            client_errors=parsed("--client-errors", parse_share, client_errors) / 1e6,
         )
     except ValueError as error:
         raise CommandError(str(error), 2) from None
@@ -326,8 +328,8 @@ def _print(policy: PinnedPolicy, model: Model, found: dict[str, Summary]) -> Non
     n = next(iter(found.values())).releases
     console.line(
         f"policy {policy.name}, {n} releases of each kind: {model.rps:g} requests/s, "
-        f"{100 * model.errors:g} % errors, noise {model.noise}, {len(model.proxies)} proxies, "
-        f"statistics each {model.interval:g} s"
+        f"{100 * model.errors:g} % errors, {100 * model.client_errors:g} % client errors, "
+        f"noise {model.noise}, {len(model.proxies)} proxies, statistics each {model.interval:g} s"
     )
     for metric in model.metrics:
         worth = "" if metric.amount is None else f", {metric.amount:g} each in the mean"

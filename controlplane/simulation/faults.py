@@ -17,6 +17,7 @@ from controlplane.simulation.reads import Chance
 Kind = Literal[
     "none",
     "errors",
+    "client_errors",
     "both",
     "latency",
     "metric",
@@ -31,16 +32,17 @@ Kind = Literal[
 ]
 
 ALLOWED = (
-    "none; errors=10%, errors=x5, latency=x2, tail=x4, leak=20%, crash, coldstart=x2, metric=20% "
-    "(the canary's); "
+    "none; errors=10%, errors=x5, client_errors=10%, client_errors=x5, latency=x2, tail=x4, leak=20%, crash, "
+    "coldstart=x2, metric=20% (the canary's); "
     "both=10%, outage=20% (both versions', the second for 90 s from 2m); "
     "lost=5%, resets=1% (of the proxies' statistics), silent (none arrive any more); "
     "then @5m (from then on), @2m-4m (between), @guarding (from the guard on), @segment=NAME, @proxy=p0, "
-    "@metric=NAME (of metric=20%)"
+    "@metric=NAME (of metric=20%), @steps (of coldstart=x2: whenever the share grows)"
 )
 _AMOUNT = {
-    "errors": "either", "both": "share", "latency": "factor", "tail": "factor", "leak": "share",
-    "coldstart": "factor", "metric": "share", "outage": "share", "lost": "share", "resets": "share",
+    "errors": "either", "client_errors": "either", "both": "share", "latency": "factor", "tail": "factor",
+    "leak": "share", "coldstart": "factor", "metric": "share", "outage": "share", "lost": "share",
+    "resets": "share",
 }  # fmt: skip
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%")
 _FACTOR = re.compile(r"x([0-9]{1,4}(?:\.[0-9]{1,2})?)")
@@ -64,6 +66,7 @@ class Fault:
         guarding: True if it begins with the guard.
         proxy: Only what goes through it is hit; None for all.
         metric: The business metric that suffers; None for all.
+        steps: Whether it begins anew whenever the canary's share grows.
     """
 
     kind: Kind = "none"
@@ -75,6 +78,7 @@ class Fault:
     guarding: bool = False
     proxy: str | None = None
     metric: str | None = None
+    steps: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -126,6 +130,8 @@ class Fault:
     def _when(self, part: str) -> Fault:
         if part == "guarding":
             return replace(self, guarding=True)
+        if part == "steps" and self.kind == "coldstart":
+            return replace(self, steps=True)
         if part.startswith("segment="):
             return replace(self, segment=part.removeprefix("segment="))
         if part.startswith("proxy="):
@@ -143,14 +149,18 @@ class Fault:
         if (self.begins, self.ends) != usual:
             until = f"-{format_duration(timedelta(seconds=self.ends))}" if self.ends < _ALWAYS else ""
             text += f"@{format_duration(timedelta(seconds=self.begins))}{until}"
-        text += "@guarding" * self.guarding + (f"@segment={self.segment}" if self.segment else "")
+        text += (
+            "@steps" * self.steps
+            + "@guarding" * self.guarding
+            + (f"@segment={self.segment}" if self.segment else "")
+        )
         text += f"@proxy={self.proxy}" if self.proxy else ""
         return text + (f"@metric={self.metric}" if self.metric else "")
 
     @property
     def bad(self) -> bool:
         """True if a release with it should be rolled back: the canary alone is at fault, also for a while."""
-        alone = self.kind in ("errors", "latency", "metric", "tail", "leak", "crash")
+        alone = self.kind in ("errors", "client_errors", "latency", "metric", "tail", "leak", "crash")
         return alone and (self.share > 0 or self.factor > 1)
 
     def begun(self, guarding: float | None) -> float | None:
@@ -162,19 +172,23 @@ class Fault:
         """True if it is one of the proxies' statistics."""
         return self.kind in ("lost", "resets", "silent")
 
-    def effect(self, second: float, guarding: float | None) -> Effect:
+    def effect(self, second: float, guarding: float | None, grew: float = 0.0) -> Effect:
         """Return what it does now.
 
         Args:
             second: Since the release's start.
             guarding: The second at which the guard began; None before.
+            grew: The second at which the canary's share grew last.
         """
         since = self._since(second, guarding)
         if since is None or self.kind == "none" or self.delays:
             return NOTHING
+        if self.steps:
+            since = second - grew
         share, factor = self.share, self.factor
         effects = {
             "errors": Effect(added=share, times=factor),
+            "client_errors": Effect(refused=share, refusals=factor),
             "crash": Effect(added=share),
             "both": Effect(added=share),
             "outage": Effect(added=share, slower=2.0),
@@ -216,6 +230,8 @@ class Effect:
         slower: Factor of latency.
         tail: Factor of the slow part of the requests.
         loss: Part by which business metrics are worse.
+        refused: Share of the requests that are answered with a client error, each independently.
+        refusals: Factor of the usual client errors.
     """
 
     added: float = 0.0
@@ -223,6 +239,8 @@ class Effect:
     slower: float = 1.0
     tail: float = 1.0
     loss: float = 0.0
+    refused: float = 0.0
+    refusals: float = 1.0
 
 
 NOTHING = Effect()

@@ -43,6 +43,10 @@ class Noise(Protocol):
         """Draw the errors of each cell, given its requests and how many errors are expected."""
         ...
 
+    def another(self, rng: np.random.Generator) -> Noise:
+        """Return the noise of errors of another kind, of the same requests."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -114,7 +118,7 @@ class _Drift(Noise):
         )
         self._unequal = np.exp(rng.normal(0, kind.unequal, layout.proxies.max() + 1))[layout.proxies]
         self._late = np.zeros(cells, dtype=np.int64)
-        self._cells = cells
+        self._cells, self._layout = cells, layout
 
     def advance(self) -> tuple[float, Floats, Floats]:
         self._state = self._memory * self._state + self._fresh * self._rng.normal(0, 1, len(self._state))
@@ -134,6 +138,9 @@ class _Drift(Noise):
         now: Counts = np.minimum(drawn - late + self._late, requests)
         self._late = late
         return now
+
+    def another(self, rng: np.random.Generator) -> Noise:
+        return _Drift(self._kind, self._layout, rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +221,9 @@ class _Switch(Noise):
                 staying.append((left - fails, cell))
         self._clients = staying
         return np.minimum(now, requests)
+
+    def another(self, rng: np.random.Generator) -> Noise:
+        return _Switch(self._kind, self._layout, rng)
 
     def _come(self, means: Floats) -> None:
         total, kind = float(means.sum()), self._kind

@@ -114,4 +114,6 @@ def thinned(count: Count, part: float, rng: np.random.Generator) -> Count:
     buckets = -np.diff([tally.requests, *tally.slower, 0])
     kept = rng.multivariate_hypergeometric(buckets, requests)
     slower = tuple((requests - np.cumsum(kept)[:-1]).tolist())
-    return Count(Tally(requests, errors, slower=slower), tuple(round(total * part) for total in count.sums))
+    refused = min(round(tally.client_errors * part), requests - errors)
+    sums = tuple(round(total * part) for total in count.sums)
+    return Count(Tally(requests, errors, refused, slower=slower), sums)

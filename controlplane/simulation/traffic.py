@@ -24,6 +24,7 @@ from controlplane.simulation.faults import NOTHING, Fault
 from controlplane.simulation.noise import Counts, Family, Floats, Layout
 from controlplane.simulation.pauses import NO_PAUSES, Pauses
 from controlplane.simulation.reads import IN_TIME, Chance, Count, Reads
+from controlplane.simulation.rejections import Rejections
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STABLE, CANARY = "v1", "v2"
@@ -52,6 +53,7 @@ class Model:
         metrics: What else is counted of requests.
         latency: Median in ms of most requests; those that take long change with it.
         pauses: How a version pauses now and then, as a whole.
+        client_errors: Usual share of client errors (4xx), in 0..1.
     """
 
     rps: float = 100.0
@@ -66,6 +68,7 @@ class Model:
     metrics: tuple[Business, ...] = ()
     latency: float = USUAL_MS
     pauses: Pauses = NO_PAUSES
+    client_errors: float = 0.0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,6 +142,8 @@ class _Wrong:
     times: Floats
     slower: Floats
     tail: Floats
+    refused: Floats
+    refusals: Floats
 
 
 def _buckets(slower: Floats, usual: float, wrong: _Wrong | None = None) -> Floats:
@@ -172,10 +177,12 @@ class Traffic:
         self._part = np.array([model.proxies[p] / whole * parts[s] for p, s, _ in cells])
         self._hit, self._troubled = self._hits(faults), any(f.delays for f in faults)
         self._shares: Mapping[str, tuple[str, float]] | None = None
+        self._place, self._grew = _Placed(np.zeros(len(cells)), ()), 0.0
         segments = np.array([names.index(s) for _, s, _ in cells])
         layout = Layout(self._proxy, segments, self._canary, self._part, model.interval)
         family = FAMILIES[model.noise] if isinstance(model.noise, str) else model.noise
         self._noise = family.start(layout, self._rng)
+        self._rejections = Rejections(model.client_errors, self._noise, seed)
         self._counted = [i for i, metric in enumerate(model.metrics) if not metric.pushed]
         counted = [model.metrics[i].name for i in self._counted]
         self._reads = Reads(self.names, counted, self._rng)
@@ -214,12 +221,16 @@ class Traffic:
         wrong, usual = self._effects(second, guarding), model.latency / USUAL_MS
         if wrong is None:
             failed, harm = self._noise.errors(requests, base * requests), Harm()
+            refused = self._rejections.draw(requests - failed)
             buckets = _buckets(slower, usual)
         else:
             failed = self._noise.errors(requests, np.minimum(base * wrong.times, 1.0) * requests)
             failed = failed + rng.binomial(requests - failed, np.minimum(wrong.added, 1.0))
+            refused = self._rejections.draw(requests - failed, wrong.refusals, wrong.refused)
             buckets, sound = _buckets(slower, usual, wrong), _buckets(slower, usual)
-            lost = (requests * (wrong.added + base * (wrong.times - 1)))[self._canary].sum()
+            spoiled = requests * (wrong.added + base * (wrong.times - 1))
+            spoiled += self._rejections.spoiled(requests - failed, wrong.refusals, wrong.refused)
+            lost = spoiled[self._canary].sum()
             late = requests * (buckets - sound)[:, _SLOW + 1 :].sum(axis=1)
             harm = Harm(float(lost), float(late[self._canary].sum()))
         slow = requests[:, None] - np.cumsum(rng.multinomial(requests, buckets), axis=1)[:, :-1]
@@ -227,11 +238,12 @@ class Traffic:
         sums = np.zeros((0, len(requests)), dtype=np.int64)
         if model.metrics:
             factors = self._factors(second, guarding)
-            sums = self._sales.draw(requests - failed, factors)
+            served = requests - failed - refused
+            sums = self._sales.draw(served, factors)
             usually = np.array([metric.share for metric in model.metrics])
-            changed = usually @ np.abs(1 - factors) * (requests - failed)
+            changed = usually @ np.abs(1 - factors) * served
             harm = replace(harm, lost=float(changed[self._canary].sum()))
-        seen = self._seen(place.cells, (requests, failed, slow), sums, guarding)
+        seen = self._seen(place.cells, (requests, failed, refused, slow), sums, guarding)
         return seen, harm
 
     def _placed(self, shares: Mapping[str, tuple[str, float]]) -> _Placed:
@@ -244,7 +256,10 @@ class Traffic:
             cells = tuple(
                 Cell(self.names[p], label, v) for (p, _, v), label in zip(self._cells, labels, strict=True)
             )
-            self._shares, self._place = shares, _Placed(np.where(self._canary, mine, 1 - mine), cells)
+            part = np.where(self._canary, mine, 1 - mine)
+            if np.any((part > self._place.mine)[self._canary]):
+                self._grew = self.second
+            self._shares, self._place = shares, _Placed(part, cells)
         return self._place
 
     def _factors(self, second: float, guarding: float | None) -> Floats:
@@ -259,35 +274,38 @@ class Traffic:
 
     def _effects(self, second: float, guarding: float | None) -> _Wrong | None:
         """Return what faults do to each cell now, None if that is nothing."""
-        effects = [fault.effect(second, guarding) for fault in self.faults]
+        effects = [fault.effect(second, guarding, self._grew) for fault in self.faults]
         if all(effect is NOTHING for effect in effects):
             return None
         cells = len(self._cells)
         added, times, scale, heavy = np.zeros(cells), np.ones(cells), np.ones(cells), np.ones(cells)
+        refused, refusals = np.zeros(cells), np.ones(cells)
         for fault, does, hit in zip(self.faults, effects, self._hit, strict=True):
             where = hit if fault.shared else hit & self._canary
             added = np.where(where, added + does.added, added)
             times = np.where(where, times * does.times, times)
             scale = np.where(where, scale * does.slower, scale)
             heavy = np.where(where, heavy * does.tail, heavy)
-        return _Wrong(added, times, scale, heavy)
+            refused = np.where(where, refused + does.refused, refused)
+            refusals = np.where(where, refusals * does.refusals, refusals)
+        return _Wrong(added, times, scale, heavy, refused, refusals)
 
     def _seen(
         self,
         cells: Sequence[Cell],
-        drawn: tuple[Counts, Counts, NDArray[np.int64]],
+        drawn: tuple[Counts, Counts, Counts, NDArray[np.int64]],
         sums: NDArray[np.int64],
         guarding: float | None,
     ) -> Observation:
-        """Return what arrives; ``drawn`` are requests, errors, and those slower than each edge."""
+        """Return what arrives; ``drawn`` are requests, errors of both kinds, and those past each edge."""
         second = self.second
         counted: list[dict[Cell, Count]] = [{} for _ in self.model.proxies]
-        requests, failed, slow = (values.tolist() for values in drawn)
+        requests, failed, refused, slow = (values.tolist() for values in drawn)
         reported = sums[self._counted].T.tolist()
-        rows = zip(self._cells, cells, requests, failed, slow, reported, strict=True)
-        for (proxy, _, _), cell, n, k, beyond, totals in rows:
+        rows = zip(self._cells, cells, requests, failed, refused, slow, reported, strict=True)
+        for (proxy, _, _), cell, n, k, clients, beyond, totals in rows:
             if n:
-                count = Count(Tally(n, k, slower=tuple(beyond)), tuple(totals))
+                count = Count(Tally(n, k, clients, slower=tuple(beyond)), tuple(totals))
                 known = counted[proxy].get(cell)
                 counted[proxy][cell] = count if known is None else known + count
         chances = [self._chance(name, guarding) for name in self.names]

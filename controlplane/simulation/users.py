@@ -23,7 +23,7 @@ for their share, cold caches (``--fault coldstart=x2``), statistics that come la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 
 import numpy as np
@@ -265,6 +265,10 @@ class _Heavy:
         self.requests = self._rng.poisson(both.sum() * self._volumes * active)
         return np.bincount(self.cells, self.requests, len(means)).astype(np.int64)
 
+    def sent(self, other: _Heavy) -> None:
+        """Take what another one's users have sent for what these have."""
+        self.cells, self.requests = other.cells, other.requests
+
     def fail(self, rates: Floats) -> Counts:
         """Draw each one's errors given the cells' rates, and return those of each cell."""
         failed = self._rng.binomial(self.requests, np.minimum(rates[self.cells] * self._errors, 1.0))
@@ -313,7 +317,7 @@ class _Service(Noise):
     """The noise of one release."""
 
     def __init__(self, kind: Users, layout: Layout, rng: np.random.Generator) -> None:
-        seconds, self._rng, self._kind = layout.seconds, rng, kind
+        seconds, self._rng, self._kind, self._layout = layout.seconds, rng, kind, layout
         proxies = int(layout.proxies.max()) + 1
         self._version, self._proxy = layout.canary.astype(np.int64), layout.proxies
         self._hosts = _Hosts(kind, seconds, rng)
@@ -349,3 +353,21 @@ class _Service(Noise):
         failed = failed + self._heavy.fail(rates * self._first)
         self._failed = failed + self._rng.binomial(self._retries, np.maximum(rates, self._kind.again))
         return self._failed
+
+    def another(self, rng: np.random.Generator) -> Noise:
+        """Return the noise of errors of another kind, which nobody tries again."""
+        return _Refusals(self, rng)
+
+
+class _Refusals(_Service):
+    """Errors of the requests that another noise has drawn: each user has a rate of these, too."""
+
+    def __init__(self, drawn: _Service, rng: np.random.Generator) -> None:
+        super().__init__(replace(drawn._kind, retry=0.0), drawn._layout, rng)
+        self._drawn = drawn
+
+    def errors(self, requests: Counts, means: Floats) -> Counts:
+        """Draw each cell's errors, of its users as they have come."""
+        self._heavy.sent(self._drawn._heavy)
+        self._light = self._drawn._light + self._drawn._retries
+        return super().errors(requests, means)

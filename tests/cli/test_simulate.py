@@ -64,6 +64,18 @@ def test_simulate_knows_services_that_are_faster_than_the_first_edge_of_histogra
     assert found["faults"]["latency=x501"]["rolled_back"]["share"] == 1.0
 
 
+def test_simulate_judges_client_errors_which_are_usual_or_not(turnout, policy):
+    faults = ("--fault", "none", "--fault", "client_errors=30%")
+    said = turnout("simulate", policy, *SMALL, "-o", "json", *faults, "--jobs", 1)
+
+    found = json.loads(said.out)
+    assert found["model"]["client_errors"] == 0.02
+    assert found["faults"]["none"]["rolled_back"]["share"] == 0.0
+    assert found["faults"]["client_errors=30%"]["why"] == {"rolled back: client errors/everyone": 4}
+    none = turnout("simulate", policy, *SMALL, "--client-errors", "0%", "--fault", "none", "--jobs", 1)
+    assert "0.5 % errors, 0 % client errors" in none.out
+
+
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
@@ -83,6 +95,9 @@ def test_simulate_knows_services_that_are_faster_than_the_first_edge_of_histogra
         (("--day", "nan"), "--day"),
         (("--latency", "0"), "--latency"),
         (("--latency", "nan"), "--latency"),
+        (("--client-errors", "2"), "--client-errors"),
+        (("--client-errors", "120%"), "not between 0% and 100%"),
+        (("--fault", "errors=10%@steps"), "@steps (of coldstart=x2"),
     ],
 )
 def test_simulate_says_what_is_allowed(turnout, policy, more, problem):

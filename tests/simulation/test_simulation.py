@@ -240,7 +240,9 @@ def test_a_simulation_waits_for_nobody_who_would_be_called_or_asked():
 @pytest.mark.parametrize(
     "text", ["none", "errors=10%", "errors=x5@5m", "leak=20%", "both=10%@1m-2m", "silent", "crash@guarding",
              "errors=50%@segment=beta", "outage=20%", "lost=5%", "silent@proxy=p1",
-             "errors=10%@1m@segment=beta@proxy=p0", "metric=20%@5m", "metric=20%@metric=orders"],
+             "errors=10%@1m@segment=beta@proxy=p0", "client_errors=10%@2m@segment=beta", "client_errors=x5",
+             "coldstart=x2@steps", "coldstart=x2@steps@proxy=p1", "metric=20%@5m",
+             "metric=20%@metric=orders"],
 )  # fmt: skip
 def test_a_fault_is_written_as_it_is_read(text):
     assert str(Fault.parse(text)) == text
@@ -258,6 +260,8 @@ def test_a_fault_is_written_as_it_is_read(text):
         "errors=200%",
         "none=1",
         "errors=5%@x",
+        "client_errors",
+        "latency=x2@steps",
     ],
 )
 def test_what_is_no_fault_is_refused_with_what_is_allowed(text):
