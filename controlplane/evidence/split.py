@@ -49,7 +49,7 @@ class SplitVerdict:
         if self.counted is None:
             return self.why
         share, canary, baseline = self.counted
-        seen = f"{canary} of {canary + baseline} requests went to the canary, {share:.4%} should"
+        seen = f"{canary} of {canary + baseline} requests went to the canary, {100 * share:.4g} % should"
         return f"{seen}; {self.why}" if self.why else seen
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from controlplane.policy import emergencies, endings, queries, settings, times
+from controlplane.policy import emergencies, endings, limits, queries, settings, times
 from controlplane.policy.capabilities import KINDS, Feature, refusal
 from controlplane.policy.documents import (
     Condition,
@@ -185,6 +185,7 @@ def _policy(raw: Raw) -> Iterator[Finding]:
     yield from _queries(items, conditions)
     everywhere = _everywhere(items, conditions)
     yield from _places(everywhere)
+    yield from limits.check(everywhere)
     yield from emergencies.check(raw, everywhere)
     yield from times.check(raw, steps, everywhere, _read(Guard, raw.get("guard", {})), ends)
     if ends is not None:

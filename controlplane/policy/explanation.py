@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import Tag, ValidationError
@@ -64,7 +64,8 @@ def _finding(model: type[Model], value: dict[str, Value], detail: ErrorDetails) 
         case "extra_forbidden":
             known = fields(model_at(model, loc[:-1]))
             word = str(path[-1])
-            text = f"unknown field; known: {', '.join(known)}{meant(word, known)}"
+            advice = _elsewhere(model, value, loc, word) or meant(word, known)
+            text = f"unknown field; known: {', '.join(known)}{advice}"
             return Finding(path, text, at_key=True)
         case _:
             return Finding(path, text, at_key=loc[-1:] == ("[key]",))
@@ -157,6 +158,36 @@ def _inner(annotation: Any) -> type[Model] | None:
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return annotation
     return next((found for part in get_args(annotation) if (found := _inner(part))), None)
+
+
+def _elsewhere(model: type[Model], value: Value, loc: tuple[int | str, ...], word: str) -> str:
+    """Return where a field belongs that is one level too deep, or not deep enough; '' if it is neither."""
+    here = model_at(model, loc[:-1])
+    for end in range(len(loc) - 2, -1, -1):
+        if str(loc[end]).startswith("("):
+            continue  # an alternative of one part
+        if (outer := model_at(model, loc[:end])) is not here:
+            if word not in fields(outer):
+                break
+            _, given = _written_path(value, loc[:end])
+            beside = next(part for part in loc[end:] if isinstance(given, dict) and part in given)
+            return f"; {word!r} stands beside {beside!r}, not inside of it"
+    _, given = _written_path(value, loc[:-1])
+    inside = [
+        field.alias or name
+        for name, field in here.model_fields.items()
+        if any(word in fields(inner) for inner in _models(field.rebuild_annotation()))
+    ]
+    written = [name for name in inside if isinstance(given, dict) and name in given] or inside
+    return f"; {word!r} stands inside of {' or '.join(map(repr, written))}" if 1 <= len(written) <= 4 else ""
+
+
+def _models(annotation: Any) -> Iterator[type[Model]]:
+    """Yield all models that a value of this type may be."""
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _is_mapping(annotation: Any) -> bool:

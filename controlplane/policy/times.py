@@ -9,6 +9,7 @@ from controlplane.policy.documents import Condition, Ends, Guard, Step, WhenUnsu
 from controlplane.policy.problems import Finding, Path
 from controlplane.policy.values import format_duration, parse_duration
 
+SOON = timedelta(minutes=1)  # in which a step is hardly ever proved
 Placed = tuple[Path, Condition]  # where a condition stands: one of the policy, or of a step
 
 
@@ -80,6 +81,11 @@ def _unsure(raw: object, late: timedelta | None, steps: Sequence[Step | None]) -
     after = _duration(raw.get("after", format_duration(WhenUnsure().after)))
     path: Path = ("when_unsure", "after") if "after" in raw else ("when_unsure",)
     if after is None:
+        return
+    if after < SOON:
+        what = "steps go on" if raw["do"] == "advance" else "good releases go back"
+        text = f"is over before there can be proof: {what} without any; proof takes minutes, 20m is usual"
+        yield Finding(path, text, "warning" if after else "error")
         return
     if late is not None and late <= after:
         text = f"is not over before the deadline, {format_duration(late)}, so it never acts"

@@ -73,3 +73,11 @@ def test_a_surprise_is_as_rare_as_it_says(share, steep):
         surprised += surprise(share, canary, 20_000 - canary, crowding) >= RARE
 
     assert surprised <= 10
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.1, "10 %"), (0.0025, "0.25 %"), (0.98, "98 %"), (1 / 3, "33.33 %"), (0.0001, "0.01 %")],
+)
+def test_the_reason_has_the_share_as_operators_write_it(share, said):
+    assert check_split(share, 900_000, 100_000).reason.endswith(f"went to the canary, {said} should")

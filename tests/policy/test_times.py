@@ -46,6 +46,18 @@ def test_a_deadline_leaves_time_for_the_test_and_the_steps_before_it():
     assert "its steps and its test take 7d1h5m at least" in problem
 
 
+@pytest.mark.parametrize(("do", "what"), [("advance", "steps go on"), ("rollback", "good releases go back")])
+def test_there_is_time_for_proof_before_a_step_is_called_unsure(do, what):
+    text = f"when_unsure.after: is over before there can be proof: {what} without any"
+
+    (refused,), (warned,) = (problems(f"when_unsure: {{after: {t}, do: {do}}}") for t in ("0s", "59s"))
+
+    assert refused.startswith(f"p.yaml:8:22: {text}")
+    assert warned.startswith(f"p.yaml:8:22: warning: {text}")
+    assert problems(f"when_unsure: {{after: 1m, do: {do}}}") == []
+    assert problems("when_unsure: {after: 0s, do: hold}") == []  # which is what it does anyway
+
+
 def test_a_grace_is_over_before_its_step_must_have_passed():
     longer = POLICY.replace("grace: 5m", "grace: 3h")
     own = POLICY.replace("for: 2h}", "for: 2h, conditions: [{requests: {at_least: 9}, grace: 4h}]}")

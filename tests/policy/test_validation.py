@@ -341,6 +341,25 @@ def test_a_guard_that_outlasts_what_is_known_of_the_baseline_warns(conditions, g
             [f"4:15: conditions[0].xyz: unknown field; known: {KINDS_OF_CONDITION}, grace"],
         ),
         (
+            "conditions: [{latency: {against: baseline, grace: 2m}}, {latency: {p99: 1s, grace: 2m}},"
+            " {latency: {p50: 1s}, against: baseline}, {at_most: 5%, error_rate: {}}]\n"
+            "guard: {hold_back: 2%, deadline: 1d}\nkeep_endpoints: 80%",
+            [
+                "4:44: conditions[0].latency.grace: unknown field; known: against, margin; "
+                "'grace' stands beside 'latency', not inside of it",
+                "4:77: conditions[1].latency.grace: unknown field; known: p50, p90, p95, p99; "
+                "'grace' stands beside 'latency', not inside of it",
+                f"4:111: conditions[2].against: unknown field; known: {KINDS_OF_CONDITION}, grace; "
+                "'against' stands inside of 'latency'",
+                f"4:132: conditions[3].at_most: unknown field; known: {KINDS_OF_CONDITION}, grace; "
+                "'at_most' stands inside of 'error_rate'",
+                "4:157: conditions[3].error_rate.at_most: missing; it is required",
+                "5:24: guard.deadline: unknown field; known: for, hold_back, keep_endpoints; "
+                "'deadline' stands beside 'guard', not inside of it",
+                f"6:1: keep_endpoints: unknown field; known: {POLICY}; 'keep_endpoints' stands inside of 'guard'",
+            ],
+        ),
+        (
             "conditions: []\nguard: {hold_back: 2%}\nwhen_unsure: {do: advnce}\ndedline: 1d",
             [
                 "6:19: when_unsure.do: 'advnce' is not allowed; allowed: hold, rollback, advance; did you mean 'advance'?",
