@@ -34,13 +34,13 @@ class Session:
 
     stream: Stream
     transport: Transport
-    handler: asyncio.Task[object] | None  # what serves it; None once it was cut
     over: asyncio.Future[None]
     ended: bool = False  # nothing is sent any more
     closing: ProtocolError | None = None
     half_closed: bool = False  # by the client: it will not ask for anything any more
     writing_since: float | None = None  # monotonic; None if nothing is being written
     late: asyncio.TimerHandle | None = None  # while the client is ahead of us
+    out: asyncio.Future[None] | None = None  # where it ended in the middle of a write: done when that is over
 
     @property
     def leaving(self) -> bool:

@@ -156,7 +156,7 @@ class XdsServer:
         kind = SotwStream if variant == "sotw" else DeltaStream
         stream = kind(transport.peer, self._clock(), type_url=type_url, identifier=self._identifier)
         over = asyncio.get_running_loop().create_future()
-        session = Session(stream, transport, asyncio.current_task(), over)
+        session = Session(stream, transport, over)
         self._sessions[session] = None
         self._watchdog.start()
         reader = asyncio.create_task(self._read(session))
@@ -180,6 +180,9 @@ class XdsServer:
             log.info("stream ended", **who(session))
             if stream.group is not None and self._callbacks.ended is not None:
                 tell(self._callbacks.ended, stream.view())
+        if session.writing_since is not None:
+            session.out = asyncio.get_running_loop().create_future()
+            await session.out  # gRPC takes no status while a message is on its way
 
     def _forget(self, session: Session, group: str) -> None:
         members = self._members[group]
@@ -319,6 +322,7 @@ class XdsServer:
         try:
             session.transport.write(data, partial(self._written, session))
         except Exception as error:  # noqa: BLE001 - the same
+            session.writing_since = None
             session.fail(error)
 
     def _next(self, session: Session, now: datetime) -> bytes | None:
@@ -341,6 +345,9 @@ class XdsServer:
         session.writing_since = None
         if error is not None:
             session.fail(error)
+        if session.ended:
+            if session.out is not None and not session.out.done():
+                session.out.set_result(None)
             return
         failpoint("after-push")
         if session.stream.due or session.leaving or session.late is not None:  # most writes are the last

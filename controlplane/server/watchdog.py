@@ -1,4 +1,4 @@
-"""Streams whose client takes nothing: they are cut off, and keep nobody's memory."""
+"""Streams whose client takes nothing: they are ended, and keep nobody's memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from time import monotonic
 import structlog
 
 from controlplane.server.sessions import Counts, Session, who
+from controlplane.xds.messages import ProtocolError
 
 log = structlog.get_logger(__name__)
 
@@ -35,17 +36,28 @@ class Watchdog:
             self._task = None
 
     async def _look(self) -> None:
+        step, patient = self._most / 10, 0.0
         while True:
-            await asyncio.sleep(self._most / 10)
-            late = monotonic() - self._most
-            for session in self._sessions:
-                if session.writing_since is not None and session.writing_since < late:
-                    self._cut(session)
+            began = monotonic()
+            await asyncio.sleep(step)
+            now = monotonic()
+            if now - began > 1.5 * step:
+                # We were late ourselves, and so was every write: no client is at fault for that.
+                patient = now + self._most
+            elif now > patient:
+                for session in self._sessions:
+                    if session.writing_since is not None and session.writing_since < now - self._most:
+                        self._end(session)
 
-    def _cut(self, session: Session) -> None:
-        """Cancel a handler, once: a status could not be sent either, so only that lets go of the stream."""
-        handler, session.handler = session.handler, None
-        if handler is not None:
-            self._counts.closed["CANCELLED"] += 1
-            log.warning("stuck stream cancelled", seconds=self._most, **who(session))
-            handler.cancel()
+    def _end(self, session: Session) -> None:
+        """Let go of a stream, once; its client is told as soon as it has read what is being written.
+
+        To cancel its handler would tell nobody: gRPC keeps such a stream open, and its client waits on it.
+        """
+        if session.ended:
+            return
+        reason = ProtocolError("UNAVAILABLE", f"a write took more than {self._most:g} s")
+        self._counts.closed[reason.status] += 1
+        log.warning("stuck stream let go", seconds=self._most, **who(session))
+        session.transport.finish(reason.status, reason.text)
+        session.fail(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from pathlib import Path
 
 import grpc
@@ -19,6 +20,7 @@ from controlplane.server.limits import Limits
 from controlplane.server.options import SERVER_OPTIONS, BindError, bind
 from controlplane.server.streams import XdsServer
 from controlplane.xds.snapshot import Snapshot
+from controlplane.xds.sotw import SotwStream
 from controlplane.xds.type_urls import CLUSTER, PUSH_ORDER, ROUTE
 from controlplane.xds.view import Peer
 
@@ -190,20 +192,77 @@ async def test_older_snapshot_is_ignored(serve, kit):
     assert world.xds.snapshot("edge").revision == 2
 
 
-async def test_stuck_client_is_let_go_and_delays_nobody(serve, kit):
-    world = await serve(limits=Limits(write_timeout=0.3))
+@pytest.fixture
+async def unread(serve, kit):
+    """Return a server, and a client that does not read what is being written to it."""
+    world = await serve(limits=Limits(write_timeout=0.3, streams_per_peer=2))
     big = [kit.resource(f"r{n}", bytes([n]) * (4 << 20)) for n in range(8)]
     world.xds.publish("edge", kit.snapshot(1, ROUTE, *big))
-    world.xds.publish("small", kit.snapshot(1, ROUTE, kit.resource("r0")))
     stuck = world.connect(**{"grpc.max_receive_message_length": -1})
     await stuck.ask(ROUTE, resource_names=[r.name for r in big])
     await kit.until(lambda: world.xds.views() and world.xds.views()[0].of(ROUTE) is not None)
+    return world, stuck
+
+
+async def test_stuck_client_is_let_go_and_delays_nobody(unread, kit):
+    world, _stuck = unread
 
     await kit.until(lambda: not world.xds.views(), seconds=5)
 
     fine = world.connect()
     await fine.ask(ROUTE, resource_names=["r0"])
     await kit.until(lambda: len(world.xds.views()) == 1)
+
+
+async def test_stuck_client_hears_that_its_stream_is_over_when_it_reads_again(unread, kit):
+    world, stuck = unread
+    await kit.until(lambda: not world.xds.views(), seconds=5)
+
+    assert (await stuck.hear()).resources
+
+    assert await stuck.end() == (grpc.StatusCode.UNAVAILABLE, "a write took more than 0.3 s")
+
+
+async def test_stream_that_a_bug_ends_in_the_middle_of_a_write_is_ended_for_its_client_too(
+    unread, kit, monkeypatch
+):
+    def bug(*_):
+        raise RuntimeError("a bug")
+
+    world, client = unread
+    monkeypatch.setattr(SotwStream, "receive", bug)
+    await client.ask(CLUSTER)
+    await kit.until(lambda: not world.xds.views())
+
+    assert (await client.hear()).resources
+
+    assert (await client.end())[0] is grpc.StatusCode.INTERNAL
+
+
+async def test_stuck_client_keeps_its_place_until_it_has_gone(unread, kit):
+    world, stuck = unread
+    other = world.connect()
+    await other.ask(CLUSTER)
+    await kit.until(lambda: len(world.xds.views()) == 2)
+    await kit.until(lambda: len(world.xds.views()) == 1, seconds=5)
+    assert (await world.connect().end())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    await stuck.channel.close()
+
+    async with asyncio.timeout(5):
+        while len(world.xds.views()) == 1:  # refused, until the server knows that the connection is gone
+            await world.connect(node="new").ask(CLUSTER)
+            await asyncio.sleep(0.05)
+
+
+async def test_write_that_took_long_because_the_server_did_not_run_is_no_fault_of_the_client(unread, kit):
+    world, slow = unread
+
+    time.sleep(1)  # noqa: ASYNC251 - nothing shall run meanwhile: the client could not read either
+
+    assert len((await slow.hear()).resources) == 8
+    assert len(world.xds.views()) == 1
+    assert not world.xds.counts.closed
 
 
 async def test_half_closed_stream_ends(serve, kit):
