@@ -39,6 +39,12 @@ class Server:
         """
         return time.clock_gettime_ns(~self._process.pid << 3 | 2)
 
+    def scheduled(self) -> tuple[float, float]:
+        """Return the seconds that its first thread, the event loop's, ran and that it waited for a CPU."""
+        schedstat = Path(f"/proc/{self._process.pid}/schedstat").read_text(encoding="ascii")
+        ran, waited, _ = schedstat.split()
+        return int(ran) / 1e9, int(waited) / 1e9
+
     def rss(self) -> int:
         """Return its resident bytes."""
         statm = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii")

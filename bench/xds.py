@@ -78,13 +78,23 @@ def fleet(target: Server, variant: Variant) -> Fleet:
     return Fleet(target.port, PATHS[variant], ANSWERS[variant])
 
 
-def once(side: Side, size: int) -> Round:
-    """Publish one change, and measure until the server is calm again."""
+def once(side: Side, size: int, seconds: float = 60) -> Round:
+    """Publish one change, and measure until the server is calm again.
+
+    Raises:
+        TimeoutError: If it is not answered in time; it says whether the server was given a CPU.
+    """
     proxies = len(side.fleet.connections)
     wanted = side.fleet.received + proxies
     before = side.server.cpu()
+    ran, waited = side.server.scheduled()
     at = side.server.publish(size)
-    side.fleet.run(lambda: side.fleet.received >= wanted)
+    try:
+        side.fleet.run(lambda: side.fleet.received >= wanted, seconds)
+    except TimeoutError as error:
+        had, wanting = side.server.scheduled()
+        why = f"the server's event loop ran {had - ran:.1f} s and waited {wanting - waited:.1f} s for a CPU"
+        raise TimeoutError(f"{error}; {why}") from None
     last = (time.monotonic_ns() - at) / 1e6
     _calm(side)
     return Round((side.server.cpu() - before) / 1e3 / proxies, last)

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 
 from controlplane.app.hooking import Hooking
 from controlplane.app.importing import Importer
+from controlplane.app.lateness import Lateness
 from controlplane.app.metrics import Metrics
 from controlplane.app.outbox import Outbox
 from controlplane.app.plane import Plane
@@ -150,6 +151,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         plane = Plane(store, loop, publisher, collector, outbox=outbox, pushed=pushed)
         registry = CollectorRegistry()
         registry.register(Metrics(plane))
+        registry.register(lateness := Lateness())
 
         intake = Intake(lambda peer, data: collector.receive(peer, data, datetime.now(UTC)), plane.troubles)
         loads = LoadReporting(
@@ -167,6 +169,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         web = _Web(_web_config(Api(plane, registry, access).app, settings.http_tls))
         tasks = [
             asyncio.create_task(ended(server), name="xds"),
+            asyncio.create_task(lateness.run(), name="lateness"),
             asyncio.create_task(publisher.run(), name="publish"),
             asyncio.create_task(publisher.resolve(), name="addresses"),
             asyncio.create_task(resolver.run(), name="names"),

@@ -24,6 +24,16 @@ def test_a_push_reaches_every_proxy_of_both_servers(variant):
     assert abs(sizes[0] - sizes[1]) <= 4
 
 
+def test_a_server_that_is_late_is_told_from_one_without_a_cpu():
+    with (
+        sides("delta", 20, pinned=False) as (ours, _, _),
+        pytest.raises(
+            TimeoutError, match=r"ended in 0 s; the server's event loop ran \d\.\d s and waited \d"
+        ),
+    ):
+        once(ours, 1000, 0)
+
+
 def test_flow_control_lets_a_long_talk_go_on():
     with server("turnout") as target:
         target.publish(1000)
