@@ -23,6 +23,26 @@ class Metrics:
         """Yield gauges for releases and proxies, counters for streams."""
         if not self._plane.ready:
             return
+        yield from self._releases()
+        yield from self._proxies()
+        problems = GaugeMetricFamily("turnout_problems", "Things that are wrong now; `turnout get problems`.")
+        problems.add_metric([], len(self._plane.problems()))
+        yield problems
+        alone = GaugeMetricFamily(
+            "turnout_services_left_alone",
+            "Services that proxies have from another store, until `turnout store init` adopts them.",
+        )
+        alone.add_metric([], self._plane.left_alone)
+        yield alone
+        failing = GaugeMetricFamily(
+            "turnout_decisions_failing",
+            "1 while nothing is decided, because the store cannot be written or the tick fails.",
+        )
+        failing.add_metric([], self._plane.failing)
+        yield failing
+        yield from self._streams()
+
+    def _releases(self) -> Iterator[Metric]:
         suspicion = GaugeMetricFamily(
             "turnout_release_suspicion",
             "Rollback e-value of a release; it is rolled back at 100.",
@@ -41,6 +61,9 @@ class Metrics:
         )
         for name, alarm in self._plane.alarms():
             unsafe.add_metric([name], bool(alarm))
+        yield from (suspicion, phase, unsafe)
+
+    def _proxies(self) -> Iterator[Metric]:
         proxies = GaugeMetricFamily(
             "turnout_proxies", "Connected proxies by state.", labels=["fleet", "state"]
         )
@@ -58,19 +81,7 @@ class Metrics:
             proxies.add_metric([fleet, state], count)
         for fleet, age in sorted(oldest.items()):
             waiting.add_metric([fleet], age)
-        problems = GaugeMetricFamily("turnout_problems", "Things that are wrong now; `turnout get problems`.")
-        problems.add_metric([], len(self._plane.problems()))
-        alone = GaugeMetricFamily(
-            "turnout_services_left_alone",
-            "Services that proxies have from another store, until `turnout store init` adopts them.",
-        )
-        alone.add_metric([], self._plane.left_alone)
-        failing = GaugeMetricFamily(
-            "turnout_decisions_failing",
-            "1 while nothing is decided, because the store cannot be written or the tick fails.",
-        )
-        failing.add_metric([], self._plane.failing)
-        yield from (suspicion, phase, unsafe, proxies, waiting, problems, alone, failing, *self._streams())
+        yield from (proxies, waiting)
 
     def _streams(self) -> Iterator[Metric]:
         counts = self._plane.counts

@@ -10,6 +10,8 @@ from controlplane.app.adoption import Question, listed
 from controlplane.app.publish import Publisher
 from controlplane.app.taking import drifted
 from controlplane.app.tick import Reading
+from controlplane.evidence.better import Result
+from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import Service
 from controlplane.policy.values import format_duration, format_share
 from controlplane.release import crossing, story
@@ -80,38 +82,9 @@ def show_release(
         canary_requests=totals[0],
         canary_errors=totals[1],
         suspicion=watching.suspicion(verdicts),
-        verdicts=tuple(
-            VerdictShown(
-                metric=v.metric,
-                segment=v.segment,
-                outcome=v.outcome,
-                reason=v.reason,
-                note=v.note,
-                numbers=dict(v.numbers),
-                requests_needed=v.requests_needed,
-                seconds_needed=v.seconds_needed,
-            )
-            for v in verdicts
-        ),
+        verdicts=tuple(map(_verdict, verdicts)),
         ends=show_ends(state),
-        results=tuple(
-            ResultShown(
-                metric=r.metric,
-                said=r.said,
-                change=r.change,
-                canary=r.canary,
-                baseline=r.baseline,
-                canary_n=r.canary_n,
-                baseline_n=r.baseline_n,
-                better=r.better,
-                worse=r.worse,
-                threshold=r.threshold,
-                low=r.low,
-                high=r.high,
-                decides=r.decides,
-            )
-            for r in state.result
-        ),
+        results=tuple(map(_result, state.result)),
         proxies=_shares(state, watch, publisher.propagation(world, state.service))
         if state.started_at and not state.ended
         else (),
@@ -124,6 +97,37 @@ def show_release(
         created_at=state.created_at,
         started_at=state.started_at,
         ended_at=state.ended_at,
+    )
+
+
+def _verdict(verdict: Verdict) -> VerdictShown:
+    return VerdictShown(
+        metric=verdict.metric,
+        segment=verdict.segment,
+        outcome=verdict.outcome,
+        reason=verdict.reason,
+        note=verdict.note,
+        numbers=dict(verdict.numbers),
+        requests_needed=verdict.requests_needed,
+        seconds_needed=verdict.seconds_needed,
+    )
+
+
+def _result(result: Result) -> ResultShown:
+    return ResultShown(
+        metric=result.metric,
+        said=result.said,
+        change=result.change,
+        canary=result.canary,
+        baseline=result.baseline,
+        canary_n=result.canary_n,
+        baseline_n=result.baseline_n,
+        better=result.better,
+        worse=result.worse,
+        threshold=result.threshold,
+        low=result.low,
+        high=result.high,
+        decides=result.decides,
     )
 
 
