@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from controlplane.app import logs
 from controlplane.app.hooking import Hooking
@@ -33,6 +33,7 @@ from controlplane.web.port import RefusedError
 from tests.app import at_last
 from tests.app.crashing import Crash, Crashing, Ears, opened
 from tests.app.drawn import order, policies
+from tests.app.lives import Lives
 from tests.app.never import IN_PROGRESS, Never, Outside, past
 from tests.app.site import INTERVAL, Clock, Many, Site, plain
 from tests.documents import FLEET, SERVICE
@@ -55,7 +56,7 @@ def _kept():
         yield
 
 
-class ManyMachine(RuleBasedStateMachine):
+class ManyMachine(Lives):
     @initialize(one=policies("one"), two=policies("two"), joint=policies("joint", grouped=True))
     def begin(self, one, two, joint):
         self.loop = asyncio.new_event_loop()
@@ -87,9 +88,6 @@ class ManyMachine(RuleBasedStateMachine):
             self._run(self.ears.poster.client.aclose())
             self.loop.close()
             self.folder.cleanup()
-
-    def _run(self, coroutine):
-        return self.loop.run_until_complete(coroutine)
 
     def _open(self):
         """Begin a life of the process."""
@@ -441,19 +439,6 @@ class ManyMachine(RuleBasedStateMachine):
             self.texts[f"{name}.yaml"] = order(name, service, stable, to, policy, **more)
 
     # --- what holds at any time, and at the end -----------------------------------------------------------
-
-    @invariant()
-    def the_store_is_what_was_committed(self):
-        if getattr(self, "expected", None) is not None:
-            assert self._run(self.store.world()) == self.expected
-            assert self.site.loop.world == self.expected
-
-    @invariant()
-    def memory_is_what_was_stored(self):
-        for key, body in self.stored["evidence"].items() if hasattr(self, "stored") else ():
-            state = self.expected.releases[key.partition("#")[0]]
-            if state.active and state.key == key:
-                assert plain(self.site.loop.watches[key].to_json()) == body
 
     def _at_the_end(self):
         for _ in range(20):
