@@ -182,6 +182,22 @@ class Site:
 
         return await self.until(there, within)
 
+    async def refusing(self):
+        """Return the first proxy that refuses something, once one does."""
+
+        async def refuses():
+            return next((p for p in await self.get("/v1/proxies") if p["state"] == "nacked"), None)
+
+        return await self.until(refuses)
+
+    async def shared(self, port, requests):
+        """Wait until both versions answer some of these requests."""
+
+        async def both():
+            return set(await self.ask(port, requests)) == {"v1", "v2"}
+
+        await self.until(both)
+
     async def _state(self):
         with contextlib.suppress(httpx.HTTPError, AssertionError):
             shown, proxies = await self.release(), await self.get("/v1/proxies")

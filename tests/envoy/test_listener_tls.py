@@ -84,11 +84,7 @@ async def test_a_certificate_that_is_not_there_is_named(site, tmp_path):
     await site.serve()
     await site.apply(fleet.replace("kind: edge}", f"kind: edge, tls: {tls}}}"), *rest)
     await site.launch(edge_1=site.bootstrap("edge-1"))
-
-    async def refused():
-        return [p["problems"] for p in await site.get("/v1/proxies") if p["state"] == "nacked"]
-
-    [[problem]] = await site.until(refused)
+    [problem] = (await site.refusing())["problems"]
 
     assert problem.startswith("Secret 'http': ")
     assert f"{tmp_path}/tls.crt" in problem

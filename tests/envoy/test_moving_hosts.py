@@ -176,31 +176,23 @@ async def test_a_rollback_gets_through_while_the_routes_of_a_service_that_joins_
     port = site.ports["edge"]
     lines = [f"\r\nx-user-id: {user}\r\n\r\n".encode() for user in range(60)]
     users = [request("shop").replace(b"\r\n\r\n", line) for line in lines]
-
-    async def split():
-        return set(await site.ask(port, users)) == {"v1", "v2"}
-
-    await site.until(split)
+    await site.shared(port, users)
     routes = claims("aaa", "shop/aaa")
     await site.apply(REFUSED.format(name="aaa", routes=routes, version="v1", port=site.endpoints[0]))
-
-    async def refuses():
-        found = await site.get("/v1/proxies")
-        return found[0] if found and found[0]["state"] == "nacked" else None
 
     async def gone():
         return not await site.get("/v1/proxies")
 
-    await site.until(refuses)
+    await site.refusing()
     await relay.stop()
     await site.until(gone)
     await relay.start()
-    await site.until(refuses)
+    await site.refusing()
     still = set(await site.ask(port, users))
     await site.act("rollback")
     await site.released(phase="rolled_back")
     after = set(await site.ask(port, users))
-    proxy = await refuses()
+    proxy = await site.refusing()
     seen = await site.leave()
     await relay.stop()
 

@@ -45,18 +45,9 @@ async def test_a_rollback_gets_through_beside_services_that_cannot_be_served(sit
     await site.apply(*site.order("name: half, everyone: 50%, for: 1h"))
     users = list(map(request, range(60)))
     port = site.ports["edge"]
-
-    async def split():
-        return set(await site.ask(port, users)) == {"v1", "v2"}
-
-    await site.until(split)
+    await site.shared(port, users)
     await site.post("/v1/documents", files={"more.yaml": f"{EMPTY}---\n{REFUSED}"})
-
-    async def refuses():
-        (proxy,) = await site.get("/v1/proxies")
-        return proxy if proxy["state"] == "nacked" else None
-
-    proxy = await site.until(refuses)
+    proxy = await site.refusing()
     await site.act("rollback")
     await site.released(phase="rolled_back")
     versions = set(await site.ask(port, users))
