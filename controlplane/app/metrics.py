@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from controlplane.app.overview import Overview
+from controlplane.server.certificates import Certificates
 
 
 class Metrics:
@@ -95,7 +96,9 @@ class Metrics:
             value=counts.unserved,
         )
         refused = CounterMetricFamily(
-            "turnout_refused", "Statistics and load reports that could not be used.", labels=["what"]
+            "turnout_refused",
+            "Statistics, load reports and certificates that could not be used.",
+            labels=["what"],
         )
         for what, number in sorted(self._plane.troubles.counts.items()):
             refused.add_metric([what.removesuffix(" of")], number)
@@ -106,3 +109,22 @@ class Metrics:
         for status, number in sorted(counts.closed.items()):
             closed.add_metric([status], number)
         yield closed
+
+
+class CertificateMetrics:
+    """A Prometheus collector over the certificates of the ports."""
+
+    def __init__(self, certificates: Sequence[Certificates]) -> None:
+        self._certificates = certificates
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield when each of them ends."""
+        ends = GaugeMetricFamily(
+            "turnout_certificate_expires_timestamp_seconds",
+            "When the certificate of a port, or the authority of its clients, ends.",
+            labels=["port", "of"],
+        )
+        for port in self._certificates:
+            for of, at in port.ends().items():
+                ends.add_metric([port.whose.removeprefix("--"), of], at.timestamp())
+        yield ends

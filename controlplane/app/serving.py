@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -19,7 +20,7 @@ from starlette.applications import Starlette
 from controlplane.app.hooking import Hooking
 from controlplane.app.importing import Importer
 from controlplane.app.lateness import Lateness
-from controlplane.app.metrics import Metrics
+from controlplane.app.metrics import CertificateMetrics, Metrics
 from controlplane.app.outbox import Outbox
 from controlplane.app.plane import Plane
 from controlplane.app.publish import Publisher
@@ -28,6 +29,7 @@ from controlplane.app.tick import Loop
 from controlplane.server import options
 from controlplane.server.accepting import ended, make
 from controlplane.server.ads import services, stop
+from controlplane.server.certificates import Certificates
 from controlplane.server.garbage import collect_seldom
 from controlplane.server.intake import Intake
 from controlplane.server.limits import Limits
@@ -46,7 +48,7 @@ from controlplane.web.api import Api
 from controlplane.web.operators import Operators, OperatorsError
 
 log = structlog.get_logger()
-RENEW = 5.0  # seconds between two looks at the certificate of the HTTP API
+RENEW = 5.0  # seconds between two looks at the certificates
 DRAIN = 1.0  # seconds over which streams are ended, so that proxies do not return all at once
 
 
@@ -149,16 +151,18 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         collector.restore(await loop.restore())
         outbox = Outbox(store)
         plane = Plane(store, loop, publisher, collector, outbox=outbox, pushed=pushed)
+        certificates: list[Certificates] = []
         registry = CollectorRegistry()
         registry.register(Metrics(plane))
         registry.register(lateness := Lateness())
+        registry.register(CertificateMetrics(certificates))
 
         intake = Intake(lambda peer, data: collector.receive(peer, data, datetime.now(UTC)), plane.troubles)
         loads = LoadReporting(
             settings.interval, reports.opened, settings.limits.streams_per_peer, plane.troubles
         )
         server = make({**services(publisher.server), **intake.services(), **loads.services()})
-        xds_port = _bind(server, settings, plane.troubles)
+        xds_port = _bind(server, settings, certificates, plane.troubles)
         # Nothing is answered before the state is loaded: from here on it is, and the first snapshot is there.
         publisher.publish(await store.world())
         collect_seldom()
@@ -167,6 +171,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         leaving.callback(loads.stop)  # before that: nothing else would end them
 
         web = _Web(_web_config(Api(plane, registry, access).app, settings.http_tls))
+        if settings.http_tls is not None:
+            certificates.append(_http_certificates(settings.http_tls, web.config, plane.troubles))
         tasks = [
             asyncio.create_task(ended(server), name="xds"),
             asyncio.create_task(lateness.run(), name="lateness"),
@@ -179,10 +185,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             asyncio.create_task(Hooking(store, loop).run(), name="hooks"),
             asyncio.create_task(web.serve(sockets=[http]), name="http"),
         ]
-        if settings.http_tls is not None:
-            tasks.append(
-                asyncio.create_task(_renew(web.config, settings.http_tls, plane.troubles), name="certificate")
-            )
+        if certificates:
+            tasks.append(asyncio.create_task(_renew(certificates), name="certificates"))
         if settings.policies is not None:
             tasks.append(asyncio.create_task(Importer(settings.policies, plane).run(), name="policy folder"))
         leaving.push_async_callback(_end, web, tasks)
@@ -214,21 +218,18 @@ def _web_config(app: Starlette, tls: TlsFiles | None) -> uvicorn.Config:
     return config
 
 
-async def _renew(config: uvicorn.Config, tls: TlsFiles, troubles: Troubles) -> None:
-    """Take the certificate anew when its files change; one that cannot be used is left out, and shown."""
+def _http_certificates(tls: TlsFiles, config: uvicorn.Config, troubles: Troubles) -> Certificates:
     assert config.ssl is not None
-    used = tls.stamp()
+    take = partial(config.ssl.load_cert_chain, tls.certificate, tls.key)
+    return Certificates(tls, "--http", troubles, take)
+
+
+async def _renew(certificates: Sequence[Certificates]) -> None:
+    """Look at the files also while nobody connects, so that what is wrong is logged in time."""
     while True:
         await asyncio.sleep(RENEW)
-        try:
-            if (stamp := tls.stamp()) != used:
-                tls.read()
-                config.ssl.load_cert_chain(tls.certificate, tls.key)
-                used = stamp
-                log.info("certificate of --http read again")
-            troubles.clear("certificate of", "--http")
-        except (TlsError, OSError) as error:
-            troubles.add("certificate of", "--http", f"the last good one stays: {error}")
+        for port in certificates:
+            port.problems()
 
 
 def _access(settings: Settings) -> Access:
@@ -261,7 +262,9 @@ async def _end(web: uvicorn.Server, tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks, timeout=5)
 
 
-def _bind(server: grpc.aio.Server, settings: Settings, troubles: Troubles) -> int:
+def _bind(
+    server: grpc.aio.Server, settings: Settings, certificates: list[Certificates], troubles: Troubles
+) -> int:
     host, port = split_address(settings.xds)
     if settings.tls is None and not (settings.insecure or loopback(host)):
         raise ServeError(
@@ -269,7 +272,10 @@ def _bind(server: grpc.aio.Server, settings: Settings, troubles: Troubles) -> in
             "give --tls-cert and --tls-key, or allow it with --insecure"
         )
     try:
-        credentials = settings.tls.credentials(troubles) if settings.tls is not None else None
+        credentials = None
+        if settings.tls is not None:
+            certificates.append(Certificates(settings.tls, "--xds", troubles))
+            credentials = certificates[-1].credentials()
         return bind(server, host, port, credentials, insecure=settings.insecure)
     except TlsError as error:
         raise ServeError(f"TLS of --xds: {error}") from error

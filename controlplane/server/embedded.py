@@ -10,18 +10,27 @@ from controlplane.server.accepting import make
 from controlplane.server.ads import services, stop
 from controlplane.server.cache import Cache
 from controlplane.server.callbacks import Callbacks
+from controlplane.server.certificates import Certificates
 from controlplane.server.limits import Limits
 from controlplane.server.options import bind, split_address
 from controlplane.server.streams import Refusal, XdsServer
 from controlplane.server.tls import TlsFiles
+from controlplane.server.troubles import Troubles
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server that is up: its port, and its streams (``xds.views()``)."""
+    """A server that is up.
+
+    Attributes:
+        port: The one that it listens on.
+        xds: Its streams: ``xds.views()``, ``xds.regroup()``.
+        troubles: What is wrong with its certificates: ``troubles.current()``.
+    """
 
     port: int
     xds: XdsServer
+    troubles: Troubles
 
 
 @contextlib.asynccontextmanager
@@ -54,11 +63,13 @@ async def serve(  # noqa: PLR0913 - options, by name
     )
     server = make(services(xds))
     host, port = split_address(address)
-    bound = bind(server, host, port, tls.credentials() if tls is not None else None, insecure=insecure)
+    troubles = Troubles()
+    credentials = Certificates(tls, address, troubles).credentials() if tls is not None else None
+    bound = bind(server, host, port, credentials, insecure=insecure)
     detach = cache.attach(xds.publish, xds.withdraw)
     await server.start()
     try:
-        yield Served(bound, xds)
+        yield Served(bound, xds, troubles)
     finally:
         await stop(server, xds, drain)
         detach()

@@ -1,27 +1,36 @@
-"""TLS of the gRPC port: files that may be replaced while the server runs, and who may be which node."""
+"""TLS: the files of a port, and who may be which node."""
 
 from __future__ import annotations
 
 import ssl
-import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import structlog
 
-from controlplane.server.troubles import Troubles
+from controlplane.server.validity import Validity, validities
 from controlplane.xds.messages import Node
 from controlplane.xds.view import Peer
 
-log = structlog.get_logger(__name__)
-
-_CERTIFICATE = ("certificate of", "--xds")
-_Stamp = tuple[tuple[int, int, int], ...]
+Stamp = tuple[tuple[int, int, int], ...]
 
 
 class TlsError(Exception):
     """A certificate, key or CA cannot be used; the text says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What some files had.
+
+    Attributes:
+        configuration: The same for gRPC.
+        valid: From when until when: of the ``certificate`` itself, of all in ``client_ca`` if it is given.
+    """
+
+    configuration: grpc.ServerCertificateConfiguration
+    valid: Mapping[str, tuple[Validity, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +47,15 @@ class TlsFiles:
     key: Path | str
     client_ca: Path | str | None = None
 
-    def credentials(self, troubles: Troubles | None = None) -> grpc.ServerCredentials:
-        """Return credentials that read the files again, at the next handshake, when they have changed.
-
-        Args:
-            troubles: Where it is shown that new ones cannot be used.
-
-        Raises:
-            TlsError: If they cannot be used now. Later on, the last good ones stay in use.
-        """
-        reload = _Reload(self, troubles or Troubles())
-        return grpc.dynamic_ssl_server_credentials(
-            reload.first, reload, require_client_authentication=self.client_ca is not None
-        )
+    def path(self, what: str) -> Path:
+        """Return the path of one of them, by its attribute."""
+        return Path(getattr(self, what))
 
     def _paths(self) -> tuple[Path, ...]:
         given = (self.certificate, self.key, self.client_ca)
         return tuple(Path(path) for path in given if path is not None)
 
-    def stamp(self) -> _Stamp:
+    def stamp(self) -> Stamp:
         """Return what changes when a file does."""
         found = []
         for path in self._paths():
@@ -67,52 +66,33 @@ class TlsFiles:
             found.append((stat.st_mtime_ns, stat.st_ino, stat.st_size))
         return tuple(found)
 
-    def read(self) -> grpc.ServerCertificateConfiguration:
-        """Return the contents, checked: gRPC would refuse handshakes without a word."""
+    def read(self) -> Contents:
+        """Return the contents, checked: gRPC would refuse handshakes without a word.
+
+        Raises:
+            TlsError: If they cannot be used. Whether they are valid now is not looked at.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        at, of = Path(self.certificate), "the certificate or its key"
+        at, of = self.path("certificate"), "the certificate or its key"
         try:
             context.load_cert_chain(self.certificate, self.key, password=lambda: "")
-            if self.client_ca is not None:
-                at, of = Path(self.client_ca), "it"
-                context.load_verify_locations(self.client_ca)
             certificate, key, *ca = (path.read_bytes() for path in self._paths())
+            valid = {"certificate": validities(certificate)[:1]}
+            if self.client_ca is not None:
+                at, of = self.path("client_ca"), "it"
+                context.load_verify_locations(self.client_ca)
+                valid["client_ca"] = validities(ca[0])
         except ssl.SSLError as error:
             mismatch = error.reason == "KEY_VALUES_MISMATCH"
             why = "is not the certificate of this key" if mismatch else f"{of} is not PEM that can be used"
             raise TlsError(f"{at}: {why}") from error
         except OSError as error:
-            raise TlsError(f"{at}: {(error.strerror or str(error)).lower()}") from error
-        return grpc.ssl_server_certificate_configuration([(key, certificate)], ca[0] if ca else None)
-
-
-class _Reload:
-    """Called by gRPC, in threads of its own, at each handshake: new certificates, or None for the same."""
-
-    def __init__(self, files: TlsFiles, troubles: Troubles) -> None:
-        self._files = files
-        self._troubles = troubles
-        self._lock = threading.Lock()
-        self._stamp = files.stamp()
-        self.first = files.read()
-
-    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
-        with self._lock:
-            try:
-                stamp = self._files.stamp()
-                if stamp == self._stamp:
-                    self._troubles.clear(*_CERTIFICATE)
-                    return None
-                found = self._files.read()
-                if self._files.stamp() != stamp:
-                    return None  # being written: the next handshake will see
-            except TlsError as error:
-                self._troubles.add(*_CERTIFICATE, f"the last good one stays: {error}")
-                return None
-            self._stamp = stamp
-        self._troubles.clear(*_CERTIFICATE)
-        log.info("certificates reloaded", certificate=str(self._files.certificate))
-        return found
+            raise TlsError(f"{error.filename or at}: {(error.strerror or str(error)).lower()}") from error
+        except ValueError as error:
+            raise TlsError(f"{at}: {error}") from error
+        return Contents(
+            grpc.ssl_server_certificate_configuration([(key, certificate)], ca[0] if ca else None), valid
+        )
 
 
 def refuse_stranger(node: Node, peer: Peer) -> str | None:

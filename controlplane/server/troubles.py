@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final
 
@@ -25,6 +25,11 @@ class Troubles:
         self.counts: Counter[str] = Counter()
         self._clock = clock
         self._seen: dict[tuple[str, str], tuple[float, int, str]] = {}
+        self._watched: list[Callable[[], Iterable[str]]] = []
+
+    def watch(self, lasting: Callable[[], Iterable[str]]) -> None:
+        """Show too whatever this returns, for as long as it does."""
+        self._watched.append(lasting)
 
     def add(self, what: str, whose: str, why: str) -> None:
         """Say that something of somebody was refused."""
@@ -43,10 +48,12 @@ class Troubles:
         self._seen.pop((what, whose), None)
 
     def current(self) -> tuple[str, ...]:
-        """Return what was refused lately, for people."""
+        """Return what is wrong, and what was refused lately, for people."""
+        lasting = [text for watched in self._watched for text in watched()]
         now, seen = self._clock(), sorted(self._seen.items())
-        return tuple(
+        refused = (
             f"{what} {whose}: refused{f' {times} times' if times > 1 else ''}: {why}"
             for (what, whose), (at, times, why) in seen
             if now - at < LASTS
         )
+        return (*lasting, *refused)

@@ -23,8 +23,10 @@ from controlplane._pb.discovery_pb2 import (
 from controlplane._pb.node_pb2 import Node
 from controlplane.server.accepting import make
 from controlplane.server.ads import services
+from controlplane.server.certificates import Certificates
 from controlplane.server.options import bind
 from controlplane.server.streams import XdsServer
+from controlplane.server.troubles import Troubles
 from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import PUSH_ORDER
 from controlplane.xds.version import Version
@@ -87,7 +89,9 @@ async def serve():
     async def start(group_of=lambda node: node.cluster, tls=None, **options):
         xds = XdsServer(group_of, **options)
         server = make(services(xds))
-        port = bind(server, "127.0.0.1", 0, tls.credentials() if tls else None)
+        port = bind(
+            server, "127.0.0.1", 0, Certificates(tls, "here", Troubles()).credentials() if tls else None
+        )
         await server.start()
         started.append(server)
 
@@ -125,6 +129,9 @@ def say(capsys):
     return line
 
 
+EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+
+
 class Authority:
     """A certificate authority, and what it signs, as files made by openssl."""
 
@@ -137,6 +144,26 @@ class Authority:
         extra = ("-addext", f"subjectAltName={','.join(alternatives)}") if alternatives else ()
         return self._make(name, "-CA", self.cert, "-CAkey", self._key, *extra)
 
+    def dated(self, name, begins, ends, *alternatives, authority=False):
+        """Return certificate and key of that validity; an authority of its own if asked for."""
+        cert, key = self.folder / f"{self.name}-{name}.crt", self.folder / f"{self.name}-{name}.key"
+        request, config = self.folder / f"{name}.csr", self.folder / "ca.cnf"
+        (self.folder / "ca.index").write_text("")
+        config.write_text(
+            f"[ca]\ndefault_ca=own\n[own]\ndatabase={self.folder / 'ca.index'}\nnew_certs_dir={self.folder}\n"
+            "default_md=sha256\npolicy=any\ncopy_extensions=copy\nunique_subject=no\nrand_serial=yes\n"
+            "[any]\ncommonName=supplied\n"
+        )
+        names = ("-addext", f"subjectAltName={','.join(alternatives)}") if alternatives else ()
+        rights = ("-addext", "basicConstraints=critical,CA:TRUE") if authority else ()
+        command = ["openssl", "req", "-new", *EC, "-subj", f"/CN={name}", "-out", request, "-keyout", key]
+        subprocess.run([*command, *names, *rights], check=True, capture_output=True)
+        by = ("-selfsign", "-keyfile", key) if authority else ("-cert", self.cert, "-keyfile", self._key)
+        dates = ("-startdate", f"{begins:%Y%m%d%H%M%SZ}", "-enddate", f"{ends:%Y%m%d%H%M%SZ}")
+        sign = ["openssl", "ca", "-batch", "-notext", "-config", config, "-in", request]
+        subprocess.run([*sign, "-out", cert, *by, *dates], check=True, capture_output=True)
+        return cert, key
+
     def client(self, name, *alternatives):
         """Return the credentials of a client that has such a certificate and trusts this authority."""
         cert, key = self.sign(name, *alternatives)
@@ -145,8 +172,21 @@ class Authority:
 
     def _make(self, name, *arguments):
         cert, key = self.folder / f"{self.name}-{name}.crt", self.folder / f"{self.name}-{name}.key"
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-        command += ["-nodes", "-days", "2", "-subj", f"/CN={name}", "-out", cert, "-keyout", key, *arguments]
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            *EC,
+            "-days",
+            "2",
+            "-subj",
+            f"/CN={name}",
+            "-out",
+            cert,
+            "-keyout",
+            key,
+            *arguments,
+        ]
         subprocess.run(command, check=True, capture_output=True)
         return cert, key
 

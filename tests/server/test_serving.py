@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import httpx
@@ -137,6 +138,49 @@ async def test_operators_are_served_over_tls_and_the_certificate_may_change(tmp_
         assert await asyncio.to_thread(shown, port) == "second"
         put("third")
         await until_shown(port, "third")
+
+
+async def test_certificates_that_end_are_problems_and_metrics_and_replace_no_good_one(
+    kit, tmp_path, authority, monkeypatch
+):
+    monkeypatch.setattr("controlplane.app.serving.RENEW", 0.05)
+    ca, now = authority("people"), datetime.now(UTC)
+    files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key")
+
+    def put(name, days):
+        # Of ten days, so that the end is told two days before.
+        begins, ends = (now + timedelta(days=days - more) for more in (10, 0))
+        made = ca.dated(name, begins, ends, "IP:127.0.0.1")
+        for source, target in zip(made, (files.certificate, files.key), strict=True):
+            shutil.copy(source, target)
+        return f"{files.certificate}: expire{'d' if days < 0 else 's'} at {ends:%Y-%m-%d %H:%M:%S} UTC"
+
+    put("good", 9)
+    async with serving(settings(tmp_path, tls=files, http_tls=files)) as running:
+        plane, context = running.plane, ssl.create_default_context(cafile=ca.cert)
+
+        async def get(path):
+            at = f"https://127.0.0.1:{running.http_port}{path}"
+            async with httpx.AsyncClient(verify=context) as client:
+                return (await client.get(at)).text
+
+        assert await get("/v1/problems") == "[]"
+        soon = put("soon", 1)
+        await kit.until(lambda: len(plane.problems()) == 2)
+        ports = [f"certificate of {port}: " for port in ("--http", "--xds")]
+        assert sorted(plane.problems()) == [port + soon for port in ports]
+        metrics = await get("/metrics")
+        for port in ("http", "xds"):
+            name = f'turnout_certificate_expires_timestamp_seconds{{of="certificate",port="{port}"}} '
+            (line,) = [line for line in metrics.splitlines() if line.startswith(name)]
+            assert float(line.removeprefix(name)) == int((now + timedelta(days=1)).timestamp())
+        expired = put("expired", -1)
+        await kit.until(lambda: len(plane.problems()) == 4)
+        problems = await get("/v1/problems")
+        assert problems.count(f"the one in use stays: {expired}") == 2
+        put("good again", 9)
+        await kit.until(lambda: not plane.problems())
+        assert await get("/v1/problems") == "[]"
 
 
 @pytest.mark.parametrize("given", [{}, {"operators": "o.yaml"}, {"http_tls": TlsFiles("a", "b")}])

@@ -7,8 +7,7 @@ import shutil
 import grpc
 import pytest
 
-from controlplane.server.tls import TlsError, TlsFiles, _Reload, refuse_stranger
-from controlplane.server.troubles import Troubles
+from controlplane.server.tls import TlsError, TlsFiles, refuse_stranger
 from controlplane.xds.messages import Node
 from controlplane.xds.type_urls import CLUSTER
 from controlplane.xds.view import Peer
@@ -116,22 +115,6 @@ async def test_broken_files_leave_the_last_good_certificate_in_use(world, kit, c
     assert await get(world.connect(credentials=ca.client("b", "DNS:b")), kit) == 1
 
 
-def test_a_certificate_that_cannot_be_reloaded_is_shown_until_it_can(files, ca):
-    troubles = Troubles()
-    reload, good = _Reload(files, troubles), files.key.read_bytes()
-    _, other_key = ca.sign("other", "DNS:other")
-
-    shutil.copy(other_key, files.key)
-    assert reload() is reload() is None
-    (shown,) = troubles.current()
-    files.key.write_bytes(good)
-
-    assert shown.startswith("certificate of --xds: refused 2 times: the last good one stays: ")
-    assert shown.endswith("is not the certificate of this key")
-    assert reload() is not None
-    assert troubles.current() == ()
-
-
 async def test_node_must_own_its_name_where_that_is_asked_for(serve, kit, files, ca):
     world = await serve(tls=files, refusal=refuse_stranger)
     world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
@@ -163,12 +146,12 @@ def test_names_that_own_a_node(identities, owner):
 
 def test_unusable_files_are_named_at_the_start(files, ca, tmp_path):
     with pytest.raises(TlsError, match=r"absent.key: no such file"):
-        TlsFiles(files.certificate, tmp_path / "absent.key").credentials()
+        TlsFiles(files.certificate, tmp_path / "absent.key").stamp()
     _, other = ca.sign("other")
     with pytest.raises(TlsError, match=r"tls.crt: is not the certificate of this key"):
-        TlsFiles(files.certificate, other).credentials()
+        TlsFiles(files.certificate, other).read()
     (tmp_path / "junk").write_text("junk")
     with pytest.raises(TlsError, match=r"tls.crt: the certificate or its key is not PEM"):
-        TlsFiles(files.certificate, tmp_path / "junk").credentials()
+        TlsFiles(files.certificate, tmp_path / "junk").read()
     with pytest.raises(TlsError, match=r"junk: it is not PEM"):
-        TlsFiles(files.certificate, files.key, tmp_path / "junk").credentials()
+        TlsFiles(files.certificate, files.key, tmp_path / "junk").read()
