@@ -11,6 +11,7 @@ from controlplane.policy.capabilities import Kind
 from controlplane.policy.catalog import Catalog, references
 from controlplane.policy.documents import Key, Release, Service
 from controlplane.policy.fitness import places, unfit
+from controlplane.policy.loading import Loaded
 from controlplane.policy.orders import Groups
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.release.ports import Change, Record, World
@@ -50,34 +51,47 @@ def accept(world: World, catalog: Catalog, actor: str, now: datetime, *, hold_or
     )
 
 
-def in_use(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:
+def in_use(world: World, loaded: Loaded) -> tuple[Catalog, tuple[str, ...]]:
     """Return the catalog without changes that take away what has traffic, and what was put back.
 
     A version that is stable, canary or guarded cannot be removed; nor can its service while it is released.
     """
     kept: set[str] = set()
     problems = []
+    catalog = loaded.catalog
     for service in world.catalog.services():
         state = world.of_service(service.name)
-        used = {world.stable.get(service.name, service.initial)}
-        used |= {state.from_version, state.to_version} if state else set()
-        after = catalog.get("Service", service.name)
-        gone = used - set(after.versions) if isinstance(after, Service) else (used if state else set())
-        if gone:
-            entry = world.catalog.entries["Service", service.name]
-            kept.add(service.name)
-            what = ", ".join(sorted(gone))
-            problems.append(
-                f"{entry.place}: versions: {what} of {service.name!r} is in use and cannot be removed"
-            )
+        uses = _uses(world, service)
+        key: Key = ("Service", service.name)
+        after = catalog.get(*key)
+        there = set(after.versions) if isinstance(after, Service) else set[str]() if state else set(uses)
+        if not (gone := sorted(uses.keys() - there)):
+            continue
+        kept.add(service.name)
+        whose = ", ".join(f"{version} is {uses[version]}" for version in gone)
+        what = f"{', '.join(gone)} of {service.name!r} cannot be removed: {whose}"
+        if isinstance(after, Service):
+            problems.append(f"{loaded.place(key, ('versions',))}: versions: {what}")
+        else:
+            before = world.catalog.entries[key].place
+            problems.append(f"{before}: the document that was last read here is gone: {what}")
     taken = {claim: name for name in sorted(kept) for claim in _claims(world.catalog.service(name))}
     for service in catalog.services():
         clash = next((taken[claim] for claim in _claims(service) if claim in taken), service.name)
         if clash != service.name and service.name not in kept:
             kept.add(service.name)
-            entry = catalog.entries["Service", service.name]
-            problems.append(f"{entry.place}: routes: {clash!r} has one of them and is in use")
+            place = loaded.place(("Service", service.name), ("routes",))
+            problems.append(f"{place}: routes: {clash!r} has one of them and is in use")
     return put_back(world.catalog, catalog, kept), tuple(problems)
+
+
+def _uses(world: World, service: Service) -> dict[str, str]:
+    """Return the versions of a service that have traffic or are stable, and what each is."""
+    found: dict[str, list[str]] = {world.stable.get(service.name, service.initial): ["stable"]}
+    if (state := world.of_service(service.name)) is not None:
+        for version, role in ((state.from_version, "baseline"), (state.to_version, "canary")):
+            found.setdefault(version, []).append(f"the {role} of release {state.name!r} ({state.phase})")
+    return {version: " and ".join(roles) for version, roles in found.items()}
 
 
 def fitting(world: World, catalog: Catalog) -> tuple[Catalog, tuple[str, ...]]:

@@ -142,7 +142,7 @@ class Plane(Overview):
             loaded = await asyncio.to_thread(
                 load, files, world.catalog, keep_absent=keep_absent, ordered=known
             )
-            catalog, kept = in_use(world, loaded.catalog)
+            catalog, kept = in_use(world, loaded)
             catalog, misfits = fitting(world, catalog)
             unfit = await asyncio.to_thread(self._publisher.unrenderable, replace(world, catalog=catalog))
             catalog, without = possible_orders(world.catalog, put_back(world.catalog, catalog, unfit.keys()))

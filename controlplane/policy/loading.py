@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.policy import choices, emergencies, limits, orders, settings, userfiles
 from controlplane.policy.catalog import Catalog, Entry, references
@@ -22,7 +22,7 @@ from controlplane.policy.nodes import overlap
 from controlplane.policy.problems import Finding, Path, Problem, meant, written
 from controlplane.policy.segments import forgeable
 from controlplane.policy.validation import Checked, validate
-from controlplane.policy.yaml_source import read
+from controlplane.policy.yaml_source import Source, read
 
 Files = Mapping[str, bytes | Problem]  # content by path, or why a file cannot be read
 
@@ -35,11 +35,21 @@ class Loaded:
         catalog: What is in force now.
         problems: Errors and warnings, by file and place.
         refused: Kind and name of documents that were refused, as far as they can be read; sorted.
+        sources: The documents that were taken from the files, as they stand there.
     """
 
     catalog: Catalog
     problems: tuple[Problem, ...]
     refused: tuple[Key, ...]
+    sources: Mapping[Key, Source] = field(default_factory=dict)
+
+    def place(self, key: Key, path: Path) -> str:
+        """Return where a part of a document stands: in these files, or where it was last read from."""
+        source = self.sources.get(key)
+        if source is None:
+            return self.catalog.entries[key].place
+        line, column = source.where(path, at_key=True)
+        return f"{source.file}:{line}:{column}"
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -150,7 +160,8 @@ class _Intake:
             if self.ordered is None and isinstance(entry.document, Release):
                 for finding in orders.warnings(entry.document, (r.name for r in catalog.releases())):
                     self._report(checked, finding)
-        return Loaded(catalog, tuple(sorted(set(self.problems))), tuple(sorted(self.refused)))
+        sources = {key: checked.source for key, (checked, _) in self.fresh.items()}
+        return Loaded(catalog, tuple(sorted(set(self.problems))), tuple(sorted(self.refused)), sources)
 
     def _current(self) -> dict[Key, Entry]:
         return self.kept | {key: entry for key, (_, entry) in self.fresh.items()}
@@ -269,10 +280,10 @@ def _version_findings(document: Document, current: Mapping[Key, Entry]) -> Itera
     if not isinstance(document, Release) or not entry or not isinstance(entry.document, Service):
         return
     versions = entry.document.versions
-    for field, version in (("from", document.from_), ("to", document.to)):
+    for end, version in (("from", document.from_), ("to", document.to)):
         if version not in versions:
             known = ", ".join(versions)
-            yield Finding((field,), f"{version!r} is not a version of {document.service!r}; known: {known}")
+            yield Finding((end,), f"{version!r} is not a version of {document.service!r}; known: {known}")
 
 
 def _claims(document: Document) -> Iterator[tuple[tuple[str, str, str], Path]]:

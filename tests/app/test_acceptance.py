@@ -7,6 +7,7 @@ import pytest
 from controlplane.app.acceptance import accept, in_use
 from controlplane.app.taking import order
 from controlplane.policy.catalog import Catalog
+from controlplane.policy.loading import Loaded
 from controlplane.release.ports import World
 from controlplane.release.state import Phase
 
@@ -156,20 +157,27 @@ def test_a_version_in_use_is_not_removed(kit, catalog, taken, stable, phase, gon
     world = replace(world, stable={"shop": stable}, releases={"shop-2": state})
     other = "v1" if gone == "v2" else "v2"
     line = next(line for line in kit.SERVICE.splitlines() if line.startswith(f"  {gone}:"))
-    after = catalog(shop=kit.SERVICE.replace(line + "\n", "").replace("initial: v1", f"initial: {other}"))
+    text = kit.SERVICE.replace(line + "\n", "").replace("initial: v1", f"initial: {other}")
+    after = kit.load({"mine.yaml": f"# of mine\n{text}".encode()}, catalog(), keep_absent=True)
 
     kept, problems = in_use(world, after)
 
     assert set(kept.service("shop").versions) == {"v1", "v2"}
-    assert problems == (f"shop.yaml:1:1: versions: {gone} of 'shop' is in use and cannot be removed",)
+    whose = [
+        *(["stable"] if stable == gone else []),
+        *([f"the baseline of release 'shop-2' ({phase})"] if phase and gone == "v1" else []),
+        *([f"the canary of release 'shop-2' ({phase})"] if phase and gone == "v2" else []),
+    ]
+    told = f"{gone} of 'shop' cannot be removed: {gone} is {' and '.join(whose)}"
+    assert problems == (f"mine.yaml:8:1: versions: {told}",), "the file that was applied, not the one before"
 
 
 def test_an_unused_version_and_a_quiet_service_may_go(kit, catalog, taken):
     _, world = taken(NEW, catalog())
     fewer = catalog(shop="\n".join(line for line in kit.SERVICE.splitlines() if not line.startswith("  v2")))
 
-    assert in_use(world, fewer) == (fewer, ())
-    assert in_use(world, catalog(shop=None)) == (catalog(shop=None), ())
+    for after in (fewer, catalog(shop=None)):
+        assert in_use(world, Loaded(after, (), ())) == (after, ())
 
 
 def test_a_service_with_a_release_stays_with_all_that_it_refers_to(kit, catalog, taken):
@@ -177,8 +185,10 @@ def test_a_service_with_a_release_stays_with_all_that_it_refers_to(kit, catalog,
     going = world.releases["shop-2"].model_copy(update={"phase": Phase.PROGRESSING})
     world = replace(world, releases={"shop-2": going})
 
-    kept, problems = in_use(world, Catalog())
+    kept, problems = in_use(world, Loaded(Catalog(), (), ()))
 
     assert set(kept.entries) >= {("Service", "shop"), ("Fleet", "edge")}
-    assert len(problems) == 1
+    (problem,) = problems
+    assert problem.startswith("shop.yaml:1:1: the document that was last read here is gone: v1, v2 of 'shop'")
+    assert problem.endswith("v2 is the canary of release 'shop-2' (progressing)")
     assert kept.anonymous(kept.service("shop"))

@@ -195,12 +195,14 @@ async def test_a_service_that_takes_the_routes_of_one_in_use_is_refused(tmp_path
     await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
     await kit.tick(site, 2)
     renamed = kit.SERVICE.replace("name: shop", "name: store")
+    of = "of release 'shop-v2' (progressing)"
+    whose = f"v1 is stable and the baseline {of}, v2 is the canary {of}"
 
     done = await site.plane.take(kit.files(shop=renamed), "test")
 
     assert [s.name for s in (await site.store.world()).catalog.services()] == ["shop"]
     assert [p.partition(": ")[2] for p in done.problems] == [
-        "versions: v1, v2 of 'shop' is in use and cannot be removed",
+        f"the document that was last read here is gone: v1, v2 of 'shop' cannot be removed: {whose}",
         "routes: 'shop' has one of them and is in use",
     ]
     await site.plane.act("shop-v2", "rollback", Act(actor="ann"))
