@@ -26,6 +26,7 @@ ASKING = frozenset({"approval", "approval-expired"})
 SHUT = ASKING | {
     "apart",
     "dependency",
+    "dependency-failed",
     "blackout",
     "window",
     "no-way-back",
@@ -109,7 +110,7 @@ def way_back(state: ReleaseState, seen: Seen) -> Decision | None:
 def dependency(state: ReleaseState, seen: Seen) -> Decision | None:
     """Releases that it depends on come first, and must not have gone back."""
     if seen.links.failed:
-        return _closed("dependency", seen.links.failed)
+        return _closed("dependency-failed", seen.links.failed)
     unmet = seen.links.unmet if state.phase is Phase.WAITING else ""
     return _closed("dependency", unmet) if unmet else None
 

@@ -113,7 +113,7 @@ def act(state: ReleaseState, action: Action, reason: str, where: Endpoints | Non
             update |= {"stage": STAGES[state.stage], "elapsed": NOTHING if pushed else state.elapsed}
         case Action.PROMOTE | Action.ROLL_BACK | Action.END:
             whole = f"{state.reason}; not again: {reason}" if state.phase is Phase.RETRYING else reason
-            update |= {"because": whole, "reason": whole, "elapsed": NOTHING, "rest": None}
+            update |= {"because": whole, "reason": whole, "elapsed": NOTHING, "rest": None} | holding.OVER
         case Action.CROSS:
             state = crossing.crossed(state)
         case Action.RESUME:
@@ -131,9 +131,11 @@ def _halted(state: ReleaseState, action: Action, reason: str) -> dict[str, objec
     if action is Action.APPROVE and Failure.APPROVAL in state.frozen_by and not gates.awaited(state):
         halt = None
     if halt is None:
-        return {"halt": None, "halted": "", "frozen_by": (), "hold": ""}
+        return {"halt": None, "halted": "", "frozen_by": (), "hold": "", **holding.AFRESH}
     new = action in (Action.FREEZE, Action.PAUSE)
-    return {"halt": halt, "halted": reason if new else state.halted, "hold": halt}
+    lasts = state.held_for if halt == state.halt else NOTHING
+    kept = {"halt": halt, "halted": reason if new else state.halted, "hold": halt, "held_for": lasts}
+    return kept | holding.AFRESH
 
 
 def _resumed(state: ReleaseState) -> ReleaseState:
@@ -208,6 +210,7 @@ def restart_step(state: ReleaseState, reason: str, endpoints: tuple[str, ...]) -
         update=_anew(state, state.step)
         | {"because": reason, "hold": "restarted", "canary_endpoints": endpoints}
         | {"rest": state.rest, "barred": state.barred}
+        | holding.AFRESH
     )
 
 

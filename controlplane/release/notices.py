@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from controlplane.policy.documents import Event, Point
 from controlplane.release import ending, hooks, story
+from controlplane.release.holding import ASKING
 from controlplane.release.hooks import cloud_event
 from controlplane.release.ports import Change, Json, Message, Record, World
 from controlplane.release.state import Phase, ReleaseState
@@ -17,10 +18,12 @@ from controlplane.release.state import Phase, ReleaseState
 # What a record's action is called in a notification.
 EVENTS: Mapping[str, Event] = {
     "advance": "advanced",
+    "cleared": "cleared",
     "cross": "advanced",
     "finish": "rolled_back",
     "freeze": "frozen",
     "guard": "guarding",
+    "held": "held",
     "order": "ordered",
     "pause": "paused",
     "promote": "promoted",
@@ -28,18 +31,13 @@ EVENTS: Mapping[str, Event] = {
     "resume": "resumed",
     "retry": "retried",
     "rollback": "rolling_back",
+    "safe": "cleared",
     "start": "started",
     "unsafe": "held",  # the way back; it goes on meanwhile where nothing grows
     "step-back": "stepped_back",
     "withdraw": "rolled_back",  # it had not started
 }
 SWITCHED: Mapping[Phase, Event] = {Phase.PROMOTED: "promoted", Phase.ROLLING_BACK: "rolling_back"}
-# Waiting of this kind is what releases do all the time.
-ORDINARY = frozenset(
-    {"", "busy", "crossing", "dwell", "ending", "manual", "hook", "not-yet", "propagate", "rolling-back"}
-    | {"frozen", "paused", "retrying", "testing", "verify"}  # was told by what led to it
-)
-ASKING = frozenset({"approval", "approval-expired", "manual", "test-over"})
 
 
 def with_notices(change: Change, world: World) -> Change:
@@ -57,8 +55,7 @@ def with_notices(change: Change, world: World) -> Change:
 def event_of(record: Record, state: ReleaseState) -> Event | None:
     """Return what a record means to people, or None if it is nothing to tell."""
     if record.action == "hold":
-        code = str(record.numbers.get("code", ""))
-        return "asking" if code in ASKING else None if code in ORDINARY else "held"
+        return "asking" if record.numbers.get("code") in ASKING else None
     if record.action == "rollback" and state.ended:
         return "rolled_back"  # it had no traffic
     if record.action == "switch":

@@ -144,6 +144,13 @@ class ReleaseState(Model):
         cause: What of the hold was written down last; see `release.holding`.
         caused: How long ago that was, by the monotonic clock.
         causes: How many causes of this hold were written down after the first one.
+        held_for: How long this kind of hold has lasted, by the monotonic clock.
+        kinds: Of holds that were written down since the last action, the newest last.
+        unwritten: This kind was not written down again, for it may come and go.
+        wrong: How long something has been wrong, short pauses left out; zero if nothing is.
+        well: For how long nothing has been wrong since.
+        told: The kind of hold of which people were told that it lasts; '' of none.
+        told_why: The reason that they were told.
         because: The same for people, with names and numbers.
         judged: Time of judging in this step that counted: fresh data, verified split, nothing held.
         unproved: Time in this step since every proxy had it, or since its last proof, without halts.
@@ -197,6 +204,13 @@ class ReleaseState(Model):
     cause: str = ""
     caused: timedelta = timedelta(0)
     causes: int = 0
+    held_for: timedelta = timedelta(0)
+    kinds: tuple[str, ...] = ()
+    unwritten: bool = False
+    wrong: timedelta = timedelta(0)
+    well: timedelta = timedelta(0)
+    told: str = ""
+    told_why: str = ""
     because: str = ""
     judged: timedelta = timedelta(0)
     unproved: timedelta = timedelta(0)

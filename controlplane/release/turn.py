@@ -112,7 +112,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
     )
     if state.phase in IN_PROGRESS and not state.way_back:
         state = state.model_copy(update={"way_back": where.count(state.from_version) or 0})
-    took = _alarmed(_decided(state, watch, seen, moment.at), seen, moment.at)
+    took = _told(_alarmed(_decided(state, watch, seen, moment.at), seen, moment.at), seen, moment)
     if state.phase in IN_PROGRESS or took.after.state.key != state.key:
         return took
     # Nothing is judged any more; the last verdicts are still shown.
@@ -170,6 +170,17 @@ def _alarmed(took: Turn, seen: Seen, now: datetime) -> Turn:
     said = replace(took.decision, code=f"way-back-{code or 'open'}", reason=words)
     record = _record(state, said, seen, now).model_copy(update={"action": "unsafe" if code else "safe"})
     return replace(took, after=after, records=(*took.records, record))
+
+
+def _told(took: Turn, seen: Seen, moment: Moment) -> Turn:
+    """Return the turn with a record if people are to be told of a hold, or that it is over."""
+    lasts = max(holding.LASTS, 2 * moment.settle)  # four intervals
+    after, action, words = holding.telling(took.after.state, took.decision, moment.elapsed, lasts)
+    records = took.records
+    if action:
+        record = _record(after, replace(took.decision, reason=words, failure=None), seen, moment.at)
+        records = (*records, record.model_copy(update={"action": action}))
+    return replace(took, after=replace(took.after, state=after), records=records)
 
 
 def _stale(moment: Moment) -> str:

@@ -298,6 +298,7 @@ class Never:
 def happened(action, was, now):
     """Return what became of a release that was there before, in the words of notifications."""
     again = {"pause": "paused", "order": "ordered", "freeze": "frozen", "unsafe": "held"}
+    again |= {"held": "held", "safe": "cleared", "cleared": "cleared"}
     if action in again:  # once more too: an order is edited while it waits, another failure joins
         return again[action]
     if was.attempt != now.attempt:

@@ -307,7 +307,7 @@ class LoopMachine(Lives):
                     target = re.search(r"-> (\S+), policy", record.reason)
                     to = target[1] if target else (shadow or state).to_version
                     shadow = state.model_copy(update={"phase": Phase.WAITING, "step": 0, "to_version": to})
-                elif record.action != "hold":
+                elif record.action not in ("hold", "held", "cleared"):
                     action = meant(record, shadow)
                     if action is None:
                         continue

@@ -98,7 +98,7 @@ async def test_who_waits_for_a_promotion_that_is_undone_waits_on(tmp_path, kit):
     world = await kit.tick(site, 3)
 
     waits = world.releases["front-2"]
-    assert (waits.phase, waits.hold) == (Phase.WAITING, "dependency")
+    assert (waits.phase, waits.hold) == (Phase.WAITING, "dependency-failed")
     assert waits.because == "release 'back-2', on which it depends, was undone: v1 of 'back' is stable"
     assert site.plane.release("back-2").return_point == "over: v1 is stable"
     await site.plane.switch("back", to("v2"))

@@ -200,6 +200,36 @@ async def test_a_cause_that_changes_with_every_interval_does_not_flood_the_log(s
     assert before + 2 <= len(await holds(site)) <= before + 8
 
 
+async def test_a_kind_that_changes_with_every_interval_does_not_flood_the_log(site, kit):
+    await at_ten(site, kit)
+    site.traffic.mode = "both"  # nothing is proved, nothing fails: the step lasts
+    await kit.tick(site, 10)
+    before = len(await holds(site))
+    for n in range(200):
+        site.fleet.mode = ("all", "none")[n % 2]
+        await kit.tick(site)
+    flapping = len(await holds(site))
+    site.fleet.mode = "none"
+    await kit.tick(site, 200)  # it has changed for good
+
+    assert before + 2 <= flapping <= before + 10
+    assert (await holds(site))[-1].numbers["code"] == "no-proxy"
+    assert len(await holds(site)) <= flapping + 2
+
+
+async def test_a_kind_that_comes_back_after_a_long_time_is_written_at_once(site, kit):
+    await at_ten(site, kit)
+    site.traffic.mode = "both"  # nothing is proved, nothing fails
+    await kit.tick(site, 60)
+    for _ in range(5):
+        site.fleet.mode = "none"
+        await kit.tick(site)
+        assert (await holds(site))[-1].numbers["code"] == "no-proxy"
+        site.fleet.mode = "all"
+        await kit.tick(site, 60)
+        assert (await holds(site))[-1].numbers["code"] != "no-proxy"
+
+
 async def test_another_condition_that_holds_is_another_cause(tmp_path, kit):
     policy = kit.POLICY.replace("{latency: off}]", "{latency: off}, {success_rate: {at_least: 99%}}]")
     site = await kit.start(tmp_path, quick=policy)
@@ -230,3 +260,135 @@ async def test_where_counting_has_not_begun_nobody_looks_for_a_broken_route(site
 
     few = "too few requests to verify the split: segment staff: none counted yet"
     assert world.releases["shop-v2"].because == f"{few}, counting begins 10s after every proxy has the step"
+
+
+# --- what is wrong, once it has lasted --------------------------------------------------------------------
+
+
+TOLD = "notify: [{webhook: 'https://example.com'}]\n"
+
+
+async def told(site):
+    return [m.body["type"].removeprefix("turnout.release.") for m in await site.store.waiting()]
+
+
+@pytest.fixture
+async def telling(tmp_path, kit):
+    made = await kit.start(tmp_path, quick=kit.POLICY + TOLD)
+    await at_ten(made, kit)
+    made.traffic.mode = "both"  # nothing is proved, nothing fails: the step lasts
+    await kit.tick(made, 10)
+    assert await told(made) == []
+    yield made
+    await made.store.close()
+
+
+async def test_a_hiccup_is_recorded_and_told_to_nobody(telling, kit):
+    for _ in range(4):
+        telling.fleet.mode = "none"
+        await kit.tick(telling)
+        telling.fleet.mode = "all"
+        await kit.tick(telling, 8)
+
+    assert await told(telling) == []
+    assert [r.numbers["code"] for r in await holds(telling)].count("no-proxy") >= 2
+
+
+async def test_a_restart_is_told_to_nobody(telling, kit):
+    """No proxy is there when the first tick decides, and the first statistics come an interval later."""
+    for _ in range(3):
+        again = await kit.Site(telling.store, telling.clock).restore(telling.traffic.totals)
+        again.clock, again.traffic.mode, again.fleet.mode = telling.clock, "both", "none"
+        await kit.tick(again)
+        again.fleet.mode = "all"
+        again.traffic.mode = "silent"
+        await kit.tick(again)
+        again.traffic.mode = "both"
+        await kit.tick(again, 8)
+
+    assert await told(telling) == []
+
+
+async def test_what_lasts_is_told_once_and_so_is_that_it_is_over(telling, kit):
+    telling.fleet.mode = "none"
+    await kit.tick(telling, 5)
+    early = await told(telling)
+    await kit.tick(telling, 100)
+    lasting = await told(telling)
+    telling.fleet.mode = "all"
+    await kit.tick(telling, 5)
+    doubtful = await told(telling)
+    await kit.tick(telling, 20)
+
+    assert (early, lasting, doubtful) == ([], ["held"], ["held"])
+    assert await told(telling) == ["held", "cleared"]
+    held, cleared = (m.body["data"]["reason"] for m in await telling.store.waiting())
+    assert held == "for 30s: no proxy is connected"
+    assert cleared.startswith("over: no proxy is connected; now: ")
+
+
+async def test_what_comes_and_goes_lasts_too(telling, kit):
+    for _ in range(12):
+        telling.fleet.mode = "none"
+        await kit.tick(telling)
+        telling.fleet.mode = "all"
+        await kit.tick(telling, 3)
+
+    assert await told(telling) == ["held"]
+
+
+async def test_another_trouble_that_lasts_is_told_as_well(telling, kit):
+    telling.fleet.mode = "none"
+    await kit.tick(telling, 10)
+    telling.fleet.mode = "nack"
+    await kit.tick(telling, 4)
+    early = await told(telling)
+    await kit.tick(telling, 10)
+
+    assert early == ["held"]
+    reasons = [m.body["data"]["reason"] for m in await telling.store.waiting()]
+    assert reasons[1:] == ["for 30s: b refuses Cluster 'shop~v2': bad"]
+
+
+async def test_while_a_person_has_paused_it_nothing_is_said_to_be_over(telling, kit):
+    telling.fleet.mode = "none"
+    await kit.tick(telling, 10)
+    await telling.plane.act("shop-v2", "pause", ANN)
+    telling.fleet.mode = "all"
+    await kit.tick(telling, 20)
+    paused = await told(telling)
+    await telling.plane.act("shop-v2", "resume", ANN)
+    await kit.tick(telling, 10)
+
+    assert (paused, await told(telling)) == (["held"], ["held", "cleared"])
+
+
+async def test_a_release_that_goes_back_is_told_by_that_alone(telling, kit):
+    telling.fleet.mode = "none"
+    await kit.tick(telling, 10)
+    telling.fleet.mode = "all"
+    await telling.plane.act("shop-v2", "rollback", ANN)
+    await kit.tick(telling, 20)
+
+    assert await told(telling) == ["held", "rolling_back", "rolled_back"]
+
+
+async def test_a_rollback_that_does_not_end_is_told(telling, kit):
+    telling.fleet.mode = "some"
+    await telling.plane.act("shop-v2", "rollback", ANN)
+    await kit.tick(telling, 20)
+
+    assert await told(telling) == ["rolling_back", "held"]
+    assert (await telling.store.waiting())[-1].body["data"][
+        "reason"
+    ] == "for 30s: may still serve the canary: b"
+
+
+async def test_what_releases_wait_for_all_the_time_is_told_to_nobody(tmp_path, kit):
+    late = "windows: [{days: tue, from: '01:00', to: '02:00'}]\n"
+    site = await kit.start(tmp_path, quick=kit.POLICY + TOLD + late)
+    await site.plane.order(TO_V2)
+    await kit.tick(site, 100)
+
+    assert (site.plane.release("shop-v2").hold, await told(site)) == ("window", [])
+    await site.store.close()

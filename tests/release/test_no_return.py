@@ -159,7 +159,7 @@ def test_who_resumes_before_the_call_was_made_lets_it_be_made(make, guarded):
     [
         ({"blackouts": (BLACKOUT,)}, "blackout"),
         ({"links": Links(apart="waits for others")}, "apart"),
-        ({"links": Links(failed="gone")}, "dependency"),
+        ({"links": Links(failed="gone")}, "dependency-failed"),
         ({"stale": "no statistics"}, "stale"),
         ({"endpoints": {"v1": ("10.0.0.1:80",)}}, "no-endpoints"),
     ],

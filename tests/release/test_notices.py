@@ -52,8 +52,11 @@ def record(action, code="", **more):
         ("withdraw", "", Phase.ROLLED_BACK, "rolled_back"),
         ("switch", "", Phase.ROLLING_BACK, "rolling_back"),
         ("switch", "", Phase.ENDING, None),
-        ("hold", "nack", Phase.PROGRESSING, "held"),
-        ("hold", "unsafe", Phase.PROGRESSING, "held"),
+        ("hold", "nack", Phase.PROGRESSING, None),  # until it has lasted
+        ("held", "nack", Phase.PROGRESSING, "held"),
+        ("cleared", "dwell", Phase.PROGRESSING, "cleared"),
+        ("unsafe", "way-back-few", Phase.PROGRESSING, "held"),
+        ("safe", "way-back-open", Phase.PROGRESSING, "cleared"),
         ("hold", "approval", Phase.PROGRESSING, "asking"),
         ("hold", "manual", Phase.WAITING, "asking"),
         ("hold", "dwell", Phase.PROGRESSING, None),
@@ -68,7 +71,7 @@ def test_each_record_is_told_by_its_event(action, code, phase, event):
 def test_only_what_was_asked_for_is_told_in_the_form_that_was_asked_for():
     notify = (Notify(webhook=WEB, on=("held", "promoted")), Notify(slack=SLACK, on=("held",)))
     world = World(1, Catalog(), releases={"r": release(*notify)})
-    change = Change(records=(record("proceed"), record("hold", "stale"), record("start")))
+    change = Change(records=(record("proceed"), record("held", "stale"), record("start")))
 
     event, slack = with_notices(change, world).messages
 

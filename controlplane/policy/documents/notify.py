@@ -11,7 +11,7 @@ from controlplane.policy.fields import Url
 
 Event = Literal[
     "ordered", "started", "asking", "advanced", "held", "guarding", "promoted", "rolling_back", "rolled_back",
-    "stepped_back", "retried", "frozen", "paused", "resumed", "ended",
+    "stepped_back", "retried", "frozen", "paused", "resumed", "ended", "cleared",
 ]  # fmt: skip
 
 
@@ -23,8 +23,8 @@ class Notify(Model):
     webhook: Url | None = Field(default=None, description="takes a CloudEvent as JSON")
     slack: Url | None = Field(default=None, description="takes {text: ...}, as Slack and others do")
     on: Annotated[tuple[Event, ...], Field(min_length=1)] = (
-        "asking", "held", "stepped_back", "retried", "frozen", "promoted", "rolling_back", "rolled_back",
-        "ended",
+        "asking", "held", "cleared", "stepped_back", "retried", "frozen", "promoted", "rolling_back",
+        "rolled_back", "ended",
     )  # fmt: skip
 
     @property
