@@ -13,14 +13,23 @@ from functools import partial
 
 import numpy as np
 
-from controlplane.evidence import scarce
+from controlplane.evidence import rising, scarce
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counters, Counts, Interval, Stage
 from controlplane.evidence.blocks import SLOWER
 from controlplane.evidence.comparison import ACQUAINTED
 from controlplane.evidence.edges import Beyond
 from controlplane.evidence.learned import LONG, Learned
 from controlplane.evidence.likelihood import log_mean_exp, no_harm_rate
-from controlplane.evidence.reading import Reading, Words, borrowed, more_often, percent, total
+from controlplane.evidence.reading import (
+    LOG_DOUBT,
+    Reading,
+    Words,
+    borrowed,
+    more_often,
+    percent,
+    rough,
+    total,
+)
 from controlplane.evidence.rows import Floats, as_often, no_harm
 from controlplane.evidence.scarce import RAREST
 from controlplane.evidence.verdict import Verdict
@@ -73,7 +82,7 @@ class Slowdown:
         harmless = None
         if interval.counting:
             harmless = self._no_harm(interval, beyond, edge), self._as_often(interval)
-        account = _looking(account, edge)
+        account = rising.gathered(_looking(account, edge), interval)
         step, whole, rise = (SLOWER + _looked(account, table, edge) for table in (STEP, WHOLE, RISE))
         shown = Counters(step, whole, rise, recent=SLOWER + edge)
         return account.after(interval, shown, gains, harmless)
@@ -147,6 +156,8 @@ class Slowdown:
         spoken = [log_mean_exp(account.processes[label]) for label in sorted(account.processes)]
         excess = {s: c[1] - c[0] * c[3] / c[2] for s, c in account.recent.items() if c[2]}
         log_e = log_mean_exp(spoken) if spoken else 0.0
+        if log_e >= LOG_DOUBT:
+            account = rising.shown(account, RISE)
         reading = Reading(account, log_e, self.threshold, excess, undoubted=-ENOUGH)
         holds = ((learned.total[0] < ACQUAINTED, "too little is known of the baseline"),)
         words = partial(self._words, reading, learned.beyond_now, stage)
@@ -157,6 +168,10 @@ class Slowdown:
         account, edge = reading.account, self._nearest(beyond)
         shown = _looked(account, RISE if reading.risen else WHOLE if reading.failed else STEP, edge)
         same = shown == _looked(account, WHOLE, edge)
+        seen = reading.told(partial(_slower, shown), beside=same)
+        if reading.log_e >= LOG_DOUBT and not reading.failed and account.rise:
+            said = _slower(_looked(account, RISE, edge), total(account.rise))
+            seen = f"in the last {rough(account.rising)} {said}"
         return Words(
             fault=f"the canary is slower in segment {reading.segment}",
             doubt="the canary is suspiciously slow",
@@ -164,7 +179,7 @@ class Slowdown:
             short=self._short(reading.counts, beyond, shown),
             bursts="so many canary requests are slow that a slower canary is not excluded",
             # At two edges the halves of one sentence could contradict each other.
-            seen=reading.told(partial(_slower, shown), beside=same),
+            seen=seen,
             note=borrowed(reading.table, stage, self.margin),
         )
 

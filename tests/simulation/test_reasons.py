@@ -6,8 +6,10 @@ import re
 
 import pytest
 
+from controlplane.evidence import rising
 from controlplane.evidence.account import EMPTY, Account
 from controlplane.evidence.evidence import Evidence
+from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.policy.latency import EDGES_MS
 from controlplane.policy.loading import load
 from controlplane.policy.pinning import pin
@@ -153,3 +155,58 @@ def test_an_older_store_knows_of_late_what_short_intervals_add_up_to():
     del data["lately"]
 
     assert Account.from_json(data).lately == pytest.approx(43.28, abs=0.01)
+
+
+def loudest(account):
+    """Return the edge in ms with most evidence."""
+    return max(account.processes, key=lambda label: log_mean_exp(account.processes[label]))
+
+
+@pytest.mark.parametrize(("latency", "fault"), [(120, "latency=x1.5"), (33, "latency=x2@10m")])
+def test_slowness_is_shown_at_the_edge_that_has_its_evidence(latency, fault):
+    seen = list(release(fault, "{client_errors: off}, {errors: off}", seed=11, latency=latency))
+    after = seen[-1].turn.after
+    (verdict,) = (v for v in after.verdicts if v.metric == "latency")
+
+    edge, canary, requests = re.search(
+        r"slower than (\d+) ms were ([\d.]+) % of (\d+) canary", verdict.reason
+    ).groups()
+    assert edge == loudest(after.watch.evidence.accounts["latency"])
+    truth = [0, 0]
+    for now in reversed(seen):  # until so many are found, and no other number
+        tallies = [tally for cell, tally in now.observation.cells if cell.version == "v2"]
+        truth[0] += sum(tally.requests for tally in tallies)
+        truth[1] += sum(tally.slower[EDGES_MS.index(int(edge))] for tally in tallies)
+        if truth[0] >= int(requests):
+            break
+    assert truth[0] == int(requests) == dict(verdict.numbers)["canary_requests"]
+    assert truth[1] == dict(verdict.numbers)["canary_slow"]
+    assert float(canary) == pytest.approx(100 * truth[1] / truth[0], rel=0.005)
+
+
+def test_slowness_of_an_older_store_is_shown_at_the_edge_that_was_counted():
+    *_, last = release("latency=x1.5", "{client_errors: off}, {errors: off}", seed=11, latency=120)
+    whole = last.turn.after.watch.evidence
+    data = whole.to_json()
+    state = data["accounts"]["latency"]["state"]
+    for label in [label for label in state if label.startswith(rising.LABEL)]:
+        del state[label]
+
+    older = Evidence.from_json(data).accounts["latency"]
+
+    assert rising.shown(older, "edge of the rise") is older
+    assert rising.shown(whole.accounts["latency"], "edge of the rise").rise != older.rise
+    assert Evidence.from_json(whole.to_json()) == whole
+
+
+def test_doubt_is_shown_by_what_has_raised_it():
+    for now in release("latency=x1.3", "{client_errors: off}, {errors: off}", seed=11, latency=140):
+        account = now.turn.after.watch.evidence.accounts.get("latency")
+        said = [v.reason for v in now.turn.after.verdicts if v.metric == "latency" and v.doubtful]
+        if said:
+            break
+
+    shown = [float(share) for share in re.findall(r"([\d.]+) % of", said[0])]
+    assert "suspiciously slow: in the last " in said[0]
+    assert f"slower than {loudest(account)} ms were" in said[0]
+    assert shown[0] > 1.3 * shown[1]
