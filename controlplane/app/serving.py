@@ -221,7 +221,10 @@ def _web_config(app: Starlette, tls: TlsFiles | None) -> uvicorn.Config:
 def _http_certificates(tls: TlsFiles, config: uvicorn.Config, troubles: Troubles) -> Certificates:
     assert config.ssl is not None
     take = partial(config.ssl.load_cert_chain, tls.certificate, tls.key)
-    return Certificates(tls, "--http", troubles, take)
+    try:
+        return Certificates(tls, "--http", troubles, take)
+    except TlsError as error:
+        raise ServeError(f"TLS of --http: {error}") from error
 
 
 async def _renew(certificates: Sequence[Certificates]) -> None:

@@ -72,8 +72,10 @@ class Cache:
         self._change(group, lambda of: of.set(type_url, name, given))
 
     def remove(self, group: str, type_url: str, name: str) -> None:
-        """Take one resource away, if it is there."""
+        """Take one resource away, if it is there; a group that is not known stays so."""
         self._check_thread()
+        if group not in self._groups:
+            return  # known, it would be empty, and its nodes lose all that they have
         self._change(group, lambda of: of.remove(type_url, name))
 
     def clear(self, group: str) -> None:

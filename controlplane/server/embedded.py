@@ -14,7 +14,7 @@ from controlplane.server.certificates import Certificates
 from controlplane.server.limits import Limits
 from controlplane.server.options import bind, split_address
 from controlplane.server.streams import Refusal, XdsServer
-from controlplane.server.tls import TlsFiles
+from controlplane.server.tls import TlsFiles, refuse_stranger
 from controlplane.server.troubles import Troubles
 
 
@@ -54,10 +54,12 @@ async def serve(  # noqa: PLR0913 - options, by name
     Raises:
         BindError: If the address cannot be listened on.
         TlsError: If the certificates cannot be used.
-        ValueError: If ``drain`` is less than 0.
+        ValueError: If ``drain`` is less than 0, or strangers are to be refused and nobody has a certificate.
     """
     if not drain >= 0:
         raise ValueError(f"drain is {drain}; it must be 0 or more")
+    if refusal is refuse_stranger and (tls is None or tls.client_ca is None):
+        raise ValueError("refuse_stranger needs tls with a client_ca: without it nobody has a certificate")
     xds = XdsServer(
         cache.group_of, refusal=refusal, callbacks=callbacks, identifier=identifier, limits=limits
     )

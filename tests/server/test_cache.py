@@ -234,6 +234,19 @@ async def test_changes_of_one_turn_of_the_loop_go_out_together():
     assert len(seen) == 3
 
 
+def test_what_is_removed_from_a_group_that_is_not_known_does_not_empty_its_nodes():
+    cache, seen = Cache(), []
+    cache.attach(lambda group, snapshot: seen.append(group), lambda group: None)
+    cache.set("gone", CLUSTER, "a", Cluster(name="a"))
+    cache.forget("gone")
+    seen.clear()
+
+    cache.remove("gone", CLUSTER, "a")
+    cache.remove("never there", CLUSTER, "a")
+
+    assert (cache.snapshot("gone"), cache.snapshot("never there"), seen) == (None, None, [])
+
+
 def test_what_one_loop_left_is_published_by_the_next():
     cache, seen = Cache(), []
     group = {"x": Cluster(name="x")}

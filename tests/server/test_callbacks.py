@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from controlplane._pb.cluster_pb2 import Cluster
-from controlplane.server import Cache, Callbacks, Limits, serve
+from controlplane.server import Cache, Callbacks, Limits, TlsFiles, refuse_stranger, serve
 from controlplane.xds.type_urls import CLUSTER
 
 DELTA = "DeltaAggregatedResources"
@@ -141,4 +141,11 @@ async def test_what_cannot_be_called_at_once_is_refused():
         Cache(later)
     with pytest.raises(ValueError, match="drain is -1; it must be 0 or more"):
         async with serve(Cache(), "127.0.0.1:0", drain=-1):
+            pass
+
+
+@pytest.mark.parametrize("tls", [None, TlsFiles("tls.crt", "tls.key")])
+async def test_strangers_are_not_refused_where_nobody_has_a_certificate(tls):
+    with pytest.raises(ValueError, match="refuse_stranger needs tls with a client_ca"):
+        async with serve(Cache(), "127.0.0.1:0", tls=tls, refusal=refuse_stranger):
             pass
