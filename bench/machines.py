@@ -18,9 +18,11 @@ STEPS = 40  # in each of them
 
 
 def machines(folder: Path) -> dict[str, Target]:
-    """Return targets from the folder with the tests: one client, and several of one server."""
+    """Return targets from the folder with the tests: one client, one like gRPC, and several of one server."""
     model, one = _load(folder / "conftest.py"), _load(folder / "test_convergence.py")
     found = {f"machine-{variant}": _machine(one.machine(model, variant)) for variant in VARIANTS}
+    for variant in VARIANTS:
+        found[f"caller-{variant}"] = _machine(one.machine(model, variant, one.caller(model)))
     many = _load(folder / "test_many_clients.py")
     libraries = [many.apart.library() for _ in range(1 + many.MOST)]
     for variants in (*((variant,) for variant in VARIANTS), VARIANTS):

@@ -13,6 +13,7 @@ class Limits:
         first_requests: Streams admitted per second.
         write_timeout: Seconds that one write may take before the stream counts as stuck.
         behind_timeout: Seconds that a client which is ahead of this replica waits for it; 0 for not at all.
+        silence: Seconds after which a client that comes back counts as having asked for all that it has.
         streams_per_peer: Streams of one certificate, or of one host without certificates. Generous, since a
             fleet may share a certificate or stand behind one address.
 
@@ -23,13 +24,15 @@ class Limits:
     first_requests: float = 2000.0
     write_timeout: float = 10.0
     behind_timeout: float = 5.0
+    silence: float = 2.0
     streams_per_peer: int = 10_000
 
     def __post_init__(self) -> None:
         for name in ("first_requests", "write_timeout"):
             if not getattr(self, name) > 0:  # nor if it is not a number
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be more than 0")
-        if not self.behind_timeout >= 0:
-            raise ValueError(f"behind_timeout is {self.behind_timeout}; it must be 0 or more")
+        for name in ("behind_timeout", "silence"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if not self.streams_per_peer >= 1:
             raise ValueError(f"streams_per_peer is {self.streams_per_peer}; it must be 1 or more")

@@ -39,7 +39,7 @@ class Session:
     closing: ProtocolError | None = None
     half_closed: bool = False  # by the client: it will not ask for anything any more
     writing_since: float | None = None  # monotonic; None if nothing is being written
-    late: asyncio.TimerHandle | None = None  # while the client is ahead of us
+    late: asyncio.TimerHandle | None = None  # while the client is ahead of us, or may say more
     out: asyncio.Future[None] | None = None  # where it ended in the middle of a write: done when that is over
 
     @property

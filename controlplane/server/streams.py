@@ -363,15 +363,23 @@ class XdsServer:
         self._advance(session)
 
     def _wait_for_us(self, session: Session) -> None:
-        """Close a stream whose client stays ahead of this replica for too long."""
-        if not session.stream.behind:
+        """Close a stream whose client stays ahead of this replica for too long; hear out who may say more."""
+        stream, limits = session.stream, self._limits
+        if not (stream.behind or stream.hesitant):
             if session.late is not None:
                 session.late.cancel()
                 session.late = None
         elif session.late is None:
-            self.ahead = max(self.ahead, session.stream.ahead)
-            give_up = partial(self._give_up, session)
-            session.late = asyncio.get_running_loop().call_later(self._limits.behind_timeout, give_up)
+            self.ahead = max(self.ahead, stream.ahead if stream.behind else 0)
+            wait, what = limits.silence, self._hear_out
+            if stream.behind:
+                wait, what = limits.behind_timeout, self._give_up
+            session.late = asyncio.get_running_loop().call_later(wait, what, session)
+
+    def _hear_out(self, session: Session) -> None:
+        session.late = None
+        session.stream.hear_out()
+        self._advance(session)
 
     def _give_up(self, session: Session) -> None:
         """Close a stream whose client is still ahead; one that is served may be slow to take it in."""
@@ -379,6 +387,8 @@ class XdsServer:
         if session.stream.behind:
             reason = "this replica is behind the client's version; another one may be ahead"
             self._close(session, ProtocolError("UNAVAILABLE", reason))
+        else:
+            self._advance(session)
 
     def _close(self, session: Session, reason: ProtocolError) -> None:
         """End a stream with this status, once what is being written is out."""

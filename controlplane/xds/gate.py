@@ -8,13 +8,14 @@ considerations"; seen: ordering by sending alone fails requests in more than hal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 from controlplane.xds.conversation import Conversation
 from controlplane.xds.mixtures import mixture, robs
 from controlplane.xds.parts import Part
+from controlplane.xds.past import NO_PAST
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.type_urls import DRAINING, LISTENER, Ref
 from controlplane.xds.uses import Uses, count
@@ -267,24 +268,69 @@ class Gate:
         }
         return self.snapshot.relations.needing | held
 
-    def unknown(self, type_url: str) -> bool:
+    def unknown(self, conversation: Conversation) -> bool:
         """Return whether the client has resources of another server that might need one of this type.
+
+        What a client that asks by name has besides, and the target lacks, may be in use until it drops that.
+        """
+        return any(
+            other.past.claims is not None
+            or other.past.foreign
+            or (other.past.brought and not conversation.wildcard)
+            for other in self._needy(conversation.type_url)
+        )
+
+    def _needy(self, type_url: str) -> Iterator[Conversation]:
+        """Yield the types that may need this one, and of which the client brought something."""
+        for other in self.conversations.values():
+            url = other.type_url
+            if other.past is not NO_PAST and self.snapshot.serves(url) and self._may_need(url, type_url):
+                yield other
+
+    def _may_need(self, url: str, type_url: str) -> bool:
+        """Return whether something of the one type may need something of the other, as far as we know.
 
         Which types need which is read off the resources that we know; between types that we know nothing of,
         the later one in push order needs the earlier one. What follows another resource (endpoints their
         cluster) goes after what it follows is gone.
         """
         following, order = self.snapshot.relations.following, self.snapshot.order
+        if url == type_url:
+            return False
+        if (url, type_url) in self._needing or (type_url, url) in following:
+            return True
         rank = {name: place for place, name in enumerate(order)}
-        mine = rank.get(type_url, len(order))
-        for other in self.conversations.values():
-            url = other.type_url
-            if not other.past.foreign or url == type_url:
-                continue
-            if (url, type_url) in self._needing or (type_url, url) in following:
-                return True
-            unrelated = (type_url, url) not in self._needing and (url, type_url) not in following
-            if unrelated and rank.get(url, len(order)) > mine:
+        later = rank.get(url, len(order)) > rank.get(type_url, len(order))
+        return later and (type_url, url) not in self._needing and (url, type_url) not in following
+
+    def lost(self, conversation: Conversation) -> frozenset[str]:
+        """Return what a client came back with and asks for by name, and a full set would take from it."""
+        listed = conversation.past.listed
+        return (listed & conversation.names).difference(self.snapshot.of(conversation.type_url))
+
+    def told(self, type_url: str) -> bool:
+        """Return whether a client that comes back has asked for each type that needs this one.
+
+        If nothing does now, it has to have asked for each that may have needed it.
+        """
+        types = {*self.snapshot.order, *self.snapshot.resources}
+        needing = {url for url, needed in self._needing if needed == type_url != url}
+        may = needing or {url for url in types if self._may_need(url, type_url)}
+        return may <= self.conversations.keys()
+
+    def relied(self, conversation: Conversation) -> bool:
+        """Return whether what a client came back with may be in use by the rest of what it came back with.
+
+        It is until the client accepts ours of that. What it refuses, or we have nothing for, stays as it is,
+        and so does what that may use; until the client asks for more of this type: only an answer brings it.
+        """
+        url, listed = conversation.type_url, conversation.past.listed
+        target = self.snapshot.of(url)
+        more = any(name in target and name not in listed for name in conversation.names)
+        for other in self._needy(url):
+            past, theirs = other.past, self.snapshot.of(other.type_url)
+            settled = more and all(other.refusals.has(theirs[n]) for n in past.foreign if n in theirs)
+            if past.claims is not None or (not settled and (past.foreign or past.brought)):
                 return True
         return False
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controlplane.xds.parts import Part
+from controlplane.xds.sharing import NOBODY
 from controlplane.xds.snapshot import Snapshot
 from controlplane.xds.version import Version
 
@@ -24,6 +25,7 @@ class Past:
         recalled: The parts of what it brought with unknown content, if that is what it accepted last.
         whole: Version of a set that it brought and that is not ours, until it accepted ours.
         returning: It brought resources, and was sent nothing of this type yet.
+        listed: The names that it came back with, of a type of which each answer has to list all.
     """
 
     claims: Mapping[str, str] | None = None
@@ -33,6 +35,7 @@ class Past:
     recalled: dict[str, Mapping[str, Part]] = field(default_factory=dict)
     whole: Version | None = None
     returning: bool = False
+    listed: frozenset[str] = NOBODY
 
     def forget(self, names: Iterable[str]) -> None:
         """Drop what is known of resources that the client no longer has."""
@@ -57,7 +60,7 @@ class Past:
     def texts(self) -> tuple[str, ...]:
         """Return all that the client said."""
         claims = self.claims or {}
-        return *claims, *claims.values(), *self.foreign, *self.brought
+        return *claims, *claims.values(), *self.foreign, *self.brought, *self.listed
 
 
 NO_PAST: Final = Past()

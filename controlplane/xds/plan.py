@@ -120,7 +120,7 @@ class Planner:
                 conversation.discount(name)
             return "keep"
         uses, leader = gate.uses_of((url, name)), gate.leader(held)
-        if not (uses or leader or gate.unknown(url) or gate.changing(url)):
+        if not (uses or leader or gate.unknown(conversation) or gate.changing(url)):
             return "remove"
         if held is None or name in conversation.again:
             return "wait" if held is None or foreign else held

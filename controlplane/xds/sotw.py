@@ -12,7 +12,7 @@ from controlplane.xds.messages import Ack, Acks, Request
 from controlplane.xds.past import Past
 from controlplane.xds.plan import Plan, Planner
 from controlplane.xds.sets import recall, remember
-from controlplane.xds.sharing import Table, more, shared
+from controlplane.xds.sharing import NOBODY, Table, more, shared
 from controlplane.xds.snapshot import Resource, Snapshot
 from controlplane.xds.stream import Stream
 from controlplane.xds.version import Version
@@ -86,10 +86,14 @@ class SotwStream(Stream):
         past = conversation.past
         past.brought = {}
         known = {name: target[name] for name in conversation.names & target.keys()}
+        last = (not self.snapshot.strange(version) and recall(conversation.type_url, version.hash)) or {}
+        other = not partial and set_hash(known) != version.hash  # the version tells of all of them
+        past.listed = conversation.names if other else NOBODY
         if not any(resource.needs for resource in target.values()):
-            # Nothing is in use by these, but of a full-state type the version tells of all of them.
-            if not partial and set_hash(known) != version.hash:
+            if other:  # nothing is in use by these
                 past.whole = version
+                if last.keys() & conversation.names - target.keys():
+                    conversation.hold(shared({n: r for n, r in last.items() if n in conversation.names}))
             if partial and not any(resource.follows for resource in target.values()):
                 past.brought = dict.fromkeys(conversation.names, version)
             return
@@ -99,7 +103,6 @@ class SotwStream(Stream):
             conversation.hold(shared(known))
             conversation.again = more(conversation.again, known.keys())
             return
-        last = (not self.snapshot.strange(version) and recall(conversation.type_url, version.hash)) or {}
         for name in known:
             conversation.presume(name, version, last.get(name))
         if partial:
@@ -109,6 +112,11 @@ class SotwStream(Stream):
         whole = conversation.type_url in self._full_state
         # What a client brought it has already: it need not wait until all of the rest may be sent.
         opening = not conversation.opened and (whole or not conversation.past.foreign)
+        if opening and (lost := gate.lost(conversation)):
+            if self._withholds(conversation, gate, lost):
+                return None
+            # What we know of these is listed, for as long as they have to stay.
+            opening = not lost <= conversation.held.keys()
         # Absence from other types' responses means nothing: their resources go when what refers to them goes.
         planner = Planner(conversation, gate, removable=whole, telling=False)
         plan = planner.collect(conversation.refusals.limit, opening=opening)
@@ -126,6 +134,17 @@ class SotwStream(Stream):
         if opening and (conversation.wildcard or (whole and conversation.names)):
             return plan  # even an empty one: a client waits for its first response
         return plan if plan.updates or plan.removed else None
+
+    def _withholds(self, conversation: Conversation, gate: Gate, lost: frozenset[str]) -> bool:
+        """Return whether to wait with a full set that would take from a client what its routes still name.
+
+        A client that asks for clusters by name (gRPC) is given the routes first, and drops the old ones
+        itself. It may not ask for routes at all, or by another stream: whether it does tells its silence.
+        """
+        if not (gate.told(conversation.type_url) or self._heard_out):
+            self.hesitant = True
+            return True
+        return not lost <= conversation.held.keys() and gate.relied(conversation)
 
     def _encode(
         self,

@@ -47,7 +47,7 @@ class Stream(Position):
 
     ``receive`` takes a request, ``publish`` a new target; after either, call ``next_response`` until it
     returns None, and send what it returns in that order. ``group`` and ``alone`` are the caller's, for the
-    view alone.
+    view alone. While it is ``hesitant`` call ``hear_out`` a little later, if nothing else happens.
 
     Nothing is answered before a snapshot was published, nor while the client is ahead of it (``behind``).
     """
@@ -60,10 +60,12 @@ class Stream(Position):
         "_brought",
         "_eager",
         "_heard",
+        "_heard_out",
         "_horizon",
         "_implied",
         "alone",
         "group",
+        "hesitant",
         "node",
         "peer",
         "since",
@@ -96,6 +98,8 @@ class Stream(Position):
         self._heard = 0  # bytes, since what is kept was weighed
         self._horizon = 0  # revision that no store can have reached when the client last told what it brought
         self._brought = False  # something of an earlier stream
+        self._heard_out = type_url is not None  # all that the client asks for was read
+        self.hesitant = False  # an answer waits for requests that may not have been read
 
     # -- what comes in
 
@@ -137,6 +141,10 @@ class Stream(Position):
             self._brought = self._unsure = True
         nack = conversation.refusals.error
         return Received(type_url, first, acked, nack if not acked and nack is not error else None)
+
+    def hear_out(self) -> None:
+        """Take it that the client has asked for all that it came back with."""
+        self._heard_out = True
 
     def assign(self, group: str) -> None:
         """Name the group whose target this stream gets; for the view alone."""
@@ -270,6 +278,7 @@ class Stream(Position):
         At most one response per type is unanswered (``WINDOW`` of an eager one), and types go in push order.
         """
         snapshot = self.snapshot
+        self.hesitant = False
         if self._uses is not None:
             self._wake(self._uses.release())
         if not self._pending or snapshot is None or self.behind:

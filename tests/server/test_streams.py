@@ -131,6 +131,17 @@ async def test_replica_that_stays_behind_closes_the_stream(serve, kit):
     assert "behind" in text
 
 
+async def test_client_by_name_that_asks_for_nothing_else_is_answered_in_the_end(serve, kit):
+    """It may come back with routes over what has gone; they would be in a request that comes soon."""
+    world = await serve(limits=Limits(silence=0.1))
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    call = world.connect()
+
+    await call.ask(CLUSTER, resource_names=["a", "gone"], version_info="1.abcdef")
+
+    assert [r.value for r in (await call.hear()).resources] == [b"1"]
+
+
 async def test_replica_that_catches_up_serves(serve, kit):
     world = await serve(limits=Limits(behind_timeout=30))
     world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))

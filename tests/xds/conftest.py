@@ -175,6 +175,8 @@ class Client:
     has them. Messages wait in ``inbox`` and ``outbox``, so either side may lag.
     """
 
+    begins = CLUSTER
+
     def __init__(self, variant: str, node: bytes = NODE) -> None:
         self.variant, self.node = variant, node
         self.types = {url: Has() for url in PUSH_ORDER}
@@ -203,7 +205,7 @@ class Client:
         again = [url for url in order if self.types[url].asked and self.types[url].names != []]
         for has in self.types.values():
             has.asked, has.known, has.nonce = False, set(), ""
-        for url in again or [CLUSTER]:
+        for url in again or [self.begins]:
             self.request(url)
 
     def open(self) -> None:
@@ -528,6 +530,7 @@ def _nothing_is_added_to_what_all_share():
 def model():
     return SimpleNamespace(
         Client=Client,
+        Talk=Talk,
         World=World,
         NODE=NODE,
         NOW=NOW,

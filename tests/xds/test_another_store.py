@@ -86,6 +86,7 @@ def test_a_client_of_whole_sets_tells_what_it_has_of_another_store(model, url, n
     talk.stream.receive(message.SerializeToString(), model.NOW)
 
     assert [name for _, name in talk.stream.strange] == strange
+    talk.stream.hear_out()
     assert talk.heard() == sent
     if sent:
         assert talk.last[url].version_info.startswith("100.")

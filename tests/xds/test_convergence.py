@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import pytest
+from calling import caller
 from events import OWNERS, SHARED, Events
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, SCOPED_ROUTE
+from controlplane.xds import sets
+from controlplane.xds.memory import release
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, PUSH_ORDER, ROUTE
 
 
-def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
+def machine(model, variant, kind=None):  # noqa: C901 - the complexity of its rules adds up
     class Machine(Events):
         def __init__(self):
             super().__init__(model.World())
-            self.client = model.Client(variant)
+            self.client = (kind or model.Client)(variant)
             self.at_once = True
             self.publish()
 
@@ -72,9 +75,15 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
                         liked = f"{owner}{content}" not in self.client.poison_parts
                         assert not (useful and liked) or f"{owner}{content}" in parts, (owner, body, owners)
 
-        @rule(later=st.permutations((SCOPED_ROUTE, ROUTE, LISTENER)))
-        def reconnect(self, later):
-            self.client.connect((CLUSTER, ENDPOINT, *later))
+        @rule(order=st.permutations(PUSH_ORDER), elsewhere=st.booleans())
+        def reconnect(self, order, elsewhere):
+            """To the same process, which knows what it sent, or to another one."""
+            if kind is None:
+                order = (CLUSTER, ENDPOINT, *(url for url in order if url not in (CLUSTER, ENDPOINT)))
+            if elsewhere:
+                release()
+                sets._sets.clear()
+            self.client.connect(order)
             self.client.stream.publish(self.world.snapshot())
 
         @invariant()
@@ -93,11 +102,23 @@ def machine(model, variant):  # noqa: C901 - the complexity of its rules adds up
     return Machine
 
 
-@pytest.mark.parametrize("variant", ["sotw", "delta"])
-def test_client_converges_and_never_sees_a_broken_reference(model, variant):
+def run(machine, examples):
     run_state_machine_as_test(
-        machine(model, variant),
+        machine,
         settings=settings(
-            max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@pytest.mark.parametrize("variant", ["sotw", "delta"])
+def test_client_converges_and_never_sees_a_broken_reference(model, variant):
+    run(machine(model, variant), 150)
+
+
+@pytest.mark.parametrize("variant", ["sotw", "delta"])
+def test_client_by_name_converges_and_never_loses_what_its_routes_use(model, variant):
+    run(machine(model, variant, caller(model)), 100)

@@ -199,7 +199,7 @@ def machine(model, libraries, variants):  # noqa: C901 - the complexity of its r
                 library.XdsServer(
                     lambda node: node.cluster,
                     identifier="t",
-                    limits=library.Limits(first_requests=1e9),
+                    limits=library.Limits(first_requests=1e9, silence=0),
                     clock=lambda: self.now,
                 )
                 for library in libraries
