@@ -48,7 +48,7 @@ class Lab:
     def resume(self) -> None:
         """Take up the batches of the file; one that was being written when the run was stopped is dropped."""
         assert self.file is not None
-        whole, _, cut = self.file.read_text().rpartition("\n")
+        whole, _, cut = (self.file.read_text() if self.file.exists() else "").rpartition("\n")
         if cut:
             self.file.write_text(whole + "\n" if whole else "")
         for line in whole.splitlines():

@@ -160,7 +160,7 @@ def _approved(state: ReleaseState, wanted: Act, now: datetime) -> ReleaseState:
     step = wanted.step or next(iter(open_), "")
     if step not in open_:
         what = f"step {step!r} waits for no approval" if step else "no step ahead waits for an approval"
-        known = f"; those that do: {', '.join(open_)}" if open_ else ""
+        known = f"; those that do: {', '.join(open_)}" if open_ else "; none does" if step else ""
         raise RefusedError(409, f"release {state.name!r} is at {state.at}: {what}{known}")
     given = Approval(step=step, actor=wanted.actor, reason=wanted.reason, at=now)
     return state.model_copy(update={"approvals": (*state.approvals, given)})

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from controlplane.policy.calendar import blackout_until
 from controlplane.policy.documents import Blackout
+from controlplane.policy.explanation import told
 from controlplane.policy.values import format_duration, parse_duration
 from controlplane.release.ports import Change, Declared, Record, World
 from controlplane.web.asked import Declare, Who
@@ -78,8 +79,8 @@ def _wanted(wanted: Declare, now: datetime) -> Blackout:
             return Blackout(from_=begin, to=end, because=wanted.reason)
         return Blackout.model_validate(fields | {"because": wanted.reason})
     except ValidationError as error:
-        wrong = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors())
-        raise RefusedError(400, "; ".join(wrong)) from error
+        hint = "" if fields.keys() & {"from", "to", "cron"} else "; `for` alone, without a zone, begins now"
+        raise RefusedError(400, told(Blackout, fields, error, "the blackout") + hint) from error
     except ValueError as error:
         raise RefusedError(400, f"for: {error}") from error
 

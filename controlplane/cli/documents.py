@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +13,14 @@ import yaml
 
 from controlplane.cli.client import DEFAULT_SERVER, Actor, CommandError, Server, console, me, parsed, post
 from controlplane.policy.problems import Problem
+from controlplane.policy.yaml_source import MAX_BYTES
 from controlplane.web.asked import Documents as Body
 from controlplane.web.shown import Applied
 
-Paths = Annotated[list[Path], typer.Argument(help="Files, or folders whose YAML files are meant.")]
+Paths = Annotated[
+    list[Path], typer.Argument(help="Files, or folders whose YAML files are meant; - is standard input.")
+]
+STDIN = "-"
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +55,7 @@ def schema() -> None:
 
 
 def apply(
-    files: Annotated[list[Path], typer.Option("--file", "-f", help="Files or folders.")],
+    files: Annotated[list[Path], typer.Option("--file", "-f", help="Files or folders; - is standard input.")],
     actor: Actor = "",
     server: Server = DEFAULT_SERVER,
 ) -> None:
@@ -155,7 +160,7 @@ def _with_lists(path: Path, content: bytes) -> dict[str, bytes | Problem]:
 
 
 def read_files(paths: list[Path]) -> dict[str, bytes | Problem]:
-    """Return what files, and the YAML files of folders, hold.
+    """Return what files, and the YAML files of folders, hold; `-` is the standard input.
 
     Raises:
         CommandError: If one cannot be read.
@@ -164,6 +169,9 @@ def read_files(paths: list[Path]) -> dict[str, bytes | Problem]:
 
     found: dict[str, bytes | Problem] = {}
     for path in paths:
+        if str(path) == STDIN:
+            found[STDIN] = sys.stdin.buffer.read(MAX_BYTES + 1)
+            continue
         try:
             found |= read_folder(path) if path.is_dir() else _with_lists(path, read_file(path))
         except FolderError as error:

@@ -28,8 +28,10 @@ def import_(
     for path in files:
         try:
             texts[str(path)] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"{path}: cannot be read: {error}") from None
+        except OSError as error:
+            raise CommandError(f"{path}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise CommandError(f"{path}: is not UTF-8: {error.reason} at byte {error.start}") from None
     try:
         found = translate(texts, fleet)
     except ValueError as error:

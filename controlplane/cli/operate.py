@@ -25,7 +25,9 @@ from controlplane.policy.values import parse_duration
 from controlplane.web.asked import Act, Order, Switch
 from controlplane.web.shown import ReleaseShown, ServiceShown
 
-Past = Annotated[bool, typer.Option(help="Go back although the point of no return is passed.")]
+Past = Annotated[
+    bool, typer.Option("--past-point-of-no-return", help="Go back although the point of no return is passed.")
+]
 
 
 class Goal(StrEnum):
@@ -141,7 +143,9 @@ def wait(
             said = f"release {name!r} is {shown.phase}: it will not be {for_}; {shown.because}"
             raise CommandError(f"{said}; {shown.onward}" if shown.onward else said)
         if time.monotonic() >= until:
-            raise CommandError(f"release {name!r} is {shown.step} after {timeout}: {shown.because}", 3)
+            halt = f" and {shown.halt}" if shown.halt else ""
+            where = f"{shown.phase}{halt}, at {shown.step}"
+            raise CommandError(f"release {name!r} is {where}, after {timeout}: {shown.because}", 3)
         time.sleep(0.5)
 
 

@@ -236,7 +236,7 @@ def release_view(shown: ReleaseShown) -> RenderableType:
     if shown.purpose:
         because = Text.assemble(("order    ", "dim"), f"{shown.purpose}\n", because)
     back = Text.assemble(
-        ("rollback ", "dim"), shown.return_point, ("\nno return", "dim"), f" {shown.point_of_no_return}"
+        ("rollback ", "dim"), shown.return_point, ("\npoint of no return ", "dim"), shown.point_of_no_return
     )
     share = Listing(
         ("proxy", "asked", "acknowledged", "observed", "canary", "errors", "baseline", "errors"),

@@ -105,6 +105,8 @@ def init(
             wrong = "says something else than before" if service in stable else "is not SERVICE=VERSION"
             raise CommandError(f"--adopt: {text!r} {wrong}", 2)
         stable[service] = version
+    if not (stable or gone):
+        raise CommandError("nothing to do: --adopt SERVICE=VERSION or --gone SERVICE is needed", 2)
     wanted = Adopt(adopt=stable, gone=tuple(gone or ()), actor=actor or me(), reason=reason)
     shown = post(server, "/v1/adopt", wanted, tuple[ServiceShown, ...])
     for each in shown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_origin
 
-from pydantic import Tag, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from controlplane.policy.documents import Model
@@ -19,7 +19,7 @@ from controlplane.policy.fields import (
     QUERY_PATTERN,
     USERS_FILE_PATTERN,
 )
-from controlplane.policy.problems import Finding, Path, meant
+from controlplane.policy.problems import Finding, Path, meant, written
 from controlplane.policy.values import NAME_PATTERN, shown
 from controlplane.policy.yaml_source import Value
 
@@ -46,13 +46,20 @@ _EXPECTED = {
 }
 
 
-def explain(model: type[Model], value: dict[str, Value], error: ValidationError) -> list[Finding]:
+def explain(model: type[BaseModel], value: dict[str, Value], error: ValidationError) -> list[Finding]:
     """Return every finding of pydantic, in the order of the document's fields."""
     details = error.errors(include_url=False, include_input=True)
     return [finding for detail in details if (finding := _finding(model, value, detail))]
 
 
-def _finding(model: type[Model], value: dict[str, Value], detail: ErrorDetails) -> Finding | None:
+def told(model: type[BaseModel], value: Any, error: ValidationError, whole: str) -> str:
+    """Return the findings in one line, for what came by other ways than a file; ``whole`` is called so."""
+    known = value if isinstance(value, dict) else {}
+    found = explain(model, known, error)
+    return "; ".join(f"{written(each.path) or whole}: {each.text}" for each in found)
+
+
+def _finding(model: type[BaseModel], value: dict[str, Value], detail: ErrorDetails) -> Finding | None:
     kind, loc, given, context = detail["type"], detail["loc"], detail["input"], detail.get("ctx", {})
     path, found = _written_path(value, loc)
     if kind == "too_short" and isinstance(found, list | dict) and len(found) >= context["min_length"]:
@@ -124,12 +131,12 @@ def _written_path(value: Value, loc: tuple[int | str, ...]) -> tuple[Path, Value
     return tuple(path), value
 
 
-def fields(model: type[Model]) -> list[str]:
+def fields(model: type[BaseModel]) -> list[str]:
     """Return the names of a model's fields as operators write them."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def model_at(model: type[Model], loc: tuple[int | str, ...]) -> type[Model]:
+def model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
     """Return the model of the part at ``loc``, which may name alternatives in brackets."""
     names = iter(loc)
     annotation: Any = model
@@ -160,7 +167,7 @@ def _inner(annotation: Any) -> type[Model] | None:
     return next((found for part in get_args(annotation) if (found := _inner(part))), None)
 
 
-def _elsewhere(model: type[Model], value: Value, loc: tuple[int | str, ...], word: str) -> str:
+def _elsewhere(model: type[BaseModel], value: Value, loc: tuple[int | str, ...], word: str) -> str:
     """Return where a field belongs that is one level too deep, or not deep enough; '' if it is neither."""
     here = model_at(model, loc[:-1])
     for end in range(len(loc) - 2, -1, -1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from controlplane.release.gates import approvable
 from controlplane.release.state import RETURNED, Action, Halted, Phase, ReleaseState, Stage
 
 # A missing pair cannot happen: an operator who asks for it is refused, and the loop that does it has a bug.
@@ -114,7 +115,10 @@ def transition(state: ReleaseState, action: Action) -> Phase:
     if possible(state.phase, state.halt, action):
         return TRANSITIONS[state.phase, action]
     other = BY_ITSELF if state.policy.ends else BY_ITSELF | {Action.END}
+    other = other if approvable(state) else other | {Action.APPROVE}
     allowed = sorted(a for a in Action if a not in other and possible(state.phase, state.halt, a))
+    if possible(state.phase, state.halt, Action.START):
+        allowed = [Action.ADVANCE, *allowed]  # by which a person starts it
     hint = f"possible: {', '.join(allowed)}" if allowed else "it ends by itself"
     if state.ended:
         hint = "it has ended; `turnout release` starts another"

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from controlplane.policy.explanation import told
 from controlplane.release.recording import RECORDING
 from controlplane.web.access import Access, permit
 from controlplane.web.asked import (
@@ -211,11 +213,14 @@ async def _body(request: Request, model: type[Body]) -> Body:
     try:
         return model.model_validate_json(bytes(received))
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
-        raise RefusedError(400, wrong) from error
+        raise RefusedError(400, _told(model, bytes(received), error)) from error
+
+
+def _told(model: type[BaseModel], body: bytes, error: ValidationError) -> str:
+    try:
+        return told(model, from_json(body), error, "the body")
+    except ValueError as broken:
+        return f"the body is not JSON: {broken}"
 
 
 def _number(request: Request, name: str, default: int, least: int, most: int) -> int:

@@ -1,8 +1,10 @@
 """Commands that need no server, and what the others say when there is none."""
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -80,6 +82,14 @@ def test_every_mistake_is_told_with_its_place(turnout, tmp_path):
     places = [line.split(": ")[0].removeprefix(f"{tmp_path}/") for line in said.out.splitlines()]
     assert places == ["q.yaml:1:1", "q.yaml:4:27", "q.yaml:6:1", "r.yaml:1:7", "s.yaml:1:1"]
     assert said.err == "turnout: 4 mistakes\n"
+
+
+def test_a_dash_is_the_standard_input(turnout, monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(POLICY.encode())))
+
+    said = turnout("validate", "-")
+
+    assert [line.split(": ")[0] for line in said.out.splitlines()] == ["-:1:1", "-:4:27", "-:6:1"]
 
 
 @pytest.mark.parametrize("path", ["nowhere.yaml", "/dev/null"])

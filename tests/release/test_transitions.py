@@ -44,10 +44,14 @@ def test_an_action_that_is_not_in_the_tables_is_refused_and_says_what_is_possibl
         act(before, action, "because")
 
     assert before == copy
-    # An A/B test alone can be ended.
-    asked = {a for a in Action if possible(phase, halt, a) and a not in {*BY_ITSELF, Action.END}}
+    # An A/B test alone can be ended, and nothing of this policy waits for an approval.
+    unfit = {*BY_ITSELF, Action.END, Action.APPROVE}
+    asked = {a for a in Action if possible(phase, halt, a) and a not in unfit}
+    if possible(phase, halt, Action.START):
+        asked.add(Action.ADVANCE)  # as a person calls it
     ending = "it ends by itself" if phase in RETURNING else "it has ended"
     assert all(word in str(refused.value) for word in asked or {ending})
+    assert "approve" not in str(refused.value).partition("; ")[2]
 
 
 def test_a_halt_is_never_lifted_by_the_loop_but_with_traffic_taken_away():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,6 +22,7 @@ FILES = {"fleet.yaml": FLEET, "shop.yaml": SERVICE, "quick.yaml": BRISK}
 ORDER = {"service": "shop", "to": "v2", "policy": "quick", "actor": "ann"}
 ANN = {"actor": "ann"}
 INTERVAL = timedelta(seconds=5)
+API_PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -151,13 +154,16 @@ async def test_a_body_has_a_limit_also_when_its_length_is_not_told(api, path):
     ("body", "words"),
     [
         (b"", ["body"]),
-        (b"not json", ["body"]),
+        (b"not json", ["the body is not JSON"]),
         (b"[]", ["body"]),
         (b"\xff\xfe", ["body"]),
         (b"[" * 100_000, ["body"]),
-        (b'{"service": "shop"}', ["to: ", "policy: ", "actor: "]),
+        (b'{"service": "shop"}', ["to: missing; it is required", "policy: missing", "actor: missing"]),
         (b'{"service": 5, "to": "v2", "policy": "quick", "actor": "a"}', ["service: "]),
-        (b'{"service": "shop", "to": "v2", "policy": "quick", "actor": "a", "force": true}', ["force: "]),
+        (
+            b'{"service": "shop", "to": "v2", "policy": "quick", "actor": "a", "force": true}',
+            ["force: unknown field; known: "],
+        ),
         (b'{"service": "shop", "to": "v2", "policy": "quick", "actor": ""}', ["actor: "]),
         (b'{"service": "shop", "to": "v2", "policy": "quick", "actor": "a", "name": "A B"}', ["name: "]),
     ],
@@ -176,6 +182,23 @@ async def test_a_limit_is_a_number_in_range(api, limit):
 async def test_a_method_that_a_route_does_not_have_is_405(api):
     await error(api.get("/v1/documents"), 405)
     await error(api.delete("/v1/releases/shop-v2"), 405)
+
+
+async def test_a_blackout_of_two_forms_is_refused_with_those_that_there_are(api):
+    wanted = {**ANN, "fleet": "edge", "for": "1h", "zone": "Europe/Berlin"}
+
+    await error(api.post("/v1/blackouts", json=wanted), 400, "from and to", "`for` alone, without a zone")
+    assert (await api.post("/v1/blackouts", json={**ANN, "fleet": "edge", "for": "1h"})).status_code == 201
+
+
+@pytest.mark.parametrize("line", [line for line in API_PAGE.splitlines() if line.startswith("curl --json")])
+async def test_the_commands_of_the_page_are_taken(api, line):
+    """What they name is not there; a body that does not fit would be 400."""
+    body, address = re.fullmatch(r"curl --json '(.*)' (\S+)", line).groups()
+
+    answer = await api.post(httpx.URL(address).path, json=json.loads(body))
+
+    assert answer.status_code == 404, answer.text
 
 
 # --- documents --------------------------------------------------------------------------------------------
@@ -208,7 +231,7 @@ async def test_hostile_documents_are_refused_in_words(api, hostile):
     answer = await api.post("/v1/documents", content=body, headers={"content-type": "application/json"})
 
     assert answer.status_code == (400 if hostile == "\ud800" else 422)
-    assert "x.yaml" in answer.text or "Invalid JSON" in answer.text
+    assert "x.yaml" in answer.text or "is not JSON" in answer.text
 
 
 async def test_no_files_are_no_documents(api):
