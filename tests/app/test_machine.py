@@ -212,7 +212,8 @@ class LoopMachine(Lives):
 
     def _moved(self, was, now, change):
         """Return what happened to a release; there is a record of it, and only one."""
-        records = [r for r in change.records if r.release == now.name]
+        told = ("held", "cleared")  # besides, that something is wrong for long, or over
+        records = [r for r in change.records if r.release == now.name and r.action not in told]
         if was is None or now.attempt != was.attempt:
             action = records[0].action
             assert len(records) == 1
