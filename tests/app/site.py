@@ -157,23 +157,36 @@ class Fleet:
 
 
 class Site:
-    """One life of the process: everything in memory over a store."""
+    """One life of the process: everything in memory over a store.
+
+    The loop asks it for statistics and proxies: ``statistics`` and ``fleet`` may be others at any time.
+    """
 
     def __init__(self, store, clock):
-        self.store = store
+        self.store, self.clock = store, clock
         self.fleet = Fleet()
         self.publisher = Publisher(store)
         self.collector = Collector(INTERVAL)
-        self.traffic = Traffic()
-        self.loop = Loop(store, self.traffic, self.fleet, INTERVAL)
+        self.traffic = self.statistics = Traffic()
+        self.loop = Loop(store, self, self, INTERVAL)
         self.plane = Plane(store, self.loop, self.publisher, self.collector, clock)
 
     async def restore(self, totals=None):
-        cursors = await self.loop.restore()
-        self.traffic = Traffic(cursors)
+        self.traffic = self.statistics = Traffic(await self.loop.restore())
         self.traffic.totals = Counter(totals or {})
-        self.loop._statistics = self.traffic
         return self
+
+    def observe(self, world, start, end):
+        return self.statistics.observe(world, start, end)
+
+    def commit(self):
+        self.statistics.commit()
+
+    def propagation(self, world, service):
+        return self.fleet.propagation(world, service)
+
+    def endpoints(self, world, service):
+        return self.fleet.endpoints(world, service)
 
 
 class Clock:
@@ -195,7 +208,6 @@ async def start(folder, clock=None, **texts):
     """Return a site with the documents taken in."""
     clock = clock or Clock()
     site = await Site(await SqliteStore(folder).open(), clock).restore()
-    site.clock = clock
     every = files(**texts)
     # The first documents of a store start no release.
     first = {name: text for name, text in every.items() if b"kind: Release" not in text}

@@ -220,7 +220,7 @@ async def lost(tmp_path, kit):
     """A new store with documents, and a proxy that another store gave something else."""
     site = await kit.start(tmp_path, cart=CART)
     site.publisher.publish(await site.store.world())
-    site.loop._proxies = site.publisher
+    site.fleet = site.publisher
     clusters = {"shop~v1": "57.0", "shop~v2": "57.0"}
     site.proxy = Proxy(site, Cluster=clusters, RouteConfiguration={HOME: "57.0123456789abcdef"})
     await until(lambda: site.plane.left_alone == 1)
@@ -383,7 +383,6 @@ async def test_proxies_that_are_ahead_of_a_store_are_passed_by_what_is_adopted(l
 
 async def test_the_first_documents_of_a_store_start_no_release(tmp_path, kit):
     site = await kit.Site(await SqliteStore(tmp_path).open(), kit.Clock()).restore()
-    site.clock = site.plane._clock
     texts = {name: data.decode() for name, data in kit.files(order=kit.RELEASE).items()}
 
     await site.plane.apply(Documents(files=texts, actor="ann"))

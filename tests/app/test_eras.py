@@ -48,8 +48,8 @@ class Pushing:
 
 async def pushing(tmp_path, kit, policy):
     site = await kit.start(tmp_path, shop=kit.SERVICE + METRICS, quick=policy)
-    site.loop._statistics = Pushing(site)
-    return site, site.loop._statistics
+    site.statistics = Pushing(site)
+    return site, site.statistics
 
 
 async def pushed_until(site, kit, users, condition, rates, most=400, seed=0):

@@ -70,7 +70,6 @@ async def test_an_approval_outlives_a_restart_and_can_be_given_ahead(tmp_path, k
 
     again = kit.Site(await SqliteStore(tmp_path).open(), site.clock)
     await again.restore(site.traffic.totals)
-    again.clock = site.clock
 
     assert again.plane.release("shop-v2").steps[1].approval == "ann"
     await kit.until(again, lambda world: world.releases["shop-v2"].phase is Phase.PROMOTED)
@@ -115,7 +114,6 @@ async def test_a_blackout_is_over_by_the_clock_or_when_it_is_withdrawn_and_outli
     before = await site.store.world()
     await site.store.close()
     again = await kit.Site(await SqliteStore(tmp_path).open(), site.clock).restore(site.traffic.totals)
-    again.clock = site.clock
     assert await again.store.world() == before
 
     await refused(again.plane.withdraw("b7", Who(actor="ann")), 404, "'b7'", "known: b1")

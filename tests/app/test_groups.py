@@ -27,7 +27,7 @@ async def begin(tmp_path, kit, *, policy=None, texts=None, **orders):
         for name in orders
     }
     site = await kit.start(tmp_path, shop=None, quick=policy or kit.POLICY, **services)
-    site.traffic = site.loop._statistics = Many(orders)
+    site.traffic = site.statistics = Many(orders)
     texts = (texts or {}) | {f"{name}-order": text for name, text in orders.items()}
     applied = await site.plane.take(
         kit.files(shop=None, quick=policy or kit.POLICY, **services, **texts), "test"

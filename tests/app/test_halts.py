@@ -112,7 +112,6 @@ async def test_new_evidence_freezes_it_again_and_a_restart_does_not_bring_back_t
     await site.plane.act("shop-v2", "resume", ANN)
     await site.store.close()
     again = await kit.Site(await SqliteStore(tmp_path).open(), site.clock).restore(site.traffic.totals)
-    again.clock = site.clock
 
     world = await kit.until(again, lambda w: w.releases["shop-v2"].at == "all")
 

@@ -152,7 +152,6 @@ async def test_a_process_that_dies_in_a_call_makes_it_again_with_the_same_key(ki
     await site.store.close()
 
     again = await kit.Site(await type(site.store)(site.store.path.parent).open(), site.clock).restore()
-    again.clock = site.clock
     hooking = Hooking(again.store, again.loop, again.clock)
     again.hooking = hooking
     await call(again)

@@ -48,7 +48,6 @@ async def desk(tmp_path, kit):
     from controlplane.stores.sqlite import SqliteStore
 
     site = await kit.Site(await SqliteStore(tmp_path / "data").open(), kit.Clock()).restore()
-    site.clock = site.plane._clock
     made = Desk(tmp_path / "policies", site)
     made.write(fleet=kit.FLEET, shop=kit.SERVICE, quick=kit.POLICY)
     await made.rest()
@@ -104,7 +103,6 @@ async def test_a_half_written_file_that_is_left_behind_moves_nothing(tmp_path, k
     from controlplane.stores.sqlite import SqliteStore
 
     site = await kit.Site(await SqliteStore(tmp_path / "data").open(), kit.Clock()).restore()
-    site.clock = site.plane._clock
     shutil.copytree(EXAMPLES, tmp_path / "policies")
     desk = Desk(tmp_path / "policies", site)
     world = await desk.rest()
@@ -287,7 +285,6 @@ async def test_the_first_documents_of_a_new_store_start_no_release(tmp_path, kit
     from controlplane.stores.sqlite import SqliteStore
 
     site = await kit.Site(await SqliteStore(tmp_path / "data").open(), kit.Clock()).restore()
-    site.clock = site.plane._clock
     desk = Desk(tmp_path / "policies", site)
     desk.write(fleet=kit.FLEET, shop=kit.SERVICE, quick=kit.POLICY, order=kit.RELEASE)
 

@@ -100,7 +100,7 @@ class ManyMachine(Lives):
         self.never.ears = self.ears
         self.site = Site(self.gates, self.clock)
         cursors = self._run(self.site.loop.restore())
-        self.site.traffic = self.site.loop._statistics = Many(SERVICES, cursors)
+        self.site.traffic = self.site.statistics = Many(SERVICES, cursors)
         for name, traffic in self.site.traffic.of.items():
             traffic.totals = self.totals[name]
         self.hooking = Hooking(self.gates, self.site.loop, self.clock)

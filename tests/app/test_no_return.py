@@ -124,7 +124,6 @@ async def begun_again(kit, site, totals=None):
     """Return the next life of a process, over the same store."""
     await site.store.close()
     again = await kit.Site(await type(site.store)(site.store.path.parent).open(), site.clock).restore(totals)
-    again.clock = site.clock
     again.hooking = Hooking(again.store, again.loop, site.clock)
     site.store = again.store  # closed at the end
     return again

@@ -68,7 +68,6 @@ async def test_a_replay_crosses_a_point_of_no_return_as_the_loop_did_and_calls_n
     await site.store.close()
 
     later = await kit.Site(await SqliteStore(tmp_path).open(), site.clock).restore(totals)
-    later.clock = site.clock
     world = await kit.tick(later, 2)
     assert world.releases[name].halt == "frozen"
     await later.plane.act(name, "promote", ANN)
