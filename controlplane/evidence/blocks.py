@@ -1,6 +1,5 @@
 """Blocks: what the canary and its concurrent baseline saw in one interval, per proxy group and segment.
 
-A row is ``(requests, *counters)``: errors, client errors, then requests slower than each edge of EDGES_MS.
 Source: docs/decision-rule.md, "Blocks" and "Segments at 100 %".
 """
 
@@ -8,25 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from operator import lt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.evidence.observation import Observation, Tally
+from controlplane.evidence.observation import Observation
 from controlplane.evidence.once import once
-from controlplane.evidence.table import Table
-from controlplane.policy.latency import EDGES_MS
+from controlplane.evidence.table import Row, Rows, Table, places, table_of
+from controlplane.evidence.table import sums as sums_at
 
-ERRORS, CLIENT_ERRORS, SLOWER = 1, 2, 3  # positions in a row; SLOWER + i is the i-th edge
-WIDTH = SLOWER + len(EDGES_MS)
-
-Row = tuple[int, ...]
-Rows = NDArray[np.int64]  # one row per line
 Pair = tuple[Rows, Rows]  # of the canary and of the baseline
 Pairs = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]  # columns: n_c, k_c, n_b, k_b
+
+
+_NOTHING = table_of((), ())
 
 
 @dataclass(frozen=True, eq=False)  # no slots: what several metrics ask is worked out once
@@ -58,7 +53,7 @@ class Blocks:
         cls, segments: tuple[str, ...], canary: Rows, baseline: Rows, borrowed: Sequence[bool], lent: Row
     ) -> Blocks:
         """Return blocks with their sums; ``lent`` is that of the baseline, from which some may borrow."""
-        names, at = _places(segments)
+        names, at = places(segments)
         all_of = total(canary)
         if len(names) == 1:
             lines = {names[0]: np.ones(len(segments), dtype=bool)}
@@ -120,13 +115,6 @@ class Blocks:
         return new[:, 0], new[:, counter], old[:, 0], old[:, counter]
 
 
-def rows_of(tallies: Sequence[Tally]) -> Rows:
-    """Return the counts of tallies, one row for each."""
-    rows = [(t.requests, t.errors, t.client_errors, *t.slower) for t in tallies]
-    flat = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=len(rows) * WIDTH)
-    return flat.reshape(len(rows), WIDTH)
-
-
 def total(rows: Rows) -> Row:
     """Return the sum of rows, column by column."""
     return tuple(np.add.reduce(rows).tolist())
@@ -134,13 +122,7 @@ def total(rows: Rows) -> Row:
 
 def version_rows(observation: Observation, version: str) -> Table:
     """Return the rows of one version, of all that is compared."""
-    compared = observation.compared.get(version, ())
-    keys = [(group, segment) for group, segment, _ in compared]
-    rows = rows_of([tally for _, _, tally in compared])
-    if all(map(lt, keys, keys[1:])):
-        return Table(tuple(keys), rows)
-    names, at = _places(keys)
-    return Table(tuple(names), _sums(rows, at, len(names)))
+    return observation.tables.get(version, _NOTHING)
 
 
 def cut(observation: Observation, canary: str, stable: str, full_segments: frozenset[str]) -> Blocks:
@@ -155,24 +137,10 @@ def cut(observation: Observation, canary: str, stable: str, full_segments: froze
     baseline, borrowed = old.aligned(keys), [segment in full_segments for _, segment in keys]
     if any(borrowed):
         baseline = baseline.copy()
-        groups, at = _places([group for group, _ in old.keys])
-        lent = dict(zip(groups, _sums(old.rows, at, len(groups)), strict=True))
+        groups, at = places([group for group, _ in old.keys])
+        lent = dict(zip(groups, sums_at(old.rows, at, len(groups)), strict=True))
         for line, (group, _) in enumerate(keys):
             if borrowed[line]:
                 baseline[line] = lent.get(group, 0)
     segments = tuple(segment for _, segment in keys)
     return Blocks.of(segments, new.aligned(keys), baseline, borrowed, total(old.rows))
-
-
-def _places(labels: Sequence[Any]) -> tuple[list[Any], NDArray[np.intp]]:
-    """Return the different labels, sorted, and the place among them of each label."""
-    names = sorted({*labels})
-    place = {name: at for at, name in enumerate(names)}
-    return names, np.fromiter((place[label] for label in labels), dtype=np.intp, count=len(labels))
-
-
-def _sums(rows: Rows, places: NDArray[np.intp], count: int) -> Rows:
-    """Return the sum of the rows at each place."""
-    found = np.zeros((count, WIDTH), dtype=np.int64)
-    np.add.at(found, places, rows)
-    return found

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
-from controlplane.evidence.blocks import WIDTH
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import no_harm, no_harm_rate
 from controlplane.evidence.reading import DOUBT, Reading, Words, average, borrowed, bound, percent, total
+from controlplane.evidence.table import WIDTH
 from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from controlplane.evidence.account import ALPHA, Account, Interval, Stage
-from controlplane.evidence.blocks import ERRORS, Blocks, Rows, rows_of, total
+from controlplane.evidence.blocks import Blocks, total
 from controlplane.evidence.ceiling import Ceiling, beside
 from controlplane.evidence.learned import PHI, Learned
 from controlplane.evidence.observation import Observation, Tally
 from controlplane.evidence.reading import total as whole
+from controlplane.evidence.table import ERRORS, Rows, rows_of
 from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.stats import RETRIES
@@ -59,7 +60,7 @@ def _whole(interval: Interval, stat: str) -> Interval:
     def of(version: str) -> Rows:
         tallies = (t for cell, t in seen.cells if cell.version == version and cell.proxy in proxies)
         requests = sum(tally.requests for tally in tallies)
-        return rows_of([Tally(requests, min(grown(seen, version, stat, proxies), requests))])
+        return rows_of([Tally(requests, min(grown(seen, version, stat, proxies), requests)).row])
 
     canary, baseline = of(stage.canary), of(stage.stable)
     pooled = Blocks.of((EVERYONE,), canary, baseline, [False], total(baseline))

@@ -12,7 +12,7 @@ from math import log, sqrt
 import numpy as np
 
 from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
-from controlplane.evidence.blocks import ERRORS, Blocks, rows_of
+from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.blocks import total as total_row
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.ceiling import Ceiling, beside
@@ -32,6 +32,7 @@ from controlplane.evidence.reading import (
     rested,
     total,
 )
+from controlplane.evidence.table import ERRORS, rows_of
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -196,8 +197,8 @@ class MostShare:
     def _pooled(interval: Interval, counts: Filled) -> Interval:
         """Return the interval with counts in the place of its requests."""
         whole = interval.stage.full_segments
-        canary = rows_of([Tally(int(n), int(k)) for n, k, _, _ in counts.values()])
-        baseline = rows_of([Tally(int(n), int(k)) for _, _, n, k in counts.values()])
+        canary = rows_of([Tally(int(n), int(k)).row for n, k, _, _ in counts.values()])
+        baseline = rows_of([Tally(int(n), int(k)).row for _, _, n, k in counts.values()])
         borrowed = [segment in whole for segment in counts]
         own = total_row(baseline[~np.array(borrowed, dtype=bool)])
         pooled = Blocks.of(tuple(counts), canary, baseline, borrowed, own)

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from controlplane.evidence.account import ALPHA, EMPTY, Account, Interval, Limits, Metric, Stage
-from controlplane.evidence.blocks import CLIENT_ERRORS, ERRORS, SLOWER, Blocks, cut
+from controlplane.evidence.blocks import Blocks, cut
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.comparison import Comparison
 from controlplane.evidence.learned import Learned
@@ -20,6 +20,7 @@ from controlplane.evidence.measures import CLOCK
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reading import timed
 from controlplane.evidence.slowdown import Slowdown
+from controlplane.evidence.table import CLIENT_ERRORS, ERRORS, SLOWER
 from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.evidence.volume import Volume
 from controlplane.policy.documents import EVERYONE

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.evidence.blocks import SLOWER, WIDTH, Row, total, version_rows
+from controlplane.evidence.blocks import total, version_rows
 from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.edges import Beyond
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.once import once
-from controlplane.evidence.table import Table, from_json
+from controlplane.evidence.table import SLOWER, WIDTH, Row, Table, from_json
 
 Floats = tuple[float, ...]
 Array = NDArray[np.float64]
@@ -149,11 +149,11 @@ class Learned:
         brief, lasting, clusters = (
             Fraction.from_json(data[name]) for name in ("brief", "lasting", "clusters")
         )
-        short, long = (Window(data[name][0], from_json(data[name][1], WIDTH)) for name in ("short", "long"))
+        short, long = (Window(data[name][0], from_json(data[name][1])) for name in ("short", "long"))
         found = cls(
             tuple(data["total"]),
             tuple(data["recent"]),
-            from_json(data["cells"], WIDTH),
+            from_json(data["cells"]),
             brief,
             lasting,
             clusters,
@@ -183,6 +183,12 @@ class Learned:
     def rates(self) -> Array:
         """:meth:`rate` of all counters."""
         return (np.array(self.total[1:]) + 0.5) / (self.total[0] + 50)
+
+    @once
+    def usually_beyond(self) -> list[float]:
+        """The long-run share past each edge of latency."""
+        found: list[float] = self.rates[SLOWER - 1 :].tolist()
+        return found
 
     def beyond(self, also: Row | None = None) -> Beyond:
         """Return the shares past each edge of latency in the last half minute, and ``also`` in an interval.
@@ -405,7 +411,7 @@ def _since_0_2(data: Mapping[str, Any]) -> Iterable[Any]:
     if "bursts" not in data:
         return ()
     bursts, exposed = (np.array(data[name], dtype=float) for name in ("bursts", "exposed"))
-    return (bursts, exposed, *(from_json(rows, WIDTH) for rows in data["last"]))
+    return (bursts, exposed, *(from_json(rows) for rows in data["last"]))
 
 
 def _decayed(old: Floats, new: NDArray[Any], decay: float) -> Floats:

@@ -8,6 +8,7 @@ from datetime import datetime
 from zlib import crc32
 
 from controlplane.evidence.once import once
+from controlplane.evidence.table import Key, Row, Table, table_of
 from controlplane.policy.documents import UNCOMPARED
 from controlplane.policy.latency import EDGES_MS
 
@@ -32,6 +33,11 @@ class Tally:
     client_errors: int = 0
     aborted: int = 0
     slower: tuple[int, ...] = NO_BUCKETS
+
+    @property
+    def row(self) -> Row:
+        """What versions are compared by, as a row of a table."""
+        return (self.requests, self.errors, self.client_errors, *self.slower)
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -94,9 +100,6 @@ class Reading:
     age: float = 0.0
 
 
-Compared = tuple[str, str, Tally]  # proxy group, segment, and what was counted there
-
-
 @dataclass(frozen=True)  # no slots: what several releases and the past ask of it is worked out once
 class Observation:
     """All that was seen of one service in one interval.
@@ -148,15 +151,17 @@ class Observation:
         return {proxy: f"#{crc32(proxy.encode()) % GROUPS}" for proxy in proxies}
 
     @once
-    def compared(self) -> Mapping[str, tuple[Compared, ...]]:
-        """What versions are compared by, in the order of cells.
+    def tables(self) -> Mapping[str, Table]:
+        """By version: what versions are compared by, by proxy group and segment.
 
         Requests without identity, those that another release decided, and proxies whose counters do not add
         up are left out.
         """
         left_out = {proxy for proxy, _ in self.partial}
-        found: dict[str, list[Compared]] = {}
+        keys: dict[str, list[Key]] = {}
+        rows: dict[str, list[Row]] = {}
         for cell, tally in self.cells:
             if cell.segment not in UNCOMPARED and cell.proxy not in left_out:
-                found.setdefault(cell.version, []).append((self.groups[cell.proxy], cell.segment, tally))
-        return {version: tuple(rows) for version, rows in found.items()}
+                keys.setdefault(cell.version, []).append((self.groups[cell.proxy], cell.segment))
+                rows.setdefault(cell.version, []).append(tally.row)
+        return {version: table_of(keys[version], rows[version]) for version in keys}

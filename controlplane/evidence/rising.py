@@ -11,8 +11,8 @@ from dataclasses import replace
 from operator import add
 
 from controlplane.evidence.account import Account, Counts, Interval
-from controlplane.evidence.blocks import SLOWER
 from controlplane.evidence.likelihood import log_mean_exp
+from controlplane.evidence.table import SLOWER
 from controlplane.policy.latency import EDGES_MS
 
 LABEL = "rise of "  # with this and a segment begins what its requests were past, in an account's state

@@ -59,9 +59,10 @@ def dues(requests: tuple[Floats, Floats], rhos: Floats, rise: float) -> Floats:
 
 def poisson_tail(mean: Floats, above: Floats) -> Floats:
     """Return ``likelihood.poisson_tail`` of each pair."""
-    some = (mean <= 100) & (above >= 0) & (above <= MOST)
-    if all(some.tolist()):
+    means, counts = mean.tolist(), above.tolist()
+    if max(means) <= 100 and min(counts) >= 0 and max(counts) <= MOST:
         return _tail(mean, above)
+    some = (mean <= 100) & (above >= 0) & (above <= MOST)
     found = np.where((mean > 100) | (above < 0), 1.0, 0.0)
     if any(some.tolist()):
         found[some] = _tail(mean[some], above[some])

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from controlplane.evidence.account import Interval
-from controlplane.evidence.blocks import SLOWER
 from controlplane.evidence.edges import Beyond
+from controlplane.evidence.table import SLOWER
 from controlplane.policy.latency import EDGES_MS
 
 RAREST = 0.0015  # share of requests past an edge that is taken for the baseline's where it is less

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
 from controlplane.evidence import rising, scarce
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counters, Counts, Interval, Stage
-from controlplane.evidence.blocks import SLOWER
 from controlplane.evidence.comparison import ACQUAINTED
 from controlplane.evidence.edges import Beyond
 from controlplane.evidence.learned import LONG, Learned
@@ -32,6 +31,7 @@ from controlplane.evidence.reading import (
 )
 from controlplane.evidence.rows import Floats, as_often, no_harm
 from controlplane.evidence.scarce import RAREST
+from controlplane.evidence.table import SLOWER
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.latency import EDGES_MS
 
@@ -70,12 +70,11 @@ class Slowdown:
         beyond, before = interval.beyond, interval.learned.beyond_now
         warm = interval.stage.elapsed < interval.stage.limits.warm_up
         margin = max(self.margin, WARM) if warm else self.margin
-        gains = {label: [0.0] * len(ALTERNATIVES) for label in account.processes}
         # By the past alone: an edge that counts only while few of the baseline's happen to be past it
         # makes an equal canary look slow.
         edges = self._edges(interval.learned, before)
-        for edge, gain in zip(edges, _gain(interval, before, edges, 1 + margin), strict=True):
-            gains[str(EDGES_MS[edge])] = gain
+        found = zip(edges, _gain(interval, before, edges, 1 + margin), strict=True)
+        gains = {str(EDGES_MS[edge]): gain for edge, gain in found}
         if self.tail and not edges:
             gains |= scarce.gains(interval, before, 1 + self.margin, 1 + margin)
         edge = self._nearest(beyond)
@@ -90,8 +89,7 @@ class Slowdown:
     def _edges(self, learned: Learned, beyond: Beyond) -> list[int]:
         """Return the edges of the part; none where none usually is of it, for then little is known of any."""
         least, most = self.part
-        usual = learned.rates[SLOWER - 1 :]
-        if not ((usual >= least) & (usual <= most)).any():
+        if not any(least <= usual <= most for usual in learned.usually_beyond):
             return []
         return [edge for edge, share in enumerate(beyond.shares) if least <= share <= most]
 
@@ -140,7 +138,7 @@ class Slowdown:
         Where fewer of the baseline are past the edge than belong to the part, the edges do not show the part.
         Then what has to be excluded is harm to as many requests as may fail.
         """
-        _, slower, more = next(row for row in EXCLUDED if stage.next_share <= row[0] + 1e-9 or row[0] == 1.0)
+        slower, more = _excluded(stage.next_share)
         asked, share = MARGINS * self.margin, beyond.shares[edge]
         slower, more = max(slower, 1 + asked), max(more, 1 + TAILS * asked)
         if self.tail:
@@ -201,6 +199,12 @@ class Slowdown:
         phi = 1 + _uneven(learned, beyond, edge) * share * requests * LONG / max(account.lately, 1.0)
         speed = no_harm_rate(share, min(beyond.shares[edge], share), excess) / phi
         return max(0.0, ENOUGH - account.promotion) / speed
+
+
+@lru_cache(maxsize=1024)
+def _excluded(next_share: float) -> tuple[float, float]:
+    """Return what EXCLUDED says of a share: times as slow, and times as many in the tail."""
+    return next(row[1:] for row in EXCLUDED if next_share <= row[0] + 1e-9 or row[0] == 1.0)
 
 
 def _uneven(learned: Learned, beyond: Beyond, edge: int) -> float:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from controlplane.evidence.account import FULL_MARGIN, NO_COUNTS, Counts, plus
-from controlplane.evidence.blocks import ERRORS, Blocks
+from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.learned import Learned
+from controlplane.evidence.table import ERRORS
 from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from controlplane.evidence.account import ALPHA, Account, Interval, Stage
-from controlplane.evidence.blocks import ERRORS, cut
+from controlplane.evidence.blocks import cut
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.comparison import Comparison
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.evidence.reading import total
+from controlplane.evidence.table import ERRORS
 from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.grpc_codes import MEASURE

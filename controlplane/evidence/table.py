@@ -1,14 +1,26 @@
-"""Rows of counts by proxy group and segment."""
+"""Rows of counts by proxy group and segment.
+
+A row is ``(requests, *counters)``: errors, client errors, then requests slower than each edge of EDGES_MS.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import lt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from controlplane.policy.latency import EDGES_MS
+
+ERRORS, CLIENT_ERRORS, SLOWER = 1, 2, 3  # positions in a row; SLOWER + i is the i-th edge
+WIDTH = SLOWER + len(EDGES_MS)
+
+Row = tuple[int, ...]
+Rows = NDArray[np.int64]  # one row per line
 Key = tuple[str, str]  # proxy group, segment
 Line = tuple[str, str, Sequence[float]]  # of a table as plain values
 
@@ -58,8 +70,37 @@ class Table:
         return [[*key, row] for key, row in zip(self.keys, self.rows.tolist(), strict=True)]
 
 
-def from_json(data: Iterable[Line], width: int) -> Table:
-    """Return the table of :meth:`Table.to_json`, whose rows are so wide."""
+def rows_of(counts: Sequence[Row]) -> Rows:
+    """Return one row for each."""
+    flat = np.fromiter(chain.from_iterable(counts), dtype=np.int64, count=len(counts) * WIDTH)
+    return flat.reshape(len(counts), WIDTH)
+
+
+def table_of(keys: Sequence[Key], counts: Sequence[Row]) -> Table:
+    """Return the table of counts at these keys; what several count at one is added up."""
+    rows = rows_of(counts)
+    if all(map(lt, keys, keys[1:])):
+        return Table(tuple(keys), rows)
+    names, at = places(keys)
+    return Table(tuple(names), sums(rows, at, len(names)))
+
+
+def places(labels: Sequence[Any]) -> tuple[list[Any], NDArray[np.intp]]:
+    """Return the different labels, sorted, and the place among them of each label."""
+    names = sorted({*labels})
+    place = {name: at for at, name in enumerate(names)}
+    return names, np.fromiter((place[label] for label in labels), dtype=np.intp, count=len(labels))
+
+
+def sums(rows: Rows, at: NDArray[np.intp], count: int) -> Rows:
+    """Return the sum of the rows at each place."""
+    found = np.zeros((count, WIDTH), dtype=np.int64)
+    np.add.at(found, at, rows)
+    return found
+
+
+def from_json(data: Iterable[Line]) -> Table:
+    """Return the table of :meth:`Table.to_json`."""
     lines = tuple(data)
-    rows = np.array([row for _, _, row in lines], dtype=float).reshape(len(lines), width)
+    rows = np.array([row for _, _, row in lines], dtype=float).reshape(len(lines), WIDTH)
     return Table(tuple((group, segment) for group, segment, _ in lines), rows)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controlplane.evidence.account import Account, Interval, Stage
-from controlplane.evidence.blocks import ERRORS
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.reading import total
+from controlplane.evidence.table import ERRORS
 from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 

@@ -133,8 +133,8 @@ def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Tu
         noted, again = True, False
     else:
         decision = decide(state, seen)
-        if decision.action is None:
-            decision = replace(decision, calls=(*decision.calls, *hooks.judging(state)))
+        if decision.action is None and (asked := hooks.judging(state)):
+            decision = replace(decision, calls=(*decision.calls, *asked))
         after = dated(apply(state, decision, seen), decision.action, now)
         if decision.action in (Action.START, Action.RETRY):
             watch = Watch()

@@ -5,8 +5,9 @@ import pytest
 from world import START
 
 from controlplane.evidence import Cell, Observation, Tally
-from controlplane.evidence.blocks import ERRORS, cut
+from controlplane.evidence.blocks import cut
 from controlplane.evidence.observation import GROUPS
+from controlplane.evidence.table import ERRORS
 
 
 def seen(*cells):

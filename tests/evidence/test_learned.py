@@ -7,7 +7,7 @@ import pytest
 from world import GOOD, START, Traffic, World, past
 
 from controlplane.evidence import Cell, Learned, Observation, Tally, learn
-from controlplane.evidence.blocks import CLIENT_ERRORS, ERRORS
+from controlplane.evidence.table import CLIENT_ERRORS, ERRORS
 
 
 def seen(*cells, seconds=5.0, **more):

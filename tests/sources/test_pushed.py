@@ -8,12 +8,13 @@ import pytest
 
 from controlplane.evidence import Evidence, Learned, Limits, Outcome, Stage, fold, next_step, verdicts
 from controlplane.evidence.account import EMPTY, Interval
-from controlplane.evidence.blocks import Blocks, rows_of
+from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.blocks import total as total_row
 from controlplane.evidence.conversions import Conversions, LeastShare, MostShare
 from controlplane.evidence.measures import Measured
 from controlplane.evidence.observation import Measure, Observation
 from controlplane.evidence.sums import Sums
+from controlplane.evidence.table import rows_of
 from controlplane.sources.pushed import MAX_KEYS, Pushed, Values, cell
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
