@@ -239,7 +239,10 @@ class Account:
 
     def calm(self) -> Account:
         """Return the account after evidence that says nothing of a fault: what shows one begins anew."""
-        return replace(self, rise={}, rising=0.0) if self.rise else self
+        if not self.rise:
+            return self
+        tables, kept = (self.step, self.whole, self.recent), (self.lately, self.stepping, self.learned)
+        return Account(self.processes, self.promotion, *tables, self.plain, self.state, {}, 0.0, *kept)
 
     def next_step(self) -> Account:
         """Return the account without what belongs to one step."""

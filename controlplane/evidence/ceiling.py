@@ -30,6 +30,7 @@ ALIKE = 1.25  # ratio of rates up to which both versions count as breaching alik
 PROCESS = "breach"
 
 Floats = NDArray[np.float64]
+_TIMES: Floats = np.array([ALTERNATIVES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,7 @@ class _Faults:
     @classmethod
     def beyond(cls, allowed: Floats, share: bool) -> _Faults:
         """Return what is looked for beyond so many limits."""
-        theta, times = allowed[:, None], np.array([ALTERNATIVES])
+        theta, times = allowed[:, None], _TIMES
         if share:
             # Beyond a limit that is nearly all requests there is only what lies between it and all.
             most = np.maximum(0.95, (1 + theta) / 2) / theta
@@ -234,7 +235,7 @@ def _above_both(counts: Floats, faults: _Faults, alike: Floats) -> Floats:
     """
     n_c, k_c, n_b, k_b = (column[:, None] for column in counts.T)
     both, null = (n_c > 0) & (n_b > 0), alike[:, None]
-    all_both = both.all()
+    all_both = all(both[:, 0].tolist())
     ratio = n_c / n_b if all_both else np.where(both, n_c, 1.0) / np.where(both, n_b, 1.0)
     common = np.log1p(null * ratio) - np.log1p(null * faults.times * ratio)
     worse = k_c * faults.logs + (k_c + k_b) * common

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import exp, log
 
 import numpy as np
@@ -41,12 +41,21 @@ class Beyond:
         """Return how many times as many requests pass an edge when all take ``slower`` times as long."""
         if edge == 0:
             return min(slower, 1 / self.shares[0])  # nothing is known below the first edge
-        at = log(EDGES_MS[edge] / slower)
-        lower = max(bisect_right(LOG_EDGES, at, hi=edge) - 1, 0)
-        low, high = LOG_EDGES[lower], LOG_EDGES[lower + 1]
-        slope = (self.odds[lower + 1] - self.odds[lower]) / (high - low)
-        logit = self.odds[lower] + slope * (at - low)
+        lower, width, beyond = _between(edge, slower)
+        slope = (self.odds[lower + 1] - self.odds[lower]) / width
+        logit = self.odds[lower] + slope * beyond
         return max(1.0, 1 / (1 + exp(-logit)) / self.shares[edge])
+
+
+@lru_cache(maxsize=1024)
+def _between(edge: int, slower: float) -> tuple[int, float, float]:
+    """Return between which edges a time lies that is one ``slower``-th of an edge: in logarithms.
+
+    The position of the lower one, how far the next is from that, and how far the time is.
+    """
+    at = log(EDGES_MS[edge] / slower)
+    lower = max(bisect_right(LOG_EDGES, at, hi=edge) - 1, 0)
+    return lower, LOG_EDGES[lower + 1] - LOG_EDGES[lower], at - LOG_EDGES[lower]
 
 
 @cache

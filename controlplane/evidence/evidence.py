@@ -171,15 +171,15 @@ def next_step(evidence: Evidence) -> Evidence:
 
 def heard(evidence: Evidence, said: Iterable[Verdict]) -> Evidence:
     """Return the evidence after it was read: where it says nothing of a fault, what shows one begins anew."""
-    accounts = dict(evidence.accounts)
+    calm = {}
     for verdict in said:
         if verdict.e_value is None or verdict.e_value > 1:
             continue
-        account = accounts.get(verdict.metric)
+        account = evidence.accounts.get(verdict.metric)
         # What lies in a window that is not full is not in the evidence yet.
         if account and account.rise and CLOCK not in account.state:
-            accounts[verdict.metric] = account.calm()
-    return replace(evidence, accounts=accounts)
+            calm[verdict.metric] = account.calm()
+    return Evidence(evidence.minute, {**evidence.accounts, **calm}, evidence.begun) if calm else evidence
 
 
 def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdict, ...]:

@@ -16,7 +16,6 @@ from controlplane.evidence.account import (
     Stage,
     plus,
 )
-from controlplane.evidence.once import once
 from controlplane.evidence.verdict import Numbers, Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -31,7 +30,7 @@ DOUBT = ""  # as the reason of a hold: what speaks against the canary, in the me
 Hold = tuple[bool, str]  # whether it applies, and why nothing passes while it does
 
 
-@dataclass(frozen=True)  # no slots: each of its answers is worked out once
+@dataclass(frozen=True, slots=True)
 class Reading:
     """An account with its evidence of a fault.
 
@@ -49,24 +48,24 @@ class Reading:
     loudness: Mapping[str, float]
     undoubted: float = 0.0
 
-    @once
+    @property
     def failed(self) -> bool:
         """Whether the evidence suffices to roll back."""
         return self.log_e >= log(self.threshold)
 
-    @once
+    @property
     def segment(self) -> str:
         """Where a fault shows; everyone while there is none."""
         return blame(self.account.recent, self.loudness) if self.failed else EVERYONE
 
-    @once
+    @property
     def table(self) -> Mapping[str, Counts]:
         """What the answer rests on, by segment: for a fault what has shown it, else this step."""
         if not self.failed:
             return self.account.step
         return self._blamed(self.account.rise if self.risen else self.account.whole)
 
-    @once
+    @property
     def risen(self) -> bool:
         """Whether a fault is shown by what came since the evidence began to rise."""
         return self.failed and total(self._blamed(self.account.rise))[0] > 0
@@ -77,12 +76,12 @@ class Reading:
             return table
         return {self.segment: table[self.segment]} if self.segment in table else {}
 
-    @once
+    @property
     def counts(self) -> Counts:
         """The sum of what the answer rests on."""
         return total(self.table)
 
-    @once
+    @property
     def release(self) -> Counts:
         """The sum since the release began, of the segment where a fault shows."""
         return total(self._blamed(self.account.whole))
@@ -97,7 +96,7 @@ class Reading:
         late = f"in the last {rough(self.account.rising)} {say(self.counts)}"
         return f"{late}; in the whole release {say(self.release)}" if beside else late
 
-    @once
+    @property
     def e_value(self) -> float:
         """The evidence of a fault."""
         return exp(min(self.log_e, 690.0))

@@ -36,6 +36,7 @@ from controlplane.evidence.verdict import Verdict
 from controlplane.policy.latency import EDGES_MS
 
 ALTERNATIVES = (1.15, 1.3, 1.6, 2.0, 3.0, 6.0)
+_TIMES = np.array(ALTERNATIVES)
 WARM = 2.0  # margin while the canary warms up
 # What promotion must exclude: (up to this share in the next step, times as slow, times as many in the tail).
 # A policy that tolerates more against the baseline asks for less proof: in excess of 1, so many margins of
@@ -129,8 +130,8 @@ class Slowdown:
             wider = self._excluded(interval.stage, before, edge, lent=True)
             excluded = np.where(blocks.borrowed, wider, excluded)
         if before.shares[edge] < RAREST:
-            return float(no_harm(k_c, n_c, RAREST, (excluded - 1) * RAREST)[1].sum())
-        return float(as_often(k_c, (n_c, n_b), k_c + k_b, excluded).sum())
+            return float(np.add.reduce(no_harm(k_c, n_c, RAREST, (excluded - 1) * RAREST)[1]))
+        return float(np.add.reduce(as_often(k_c, (n_c, n_b), k_c + k_b, excluded)))
 
     def _excluded(self, stage: Stage, beyond: Beyond, edge: int, lent: bool) -> float:
         """Return the ratio of counts that promotion must exclude.
@@ -255,10 +256,10 @@ def _gain(interval: Interval, beyond: Beyond, edges: Sequence[int], slower: floa
     requests, slow = canary[:, :1], canary[:, counters]
     ratio, events = requests / baseline[:, :1], slow + baseline[:, counters]
     expected = share * requests * LONG / interval.seconds
-    phi = 1 + (uneven * expected + sway * expected.sum(axis=0)) * (1 + ratio)
+    phi = 1 + (uneven * expected + sway * np.add.reduce(expected)) * (1 + ratio)
     floor = null[:, None]
-    rhos = np.maximum(floor, np.minimum(floor * np.array(ALTERNATIVES), 0.95 / share[:, None]))
+    rhos = np.maximum(floor, np.minimum(floor * _TIMES, 0.95 / share[:, None]))
     common = np.log((1 + null * ratio)[:, :, None] / (1 + ratio[:, :, None] * rhos))
     terms = (slow[:, :, None] * np.log(rhos / floor) + events[:, :, None] * common) / phi[:, :, None]
-    found: list[list[float]] = terms.sum(axis=0).tolist()
+    found: list[list[float]] = np.add.reduce(terms).tolist()
     return found

@@ -78,7 +78,7 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
             )
             if settled and not stale:
                 flow = arrivals.flowed(watch.flow, moment.observation, state)
-                watch = replace(watch, flow=flow)
+                watch = watch if flow == watch.flow else replace(watch, flow=flow)
             # With less than all to wait for, a client may be without the step and not split for that reason.
             if settled and propagation.at_least == PPM:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Literal, Protocol
 
 from controlplane.evidence.learned import Learned, learn
@@ -155,22 +156,20 @@ def follow(
     Without ``learned`` the traffic's past is gone through first.
     """
     learned = past(traffic) if learned is None else learned
-    ready = Moment(
-        at=START,
-        elapsed=timedelta(0),
+    moment = partial(
+        Moment,
         settle=timedelta(seconds=2 * interval),
         propagation=Propagation(live=proxies, acked=proxies),
         endpoints={STABLE: ("10.0.0.1:80",), CANARY: ("10.0.0.2:80",)},
         stable=STABLE,
     )
-    progress = turn(Progress(order(policy)), learned, ready).after
+    progress = turn(Progress(order(policy)), learned, moment(START, timedelta(0))).after
     guarding, whole = None, Harm()
     while traffic.second < longest:
         observation, harm = traffic.step(_shares(progress.state), guarding)
         whole += harm
         elapsed = observation.end - observation.start
-        moment = replace(ready, at=observation.end, elapsed=elapsed, observation=observation)
-        took = turn(progress, learned, moment)
+        took = turn(progress, learned, moment(observation.end, elapsed, observation))
         yield Instant(traffic.second, observation, took, whole, learned)
         learned, progress = learn(learned, observation, STABLE), took.after
         if took.decision.action is Action.GUARD:
