@@ -178,10 +178,6 @@ class Account:
         begun = {k: advance(p, mass, [0.0] * len(p)) for k, p in self.processes.items()}
         return replace(self, processes=begun)
 
-    def process(self, label: str, width: int, minute: int) -> tuple[float, ...]:
-        """Return a process as it stands; one that is new has all the mass of the minutes until now."""
-        return self.processes.get(label) or (log(FIRST_MASS + restart_mass(0, minute)),) * width
-
     def after(
         self,
         interval: Interval,
@@ -281,6 +277,11 @@ class Account:
         )
 
 
+def begun(width: int, minute: int) -> tuple[float, ...]:
+    """Return a process that is new: it has all the mass of the minutes until now."""
+    return (log(FIRST_MASS + restart_mass(0, minute)),) * width
+
+
 EMPTY = Account({}, 0.0, {}, {}, {})
 
 
@@ -309,7 +310,8 @@ class Interval:
 
     def moved(self, account: Account, label: str, gain: Sequence[float]) -> tuple[float, ...]:
         """Return one process of an account after this interval."""
-        return tuple(map(add, account.process(label, len(gain), self.minute), gain))
+        before = account.processes.get(label) or begun(len(gain), self.minute)
+        return tuple(map(add, before, gain))
 
 
 class Folded(Protocol):

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from controlplane.evidence.observation import Observation, Tally
+from controlplane.evidence.observation import Observation
 from controlplane.evidence.split import EXPECTED
 from controlplane.policy.latency import EDGES_MS
 
@@ -76,19 +76,19 @@ def rows(observation: Observation, canary: str, baseline: str, since: float) -> 
     """
     issued = dict(observation.issued)
     clients = {cell.proxy for cell in issued}
+    sides = {canary: 0, baseline: 1}
+    edge = bisect_right(EDGES_MS, since * 1000) - 1
     found: dict[tuple[str, str], list[int]] = {}
     for cell, tally in observation.cells:
-        side = {canary: 0, baseline: 1}.get(cell.version)
-        if side is not None:
-            row = found.setdefault((cell.proxy, cell.segment), [*NOTHING])
-            row[side] += tally.requests
+        side = sides.get(cell.version)
+        if side is None:
+            continue
+        if cell.proxy in clients:
             # Of gRPC clients it is known how many began; one that ends in a later interval is paid for then.
-            known = cell.proxy in clients
-            row[side + 2] += tally.requests - issued.get(cell, 0) if known else _long(tally, since)
+            older = tally.requests - issued.get(cell, 0)
+        else:  # what took so long may have begun before every proxy had the step
+            older = tally.slower[edge] if edge >= 0 else 0
+        row = found.setdefault((cell.proxy, cell.segment), [*NOTHING])
+        row[side] += tally.requests
+        row[side + 2] += older
     return {place: (*row,) for place, row in found.items()}  # type: ignore[misc]
-
-
-def _long(tally: Tally, since: float) -> int:
-    """Return how many requests took so long that they may have begun before every proxy had the step."""
-    edge = bisect_right(EDGES_MS, since * 1000) - 1
-    return tally.slower[edge] if edge >= 0 else 0

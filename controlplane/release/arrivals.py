@@ -21,6 +21,8 @@ ALL = ""  # in the place of a proxy: all together
 
 Place = tuple[str, str]  # proxy, segment
 
+_NEW = Lately()
+
 
 def step_split(state: ReleaseState) -> Split:
     """Return the split by which the present step shows: its segment's, else everyone's."""
@@ -51,7 +53,7 @@ def of_late(
     after = dict(before)
     for place, row in found.items():
         if place[1] in shares:
-            after[place] = after.get(place, Lately()).plus(row, seconds, shares[place[1]])
+            after[place] = after.get(place, _NEW).plus(row, seconds, shares[place[1]])
     return after
 
 

@@ -10,7 +10,7 @@ import pytest
 from world import CANARY, STABLE, START
 
 from controlplane.evidence import Cell, Evidence, Learned, Limits, Observation, Stage, Tally, fold
-from controlplane.evidence.account import EMPTY
+from controlplane.evidence.account import begun
 from controlplane.evidence.learned import learn
 from controlplane.policy.latency import EDGES_MS
 
@@ -52,7 +52,7 @@ def after(usual, k_c, k_b, edge=50):
     for metric in ("latency", "latency tail"):
         for label, logs in evidence.accounts[metric].processes.items():
             found[metric, label] = np.array([exp(log) for log in logs])
-    begin = np.array([exp(log) for log in EMPTY.process("", 6, evidence.minute)])
+    begin = np.array([exp(log) for log in begun(6, evidence.minute)])
     return found, begin
 
 
