@@ -48,7 +48,7 @@ def advance(process: Sequence[float], mass: float, gain: Sequence[float]) -> tup
     return tuple(map(add, process, gain))
 
 
-def binomial(k: int, total: int, ratio: float, null: float, alternative: float) -> float:
+def binomial(k: float, total: float, ratio: float, null: float, alternative: float) -> float:
     """Return log of the likelihood ratio of ``k`` of ``total`` events falling on the canary.
 
     Args:
@@ -111,7 +111,7 @@ def poisson_tail(mean: float, above: float) -> float:
     return max(0.0, 1.0 - fsum(terms))
 
 
-def no_harm(k: int, requests: int, rate: float, tolerated: float) -> float:
+def no_harm(k: float, requests: float, rate: float, tolerated: float) -> float:
     """Return evidence that events are not as frequent as ``rate + tolerated``; never below FLOOR.
 
     It falls with every further event. The last term pays for the floor.

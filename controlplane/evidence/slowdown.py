@@ -251,10 +251,10 @@ def _gain(interval: Interval, beyond: Beyond, edges: Sequence[int], slower: floa
     share = np.array([beyond.shares[edge] for edge in edges])
     null = np.array([beyond.ratio(edge, slower) for edge in edges])
     at = [counter - 1 for counter in counters]
-    uneven, sway = interval.learned.unevennesses[at], interval.learned.sways[at]
+    uneven, sway = interval.learned.unevennesses.take(at), interval.learned.sways.take(at)
     # One line per block, one column per edge, then one layer per alternative.
-    requests, slow = canary[:, :1], canary[:, counters]
-    ratio, events = requests / baseline[:, :1], slow + baseline[:, counters]
+    requests, slow = canary[:, :1], canary.take(counters, axis=1)
+    ratio, events = requests / baseline[:, :1], slow + baseline.take(counters, axis=1)
     expected = share * requests * LONG / interval.seconds
     phi = 1 + (uneven * expected + sway * np.add.reduce(expected)) * (1 + ratio)
     floor = null[:, None]

@@ -19,8 +19,8 @@ from controlplane.policy.latency import EDGES_MS
 ERRORS, CLIENT_ERRORS, SLOWER = 1, 2, 3  # positions in a row; SLOWER + i is the i-th edge
 WIDTH = SLOWER + len(EDGES_MS)
 
-Row = tuple[int, ...]
-Rows = NDArray[np.int64]  # one row per line
+Row = tuple[float, ...]
+Rows = NDArray[np.float64]  # one row per line; of whole numbers, but all that is worked out of them is not
 Key = tuple[str, str]  # proxy group, segment
 Line = tuple[str, str, Sequence[float]]  # of a table as plain values
 
@@ -61,7 +61,7 @@ class Table:
     def plus(self, other: Table, decay: float = 1.0) -> Table:
         """Return the sums of two tables, the first decayed."""
         if not self.keys:
-            return Table(other.keys, other.rows.astype(float))
+            return other
         keys = self.keys if self.keys == other.keys else tuple(sorted({*self.keys, *other.keys}))
         return Table(keys, self.aligned(keys) * decay + other.aligned(keys))
 
@@ -72,7 +72,7 @@ class Table:
 
 def rows_of(counts: Sequence[Row]) -> Rows:
     """Return one row for each."""
-    flat = np.fromiter(chain.from_iterable(counts), dtype=np.int64, count=len(counts) * WIDTH)
+    flat = np.fromiter(chain.from_iterable(counts), dtype=float, count=len(counts) * WIDTH)
     return flat.reshape(len(counts), WIDTH)
 
 
@@ -94,7 +94,7 @@ def places(labels: Sequence[Any]) -> tuple[list[Any], NDArray[np.intp]]:
 
 def sums(rows: Rows, at: NDArray[np.intp], count: int) -> Rows:
     """Return the sum of the rows at each place."""
-    found = np.zeros((count, WIDTH), dtype=np.int64)
+    found = np.zeros((count, WIDTH))
     np.add.at(found, at, rows)
     return found
 
