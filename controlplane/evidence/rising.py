@@ -25,10 +25,10 @@ def gathered(account: Account, interval: Interval) -> Account:
     if not account.rise:
         kept = {label: row for label, row in kept.items() if not label.startswith(LABEL)}
     rows = {}
-    for segment, versions in interval.blocks.sums.items():
-        row = [float(x) for version in versions for x in (version[0], *version[SLOWER:])]
+    for segment, (canary, baseline) in interval.blocks.sums.items():
+        row = (canary[0], *canary[SLOWER:], baseline[0], *baseline[SLOWER:])
         before = kept.get(LABEL + segment)
-        rows[LABEL + segment] = tuple(map(add, before, row) if before else row)
+        rows[LABEL + segment] = tuple(map(add, before, row)) if before else row
     return replace(account, state={**kept, **rows})
 
 
