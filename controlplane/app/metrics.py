@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from controlplane.app.overview import Overview
+from controlplane.release import holding
 from controlplane.server.certificates import Certificates
 
 
@@ -55,6 +56,7 @@ class Metrics:
         for name, at, value in self._plane.suspicions():
             suspicion.add_metric([name], value)
             phase.add_metric([name, at], 1)
+        yield from self._holds()
         unsafe = GaugeMetricFamily(
             "turnout_release_return_unsafe",
             "1 while the old version could not take the requests of a release in progress back as it should.",
@@ -83,6 +85,27 @@ class Metrics:
         for fleet, age in sorted(oldest.items()):
             waiting.add_metric([fleet], age)
         yield from (proxies, waiting)
+
+    def _holds(self) -> Iterator[Metric]:
+        """Yield what holds releases that have not ended: one series of each at most."""
+        halts = GaugeMetricFamily(
+            "turnout_release_halt",
+            "1 while a person has paused a release, or a failure has frozen it.",
+            labels=["release", "halt"],
+        )
+        held = GaugeMetricFamily(
+            "turnout_release_held_seconds",
+            "For how long a release has been held, by what (code), and what is to be thought of it (kind): "
+            "wrong; person, whose turn it is; ordinary, which goes on by itself.",
+            labels=["release", "kind", "code"],
+        )
+        for state in self._plane.holds():
+            kind = holding.kind(state.hold)
+            since = max(state.wrong, state.held_for) if kind == "wrong" else state.held_for
+            held.add_metric([state.name, kind, state.hold], since.total_seconds())
+            if state.halt is not None:
+                halts.add_metric([state.name, state.halt], 1)
+        yield from (halts, held)
 
     def _streams(self) -> Iterator[Metric]:
         counts = self._plane.counts

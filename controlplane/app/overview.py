@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from controlplane.app.adoption import problems
 from controlplane.app.asking import explain_request, show_cohort
+from controlplane.app.attention import of_proxies, of_releases
 from controlplane.app.blackouts import show_blackouts
 from controlplane.app.outbox import Outbox
-from controlplane.app.propagation import closed
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import proxy_state, show_proxy, show_release, show_service
 from controlplane.app.taking import drifted
@@ -147,8 +147,12 @@ class Overview:
         """True while intervals come to no decision: the store fails, or the tick does."""
         return bool(self._loop.failure)
 
+    def holds(self) -> Iterator[ReleaseState]:
+        """Yield the releases that have not ended and are held by something now."""
+        yield from (r for _, r in sorted(self.world.releases.items()) if r.hold and not r.ended)
+
     def problems(self) -> tuple[str, ...]:
-        """Return what is wrong now: documents, fleets that cannot be rendered, the store, notifications."""
+        """Return what is wrong now, the worst first: a line each, with what to do."""
         fleets = (f"service {name}: {why}" for name, why in sorted(self._publisher.problems.items()))
         untaken = (f"notification {key} to {why}" for key, why in sorted(self._outbox.failures.items()))
         store = (self._loop.failure,) if self._loop.failure else ()
@@ -158,8 +162,10 @@ class Overview:
         drift = (f"release {name}: {why}" for name, r in states for why in drifted(r, world.catalog))
         alarms = (f"release {name}: {why}" for name, why in self.alarms() if why)
         alone = problems(self._publisher.in_question(world), world)
-        refused = (*sorted(closed(self._publisher.server.views())), *self.troubles.current())
-        return (*self.folder_problems, *alone, *fleets, *names, *alarms, *drift, *store, *untaken, *refused)
+        held = of_releases(world.releases.values())
+        proxies = of_proxies(self._publisher.server.views(), self._publisher.member)
+        urgent = (*store, *alone, *alarms, *held, *proxies)
+        return (*urgent, *fleets, *names, *self.folder_problems, *drift, *untaken, *self.troubles.current())
 
     @property
     def left_alone(self) -> int:

@@ -173,15 +173,6 @@ def answered(view: StreamView, ref: Ref, version: Version) -> bool:
     return asked is not None and (asked.acked.get(ref[1]) == version or ref[1] in asked.nacks)
 
 
-def closed(views: Iterable[StreamView]) -> Iterator[str]:
-    """Yield the listeners that proxies refuse and have no other version of: nobody serves their addresses."""
-    for view in views:
-        asked = view.of(LISTENER)
-        for name, nack in asked.nacks.items() if asked is not None else ():
-            if asked is not None and name not in asked.acked:
-                yield f"proxy {view}: has no listener {name!r}, which it refuses: {nack.message}"
-
-
 def _acked(view: StreamView, relevant: Relevant) -> bool:
     for type_url, resource in relevant.resources:
         asked = view.of(type_url)

@@ -140,7 +140,7 @@ def proxies_view(shown: Sequence[ProxyShown], now: datetime) -> Listing:
 
 
 def problems(server: Server = DEFAULT_SERVER, output: Output = "text", watch: Watch = False) -> None:
-    """List what is wrong now: refused documents, services that cannot be rendered, a store that fails."""
+    """List what is wrong now or needs a person, the worst first, with what to do."""
     _show(
         lambda: get(server, "/v1/problems", tuple[str, ...]),
         lambda shown: Group(*map(Text, shown or ("nothing is wrong",))),

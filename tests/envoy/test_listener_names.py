@@ -70,7 +70,9 @@ async def test_a_listener_whose_address_is_taken_is_a_problem_that_is_told(site)
             return await site.get("/v1/problems")
 
         problems = await site.until(told)
-        assert problems[0].startswith("proxy edge-1: has no listener 'more', which it refuses: ")
+        assert problems[0].startswith(
+            "proxy edge-1 of fleet 'edge': has no listener 'more', which it refuses: "
+        )
         await site.apply(*documents(site, http=front))
 
         async def nothing():
