@@ -53,7 +53,7 @@ def quick(policy, url=""):
     policy = policy.replace("after: 14d", "after: 240s")
     policy = re.sub(r"^windows: .*\n", "", policy, flags=re.MULTILINE)
     policy = re.sub(r'url: "[^"]*"', f'url: "{url}"', policy)
-    return re.sub(r"\bfor: [0-9]+[smhd]", "for: 1s", policy).replace("10.0.0.0/8", "127.0.0.0/8")
+    return re.sub(r"\b(for|grace): [0-9]+[smhd]", r"\1: 1s", policy).replace("10.0.0.0/8", "127.0.0.0/8")
 
 
 def users(service, count=300):
