@@ -24,7 +24,7 @@ class Table:
         """Print one row."""
         first, *rest = (str(cell) for cell in cells)
         line = f"  {first:<{self._widths[0]}}"
-        line += "".join(f"{cell:>{width}}" for cell, width in zip(rest, self._widths[1:], strict=True))
+        line += "".join(f" {cell:>{width - 1}}" for cell, width in zip(rest, self._widths[1:], strict=True))
         say(line.rstrip())
 
     def note(self, text: str) -> None:
