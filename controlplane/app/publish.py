@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -28,6 +29,7 @@ from controlplane.resources.rendering import Rendering, render
 from controlplane.server.callbacks import Callbacks
 from controlplane.server.limits import Limits
 from controlplane.server.streams import Refusal, XdsServer
+from controlplane.sources.collector import origin
 from controlplane.sources.dns import Resolver
 from controlplane.xds.messages import Node
 from controlplane.xds.view import StreamView
@@ -56,7 +58,7 @@ class Publisher:
         self.server = XdsServer(
             self._group_of,
             refusal=refusal,
-            callbacks=Callbacks(ended=self._ended),
+            callbacks=Callbacks(connected=self._connected, ended=self._ended),
             identifier=identifier,
             limits=limits,
         )
@@ -69,6 +71,7 @@ class Publisher:
         self._renderings: dict[str, Rendering] = {}
         self._treatment = Treatment()
         self._remembered = Remembered()
+        self._open: Counter[tuple[str, str]] = Counter()  # streams by node id and origin
         self._proofs: dict[tuple[str, str, str], str] = {}
         self._world: World | None = None
         self._lacking: dict[tuple[str, tuple[int, int, int] | None], tuple[str, ...]] = {}  # in this world
@@ -188,7 +191,20 @@ class Publisher:
             wanted = self.whereabouts.located(wanted)
         return _rendered(world, fleet, wanted, self._renderings.get(fleet.name))
 
+    def present(self, node: str, source: str) -> bool:
+        """Return whether a node with this id has a stream of this origin."""
+        return (node, source) in self._open
+
+    def _connected(self, view: StreamView) -> None:
+        assert view.node is not None
+        self._open[view.node.id, origin(view.peer)] += 1
+
     def _ended(self, view: StreamView) -> None:
+        assert view.node is not None
+        who = view.node.id, origin(view.peer)
+        self._open[who] -= 1
+        if not self._open[who]:
+            del self._open[who]
         rendering = self._renderings.get(view.group or "")
         if rendering is not None:
             self._remembered.note(view, rendering.snapshot)

@@ -144,7 +144,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             identifier=settings.name,
         )
         collector = Collector(settings.interval, publisher.listens)
-        reports = LoadReports(settings.interval)
+        reports = LoadReports(settings.interval, publisher.present)
         prometheus, pushed = Prometheus(settings.prometheus), Pushed()
         statistics = StreamStatistics(publisher.server, collector, reports, prometheus, pushed)
         loop = Loop(store, statistics, publisher, settings.interval)
@@ -159,7 +159,11 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
 
         intake = Intake(lambda peer, data: collector.receive(peer, data, datetime.now(UTC)), plane.troubles)
         loads = LoadReporting(
-            settings.interval, reports.opened, settings.limits.streams_per_peer, plane.troubles
+            settings.interval,
+            reports.opened,
+            settings.limits.streams_per_peer,
+            plane.troubles,
+            settings.limits.write_timeout,
         )
         server = make({**services(publisher.server), **intake.services(), **loads.services()})
         xds_port = _bind(server, settings, certificates, plane.troubles)

@@ -45,8 +45,13 @@ class LoadReporting:
         opened: Callable[[Peer], Reports],
         streams_per_peer: int = 10_000,
         troubles: Troubles | None = None,
+        write_timeout: float = 10.0,
     ) -> None:
-        """Have clients report every ``interval``; ``opened`` returns what takes the messages of a stream."""
+        """Have clients report every ``interval``; ``opened`` returns what takes the messages of a stream.
+
+        ``write_timeout`` is how many seconds the answer may take before the stream counts as stuck.
+        """
+        self._write_timeout = write_timeout
         self._troubles = troubles or Troubles()
         every = Duration()
         every.FromTimedelta(interval)
@@ -73,6 +78,29 @@ class LoadReporting:
             text = f"you have {self._quota.most} streams already"
             self._troubles.add("load reports of", peer.host, text)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        try:
+            match await self._take(peer, context):
+                case None:
+                    return
+                case str(refused):
+                    self.refused += 1
+                    self._troubles.add("load reports of", peer.host, refused)
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, refused)
+                case answer:  # gRPC takes no status while a message is on its way
+                    await answer
+                    late = f"a write took more than {self._write_timeout:g} s"
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, late)
+        finally:
+            self._quota.leave(peer)
+
+    async def _take(
+        self, peer: Peer, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> asyncio.Future[None] | str | None:
+        """Take the messages of a stream, until the client ends it.
+
+        Otherwise return why a message cannot be used, or our answer, which the client does not take. Nothing
+        keeps the message then: an error that is on its way would, until the collector finds it.
+        """
         reports = self._opened(peer)
         self.streams += 1
         stopping = asyncio.create_task(self._stopping.wait())
@@ -81,17 +109,19 @@ class LoadReporting:
             while (message := await _read(context, stopping)) is not grpc.aio.EOF:
                 reports.receive(message)
                 if first:  # it says who the client is, and waits to be told what to report
-                    await context.write(self._answer)
                     first = False
+                    writing: asyncio.Future[None] = asyncio.ensure_future(context.write(self._answer))
+                    await asyncio.wait((writing,), timeout=self._write_timeout)
+                    if not writing.done():
+                        return writing
+                    await writing
         except ValueError as error:
-            self.refused += 1
-            self._troubles.add("load reports of", peer.host, str(error))
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            return str(error)
         finally:
             stopping.cancel()
             self.streams -= 1
-            self._quota.leave(peer)
             reports.close()
+        return None
 
 
 async def _read(context: grpc.aio.ServicerContext[bytes, bytes], stopping: asyncio.Task[object]) -> Any:

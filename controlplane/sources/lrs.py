@@ -8,7 +8,7 @@ version and segment. Every status but OK is an error. Calls that found no endpoi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -20,6 +20,7 @@ from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.policy.latency import EDGES_MS
 from controlplane.resources.names import segment_cluster
 from controlplane.sources.collector import SILENT_AFTER, origin
+from controlplane.xds.messages import MAX_NODE_ID
 from controlplane.xds.view import Peer
 
 MAX_BYTES = 1 << 20  # of one report
@@ -28,6 +29,7 @@ MAX_STRANGERS = 2000  # the same, of all together that have no ADS stream yet
 MAX_ENTRIES = 30_000  # clusters and their localities in one report: reading more takes too long at a time
 MAX_COUNT = 1 << 53
 _TOO_MANY = "reports more clusters than are counted"
+_STRANGE = "reported before it had an xDS stream, beside more strangers than are counted"
 
 _Place = tuple[str, str, Cell]  # origin, service, cell
 
@@ -72,9 +74,18 @@ class LoadReports:
     same again. A crash loses what was not stored, of all versions alike. Not thread-safe.
     """
 
-    def __init__(self, interval: timedelta = timedelta(seconds=5)) -> None:
-        """Add up the reports of clients that report every ``interval``."""
+    def __init__(
+        self,
+        interval: timedelta = timedelta(seconds=5),
+        present: Callable[[str, str], bool] = lambda _node, _origin: False,
+    ) -> None:
+        """Add up the reports of clients that report every ``interval``.
+
+        ``present`` says whether a node id has an ADS stream of this origin now; those of the last observation
+        count as well.
+        """
         self._interval = interval
+        self._present = present
         self._counts = _Counts()
         self._taken = _Counts()
         self._open: Counter[tuple[str, str]] = Counter()  # streams by node id and origin
@@ -83,8 +94,8 @@ class LoadReports:
         self._next_clients: Mapping[str, Client] = {}
         self._services: Mapping[str, AbstractSet[str]] | None = None
         self._room: Counter[tuple[str, str] | None] = Counter()  # places by client; None: of strangers
-        self._ignored: set[tuple[str, str]] = set()  # who reported more than there is room for
-        self._told: frozenset[tuple[str, str]] = frozenset()  # those of the last observation
+        self._ignored: dict[tuple[str, str], str] = {}  # who reported more than there is room for, and where
+        self._told: Mapping[tuple[str, str], str] = {}  # those of the last observation
 
     def opened(self, peer: Peer) -> Stream:
         """Return what takes the messages of a new stream."""
@@ -109,7 +120,7 @@ class LoadReports:
             One observation for each service that a connected client asks for, or that was reported.
         """
         self._taken, self._next_clients = self._counts.copy(), dict(connected)
-        self._services, self._told = services, frozenset(self._ignored)
+        self._services, self._told = services, dict(self._ignored)
         self._since = {node: self._since.get(node, end) for node in connected}
         tallies: dict[str, dict[Cell, Tally]] = {}
         issued: dict[str, Counter[Cell]] = {}
@@ -138,7 +149,7 @@ class LoadReports:
         self._counts = self._counts.without(self._taken)
         self._taken, self._clients = _Counts(), self._next_clients
         self._room = Counter(self._whose(place) for place in {**self._counts.calls, **self._counts.issued})
-        self._ignored -= self._told
+        self._ignored = {who: why for who, why in self._ignored.items() if who not in self._told}
 
     def _observation(
         self, service: str, start: datetime, end: datetime, tallies: Mapping[Cell, Tally]
@@ -152,18 +163,19 @@ class LoadReports:
                 elif self._since[node] <= end - SILENT_AFTER * self._interval:
                     silent.append(node)
         cells = sorted(tallies.items(), key=lambda item: item[0])
-        partial = tuple(
-            (node, _TOO_MANY)
+        reasons = {
+            node: {self._told.get((node, source), "") for source in self._next_clients[node].origins}
             for node in fresh
-            if any((node, source) in self._told for source in self._next_clients[node].origins)
-        )
+        }
+        partial = tuple((node, max(why)) for node, why in reasons.items() if any(why))
         return Observation(service, start, end, tuple(cells), tuple(fresh), tuple(silent), partial=partial)
 
     def _whose(self, place: _Place) -> tuple[str, str] | None:
         """Return whose room a place takes: what nobody knows shall take none of what is known."""
         source, _, cell = place
         client = self._clients.get(cell.proxy)
-        return (cell.proxy, source) if client is not None and source in client.origins else None
+        known = (client is not None and source in client.origins) or self._present(cell.proxy, source)
+        return (cell.proxy, source) if known else None
 
     def _enter(self, node: str, source: str) -> None:
         self._open[node, source] += 1
@@ -197,7 +209,7 @@ class LoadReports:
             whose = self._whose(place)
             most = MAX_STRANGERS if whose is None else MAX_CLUSTERS
             if good + bad + issued > MAX_COUNT or (new and self._room[whose] >= most):
-                self._ignored.add((node, source))
+                self._ignored[node, source] = _STRANGE if whose is None else _TOO_MANY
                 return
             self._room[whose] += new
             self._counts.add(place, good + bad, bad, issued)
@@ -215,7 +227,7 @@ class Stream:
         """Take one message.
 
         Raises:
-            ValueError: If it cannot be read, or if the first one names no node.
+            ValueError: If it cannot be read, or if the first one names no node, or one that cannot be shown.
         """
         if len(data) > MAX_BYTES:
             raise ValueError(f"report of {len(data)} bytes, at most {MAX_BYTES} are allowed")
@@ -224,8 +236,7 @@ class Stream:
         except DecodeError as error:
             raise ValueError("not a LoadStatsRequest") from error
         if not self._node:
-            if not request.node.id:
-                raise ValueError("the first message has no node id")
+            _check(request.node.id)
             self._node = request.node.id
             self._reports._enter(self._node, self._source)
         self._reports._count(self._node, self._source, request)
@@ -234,6 +245,16 @@ class Stream:
         """Say that the stream has ended."""
         if self._node:
             self._reports._leave(self._node, self._source)
+
+
+def _check(node: str) -> None:
+    """Raise a ValueError unless it is the id of a node that may have an ADS stream."""
+    if not node:
+        raise ValueError("the first message has no node id")
+    if len(node) > MAX_NODE_ID:
+        raise ValueError(f"the node id is longer than {MAX_NODE_ID} characters")
+    if not node.isprintable():
+        raise ValueError("the node id has characters that cannot be printed")
 
 
 def _tally(calls: int, errors: int) -> Tally:

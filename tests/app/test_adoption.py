@@ -230,6 +230,22 @@ async def lost(tmp_path, kit):
     await site.store.close()
 
 
+async def test_whose_load_reports_count_is_known_from_the_begin_of_a_stream_to_its_end(lost):
+    present = lost.publisher.present
+    before = present("edge-2", "10.0.0.1")
+
+    proxies = [Proxy(lost, "edge-2") for _ in range(2)]
+    await until(lambda: [view.group for view in lost.publisher.server.views()] == ["edge"] * 3)
+    both, elsewhere = present("edge-2", "10.0.0.1"), present("edge-2", "10.0.0.2")
+    left = []
+    for proxy in proxies:
+        proxy.task.cancel()
+        await asyncio.wait([proxy.task])
+        left.append(present("edge-2", "10.0.0.1"))
+
+    assert (before, both, elsewhere, left) == (False, True, False, [True, False])
+
+
 def saying(*gone, reason="", **adopt):
     return Adopt(adopt=adopt, gone=gone, actor="ann", reason=reason)
 

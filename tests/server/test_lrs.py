@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from datetime import timedelta
 
 import grpc
 import grpc.aio
 import pytest
 
+from bench import http2
 from controlplane._pb.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
 from controlplane.server.accepting import make
 from controlplane.server.lrs import SERVICE, LoadReporting
@@ -130,3 +132,30 @@ async def test_streams_end_at_a_stop(served):
         assert {await call.code() for call in calls} == {grpc.StatusCode.UNAVAILABLE}
     await until(lambda: reporting.streams == 0)
     assert taken.closed == 3
+
+
+async def test_a_client_that_does_not_take_the_answer_is_let_go_and_told():
+    """Its window is closed: what is written to it stays here until it opens that."""
+    taken = Taken()
+    reporting = LoadReporting(timedelta(seconds=1), taken.opened, streams_per_peer=1, write_timeout=0.2)
+    server = make(reporting.services())
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    opening = http2.preface(f"/{SERVICE}/StreamLoadStats")
+    window = struct.pack(">HI", 4, http2.STREAM_WINDOW)
+    assert window in opening
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    writer.write(opening.replace(window, struct.pack(">HI", 4, 0)))
+    writer.write(http2.frame(http2.DATA, 0, 1, b"\0" + struct.pack(">I", 1) + b"x"))
+    await until(lambda: taken.closed == 1)
+    let_go, place = reporting.streams, reporting._quota.enter(taken.peers[0])
+    writer.write(http2.frame(http2.WINDOW_UPDATE, 0, 1, struct.pack(">I", 1 << 20)))
+    async with asyncio.timeout(5):
+        while b"a write took more than 0.2 s" not in (said := await reader.read(1 << 16)):
+            assert said, "the connection ended, and it was not told why"
+
+    assert (let_go, place, taken.messages) == (0, False, [b"x"])
+    await until(lambda: reporting._quota.enter(taken.peers[0]))
+    writer.close()
+    await server.stop(None)

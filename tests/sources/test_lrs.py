@@ -172,21 +172,38 @@ def test_clusters_and_versions_that_are_not_ours_are_dropped(reports, stream):
     assert seen(reports)["shop"].cells == ()
 
 
-@pytest.mark.parametrize("data", [b"\xff\xff", report(node=""), b"\0" * ((1 << 20) + 1)])
-def test_what_cannot_be_used_is_refused(reports, data):
-    with pytest.raises(ValueError, match=r"not a LoadStatsRequest|no node id|at most"):
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\xff\xff", "not a LoadStatsRequest"),
+        (b"\0" * ((1 << 20) + 1), "at most 1048576 are allowed"),
+        (report(node=""), "no node id"),
+        (report(node="x" * 513), "longer than 512 characters"),
+        (report(node="\x1b[2J"), "cannot be printed"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(reports, data, reason):
+    with pytest.raises(ValueError, match=reason):
         reports.opened(HERE).receive(data)
+
+    assert seen(reports)["shop"].fresh == ()
+
+
+STRANGE = "reported before it had an xDS stream, beside more strangers than are counted"
 
 
 def test_hostile_reports_take_bounded_memory(reports, stream):
-    for _ in range(2):  # before and after it is known whose they are
+    for why in (
+        STRANGE,
+        "reports more clusters than are counted",
+    ):  # before it is known whose they are, and after
         for part in range(5):
             stream.receive(report(*((f"shop~v1~s{part}-{n}", 1, 0, 0) for n in range(5000))))
         stream.receive(report(("shop~v2~everyone", (1 << 63), 0, 0)))
 
         found = seen(reports)["shop"]
         assert len(found.cells) == 2000
-        assert found.partial == (("a", "reports more clusters than are counted"),)
+        assert found.partial == (("a", why),)
         assert Cell("a", "everyone", "v2") not in dict(found.cells)
         reports.commit()
     assert seen(reports)["shop"].partial == ()
@@ -198,7 +215,30 @@ def test_what_is_ignored_while_an_observation_is_stored_is_told_by_the_next_one(
         stream.receive(report(*((f"shop~v1~s{part}-{n}", 1, 0, 0) for n in range(500))))
     reports.commit()
 
-    assert seen(reports)["shop"].partial == (("a", "reports more clusters than are counted"),)
+    assert seen(reports)["shop"].partial == (("a", STRANGE),)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_clients_of_a_large_fleet_count_from_their_first_report_on(known):
+    """After a start nobody was observed yet; all of these are behind one address."""
+    reports = LoadReports(INTERVAL, lambda node, origin: known and (node, origin) in open_streams)
+    open_streams = {(f"c{n}", "10.0.0.1") for n in range(1500)}
+    for node, _ in sorted(open_streams):
+        reports.opened(HERE).receive(
+            report(("shop~v1~everyone", 9, 1, 0), ("shop~v2~everyone", 3, 0, 0), node=node)
+        )
+
+    connected = {node: Client(frozenset({origin}), frozenset({"shop"})) for node, origin in open_streams}
+    found = seen(reports, connected=connected)["shop"]
+
+    told = {why for _, why in found.partial}
+    if known:
+        assert sum(tally.requests for _, tally in found.cells) == 1500 * 13
+        assert told == set()
+    else:
+        assert len(found.cells) == 2000
+        assert len(found.partial) == 500
+        assert told == {STRANGE}
 
 
 def test_reports_of_strangers_take_no_room_from_those_of_clients(reports, stream):
