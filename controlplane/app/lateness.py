@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from time import monotonic
 from typing import Final
 
 import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from controlplane.server.processor import Given, given
+
 log = structlog.get_logger()
 _KEPT: Final = 60  # measurements
-_SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
 
 
 class Lateness:
@@ -33,12 +33,12 @@ class Lateness:
     async def run(self) -> None:
         """Measure until cancelled."""
         while True:
-            begin, before = monotonic(), _cpu()
+            begin, before = monotonic(), given()
             await asyncio.sleep(self._every)
             late = max(0.0, monotonic() - begin - self._every)
             self._late.append(late)
             if late >= self._much:
-                _say(late, before, _cpu())
+                _say(late, before, given())
 
     def describe(self) -> Iterator[Metric]:
         """Yield what is collected, as it never differs."""
@@ -53,23 +53,11 @@ class Lateness:
         )
 
 
-def _cpu() -> tuple[float, float] | None:
-    """Return the seconds that this thread ran, and waited for a CPU; None where the system does not say.
-
-    Source: the kernel's Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
-    """
-    try:
-        ran, waited, _ = _SCHEDSTAT.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return None
-    return int(ran) / 1e9, int(waited) / 1e9
-
-
-def _say(late: float, before: tuple[float, float] | None, after: tuple[float, float] | None) -> None:
+def _say(late: float, before: Given | None, after: Given | None) -> None:
     known: dict[str, object] = {}
     if before is not None and after is not None:
-        ran, waited = after[0] - before[0], after[1] - before[1]
-        known = {"ran": round(ran, 1), "waited_for_cpu": round(waited, 1)}
-        if waited > late / 2:
+        spent = after.since(before)
+        known = {"ran": round(spent.ran, 1), "waited_for_cpu": round(spent.waited, 1)}
+        if spent.waited > late / 2:
             known["do"] = "give it more CPU, or its neighbours less"
     log.warning("event loop was late", seconds=round(late, 1), **known)

@@ -8,10 +8,12 @@ from time import monotonic
 
 import structlog
 
+from controlplane.server.processor import Given, given
 from controlplane.server.sessions import Counts, Session, who
 from controlplane.xds.messages import ProtocolError
 
 log = structlog.get_logger(__name__)
+_NOTICED = 0.1  # seconds: less is usual
 
 
 class Watchdog:
@@ -38,10 +40,11 @@ class Watchdog:
     async def _look(self) -> None:
         step, patient = self._most / 10, 0.0
         while True:
-            began = monotonic()
+            began, before = monotonic(), given()
             await asyncio.sleep(step)
             now = monotonic()
-            if now - began > 1.5 * step:
+            late, waited = now - began - step, _waited(before, given())
+            if late > max(step / 2, _NOTICED) or waited > max(step / 4, _NOTICED):
                 # We were late ourselves, and so was every write: no client is at fault for that.
                 patient = now + self._most
             elif now > patient:
@@ -61,3 +64,8 @@ class Watchdog:
         log.warning("stuck stream let go", seconds=self._most, **who(session))
         session.transport.finish(reason.status, reason.text)
         session.fail(None)
+
+
+def _waited(before: Given | None, after: Given | None) -> float:
+    """Return the seconds that this thread had work but no CPU; 0 where the system does not say."""
+    return after.since(before).waited if before is not None and after is not None else 0.0

@@ -14,6 +14,7 @@ from grpc._cython import cygrpc
 
 from controlplane._pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from controlplane._pb.node_pb2 import Node
+from controlplane.server import processor
 from controlplane.server.admission import Admission
 from controlplane.server.ads import SERVICES
 from controlplane.server.limits import Limits
@@ -218,7 +219,7 @@ async def unread(serve, kit):
 async def test_stuck_client_is_let_go_and_delays_nobody(unread, kit):
     world, _stuck = unread
 
-    await kit.until(lambda: not world.xds.views(), seconds=5)
+    await kit.until(lambda: not world.xds.views(), seconds=20)
 
     fine = world.connect()
     await fine.ask(ROUTE, resource_names=["r0"])
@@ -227,11 +228,23 @@ async def test_stuck_client_is_let_go_and_delays_nobody(unread, kit):
 
 async def test_stuck_client_hears_that_its_stream_is_over_when_it_reads_again(unread, kit):
     world, stuck = unread
-    await kit.until(lambda: not world.xds.views(), seconds=5)
+    await kit.until(lambda: not world.xds.views(), seconds=20)
 
     assert (await stuck.hear()).resources
 
     assert await stuck.end() == (grpc.StatusCode.UNAVAILABLE, "a write took more than 0.3 s")
+
+
+async def test_nobody_counts_as_stuck_while_the_server_waits_for_a_cpu(unread, kit, monkeypatch, tmp_path):
+    world, _stuck = unread
+    monkeypatch.setattr(processor, "SCHEDSTAT", tmp_path / "schedstat")
+
+    for waited in range(20):  # as the kernel would write it of a thread that always waits
+        (tmp_path / "schedstat").write_text(f"0 {waited * 500_000_000} 0\n")
+        await asyncio.sleep(0.05)
+        assert len(world.xds.views()) == 1
+
+    await kit.until(lambda: not world.xds.views(), seconds=20)
 
 
 async def test_stream_that_a_bug_ends_in_the_middle_of_a_write_is_ended_for_its_client_too(
@@ -255,7 +268,7 @@ async def test_stuck_client_keeps_its_place_until_it_has_gone(unread, kit):
     other = world.connect()
     await other.ask(CLUSTER)
     await kit.until(lambda: len(world.xds.views()) == 2)
-    await kit.until(lambda: len(world.xds.views()) == 1, seconds=5)
+    await kit.until(lambda: len(world.xds.views()) == 1, seconds=20)
     assert (await world.connect().end())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
 
     await stuck.channel.close()
