@@ -8,7 +8,7 @@ from controlplane.xds.conversation import Conversation
 from controlplane.xds.gate import Gate
 from controlplane.xds.sharing import NOTHING, fewer
 from controlplane.xds.snapshot import Resource
-from controlplane.xds.type_urls import Ref
+from controlplane.xds.type_urls import KEPT, Ref
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class Planner:
         if name in conversation.refusals.undone or name in conversation.draining:
             return "keep"
         foreign = name in conversation.past.foreign
-        if not self.removable:
+        if not self.removable or (url in KEPT and name in conversation.names):
             if foreign:
                 conversation.discount(name)
             return "keep"

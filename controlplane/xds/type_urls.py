@@ -43,3 +43,7 @@ EAGER: Final = frozenset({ROUTE})
 # What connections use as long as they drain on a listener that has changed or gone. The client asks for it no
 # more when the last of them has ended; if it is taken away before, Envoy 1.40 answers them with 500 (seen).
 DRAINING: Final = frozenset({EXTENSION})
+
+# What stays with a client that has it by name until it asks for it no more: Envoy 1.40 ignores the removal of
+# routes and goes on by them, also on listeners that drain, so it needs their clusters as long (seen).
+KEPT: Final = frozenset({ROUTE})

@@ -1,10 +1,10 @@
-"""What connections may use that drain on a listener which has changed or gone: extension configurations."""
+"""What connections may use that drain on a listener which has changed or gone: filters, and routes."""
 
 from __future__ import annotations
 
 import pytest
 
-from controlplane.xds.type_urls import CLUSTER, EXTENSION, LISTENER
+from controlplane.xds.type_urls import CLUSTER, EXTENSION, LISTENER, ROUTE
 
 
 def world(model, revision, *extensions, **listeners):
@@ -97,3 +97,30 @@ def test_a_filter_that_comes_back_is_sent_if_it_differs(filtering, model):
 
     assert filtering.publish(*world(model, 3, "f", web="g")) == []
     assert filtering.publish(*world(model, 4, "f=2", web="g")) == [["f"]]
+
+
+@pytest.mark.parametrize("gone", ["all of it", "the routes alone"])
+def test_routes_and_their_clusters_stay_until_they_are_given_up(delta, model, gone):
+    route = model.resource("r", needs=[(CLUSTER, "c")])
+    web = (LISTENER, model.resource("web"))
+    delta.publish(1, (CLUSTER, model.resource("c")), (ROUTE, route), web)
+    for type_url, names in ((CLUSTER, ["*"]), (LISTENER, ["*"]), (ROUTE, ["r"])):
+        delta.ask(type_url, names)
+        delta.ack(type_url)
+
+    told = delta.publish(2, (CLUSTER,), (ROUTE,), *([web] if gone == "the routes alone" else [(LISTENER,)]))
+
+    assert told == ([] if gone == "the routes alone" else [["-web"]])
+    if told:
+        assert delta.ack(LISTENER) == []
+    assert set(delta.view(ROUTE).acked) == {"r"}
+    assert delta.ask(ROUTE, resource_names_unsubscribe=["r"]) == [["-c"]]
+
+
+def test_routes_that_stayed_are_sent_again_once_they_are_back(delta, model):
+    delta.publish(1, (ROUTE, model.resource("r")))
+    delta.ask(ROUTE, ["r"])
+    delta.ack(ROUTE)
+
+    assert delta.publish(2, (ROUTE,)) == []
+    assert delta.publish(3, (ROUTE, model.resource("r", "new"))) == [["r"]]

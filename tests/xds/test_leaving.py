@@ -125,7 +125,7 @@ def test_what_waits_for_refused_routes_costs_nothing(model):
     assert change(100) < 2 * change(10)  # a look at each is 10
 
 
-def test_a_cluster_goes_once_the_last_route_to_it_has_gone(delta, model):
+def test_a_cluster_goes_once_the_last_route_to_it_was_given_up(delta, model):
     client = routed(delta, model, {"r": "old", "s": "old"})
     client.refuse = {model.resource(route, "1new").body for route in "rs"}
     client.target(*world(model, 2, {"r": "new", "s": "new"}))
@@ -134,7 +134,11 @@ def test_a_cluster_goes_once_the_last_route_to_it_has_gone(delta, model):
 
     client.target(*world(model, 3, {"r": "new", "s": "new"}, content="2")[:-1], (ROUTE,))
 
-    assert client.removed == [(ROUTE, "r"), (ROUTE, "s"), (CLUSTER, "old")]
+    for route, removed in (("r", []), ("s", [(CLUSTER, "old")])):
+        assert client.removed == []
+        client.say(ROUTE, resource_names_unsubscribe=[route])
+        client.work()
+        assert client.removed == removed
 
 
 def test_a_cluster_that_came_back_stays(delta, model):

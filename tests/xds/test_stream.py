@@ -256,13 +256,13 @@ def test_sotw_removal_is_by_omission_of_full_state_types_only(sotw, model):
 
 
 def test_delta_removal_is_said_once_and_a_new_one_is_sent(delta, model):
-    delta.publish(1, (ROUTE, model.resource("r")))
-    delta.ask(ROUTE, ["r"])
-    delta.ack(ROUTE)
+    delta.publish(1, (CLUSTER, model.resource("c")))
+    delta.ask(CLUSTER, ["c"])
+    delta.ack(CLUSTER)
 
-    assert delta.publish(2, (ROUTE,)) == [["-r"]]
-    assert delta.ack(ROUTE) == []
-    assert delta.publish(3, (ROUTE, model.resource("r"))) == [["r"]]
+    assert delta.publish(2, (CLUSTER,)) == [["-c"]]
+    assert delta.ack(CLUSTER) == []
+    assert delta.publish(3, (CLUSTER, model.resource("c"))) == [["c"]]
 
 
 # -- reconnect
