@@ -37,7 +37,14 @@ def accept(world: World, catalog: Catalog, actor: str, now: datetime, *, hold_or
     withdrawn = [*_called_off(world, catalog, now)]
     after = {**world.releases, **{state.name: state for state in (*taken, *withdrawn)}}
     what = ", ".join(_difference(world.catalog, catalog)) or "nothing"
-    record = Record(at=now, kind="documents", action="apply", actor=actor, reason=f"accepted: {what}")
+    record = Record(
+        at=now,
+        kind="documents",
+        action="apply",
+        actor=actor,
+        reason=f"accepted: {what}",
+        numbers={"generation": world.generation + 1},
+    )
     return Change(
         catalog=catalog,
         stable=stable,

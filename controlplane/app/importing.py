@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
 from controlplane.app.folder import FolderError, read_folder
+from controlplane.app.following import Followed, Part, changed, part
 from controlplane.app.plane import Plane
+from controlplane.policy.documents import Key
 from controlplane.policy.loading import Files, load
 from controlplane.policy.problems import Problem
 from controlplane.policy.settling import Settling, whole
@@ -30,7 +33,9 @@ class Importer:
         self._every = every
         self._settling = Settling()
         self._taken: Files | None = None  # as they were when they were last whole
-        self._differs_at = 0  # generation from which the folder differs without anybody having said why
+        self._compared = 0  # generation with which it was compared
+        self._refused: frozenset[str] = frozenset()  # files that are not in force as they were to be
+        self._staying: frozenset[Key] = frozenset()  # documents that were to be removed
 
     async def run(self) -> None:
         """Scan until cancelled."""
@@ -70,38 +75,56 @@ class Importer:
                 self._say((str(error),))
                 return
         self._settling = settling
-        if not take and self._differs_at and self._differs_at != self._plane.world.generation:
-            self._compare(files)
+        if self._taken is not None and self._compared != self._plane.world.generation:
+            await self._compare()  # somebody applied something
 
     async def _take(self, files: Files) -> None:
-        world = self._plane.world
-        if self._taken is None and world.generation > 0:
-            self._taken = files
-            self._compare(files)
+        """Take a folder that has come to rest: as a whole, or where it differs what of it has changed."""
+        if self._taken is None and self._plane.world.generation > 0:
+            self._taken = files  # what changed while nobody watched: an operator must say that it is meant
+            await self._compare()
             return
         before = self._taken or {}
         files = whole(files, before)
-        applied = await self._plane.take(files, ACTOR)
+        followed, world = self._plane.followed, self._plane.world
+        catalog = world.catalog
+        if followed is not None and followed.differing(catalog):
+            names = changed(files, before, self._refused)
+            some = await asyncio.to_thread(part, files, before, names, catalog)
+            some = replace(some, gone=some.gone | self._staying)
+            applied = await self._plane.take_part(some, ACTOR)
+        else:
+            names, some = frozenset(files), Part(files, frozenset(catalog.entries))
+            applied = await self._plane.take(files, ACTOR, world.generation)
         self._taken = {
             name: before.get(name, c) if isinstance(c, Problem) else c for name, c in files.items()
         }
-        self._differs_at = 0
-        self._say(applied.problems)
+        await self._compare(applied.problems)
+        self._remember(names, some.gone)
         if applied.accepted:
             log.info("documents accepted", generation=applied.generation, documents=applied.accepted)
         if applied.removed:
             log.warning("documents removed", generation=applied.generation, documents=applied.removed)
 
-    def _compare(self, files: Files) -> None:
-        """Report what changed while nobody watched: an operator must say that it is meant."""
+    def _remember(self, names: frozenset[str], gone: frozenset[Key]) -> None:
+        """Keep in mind what was refused of a folder, to try it again with its next change."""
+        followed, differing = self._plane.followed, {}
+        if followed is not None:
+            differing = followed.differing(self._plane.world.catalog)
+        sources = {} if followed is None else followed.loaded.sources
+        self._refused = names & {sources[key].file for key in differing if key in sources}
+        self._staying = gone & {key for key, sign in differing.items() if sign == "-"}
+
+    async def _compare(self, problems: tuple[str, ...] = ()) -> None:
+        """Report the folder's mistakes, and where it differs from what is in force."""
         world = self._plane.world
         ordered = {state.name: state.service for state in world.releases.values()}
-        loaded = load(files, world.catalog, ordered=ordered)
-        differs = loaded.catalog.digests() != world.catalog.digests()
-        how = f"`turnout apply -f {self._folder}` takes it in"
-        note = [f"{self._folder}: differs from what is in force; {how}"] if differs else []
-        self._differs_at = world.generation if differs else 0
-        self._say((*map(str, loaded.errors), *note))
+        loaded = await asyncio.to_thread(load, self._taken or {}, world.catalog, ordered=ordered)
+        self._plane.followed = followed = Followed(self._folder, loaded)
+        self._compared, self._refused, self._staying = world.generation, frozenset(), frozenset()
+        difference = followed.difference(world.catalog)
+        told = (*problems, *map(str, loaded.errors), *([difference] if difference else []))
+        self._say(tuple(dict.fromkeys(told)))
 
     def _say(self, problems: tuple[str, ...]) -> None:
         if problems != self._plane.folder_problems:

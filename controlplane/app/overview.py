@@ -10,6 +10,7 @@ from controlplane.app.adoption import problems
 from controlplane.app.asking import explain_request, show_cohort
 from controlplane.app.attention import of_proxies, of_releases
 from controlplane.app.blackouts import show_blackouts
+from controlplane.app.following import Followed
 from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import proxy_state, show_proxy, show_release, show_service
@@ -33,6 +34,8 @@ from controlplane.web.port import RefusedError
 from controlplane.web.shown import (
     BlackoutShown,
     CohortShown,
+    DocumentShown,
+    DocumentsShown,
     Explained,
     ProxyShown,
     ReleaseShown,
@@ -47,6 +50,7 @@ class Overview:
 
     Attributes:
         folder_problems: Of the documents of the folder.
+        followed: The folder as it was last read; None if none is followed.
         troubles: What the ports refuse.
     """
 
@@ -70,6 +74,7 @@ class Overview:
         self._outbox = outbox or Outbox(store, clock)
         self.troubles = Troubles()
         self.folder_problems: tuple[str, ...] = ()
+        self.followed: Followed | None = None
 
     @property
     def world(self) -> World:
@@ -166,6 +171,17 @@ class Overview:
         proxies = of_proxies(self._publisher.server.views(), self._publisher.member)
         urgent = (*store, *alone, *alarms, *held, *proxies)
         return (*urgent, *fleets, *names, *self.folder_problems, *drift, *untaken, *self.troubles.current())
+
+    def documents(self) -> DocumentsShown:
+        """Return which documents are in force, and where each was read."""
+        entries = self.world.catalog.entries.values()
+        shown = (
+            DocumentShown(
+                kind=e.document.kind, name=e.document.name, file=e.file, line=e.line, column=e.column
+            )
+            for e in entries
+        )
+        return DocumentsShown(generation=self.world.generation, documents=tuple(shown))
 
     @property
     def left_alone(self) -> int:

@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from controlplane.app import permits
 from controlplane.app.acceptance import accept, fitting, in_use, ordered, possible_orders, put_back
 from controlplane.app.actions import Moved, Standing, move
-from controlplane.app.adoption import Newness, adopt
+from controlplane.app.adoption import Newness, adopt, listed
 from controlplane.app.blackouts import declare, withdraw
+from controlplane.app.following import Part
 from controlplane.app.ordering import ordered_by, service_named
 from controlplane.app.overview import Overview
 from controlplane.app.pushing import check_push
@@ -127,39 +128,74 @@ class Plane(Overview):
 
     async def apply(self, documents: Documents) -> Applied:
         """Take in documents; what they do not mention stays."""
-        files = {name: text.encode() for name, text in documents.files.items()}
-        return await self.take(files, documents.actor, keep_absent=True)
+        part = Part({name: text.encode() for name, text in documents.files.items()})
+        async with self._loop.lock:
+            world = await self._store.world()
+            if documents.generation not in (None, world.generation):
+                raise RefusedError(409, await self._changes(world, documents.generation or 0))
+            applied = await self._take(world, part, documents.actor, keep_absent=not documents.prune)
+        if self.followed is None:
+            return applied
+        catalog, keys = self.world.catalog, (tuple(what.split(" ", 1)) for what in applied.accepted)
+        told = self.followed.warnings(catalog, ((kind, name) for kind, name in keys))
+        return applied.model_copy(update={"warnings": (*applied.warnings, *told)})
 
-    async def take(self, files: Files, actor: str, *, keep_absent: bool = False) -> Applied:
-        """Take in files: the whole folder, or with ``keep_absent`` some documents.
+    async def take(self, files: Files, actor: str, generation: int | None = None) -> Applied:
+        """Take in a whole folder; a document that is gone is removed.
 
-        The first ones of a store start no release: they may be those of a store that was lost.
+        Raises:
+            RefusedError: If a ``generation`` is given and another one is in force by now.
         """
         async with self._loop.lock:
             world = await self._store.world()
-            # In a thread: megabytes take a second, in which no stream would be answered.
-            known = {state.name: state.service for state in world.releases.values()}
-            loaded = await asyncio.to_thread(
-                load, files, world.catalog, keep_absent=keep_absent, ordered=known
-            )
-            catalog, kept = in_use(world, loaded)
-            catalog, misfits = fitting(world, catalog)
-            unfit = await asyncio.to_thread(self._publisher.unrenderable, replace(world, catalog=catalog))
-            catalog, without = possible_orders(world.catalog, put_back(world.catalog, catalog, unfit.keys()))
-            refused = (f"Service {name!r} cannot be rendered: {why}" for name, why in unfit.items())
-            errors = (*(str(problem) for problem in loaded.errors), *kept, *misfits, *refused, *without)
-            warnings = tuple(str(problem) for problem in loaded.problems if problem.level == "warning")
-            before, after = world.catalog.digests(), catalog.digests()
-            accepted = tuple(f"{k} {n}" for k, n in sorted(after) if before.get((k, n)) != after[k, n])
-            if before != after:
-                new = world.generation == 0
-                change = accept(world, catalog, actor, self._clock(), hold_orders=new)
-                drift = (record for record in change.records if record.action == "drift")
-                warnings += tuple(f"Release {r.release!r} is as it was: {r.reason}" for r in drift)
-                world = await self._commit(change)
-                for state in change.releases:
-                    if state.phase is Phase.WAITING:
-                        self._loop.forget(state.name)
+            if generation not in (None, world.generation):
+                raise RefusedError(409, "other documents were taken at the same moment; looking again")
+            return await self._take(world, Part(files), actor)
+
+    async def take_part(self, part: Part, actor: str) -> Applied:
+        """Take in a part of a folder; the rest stays as it is in force."""
+        async with self._loop.lock:
+            return await self._take(await self._store.world(), part, actor, keep_absent=True)
+
+    async def _changes(self, world: World, since: int) -> str:
+        """Say by whom the documents were changed since a generation."""
+        records = [
+            r
+            for r in await self.records(None, 1000)
+            if r.kind == "documents" and int(str(r.numbers.get("generation", 0))) > since
+        ]
+        told = (f"by {r.actor} at {r.at:%Y-%m-%d %H:%M:%S} UTC ({r.reason})" for r in reversed(records))
+        text = f"the documents are of generation {world.generation}, not {since}; nothing was changed"
+        return f"{text}. Changed since: {listed(told)}" if records else text
+
+    async def _take(self, world: World, part: Part, actor: str, *, keep_absent: bool = False) -> Applied:
+        """Take in documents, under the lock.
+
+        The first ones of a store start no release: they may be those of a store that was lost.
+        """
+        # In a thread: megabytes take a second, in which no stream would be answered.
+        known = {state.name: state.service for state in world.releases.values()}
+        loaded = await asyncio.to_thread(
+            load, part.files, world.catalog, keep_absent=keep_absent, gone=part.gone, ordered=known
+        )
+        catalog, kept = in_use(world, loaded)
+        catalog, misfits = fitting(world, catalog)
+        unfit = await asyncio.to_thread(self._publisher.unrenderable, replace(world, catalog=catalog))
+        catalog, without = possible_orders(world.catalog, put_back(world.catalog, catalog, unfit.keys()))
+        refused = (f"Service {name!r} cannot be rendered: {why}" for name, why in unfit.items())
+        errors = (*(str(problem) for problem in loaded.errors), *kept, *misfits, *refused, *without)
+        warnings = tuple(str(problem) for problem in loaded.problems if problem.level == "warning")
+        before, after = world.catalog.digests(), catalog.digests()
+        accepted = tuple(f"{k} {n}" for k, n in sorted(after) if before.get((k, n)) != after[k, n])
+        if before != after:
+            new = world.generation == 0
+            change = accept(world, catalog, actor, self._clock(), hold_orders=new)
+            drift = (record for record in change.records if record.action == "drift")
+            warnings += tuple(f"Release {r.release!r} is as it was: {r.reason}" for r in drift)
+            world = await self._commit(change)
+            for state in change.releases:
+                if state.phase is Phase.WAITING:
+                    self._loop.forget(state.name)
         removed = tuple(f"{k} {n}" for k, n in sorted(before.keys() - after.keys()))
         return Applied(
             generation=world.generation,

@@ -56,10 +56,15 @@ def schema() -> None:
 
 def apply(
     files: Annotated[list[Path], typer.Option("--file", "-f", help="Files or folders; - is standard input.")],
+    generation: Annotated[
+        int | None,
+        typer.Option(min=0, help="Take nothing if what is in force is of another generation by now."),
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove what none of the files has.")] = False,
     actor: Actor = "",
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Give documents to a running server; what they do not mention stays in force."""
+    """Give documents to a running server; what they do not mention stays in force, but with --prune."""
     texts = {}
     for name, content in read_files(files).items():
         if isinstance(content, Problem):
@@ -70,15 +75,18 @@ def apply(
             raise CommandError(f"{name}: is not UTF-8: {error.reason} at byte {error.start}") from None
     if not texts:
         raise CommandError("no YAML file there")
-    applied = post(server, "/v1/documents", Body(files=texts, actor=actor or me()), Applied)
+    body = Body(files=texts, actor=actor or me(), generation=generation, prune=prune)
+    applied = post(server, "/v1/documents", body, Applied)
     for problem in (*applied.warnings, *applied.problems):
         console.line(problem)
     for document in applied.accepted:
         console.line(f"accepted {document}")
+    for document in applied.removed:
+        console.line(f"removed {document}")
     if applied.problems:
         raise CommandError(f"{_mistakes(len(applied.problems))}; the last good documents stay in force")
-    if not applied.accepted:
-        console.line(f"nothing changed, generation {applied.generation}")
+    changed = "" if applied.accepted or applied.removed else "nothing changed, "
+    console.line(f"{changed}generation {applied.generation}")
 
 
 def bootstrap(

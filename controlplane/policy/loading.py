@@ -62,6 +62,7 @@ def load(
     last_good: Catalog | None = None,
     *,
     keep_absent: bool = False,
+    gone: Set[Key] = frozenset(),
     ordered: orders.Ordered | None = None,
 ) -> Loaded:
     """Return the catalog of ``files``.
@@ -70,6 +71,7 @@ def load(
         files: All files of the folder, or those that were handed in.
         last_good: What is in force so far.
         keep_absent: True if a document that is not in ``files`` stays.
+        gone: Those that do not all the same, unless others name them.
         ordered: The releases that the store knows, each with its service; None without a store.
     """
     intake = _Intake(last_good or Catalog(), ordered)
@@ -80,7 +82,7 @@ def load(
                 documents[one.key].append(one)
     for key, same in documents.items():
         intake.take(key, same)
-    intake.keep(documents.keys(), keep_absent=keep_absent)
+    intake.keep(documents.keys() | gone, keep_absent=keep_absent)
     return intake.resolve()
 
 

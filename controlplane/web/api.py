@@ -71,6 +71,7 @@ class Api:
             self._get("/v1/problems", self._problems),
             self._get("/v1/records", self._records),
             self._get("/v1/events", self._events),
+            self._get("/v1/documents", self._documents),
             self._post("/v1/documents", self._apply),
         ]
         handlers = {RefusedError: _refused, HTTPException: _http_error}
@@ -196,9 +197,13 @@ class Api:
         wanted = await self._wanted(request, Who, "blackout")
         return _listed(await self._plane.withdraw(request.path_params["id"], wanted))
 
+    async def _documents(self, _: Request) -> Response:
+        return _one(self._plane.documents())
+
     async def _apply(self, request: Request) -> Response:
         applied = await self._plane.apply(await self._wanted(request, Documents, "apply"))
-        return _one(applied, 422 if applied.problems and not applied.accepted else 200)
+        nothing = applied.problems and not (applied.accepted or applied.removed)
+        return _one(applied, 422 if nothing else 200)
 
 
 async def _body(request: Request, model: type[Body]) -> Body:

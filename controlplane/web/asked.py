@@ -80,11 +80,16 @@ class CohortAsked(BaseModel):
 
 
 class Documents(BaseModel):
-    """Files to take in at once, by name; the rest of what is in force stays."""
+    """Files to take in at once, by name; the rest of what is in force stays, or with ``prune`` goes.
+
+    With ``generation`` nothing is taken if the documents in force are of another one by now.
+    """
 
     model_config = ConfigDict(extra="forbid")
     files: Mapping[str, str] = Field(min_length=1)
     actor: str = Field(min_length=1)
+    generation: int | None = Field(default=None, ge=0)
+    prune: bool = False
 
 
 class Push(BaseModel):

@@ -27,6 +27,7 @@ from controlplane.web.shown import (
     Applied,
     BlackoutShown,
     CohortShown,
+    DocumentsShown,
     Explained,
     ProxyShown,
     PushShown,
@@ -149,6 +150,10 @@ class ControlPlane(Protocol):
     @property
     def left_alone(self) -> int:
         """How many services are left alone, because proxies have them from another store."""
+        ...
+
+    def documents(self) -> DocumentsShown:
+        """Return which documents are in force."""
         ...
 
     async def apply(self, documents: Documents) -> Applied:

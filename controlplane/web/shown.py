@@ -239,6 +239,23 @@ class CohortShown(Shown):
     users: tuple[MemberShown, ...] = ()
 
 
+class DocumentShown(Shown):
+    """One document that is in force, and where it was read."""
+
+    kind: str
+    name: str
+    file: str
+    line: int
+    column: int
+
+
+class DocumentsShown(Shown):
+    """The documents in force; ``generation`` is another one with each change."""
+
+    generation: int
+    documents: tuple[DocumentShown, ...]
+
+
 class Applied(Shown):
     """What came of taking in documents."""
 

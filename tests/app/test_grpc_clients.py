@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from controlplane.app.following import Part
 from controlplane.app.propagation import Relevant, propagation
 from controlplane.app.statistics import merged
 from controlplane.evidence.observation import Cell, Measure, Observation, Reading, Stat, Tally
@@ -125,7 +126,7 @@ async def test_a_service_does_not_get_a_grpc_fleet_under_a_release_that_does_not
     mesh = MESH.replace("edge", "mesh")
     both = kit.SERVICE.replace("[edge]", "[edge, mesh]")
 
-    applied = await site.plane.take({"m.yaml": mesh.encode(), "s.yaml": both.encode()}, "x", keep_absent=True)
+    applied = await site.plane.take_part(Part({"m.yaml": mesh.encode(), "s.yaml": both.encode()}), "x")
 
     [problem] = applied.problems
     assert "policy 'quick' does not fit: it has a condition on" in problem

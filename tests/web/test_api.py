@@ -180,7 +180,7 @@ async def test_a_limit_is_a_number_in_range(api, limit):
 
 
 async def test_a_method_that_a_route_does_not_have_is_405(api):
-    await error(api.get("/v1/documents"), 405)
+    await error(api.get("/v1/adopt"), 405)
     await error(api.delete("/v1/releases/shop-v2"), 405)
 
 
