@@ -308,31 +308,32 @@ class Gate:
         listed = conversation.past.listed
         return (listed & conversation.names).difference(self.snapshot.of(conversation.type_url))
 
-    def told(self, type_url: str) -> bool:
-        """Return whether a client that comes back has asked for each type that needs this one.
-
-        If nothing does now, it has to have asked for each that may have needed it.
-        """
-        types = {*self.snapshot.order, *self.snapshot.resources}
-        needing = {url for url, needed in self._needing if needed == type_url != url}
-        may = needing or {url for url in types if self._may_need(url, type_url)}
-        return may <= self.conversations.keys()
-
     def relied(self, conversation: Conversation) -> bool:
         """Return whether what a client came back with may be in use by the rest of what it came back with.
 
-        It is until the client accepts ours of that. What it refuses, or we have nothing for, stays as it is,
-        and so does what that may use; until the client asks for more of this type: only an answer brings it.
+        It is until the client accepts ours of that. What it refuses stays as it is, and so does what that may
+        use; until the client asks for more of this type: only an answer brings it.
         """
         url, listed = conversation.type_url, conversation.past.listed
         target = self.snapshot.of(url)
         more = any(name in target and name not in listed for name in conversation.names)
         for other in self._needy(url):
             past, theirs = other.past, self.snapshot.of(other.type_url)
-            settled = more and all(other.refusals.has(theirs[n]) for n in past.foreign if n in theirs)
-            if past.claims is not None or (not settled and (past.foreign or past.brought)):
+            refused = all(other.refusals.has(theirs[name]) for name in past.foreign if name in theirs)
+            if past.foreign and not (more and refused):
                 return True
         return False
+
+    def spoken(self, type_url: str) -> bool:
+        """Return whether a client that comes back has said all that tells whether it uses this type.
+
+        It has asked for each type that needs this one, or if nothing does now, for each that may have; and
+        dropped what the target lacks.
+        """
+        types = {*self.snapshot.order, *self.snapshot.resources}
+        needing = {url for url, needed in self._needing if needed == type_url != url}
+        may = needing or {url for url in types if self._may_need(url, type_url)}
+        return may <= self.conversations.keys() and not any(c.past.brought for c in self._needy(type_url))
 
     def changing(self, type_url: str) -> bool:
         """Return whether listeners wait that may leave a resource of this type to connections that drain."""

@@ -139,9 +139,13 @@ class SotwStream(Stream):
         """Return whether to wait with a full set that would take from a client what its routes still name.
 
         A client that asks for clusters by name (gRPC) is given the routes first, and drops the old ones
-        itself. It may not ask for routes at all, or by another stream: whether it does tells its silence.
+        itself. It may not ask for routes at all, or by another stream, or never drop those that have gone:
+        whether it does tells its silence.
         """
-        if not (gate.told(conversation.type_url) or self._heard_out):
+        for other in self._conversations.values():
+            if gate.snapshot.serves(other.type_url):
+                self._compare(other, gate.snapshot)
+        if not (self._heard_out or gate.spoken(conversation.type_url)):
             self.hesitant = True
             return True
         return not lost <= conversation.held.keys() and gate.relied(conversation)

@@ -78,17 +78,32 @@ def test_a_refused_route_keeps_its_cluster_until_the_client_asks_for_another_one
     assert (refused, more) == ([], [["b"]])
 
 
-def test_a_route_that_the_target_lacks_keeps_its_cluster_until_the_client_drops_it(back, model):
-    back.publish(*world(model, "b", listeners=(), revision=3))
-    asks(back, LISTENER, "l")
-    asks(back, CLUSTER, "a")
-    kept = asks(back, ROUTE, "r")
-    back.stream.hear_out()  # no type that we have needs clusters now
+@pytest.fixture
+def left(back, model):
+    """That client, whose route and listener have gone; the target has another route."""
+    other = model.resource("s", needs=[(CLUSTER, "b")])
+    back.publish(3, (CLUSTER, model.resource("b")), (ROUTE, other), (LISTENER, model.resource("m")))
+    assert asks(back, CLUSTER, "a") == []
+    assert asks(back, ROUTE, "r") == []
+    return back
 
-    dropped = back.ack(LISTENER, ["l"])
-    gone = back.ask(ROUTE, [])
 
-    assert (kept, dropped, gone) == ([], [], [[]])
+def test_a_route_that_the_target_lacks_keeps_its_cluster_until_the_client_drops_it(left):
+    listener = asks(left, LISTENER, "l")
+    accepted = left.ack(LISTENER, ["l"])
+
+    dropped = left.ask(ROUTE, [])
+
+    assert (listener, accepted, dropped) == ([[]], [], [[]])
+
+
+def test_a_route_that_the_client_never_drops_keeps_its_cluster_until_it_was_heard_out(left):
+    """One that ignores that its listener has gone, and goes on with it: others' clusters must not wait."""
+    hesitant = left.stream.hesitant
+    left.stream.hear_out()
+
+    assert hesitant
+    assert left.heard() == [[]]
 
 
 def test_a_client_that_never_asks_for_routes_is_answered_when_it_was_heard_out(back):
