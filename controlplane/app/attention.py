@@ -37,6 +37,7 @@ DO = {
     "stale": "see whose statistics are missing: `turnout get proxies`",
     "stepped-back": "",
     "stragglers": "see what they wait for: `turnout get proxies`",
+    "unconfirmed": "see who is back: `turnout get proxies`",
     "unsafe": "bring endpoints of the old version back",
 }
 OTHERWISE = "`turnout explain {name}` says more, `turnout rollback {name}` takes it back"

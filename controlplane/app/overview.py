@@ -17,6 +17,7 @@ from controlplane.app.showing import proxy_state, show_proxy, show_release, show
 from controlplane.app.taking import drifted
 from controlplane.app.tick import Loop, Reading
 from controlplane.policy.catalog import Catalog
+from controlplane.release import confirming
 from controlplane.release import watch as watching
 from controlplane.release.ports import Record, Store, StoreError, World
 from controlplane.release.recording import Recording
@@ -166,10 +167,11 @@ class Overview:
         states = sorted(world.releases.items())
         drift = (f"release {name}: {why}" for name, r in states for why in drifted(r, world.catalog))
         alarms = (f"release {name}: {why}" for name, why in self.alarms() if why)
+        ends = (f"release {r.name}: {why}" for r in world.open_ends if (why := confirming.alarm(r)))
         alone = problems(self._publisher.in_question(world), world)
         held = of_releases(world.releases.values())
         proxies = of_proxies(self._publisher.server.views(), self._publisher.member)
-        urgent = (*store, *alone, *alarms, *held, *proxies)
+        urgent = (*store, *alone, *alarms, *ends, *held, *proxies)
         return (*urgent, *fleets, *names, *self.folder_problems, *drift, *untaken, *self.troubles.current())
 
     def documents(self) -> DocumentsShown:

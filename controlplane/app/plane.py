@@ -19,6 +19,7 @@ from controlplane.app.overview import Overview
 from controlplane.app.pushing import check_push
 from controlplane.app.records import record_of
 from controlplane.app.showing import show_service
+from controlplane.app.strays import leaving
 from controlplane.app.switching import last_promoted, switched
 from controlplane.policy.loading import Files, load
 from controlplane.release import groups
@@ -192,6 +193,7 @@ class Plane(Overview):
             change = accept(world, catalog, actor, self._clock(), hold_orders=new)
             drift = (record for record in change.records if record.action == "drift")
             warnings += tuple(f"Release {r.release!r} is as it was: {r.reason}" for r in drift)
+            warnings += tuple(leaving(self._publisher.server.views(), world, catalog))
             world = await self._commit(change)
             for state in change.releases:
                 if state.phase is Phase.WAITING:

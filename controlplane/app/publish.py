@@ -13,6 +13,7 @@ from controlplane.app.membership import Member, member
 from controlplane.app.propagation import Relevant, merge, propagation, refusals, unacked
 from controlplane.app.remembered import Remembered
 from controlplane.app.renderable import Fitting
+from controlplane.app.strays import Had, elsewhere
 from controlplane.app.treatment import Treatment
 from controlplane.app.whereabouts import Whereabouts
 from controlplane.policy.documents import Fleet, Service
@@ -155,7 +156,11 @@ class Publisher:
             unserved = tuple((proxy, place.problem) for proxy, place in held if name in place.fleets)
             limits = fleet.propagate
             parts.append(Propagation(unserved=unserved, at_least=limits.at_least, within=limits.within))
-        return merge(parts)
+        strangers = [view for view in views if view.group not in document.fleets]
+        return elsewhere(merge(parts), strangers, service, Had(world.had(service), self._unknown))
+
+    def _unknown(self, view: StreamView) -> str:
+        return self.member(view).problem
 
     def in_question(self, world: World) -> InQuestion:
         """Return the services that proxies have from another store, and that nobody adopted yet."""

@@ -14,7 +14,7 @@ from controlplane.evidence.better import Result
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import Service
 from controlplane.policy.values import format_duration, format_share
-from controlplane.release import crossing, story
+from controlplane.release import confirming, crossing, story
 from controlplane.release import watch as watching
 from controlplane.release.arrivals import step_split
 from controlplane.release.ending import lasted
@@ -89,6 +89,7 @@ def show_release(
         if state.started_at and not state.ended
         else (),
         drift=drifted(state, world.catalog),
+        unconfirmed=confirming.doubt(state) if not state.active else "",
         return_point=describe(state, where, world.stable.get(state.service, "")),
         return_unsafe=bool(alarm(state, where)[0]),
         point_of_no_return=point_of_no_return(state),
@@ -134,6 +135,8 @@ def _result(result: Result) -> ResultShown:
 def _retired(state: ReleaseState, world: World, publisher: Publisher) -> bool:
     """Return whether every proxy has the promotion, so that the old version may be taken down."""
     if state.phase is not Phase.PROMOTED or world.stable.get(state.service) != state.to_version:
+        return False
+    if state.unconfirmed:
         return False
     seen = publisher.propagation(world, state.service)
     return bool(seen.live) and len(seen.acked) == len(seen.live) and not seen.trouble

@@ -302,6 +302,10 @@ class Loop:
 
 
 def _undecided(world: World) -> list[ReleaseState]:
-    """Releases that are not at an end, those with traffic first: they free their service for the next."""
+    """Releases that are not at an end, those with traffic first: they free their service for the next.
+
+    Those whose end is not confirmed are among them, while their service is there.
+    """
     states = [state for state in world.releases.values() if not state.ended]
+    states += [r for r in world.open_ends if r.ended and world.catalog.get("Service", r.service) is not None]
     return sorted(states, key=lambda s: (not s.active, s.created_at, s.name))

@@ -136,7 +136,8 @@ def wait(
     while True:
         shown = get(server, f"/v1/releases/{name}", ReleaseShown)
         lost = bool(shown.undone) and for_ in (Goal.PROMOTED, Goal.RETIRED)
-        if shown.phase in REACHED[for_] and not lost and (for_ is not Goal.RETIRED or shown.retired):
+        sure = shown.retired if for_ is Goal.RETIRED else shown.phase == "promoted" or not shown.unconfirmed
+        if shown.phase in REACHED[for_] and not lost and sure:
             console.line(f"release {name}: {for_}")
             return
         if shown.ended_at is not None and (lost or shown.phase not in REACHED[for_]):

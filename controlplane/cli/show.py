@@ -247,6 +247,8 @@ def release_view(shown: ReleaseShown) -> RenderableType:
             for p in shown.proxies
         ],
     )  # fmt: skip
+    if shown.unconfirmed and shown.phase == "promoted":
+        back = Text.assemble(back, ("\nretired  ", "dim"), f"not yet: {shown.unconfirmed}")
     if shown.ends:
         back = Text.assemble(("ends     ", "dim"), f"{shown.ends}\n", back)
     parts: list[RenderableType] = [
@@ -330,6 +332,7 @@ def _why(shown: ReleaseShown) -> str:
 
 def _phase(shown: ReleaseShown) -> str:
     notes = ["emergency"] * shown.emergency + ["undone"] * bool(shown.undone) + [shown.halt or ""]
+    notes += ["not confirmed"] * bool(shown.unconfirmed and shown.phase != "promoted")
     return " ".join([shown.phase, *(f"({note})" for note in notes if note)])
 
 

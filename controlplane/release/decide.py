@@ -20,16 +20,16 @@ from datetime import timedelta
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.documents import Ends
 from controlplane.policy.values import format_duration, format_share
-from controlplane.release import crossing, ending, failure, gates, telling
+from controlplane.release import confirming, crossing, ending, failure, gates, telling
 from controlplane.release.ending import SUSPICIOUS
 from controlplane.release.failure import Failed, follows
 from controlplane.release.moves import next_action
 from controlplane.release.outcomes import Failure
 from controlplane.release.seen import Decision, Propagation, Seen
 from controlplane.release.state import Action, Phase, ReleaseState, Stage
+from controlplane.release.unconfirmed import named
 
 NOTHING = timedelta(0)
-ALONE = timedelta(minutes=1)
 NOT_YET = "not-yet"
 UNREACHED = frozenset({"nack", "left-alone", "no-proxy"})  # a rollback would not reach them either
 
@@ -74,24 +74,32 @@ def _returning(state: ReleaseState, seen: Seen) -> Decision:
     if seen.stable not in ("", state.from_version):
         why += f"; {seen.stable} was made stable meanwhile and has every request"
     troubled = (*propagation.nacked, *propagation.unserved)
-    if live and acked == live and not (propagation.absent or troubled):
-        return Decision(end, done, f"{acked} of {live} proxies acknowledged{why}")
-    if not live and not (propagation.absent or troubled):
-        # After a restart the proxies take a moment to return; none for a minute means that none is left.
-        if state.elapsed >= ALONE:
-            return Decision(end, done, f"no proxy is connected{why}")
-        return Decision(None, "no-proxy", "no proxy is connected")
     still = [*propagation.waiting, *(f"{proxy} ({why})" for proxy, why in troubled)]
-    return Decision(None, until, f"may still serve the canary: {', '.join(still)}")
+    listed = {*propagation.absent, *(proxy for proxy, _ in troubled)}
+    away = tuple(each for each in confirming.soon(state.unconfirmed) if each.proxy not in listed)
+    still += [named(away)] if away else []
+    if not live and (away or (not still and state.elapsed < confirming.SOON)):
+        # After a restart the proxies take a moment to return; none for a minute means that none will soon.
+        words = f"; may still serve the canary: {', '.join(still)}" if still else ""
+        return Decision(None, "no-proxy", f"no proxy is connected{words}")
+    if still:
+        return Decision(None, until, f"may still serve the canary: {', '.join(still)}")
+    known = f"{acked} of {live} proxies acknowledged" if live else "no proxy is connected"
+    open_ = confirming.ending(state.unconfirmed, propagation, state.to_version)
+    return Decision(end, done, f"{known}{why}{open_}")
 
 
 def _retrying(state: ReleaseState, seen: Seen) -> Decision:
     for question in (_gone_with, _halted):
         if (answer := question(state, seen)) is not None:
             return answer
-    if state.rest is not None and state.rest > NOTHING:
-        left = format_duration(state.rest)
-        return Decision(None, "retrying", f"starts again in {left}, as attempt {state.attempt + 1}")
+    left = state.rest if state.rest is not None else NOTHING
+    again = f"starts again in {format_duration(left)}, as attempt {state.attempt + 1}"
+    if state.unconfirmed:
+        then = again if left > NOTHING else "does not start again before its rollback is confirmed"
+        return Decision(None, "unconfirmed", f"{then}; NOT CONFIRMED: {confirming.doubt(state)}")
+    if left > NOTHING:
+        return Decision(None, "retrying", again)
     return Decision(Action.RETRY, "retry", f"starts again, as attempt {state.attempt + 1}")
 
 

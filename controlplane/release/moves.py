@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from controlplane.release import crossing, failure, gates, holding, point
+from controlplane.release import confirming, crossing, failure, gates, holding, point
 from controlplane.release.ending import SUSPICIOUS
 from controlplane.release.outcomes import FAILURES, Failure, Remedy
 from controlplane.release.seen import Decision, Propagation, Seen
-from controlplane.release.state import NO_RETURN, RETURNING, Action, Phase, ReleaseState, Stage, salt
+from controlplane.release.state import (
+    NO_RETURN,
+    RETURNED,
+    RETURNING,
+    Action,
+    Phase,
+    ReleaseState,
+    Stage,
+    salt,
+)
 from controlplane.release.traffic import Endpoints
 from controlplane.release.transitions import HALTS, STAGES, transition
 
@@ -26,10 +35,14 @@ def with_gate(
     A proxy that joins is in the set at once; one that leaves drops out after a grace, and refuses until then
     what it refused. The grace does not run while
     the control plane is away, whose first ``elapsed`` is zero: nobody is taken for gone because it was.
+    Who is connected and not served, or has left the service, is not away.
     """
     if not propagation.absent and tuple(state.gate) == tuple((proxy, 0.0) for proxy in propagation.live):
         return state, propagation
     away = dict(state.gate) | dict.fromkeys(propagation.live, 0.0)
+    for proxy in (*propagation.left, *(proxy for proxy, _ in propagation.unserved)):
+        if proxy not in propagation.live:
+            away.pop(proxy, None)
     for proxy in away.keys() - set(propagation.live):
         away[proxy] += elapsed.total_seconds()
     gate = tuple(sorted((proxy, seconds) for proxy, seconds in away.items() if seconds <= GRACE))
@@ -59,11 +72,15 @@ def apply(state: ReleaseState, decision: Decision, seen: Seen) -> ReleaseState:
             "dooming": state.dooming + (seen.elapsed if state.doomed else NOTHING),
             "rest": _rested(state, seen.elapsed),
             "result": seen.results or state.result,
+            "turned_at": seen.now if state.active else state.turned_at,
         }
     )
     if decision.action is None:
         return stay
     after = act(stay, decision.action, decision.reason, seen.where)
+    if decision.action in (Action.FINISH, Action.REST):
+        open_ = confirming.doubted(after.unconfirmed, seen.propagation)
+        after = after.model_copy(update={"unconfirmed": open_})
     if decision.action is Action.FREEZE and decision.failure is not None:
         after = after.model_copy(update={"frozen_by": (*state.frozen_by, decision.failure)})
     if decision.rest is None:
@@ -114,6 +131,8 @@ def act(state: ReleaseState, action: Action, reason: str, where: Endpoints | Non
         case Action.PROMOTE | Action.ROLL_BACK | Action.END:
             whole = f"{state.reason}; not again: {reason}" if state.phase is Phase.RETRYING else reason
             update |= {"because": whole, "reason": whole, "elapsed": NOTHING, "rest": None} | holding.OVER
+            if action is Action.PROMOTE:
+                update["unconfirmed"] = confirming.everyone(state)
         case Action.CROSS:
             state = crossing.crossed(state)
         case Action.RESUME:
@@ -123,6 +142,13 @@ def act(state: ReleaseState, action: Action, reason: str, where: Endpoints | Non
         case Action.ARM:
             update |= {"start": "auto", "holding": ""}
     return state.model_copy(update=update | _halted(state, action, reason))
+
+
+def confirmed(state: ReleaseState, reason: str) -> ReleaseState:
+    """Return a release of which no proxy is unconfirmed any more; why it is promoted stays what is told."""
+    phase = transition(state, Action.CONFIRM)
+    told = {"because": reason} if state.phase in RETURNED else {}
+    return state.model_copy(update={"phase": phase, "unconfirmed": ()} | told)
 
 
 def _halted(state: ReleaseState, action: Action, reason: str) -> dict[str, object]:
@@ -198,6 +224,7 @@ def _again(state: ReleaseState, reason: str) -> ReleaseState:
         document=state.document,
         purpose=state.purpose,
         tries=state.tries,
+        unconfirmed=state.unconfirmed,
         because=reason,
         created_at=state.created_at,
         revision=state.revision,

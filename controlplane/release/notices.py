@@ -19,6 +19,7 @@ from controlplane.release.state import Phase, ReleaseState
 EVENTS: Mapping[str, Event] = {
     "advance": "advanced",
     "cleared": "cleared",
+    "confirm": "rolled_back",  # told as held until then
     "cross": "advanced",
     "finish": "rolled_back",
     "freeze": "frozen",
@@ -53,14 +54,22 @@ def with_notices(change: Change, world: World) -> Change:
 
 
 def event_of(record: Record, state: ReleaseState) -> Event | None:
-    """Return what a record means to people, or None if it is nothing to tell."""
+    """Return what a record means to people, or None if it is nothing to tell.
+
+    That everyone is back is told once it is confirmed.
+    """
+    event = _event(record, state)
+    return "held" if event in ("rolled_back", "ended") and state.unconfirmed else event
+
+
+def _event(record: Record, state: ReleaseState) -> Event | None:
     if record.action == "hold":
         return "asking" if record.numbers.get("code") in ASKING else None
     if record.action == "rollback" and state.ended:
         return "rolled_back"  # it had no traffic
     if record.action == "switch":
         return SWITCHED.get(state.phase) if not state.undone else None
-    if record.action == "finish" and state.phase is Phase.ENDED:
+    if record.action in ("finish", "confirm") and state.phase is Phase.ENDED:
         return "ended"
     return EVENTS.get(record.action)
 
@@ -78,7 +87,7 @@ def _messages(position: int, record: Record, state: ReleaseState) -> Iterator[Me
 
 def _caused(record: Record, state: ReleaseState) -> Record:
     """Return a record as people are told of it: that everyone is back says nothing without what led to it."""
-    if record.action not in ("finish", "rest"):
+    if record.action not in ("confirm", "finish", "rest"):
         return record
     return record.model_copy(update={"reason": story.why(state)})
 
@@ -89,7 +98,8 @@ def _points(record: Record, event: Event | None) -> Iterator[Point]:
     Each end of an attempt is told once: who calls a retry off was told of the rollback. A failure is told
     with what it led to; what waits for others of its group first is told when it goes back.
     """
-    if event in ("promoted", "rolled_back", "ended") and record.step != Phase.RETRYING:
+    told = record.step == Phase.RETRYING and record.action != "confirm"
+    if event in ("promoted", "rolled_back", "ended") and not told:
         yield "end"
     if "failure" in record.numbers and record.action != "doom":
         yield "failure"

@@ -108,6 +108,7 @@ class World:
             what proxies have from before is another store's.
         settled: Services of which somebody said in this store what is stable, known to the documents or not.
         active: By service: the release that has traffic; taken from ``releases``.
+        open_ends: Releases without traffic of which proxies are not confirmed; likewise.
     """
 
     revision: int
@@ -119,6 +120,7 @@ class World:
     began: int = 0
     settled: frozenset[str] = frozenset()
     active: Mapping[str, ReleaseState] = field(init=False, repr=False, compare=False)
+    open_ends: tuple[ReleaseState, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Find the active releases once: there are few, among all that ever were."""
@@ -127,10 +129,20 @@ class World:
             if release.active:
                 active.setdefault(release.service, release)
         object.__setattr__(self, "active", active)
+        open_ends = (r for r in self.releases.values() if r.unconfirmed and not r.active)
+        object.__setattr__(self, "open_ends", tuple(open_ends))
 
     def of_service(self, service: str) -> ReleaseState | None:
         """Return the service's release that has traffic, or None."""
         return self.active.get(service)
+
+    def had(self, service: str) -> frozenset[str]:
+        """Return the proxies that may serve a release of a service, wherever they are now."""
+        going = self.of_service(service)
+        gate = (proxy for proxy, _ in going.gate) if going is not None else ()
+        states = (state for state in (going, *self.open_ends) if state is not None)
+        known = (each.proxy for state in states if state.service == service for each in state.unconfirmed)
+        return frozenset((*gate, *known))
 
     def blackouts_of(self, service: str) -> tuple[Blackout, ...]:
         """Return the blackouts of all fleets that a service is on."""

@@ -29,6 +29,7 @@ class Propagation:
         unserved: (proxy, why) of those that are connected and not answered; they have what they once got.
         alone: Proxies that are left alone: they have resources of another store, or wait for those that do.
         refused: (proxy, what and why) of those that are not connected and refused one when they were.
+        left: Proxies that had the service, are of a fleet without it now, and have replaced what they had.
     """
 
     live: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Propagation:
     alone: tuple[str, ...] = ()
     unserved: tuple[tuple[str, str], ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
+    left: tuple[str, ...] = ()
 
     @property
     def waiting(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from controlplane.policy.documents import After, Model, Point, Release
 from controlplane.policy.fields import Duration
 from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 from controlplane.release.outcomes import Failure
+from controlplane.release.unconfirmed import Unconfirmed
 
 
 class Phase(StrEnum):
@@ -50,6 +51,7 @@ class Action(StrEnum):
     STEP_BACK = "step-back"
     FINISH = "finish"  # every proxy has acknowledged that everyone returns
     REST = "rest"  # the same, and it starts again after a while
+    CONFIRM = "confirm"  # the last proxy that was away when it ended has it, or is taken for gone
     RETRY = "retry"  # as a new attempt
     DOOM = "doom"  # goes back as soon as those of its group that depend on it have
     PAUSE = "pause"
@@ -180,6 +182,9 @@ class ReleaseState(Model):
         result: What its A/B test has shown, by metric; empty before the test.
         undone: Who made another version stable after its promotion, when and why; '' if nobody did.
         gate: Proxies that must acknowledge the present step, each with the seconds that it has been away.
+        unconfirmed: Proxies that were given it and are not known to have left it, or, once it is promoted,
+            to have left what was before it. See `release.confirming`.
+        turned_at: When the loop last looked at it while it had traffic, UTC.
         canary_endpoints: Addresses of the canary when the step began.
         revision: How often it was written; a writer must have read the newest.
     """
@@ -239,6 +244,8 @@ class ReleaseState(Model):
     undone: str = ""
     result: tuple[Result, ...] = ()
     gate: tuple[tuple[str, float], ...] = ()
+    unconfirmed: tuple[Unconfirmed, ...] = ()
+    turned_at: datetime | None = None
     canary_endpoints: tuple[str, ...] = ()
     created_at: datetime
     started_at: datetime | None = None

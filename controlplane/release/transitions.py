@@ -43,6 +43,11 @@ TRANSITIONS: Mapping[tuple[Phase, Action], Phase] = {
     (Phase.GUARDING, Action.RESUME): Phase.GUARDING,
     (Phase.ROLLING_BACK, Action.FINISH): Phase.ROLLED_BACK,
     (Phase.ROLLING_BACK, Action.REST): Phase.RETRYING,
+    (Phase.WAITING, Action.CONFIRM): Phase.WAITING,
+    (Phase.RETRYING, Action.CONFIRM): Phase.RETRYING,
+    (Phase.ROLLED_BACK, Action.CONFIRM): Phase.ROLLED_BACK,
+    (Phase.ENDED, Action.CONFIRM): Phase.ENDED,
+    (Phase.PROMOTED, Action.CONFIRM): Phase.PROMOTED,
     (Phase.RETRYING, Action.RETRY): Phase.WAITING,
     (Phase.RETRYING, Action.ROLL_BACK): Phase.ROLLED_BACK,
     (Phase.RETRYING, Action.PAUSE): Phase.RETRYING,
@@ -61,6 +66,7 @@ _ROWS: Mapping[Action, tuple[Halted | Literal["never"], ...]] = {
     Action.RESUME: (_NEVER, None, None),
     Action.APPROVE: (None, "paused", "frozen"),  # what is frozen for want of it goes on
     Action.DOOM: (None, "paused", "frozen"),
+    Action.CONFIRM: (None, "paused", "frozen"),
     Action.PROCEED: (None, _NEVER, _NEVER),
     Action.ARM: (None, None, None),
     Action.START: (None, None, None),
@@ -89,6 +95,7 @@ STAGES: Mapping[Stage, Stage] = {Stage.PROPAGATE: Stage.VERIFY, Stage.VERIFY: St
 BY_ITSELF = frozenset(
     {
         Action.ARM,
+        Action.CONFIRM,
         Action.CROSS,
         Action.DOOM,
         Action.FINISH,

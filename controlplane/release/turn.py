@@ -11,15 +11,16 @@ from datetime import datetime
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
-from controlplane.release import arrivals, ending, holding, hooks
+from controlplane.release import arrivals, confirming, ending, holding, hooks
 from controlplane.release import watch as watching
 from controlplane.release.agreement import SplitSeen, split_seen
+from controlplane.release.confirming import Glance
 from controlplane.release.decide import decide
 from controlplane.release.health import alive
-from controlplane.release.moves import NEW_STEP, apply, based, dated, restart_step, with_gate
+from controlplane.release.moves import NEW_STEP, apply, based, confirmed, dated, restart_step, with_gate
 from controlplane.release.ports import Record
 from controlplane.release.seen import Decision, Moment, Propagation, Seen
-from controlplane.release.state import Action, Phase, ReleaseState, Stage
+from controlplane.release.state import RETURNED, Action, Phase, ReleaseState, Stage
 from controlplane.release.watch import Watch
 from controlplane.release.way_back import alarm, describe
 
@@ -62,11 +63,19 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         learned: From the past of the stable version, without this interval.
         moment: What was seen.
     """
-    state, watch = based(before.state, moment.stable), before.watch
-    verdicts: tuple[Verdict, ...] = ()
+    state = based(before.state, moment.stable)
+    if state.active or not state.unconfirmed:
+        return _taken(before, state, learned, moment)
+    took = _confirming(before, state, Glance(moment.propagation, moment.elapsed, moment.at))
+    over = state.ended or took.decision.action is not None
+    return took if over else _taken(before, took.after.state, learned, moment)
+
+
+def _taken(before: Progress, state: ReleaseState, learned: Learned, moment: Moment) -> Turn:
+    watch, verdicts = before.watch, tuple[Verdict, ...]()
     propagation, stale, split = moment.propagation, _stale(moment), SplitSeen()
     if state.active:
-        state, propagation = with_gate(state, propagation, moment.elapsed)
+        state, propagation = _gated(state, moment)
     if state.phase in IN_PROGRESS:
         if moment.observation is not None:
             # The first interval after a restart has what was counted meanwhile; it may roll back.
@@ -117,6 +126,32 @@ def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
         return took
     # Nothing is judged any more; the last verdicts are still shown.
     return replace(took, after=replace(took.after, verdicts=before.verdicts))
+
+
+def _gated(state: ReleaseState, moment: Moment) -> tuple[ReleaseState, Propagation]:
+    """Return the state with its gate and its unconfirmed brought up to date, and the propagation by them."""
+    unconfirmed = confirming.followed(state, Glance(moment.propagation, moment.elapsed, moment.at))
+    after, propagation = with_gate(state, moment.propagation, moment.elapsed)
+    if unconfirmed != after.unconfirmed:
+        after = after.model_copy(update={"unconfirmed": unconfirmed})
+    return after, propagation
+
+
+def _confirming(before: Progress, state: ReleaseState, seen: Glance) -> Turn:
+    """Return a turn in which only those count who had not what they should when the release ended.
+
+    What is confirmed after a rollback is recorded: until then nobody was told that it is done.
+    """
+    known, left = state.unconfirmed, confirming.settled(state, seen)
+    after = state.model_copy(update={"unconfirmed": left}) if left != known else state
+    decision, records = Decision(None, "", state.because), tuple[Record, ...]()
+    if not left:
+        reason = confirming.how(known, seen)
+        after = confirmed(state, reason)
+        decision = Decision(Action.CONFIRM, "confirmed", reason)
+        if state.phase is Phase.RETRYING or state.phase in RETURNED:
+            records = (_record(state, decision, Seen(seen.at, seen.elapsed, seen.propagation), seen.at),)
+    return Turn(replace(before, state=after), decision, seen.propagation, records)
 
 
 def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Turn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controlplane.policy.values import PPM
+from controlplane.release import confirming
 from controlplane.release.state import RETURNING, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints
 
@@ -62,9 +63,9 @@ def describe(state: ReleaseState, where: Endpoints, stable: str) -> str:
     """Say what a rollback would do now; after the end, what an undo would."""
     old, back = state.from_version, way_back(state, where)
     if state.ended and stable not in ("", state.to_version if state.phase is Phase.PROMOTED else old):
-        return f"over: {stable} is stable"
+        return "; ".join(filter(None, (f"over: {stable} is stable", confirming.doubt(state))))
     if state.phase not in MOVED:
-        return f"{'done' if state.ended else 'nothing has moved'}: {old} has every request"
+        return _at_rest(state)
     if back.nowhere:
         return f"UNSAFE: {old} {back.nowhere}"
     if state.phase in RETURNING:
@@ -73,6 +74,13 @@ def describe(state: ReleaseState, where: Endpoints, stable: str) -> str:
         return f"NO WAY BACK, {back.past}: {_past(state)}" if back.past else f"UNSAFE: {old} {back.few}"
     undo = f"{state.to_version} is stable; `turnout undo {state.name}` goes back, "
     return f"{undo if state.phase is Phase.PROMOTED else ''}one route change, to {_places(where, old)}"
+
+
+def _at_rest(state: ReleaseState) -> str:
+    old = state.from_version
+    if state.unconfirmed:
+        return f"NOT CONFIRMED: {confirming.doubt(state)}; all others have {old}"
+    return f"{'done' if state.ended else 'nothing has moved'}: {old} has every request"
 
 
 def _past(state: ReleaseState) -> str:

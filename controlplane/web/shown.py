@@ -126,6 +126,9 @@ class ReleaseShown(Shown):
     drift: tuple[str, ...] = Field(
         default=(), description="what the documents say by now; a release that has started never follows"
     )
+    unconfirmed: str = Field(
+        default="", description="after the end: which proxies may still serve what was before it; '' if none"
+    )
     return_point: str = Field(description="what a rollback would do now")
     return_unsafe: bool = Field(
         default=False, description="a rollback would not do what it should: too few endpoints, or none"

@@ -70,6 +70,7 @@ class Never:
         self.ears = ears
         self.judged: dict[str, timedelta] = {}  # time that counted, of the present stage, by release
         self.served: Counter[str] = Counter()  # intervals of it in which requests came
+        self.reached: set[str] = set()  # releases that proxies were seen to be given
         self.dooming: dict[str, timedelta] = {}  # since its going back was decided
         self.given: dict[str, list[str]] = {}  # by service: the version of each of USERS
         self.asked_from: dict[str, int] = {}  # by attempt: what was answered before counts no more
@@ -102,8 +103,12 @@ class Never:
 
     def _moved(self, before, was, now, change):
         if was.ended:
-            assert was.phase is Phase.PROMOTED, "an end is final"
-            assert now == was.model_copy(update={"undone": now.undone, "revision": now.revision})
+            after = {"undone": now.undone, "revision": now.revision, "unconfirmed": now.unconfirmed}
+            if was.unconfirmed and not now.unconfirmed and was.phase is Phase.ROLLED_BACK:
+                after["because"] = now.because
+            assert now == was.model_copy(update=after), "an end is final"
+            assert was.phase is Phase.PROMOTED or not now.undone
+            assert {each.proxy for each in now.unconfirmed} <= {each.proxy for each in was.unconfirmed}
             return
         assert now.salt == was.salt
         assert now.policy == was.policy or was.phase is Phase.WAITING, "pinned"
@@ -127,7 +132,9 @@ class Never:
             self._goes_back(was)
             self._in_reverse(before, was)
         elif now.phase in (Phase.ROLLED_BACK, Phase.RETRYING) and was.phase is Phase.ROLLING_BACK:
-            assert self.outside.fleet.get(was.service, "all") in ("all", "none"), "every proxy has it"
+            there = self.outside.fleet.get(was.service, "all")
+            assert there in ("all", "none"), "every proxy has it"
+            assert there == "all" or was.key not in self.reached or now.unconfirmed, "nobody said so"
 
     # --- a step, the guard or the end begins --------------------------------------------------------------
 
@@ -268,6 +275,8 @@ class Never:
                 self.served[now.key] += self.outside.quality.get(now.service, "good") != "none"
             if now.phase in IN_PROGRESS:
                 assert now.judged <= self.judged[now.key], f"{name} counts {now.judged}"
+            if self.outside.by == "loop" and was is not None and was.phase in IN_PROGRESS:
+                self.reached |= {now.key} if self.outside.fleet.get(now.service, "all") != "none" else set()
             if self.outside.by == "loop" and was is not None and was.doomed and now.key == was.key:
                 self.dooming[now.key] = self.dooming.get(now.key, timedelta(0)) + self.outside.elapsed
 
@@ -286,17 +295,28 @@ class Never:
             event = happened(record.action, was, now)
             count += sum(event in notify.on for notify in now.policy.notify)
             points = {hook.at for hook in now.policy.hooks}
-            called_off = was is not None and was.phase is Phase.RETRYING
+            called_off = was is not None and was.phase is Phase.RETRYING and record.action != "confirm"
             count += "end" in points and event in ("promoted", "rolled_back") and not called_off
             fails = event in ("rolling_back", "frozen", "stepped_back")
-            fails |= event == "rolled_back" and was.phase in (Phase.WAITING, Phase.RETRYING)
+            off = event in ("rolled_back", "held") and now.phase is Phase.ROLLED_BACK is not was.phase
+            fails |= off and was.phase in (Phase.WAITING, Phase.RETRYING)
             fails |= record.action == "hold" and now.hold in ("failed", "late", "approval-expired", "unsafe")
             count += "failure" in points and fails and self.outside.by == "loop"
         return count
 
 
 def happened(action, was, now):
-    """Return what became of a release that was there before, in the words of notifications."""
+    """Return what became of a release that was there before, in the words of notifications.
+
+    That everyone is back is told once no proxy may serve the canary any more.
+    """
+    if action == "confirm":
+        return "rolled_back"
+    event = _happened(action, was, now)
+    return "held" if event == "rolled_back" and now.unconfirmed else event
+
+
+def _happened(action, was, now):
     again = {"pause": "paused", "order": "ordered", "freeze": "frozen", "unsafe": "held"}
     again |= {"held": "held", "safe": "cleared", "cleared": "cleared"}
     if action in again:  # once more too: an order is edited while it waits, another failure joins

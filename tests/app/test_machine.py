@@ -224,8 +224,10 @@ class LoopMachine(Lives):
             assert not now.approvals
             return None
         if was.ended:
-            assert was.phase is Phase.PROMOTED, "an end is final"
-            assert now == was.model_copy(update={"undone": now.undone, "revision": now.revision})
+            said = now.because if [r.action for r in records] == ["confirm"] else was.because
+            after = {"undone": now.undone, "unconfirmed": now.unconfirmed, "because": said}
+            assert now == was.model_copy(update=after | {"revision": now.revision}), "an end is final"
+            assert was.phase is Phase.PROMOTED or not now.undone
             return None
         assert now.policy == was.policy
         assert now.salt == was.salt

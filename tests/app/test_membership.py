@@ -11,9 +11,11 @@ import pytest
 from controlplane.app.membership import member
 from controlplane.app.showing import show_proxy
 from controlplane.policy.documents import Fleet
-from controlplane.web.asked import Documents
+from controlplane.release.ports import World
+from controlplane.web.asked import Documents, Order
 from controlplane.xds.messages import Node
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
+from controlplane.xds.version import Version
 from controlplane.xds.view import Peer, StreamView, TypeView, Versions
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -80,6 +82,63 @@ async def test_a_node_of_two_fleets_is_shown_and_holds_the_releases_of_both(site
     assert propagation.unserved == (("w-1", shown.problems[0]),)
     assert propagation.trouble.startswith("w-1 is not served: belongs to fleets 'edge' and 'west'")
     assert not propagation.complete
+
+
+def stream(node, group, *clusters, waiting=None):
+    """Return the stream of a proxy that has clusters of a fleet."""
+    acked = Versions(dict.fromkeys(clusters, Version(1, "a")))
+    types = (TypeView(CLUSTER, True, True, frozenset(), NOW, acked, acked, {}, None, {}, waiting),)
+    return StreamView(Peer("10.0.0.1:1"), "delta", NOW, node, group, 1, False, types)
+
+
+@pytest.mark.parametrize(
+    ("view", "unserved", "left"),
+    [
+        (stream(NEW, None), "belongs to no fleet", ()),
+        (stream(NEW, "west", "shop~v2"), "is of fleet 'west' now, and has not replaced 'shop' yet", ()),
+        (stream(NEW, "west", "cart~v1", waiting=NOW), "is of fleet 'west' now, and has not", ()),
+        (stream(NEW, "west"), "is of fleet 'west' now, and has not", ()),  # it said nothing yet
+        (stream(NEW, "west", "cart~v1"), "", ("w-1",)),
+        (stream(Node("other", "x"), None), "", ()),  # never had it
+    ],
+)
+async def test_a_proxy_that_had_a_release_and_is_of_its_fleets_no_more_may_serve_it_still(
+    site, kit, monkeypatch, view, unserved, left
+):
+    await site.plane.apply(Documents(files={"fleet.yaml": kit.FLEET.replace("edge}", "no}")}, actor="ann"))
+    world = await site.store.world()
+    site.publisher.publish(world)
+    await asyncio.sleep(0)
+    monkeypatch.setattr(site.publisher.server, "views", lambda: (view,))
+    monkeypatch.setattr(World, "had", lambda _, service: {"shop": frozenset({"w-1"})}[service])
+
+    found = site.publisher.propagation(world, "shop")
+
+    assert [(proxy, why[: len(unserved)]) for proxy, why in found.unserved] == (
+        [("w-1", unserved)] if unserved else []
+    )
+    assert found.left == left
+    assert found.at_least == 1_000_000
+
+
+async def test_a_fleet_edit_that_takes_proxies_out_under_a_release_is_warned_about(site, kit, monkeypatch):
+    views = (stream(Node("e-1", "edge"), "edge"), stream(Node("w-9", "far"), None))
+    monkeypatch.setattr(site.publisher.server, "views", lambda: views)
+    typo = Documents(files={"fleet.yaml": kit.FLEET.replace("cluster: edge", "cluster: edgy")}, actor="ann")
+    right = Documents(files={"fleet.yaml": kit.FLEET}, actor="ann")
+
+    idle = await site.plane.apply(typo)
+    await site.plane.apply(right)
+    await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
+    await kit.tick(site)
+    same = await site.plane.apply(Documents(files={"fleet.yaml": kit.FLEET + "# same\n"}, actor="ann"))
+    running = await site.plane.apply(typo)
+
+    assert idle.accepted == running.accepted == ("Fleet edge",)
+    assert idle.warnings == same.warnings == ()
+    assert [w.partition(":")[0] for w in running.warnings] == ["Fleet 'edge'"]
+    assert "e-1 is connected and leaves it (belongs to no fleet" in running.warnings[0]
+    assert "release shop-v2 in progress there" in running.warnings[0]
 
 
 async def test_a_proxy_that_is_too_old_for_a_setting_is_served_and_shown_with_it(tmp_path, kit):

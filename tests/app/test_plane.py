@@ -315,6 +315,7 @@ async def test_a_release_is_shown_with_its_ladder(going):
 @pytest.mark.parametrize(("phase", "count"), [(Phase.PROGRESSING, 1), (Phase.ENDED, 0), (Phase.PROMOTED, 1)])
 async def test_who_has_acknowledged_is_worked_out_where_it_matters(site, kit, monkeypatch, phase, count):
     await reach(site, kit, phase)
+    await kit.tick(site)  # what was promoted is acknowledged
     asked, propagation = [], site.publisher.propagation
 
     def counted(world, service):

@@ -73,7 +73,8 @@ def test_the_ends_are_final_and_every_other_phase_has_a_way_to_one():
         reach = {phase: known.union(*(ways[p] for p in known)) for phase, known in reach.items()}
 
     for end in (Phase.ROLLED_BACK, Phase.ENDED, Phase.PROMOTED):
-        assert {a for p, a in TRANSITIONS if p is end} == {Action.RETRY}, "as another attempt"
+        onward = {a: after for (p, a), after in TRANSITIONS.items() if p is end}
+        assert onward == {Action.RETRY: Phase.WAITING, Action.CONFIRM: end}, "as another attempt"
     assert all(Phase.ROLLED_BACK in reach[phase] for phase in Phase)
 
 
