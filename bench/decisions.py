@@ -151,7 +151,7 @@ def client_errors(found: Found) -> Iterator[Answer]:
     """What clients do wrong is no fault of the canary, unless it refuses more."""
     for noise in FAMILIES:
         s = found(Cell("none", noise, client_errors=CLIENTS))
-        back = sum(count for why, count in s.why.items() if why == "rolled back: client errors")
+        back = sum(count for why, count in s.why.items() if why.startswith("rolled back: client errors/"))
         text = f"{100 * s.rolled_back.share:.2g} % of {s.releases} (95 % sure: at most "
         text += f"{100 * s.rolled_back.high:.2g} %), {back} for client errors, "
         yield f"{noise}: false rollbacks <= 1 %", text + _after(s), s.rolled_back.share <= 0.01

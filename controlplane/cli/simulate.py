@@ -350,7 +350,7 @@ def _print(policy: PinnedPolicy, model: Model, found: dict[str, Summary]) -> Non
             ("harmed", _harm(s), "requests of the canary that the fault spoiled, mean"),
         ):
             if value:
-                console.line(f"  {what:16s}{value:34s}{note}".rstrip())
+                console.line(f"  {what:16s}{value:33s} {note}".rstrip())
         for where, count in s.where.items():
             console.line(f"    {count:5d} {where}")
         for code, reason in s.held.items():

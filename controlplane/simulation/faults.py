@@ -123,8 +123,8 @@ class Fault:
             fault = replace(fault, begins=LEAK_BEGINS)
         for part in when:
             fault = fault._when(part)
-        if fault.ends <= fault.begins:
-            raise ValueError(text)
+        if fault.ends <= fault.begins or (fault.delays and fault.segment is not None):
+            raise ValueError(text)  # a proxy's statistics are those of all segments
         return fault
 
     def _when(self, part: str) -> Fault:

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
+from controlplane.evidence.verdict import Outcome as Answer
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.release.seen import Moment, Propagation
@@ -203,7 +204,14 @@ def end(policy: PinnedPolicy, instants: Iterator[Instant]) -> Ended:
     elif _failed(last.turn):
         outcome = "rolled back"
     where = policy.steps[state.step].name if state.step <= final else "guard"
-    return Ended(outcome, last.second, whole, last.harm, where, decision.code, decision.reason, guarding)
+    return Ended(outcome, last.second, whole, last.harm, where, _cause(last.turn), decision.reason, guarding)
+
+
+def _cause(took: Turn) -> str:
+    """Return what decided, or holds; where a failure freezes or holds it is the condition that failed."""
+    code = took.decision.code
+    failed = (f"{v.metric}/{v.segment}" for v in took.after.verdicts if v.outcome is Answer.FAIL)
+    return next(failed, code) if code == "failed" else code
 
 
 def _failed(took: Turn) -> bool:

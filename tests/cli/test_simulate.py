@@ -175,6 +175,9 @@ def test_simulate_judges_the_metrics_of_a_service_that_is_in_the_files(turnout, 
     assert [metric["name"] for metric in found["model"]["metrics"]] == ["orders"]
     assert found["faults"]["metric=60%"]["rolled_back"]["share"] == 1.0
     assert found["faults"]["metric=60%"]["why"] == {"rolled back: metric orders/everyone": 2}
+    wide = turnout("simulate", tmp_path, *few, "--fault", "metric=60%+client_errors=6%")
+    (harmed,) = (line for line in wide.lines if line.startswith("  harmed"))
+    assert " events of metrics requests of the canary" in " ".join(harmed.split())
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,19 @@ def test_the_loop_ends_a_release_as_it_should(fault, outcome):
     assert release(QUICK, replace(MODEL, longest=600), faults(fault), 5).outcome == outcome
 
 
+@pytest.mark.parametrize("do", ["rollback", "freeze", "hold"])
+@pytest.mark.parametrize(
+    ("more", "metric"), [({}, "errors/"), ({"budget": {"failed": 5}}, "budget/everyone")]
+)
+def test_what_a_release_failed_by_is_told_whatever_the_policy_does_then(do, more, metric):
+    policy = PinnedPolicy.model_validate(QUICK.model_dump(by_alias=True) | {"on_failure": {"do": do}} | more)
+
+    ended = release(policy, MODEL, faults("errors=15%"), 5)
+
+    assert ended.outcome == "rolled back"
+    assert ended.metric.startswith(metric)
+
+
 def test_a_limit_that_is_kept_by_all_together_is_broken_in_one_segment():
     own = {
         "steps": (QUICK.steps[0], {"name": "half", "share": "50%", "for": "10m"}),
@@ -262,6 +275,7 @@ def test_a_fault_is_written_as_it_is_read(text):
         "errors=5%@x",
         "client_errors",
         "latency=x2@steps",
+        "lost=5%@segment=beta",
     ],
 )
 def test_what_is_no_fault_is_refused_with_what_is_allowed(text):
