@@ -82,21 +82,20 @@ class Conversions:
         for row, lent in _compared(seen, whole):
             null = self._null(lent)
             for i, fault in enumerate(self.faults):
-                gain[i] += _ratio(row, null, null * (fault if self.measured.more else 1 / fault)) / phi
+                gain[i] += _ratio(row, null, null * self.measured.ratio(fault)) / phi
         return [min(value, MOST) for value in gain]
 
     def _null(self, lent: bool) -> float:
         """Return the ratio of rates that is just tolerated."""
         part = 1 - min(self.margin, 0.99)
         least = min(part, 1 / (1 + FULL_MARGIN)) if lent else part
-        return least if self.measured.more else 1 / least
+        return self.measured.ratio(least)
 
     def _excluded(self, lent: bool) -> tuple[float, float]:
         """Return the ratio that promotion excludes, and the one that it takes for good."""
         loss = min(EXCLUDED_MOST, max(EXCLUDED_MARGINS * self.margin, 0.01))
         wide = self._null(True) if lent else 1.0
-        sign = -1 if self.measured.more else 1
-        return wide * (1 + sign * loss), wide * (1 + sign * TILT * loss)
+        return wide * self.measured.worse(loss), wide * self.measured.worse(TILT * loss)
 
     def learned(
         self, account: Account, window: Filled, whole: frozenset[str]

@@ -65,6 +65,18 @@ class Measured:
         """Whether values of the versions come at moments of their own."""
         return self.pushed or self.per_pushed
 
+    def ahead(self, value: float, other: float) -> float:
+        """Return by how much a value is better than another one; below 0 if it is worse."""
+        return value - other if self.more else other - value
+
+    def worse(self, part: float) -> float:
+        """Return by what a value is multiplied to be worse by this part of it."""
+        return 1 - part if self.more else 1 + part
+
+    def ratio(self, kept: float) -> float:
+        """Return the ratio of rates that keeps this part of what is good: above 1 where fewer is better."""
+        return kept if self.more else 1 / kept
+
     def counts(self, interval: Interval) -> dict[str, Counts]:
         """Return (n, total) of both versions by segment; a whole segment borrows the rest's baseline."""
         seen = interval.observation

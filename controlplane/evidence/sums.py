@@ -230,29 +230,30 @@ class Sums:
                 thin += (n / n_c) ** 2 / n_b
         return Means(canary, baseline, wide, n_c, 1 / thin) if thin else None
 
-    @property
-    def _sign(self) -> int:
-        return 1 if self.measured.more else -1
-
     def _worse(self, means: Means) -> float:
+        """Return by how much the canary is worse than what is tolerated, and than a limit."""
         canary, baseline, wide, *_ = means
-        worse = self._sign * (self._tolerated(baseline, wide) - canary)
-        return worse if self.limit is None else min(worse, self._sign * (self.limit - canary))
+        ahead = self.measured.ahead
+        worse = ahead(self._tolerated(baseline, wide), canary)
+        return worse if self.limit is None else min(worse, ahead(self.limit, canary))
 
     def _better(self, means: Means, span: float) -> float:
+        """Return by how much the canary is better than what promotion excludes."""
         canary, baseline, wide, *_ = means
         if self.limit is not None:  # which is proved by itself, whatever the baseline has
-            return self._sign * (canary - self.limit) + span / SPANS
-        return self._sign * (canary - self._excluded(baseline, wide))
+            return self.measured.ahead(canary, self.limit) + span / SPANS
+        return self.measured.ahead(canary, self._excluded(baseline, wide))
 
     def _tolerated(self, baseline: float, wide: float) -> float:
+        """Return the mean that is just tolerated."""
         margin = self.margin or 0.0
         lost = margin + wide * max(0.0, FULL_MARGIN / (1 + FULL_MARGIN) - margin)
-        return baseline * (1 - lost) if self.measured.more else baseline * (1 + lost)
+        return baseline * self.measured.worse(lost)
 
     def _excluded(self, baseline: float, wide: float) -> float:
+        """Return the mean that promotion excludes."""
         loss = max(EXCLUDED_MOST * wide, min(EXCLUDED_MOST, EXCLUDED_MARGINS * (self.margin or 0.1)))
-        return baseline * (1 - loss) if self.measured.more else baseline * (1 + loss)
+        return baseline * self.measured.worse(loss)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
@@ -280,7 +281,7 @@ class Sums:
 
         left = max(int(LEARNING - scale.windows), 1)
         canary, _ = _both(reading.counts)
-        missed = self.limit is not None and self._sign * (canary - self.limit) < 0
+        missed = self.limit is not None and self.measured.ahead(canary, self.limit) < 0
         holds = (
             (not scale.known, f"{self.name}: {self._told(account, left)} to learn how much it varies"),
             (missed, DOUBT),
