@@ -6,12 +6,11 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world import CANARY, GOOD, STABLE, START, Traffic, World, past
+from world import CANARY, STABLE, START, folded
 
 from controlplane.evidence import (
     Cell,
     Evidence,
-    Learned,
     Limits,
     Observation,
     Outcome,
@@ -37,11 +36,6 @@ ALL = Limits(
 )
 
 
-@pytest.fixture(scope="module")
-def known() -> Learned:
-    return past(Traffic(World(history=120), GOOD, seed=1))
-
-
 def stage(limits=ALL, **more):
     return Stage(CANARY, STABLE, limits, timedelta(seconds=90), 0.25, **more)
 
@@ -53,13 +47,6 @@ def seen(canary, baseline, segment="everyone", proxies=("p",), **more):
         for version, (n, k, c4, slow) in ((CANARY, canary), (STABLE, baseline)):
             cells.append((Cell(proxy, segment, version), Tally(n, k, c4, slower=(slow,) * len(EDGES_MS))))
     return Observation("shop", START, START + timedelta(seconds=1), tuple(cells), fresh=proxies, **more)
-
-
-def folded(known, observation, times, at):
-    evidence = Evidence()
-    for _ in range(times):
-        evidence = fold(evidence, known, observation, at)
-    return evidence
 
 
 def by_metric(evidence, known, at):

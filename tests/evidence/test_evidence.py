@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world import CANARY, GOOD, LADDER, STABLE, START, Fault, Traffic, World, buckets, past, release
+from world import CANARY, GOOD, LADDER, STABLE, START, Fault, Traffic, World, buckets, folded, past, release
 
 from controlplane.evidence import (
     Cell,
@@ -47,18 +47,6 @@ def seen(*cells, **more):
         (Cell(p, s, v), Tally(n, k, slower=slower or NO_EDGES)) for p, s, v, n, k, slower in cells
     )
     return Observation("shop", START, START + timedelta(seconds=1), tallies, **more)
-
-
-@pytest.fixture(scope="module")
-def known() -> Learned:
-    return past(Traffic(World(history=120), GOOD, seed=1))
-
-
-def folded(known, observation, times, at):
-    evidence = Evidence()
-    for _ in range(times):
-        evidence = fold(evidence, known, observation, at)
-    return evidence
 
 
 def outcomes(evidence, known, at):

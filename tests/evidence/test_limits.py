@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 import pytest
-from world import CANARY, GOOD, STABLE, START, Traffic, World, past
+from world import CANARY, STABLE, START
 
-from controlplane.evidence import Cell, Evidence, Learned, Limits, Observation, Stage, Tally, fold, verdicts
+from controlplane.evidence import Cell, Evidence, Limits, Observation, Stage, Tally, fold, verdicts
 from controlplane.evidence.cluster_stats import Retries
 from controlplane.evidence.conversions import LeastShare, MostShare
 from controlplane.evidence.measures import Measured
@@ -14,11 +14,6 @@ from controlplane.evidence.verdict import Outcome
 
 SOLD = Measured("metric sold", "sold")
 RATE = Limits(errors_margin=None, success_rate=0.99)
-
-
-@pytest.fixture(scope="module")
-def known() -> Learned:
-    return past(Traffic(World(history=120), GOOD, seed=1))
 
 
 def seen(canary, baseline, seconds=5.0):

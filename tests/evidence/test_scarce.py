@@ -6,9 +6,9 @@ from math import exp
 
 import numpy as np
 import pytest
-from world import CANARY, STABLE, START
+from world import CANARY, STABLE, START, folded
 
-from controlplane.evidence import Cell, Evidence, Learned, Limits, Observation, Stage, Tally, fold, verdicts
+from controlplane.evidence import Cell, Learned, Limits, Observation, Stage, Tally, fold, verdicts
 from controlplane.evidence.account import Interval
 from controlplane.evidence.blocks import cut
 from controlplane.evidence.learned import learn
@@ -64,13 +64,6 @@ def known() -> Learned:
 
 def stage(elapsed=90.0, next_share=1.0):
     return Stage(CANARY, STABLE, LIMITS, timedelta(seconds=elapsed), next_share)
-
-
-def folded(known, observation, times, at):
-    evidence = Evidence()
-    for _ in range(times):
-        evidence = fold(evidence, known, observation, at)
-    return evidence
 
 
 def read(known, observation, times, at, metric="latency tail"):

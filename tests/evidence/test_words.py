@@ -1,7 +1,8 @@
 """What a metric says while nothing is proved: where its counts point, and no more than they show."""
 
 import pytest
-from test_conditions import folded, known, seen, stage  # noqa: F401 - the fixture
+from test_conditions import seen, stage
+from world import folded
 
 from controlplane.evidence import Limits, verdicts
 from controlplane.evidence.account import Account
@@ -12,7 +13,7 @@ from controlplane.policy.latency import EDGES_MS
 LIMITED = Limits(errors_margin=0.25, latency_margin=0.1, success_rate=0.97)
 
 
-def told(known, canary, baseline, times, limits=LIMITED, **more):  # noqa: F811
+def told(known, canary, baseline, times, limits=LIMITED, **more):
     at = stage(limits, **more)
     return {v.metric: v for v in verdicts(folded(known, seen(canary, baseline), times, at), known, at)}
 
@@ -24,7 +25,7 @@ def told(known, canary, baseline, times, limits=LIMITED, **more):  # noqa: F811
         ((20, 0, 0, 0), "errors look alike, too few requests to be sure: canary 0 of 20"),
     ],
 )
-def test_errors_look_alike_only_where_they_do(known, canary, words):  # noqa: F811
+def test_errors_look_alike_only_where_they_do(known, canary, words):
     found = told(known, canary, (900, 1, 0, 0), 1)["errors"]
 
     assert found.reason.startswith(words)
@@ -37,7 +38,7 @@ def test_errors_look_alike_only_where_they_do(known, canary, words):  # noqa: F8
         (3, "too few requests to exclude a slower canary: slower than"),
     ],
 )
-def test_a_canary_that_is_slower_so_far_is_called_that(known, slow, words):  # noqa: F811
+def test_a_canary_that_is_slower_so_far_is_called_that(known, slow, words):
     found = told(known, (10, 0, 0, slow), (900, 0, 0, 300), 1)["latency"]
 
     assert found.reason.startswith(words)
@@ -50,7 +51,7 @@ def test_a_canary_that_is_slower_so_far_is_called_that(known, slow, words):  # n
         (10, 0, "within the limit, too few requests to be sure: 0 % of 50"),
     ],
 )
-def test_a_limit_that_is_broken_for_sure_says_what_is_not_sure(known, n, bad, words):  # noqa: F811
+def test_a_limit_that_is_broken_for_sure_says_what_is_not_sure(known, n, bad, words):
     found = told(known, (n, bad, 0, 0), (1, 0, 0, 0), 5)["success rate"]
 
     assert found.reason.startswith(words)
@@ -65,7 +66,7 @@ def test_more_often_is_by_more_than_a_deviation():
 
 
 @pytest.mark.parametrize(("edges", "both"), [((4, 4), True), ((5, 2), False)])
-def test_a_fault_is_told_beside_the_whole_release_only_at_the_same_edge(known, edges, both):  # noqa: F811
+def test_a_fault_is_told_beside_the_whole_release_only_at_the_same_edge(known, edges, both):
     metric = Slowdown("latency", 0.1, 100.0, (0.05, 0.95), 0.5, tail=False)
     rise, whole = {"everyone": (852.0, 563.0, 800.0, 333.0)}, {"everyone": (4862.0, 2096.0, 4000.0, 2412.0)}
     account = Account(
@@ -80,7 +81,7 @@ def test_a_fault_is_told_beside_the_whole_release_only_at_the_same_edge(known, e
     assert ("in the whole release" in reason) is both
 
 
-def test_a_note_is_beside_the_reason_and_what_a_pass_takes_in_both(known):  # noqa: F811
+def test_a_note_is_beside_the_reason_and_what_a_pass_takes_in_both(known):
     found = told(known, (20, 0, 0, 0), (900, 1, 0, 0), 5, full_segments=frozenset({"everyone"}))
 
     errors = found["errors"]

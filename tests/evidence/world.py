@@ -202,6 +202,14 @@ def past(traffic: Traffic) -> Learned:
     return learned
 
 
+def folded(known: Learned, observation: Observation, times: int, at: Stage) -> Evidence:
+    """Return the evidence after so many intervals that are alike."""
+    evidence = Evidence()
+    for _ in range(times):
+        evidence = fold(evidence, known, observation, at)
+    return evidence
+
+
 def release(world: World, fault: Fault = GOOD, seed: int = 0) -> Ended:
     """Run one release to its end."""
     traffic = Traffic(world, fault, seed)
