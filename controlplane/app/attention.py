@@ -85,7 +85,7 @@ def _troubles(view: StreamView, member: Callable[[StreamView], Member]) -> Itera
         place = member(view)
         if not place.problem:
             return  # it has just come into a fleet
-        do = "" if place.fleets else ", or print its bootstrap with the --cluster of a fleet"
+        do = "" if place.fleets else "; correct them, or what its bootstrap says of its node"
         yield 1, f"not served: {place.problem}{do}"
         return
     asked = view.of(LISTENER)

@@ -18,7 +18,6 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ANN = Act(actor="ann")
 TO_V2 = Order(service="shop", to="v2", policy="quick", actor="ann")
 KEEPS = "bad; what it had stays until the document that it comes from is right"
-OF = "the --cluster of a fleet"
 NO_FLEET = "belongs to no fleet: nodes of no Fleet document match it"
 
 
@@ -61,7 +60,7 @@ def test_proxies_with_the_same_trouble_share_a_line_and_the_worst_comes_first():
 
     assert [line.partition(" of fleet 'edge'")[::2] for line in lines] == [
         ("proxy edge-x", ": has no listener 'http', which it refuses: bad; nobody serves its address"),
-        (f"proxy lost-1: not served: {NO_FLEET}, or print its bootstrap with {OF}", ""),
+        (f"proxy lost-1: not served: {NO_FLEET}; correct them, or what its bootstrap says of its node", ""),
         (
             "proxies edge-0, edge-1, edge-2, edge-3, edge-4 and 4 more",
             f": refuses Cluster 'c': {KEEPS}",
