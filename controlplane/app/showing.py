@@ -179,11 +179,14 @@ def show_ends(state: ReleaseState) -> str:
 
 def _step(state: ReleaseState, number: int) -> StepShown:
     step = state.policy.steps[number]
-    started = state.phase is not Phase.WAITING
-    mark: Literal["done", "current", "todo"] = "todo"
-    if started and (number < state.step or state.phase in (Phase.GUARDING, Phase.PROMOTED)):
+    mark: Literal["done", "current", "todo", "skipped"] = "todo"
+    if state.started_at is None:
+        pass  # nobody has entered any, also if it was called off
+    elif number < state.step or (number == state.step and state.phase is Phase.PROMOTED):
         mark = "done"
-    elif started and number == state.step:
+    elif state.phase is Phase.PROMOTED:
+        mark = "skipped"
+    elif number == state.step:
         mark = "current"
     given = state.approved(step.name)
     asked = "needed" if step.approve is not None and mark == "todo" else ""

@@ -187,10 +187,26 @@ def drifted(state: ReleaseState, catalog: Catalog) -> tuple[str, ...]:
     found = drift.of_order(state, document if isinstance(document, Release) else None)
     if state.ended:
         return found
+    if not state.active and (gone := undeclared(state, catalog)):
+        found = (*found, gone)
     why = impossible(catalog, state.policy.name, state.service, state.purpose)
     if why:
         return (*found, f"{why}; {drift.PINNED}")
     return (*found, *drift.of_policy(state.policy, pinned(catalog, state.policy.name, state.service)))
+
+
+def undeclared(state: ReleaseState, catalog: Catalog) -> str:
+    """Say which versions of a release that waits the service does not have any more; '' if it has them."""
+    service = catalog.get("Service", state.service)
+    if not isinstance(service, Service):
+        return ""
+    wanted = (state.to_version,) if state.from_stable else (state.from_version, state.to_version)
+    gone = [version for version in wanted if version not in service.versions]
+    are = "are" if len(gone) > 1 else "is"
+    what = f"{' and '.join(gone)} of {state.service!r} {are} not declared any more"
+    return (
+        f"{what}, and the release cannot start; `turnout rollback {state.name}` calls it off" if gone else ""
+    )
 
 
 def drifts(

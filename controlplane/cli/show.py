@@ -40,7 +40,12 @@ from controlplane.web.shown import (
 )
 
 T = TypeVar("T")
-LADDER = {"done": ("●", "green"), "current": ("◉", "bold cyan"), "todo": ("○", "dim")}
+LADDER = {
+    "done": ("●", "green"),
+    "current": ("◉", "bold cyan"),
+    "todo": ("○", "dim"),
+    "skipped": ("○", "dim"),
+}
 PHASES = {
     "promoted": "green",
     "rolled_back": "red",
@@ -222,12 +227,7 @@ def release_view(shown: ReleaseShown) -> RenderableType:
         (_phase(shown), PHASES.get(shown.phase, "yellow")),
         f"  {shown.stage}" if shown.phase == "progressing" else "",
     )
-    ladder = Ladder(
-        [
-            Text(f"{LADDER[step.state][0]} {step.name} {step.share}{_approval(step)}", LADDER[step.state][1])
-            for step in shown.steps
-        ]
-    )
+    ladder = Ladder([Text(_rung(step), LADDER[step.state][1]) for step in shown.steps])
     because = Text.assemble(("why      ", "dim"), shown.because or "-")
     if shown.onward:
         because = Text.assemble(because, ("\nnext     ", "dim"), shown.onward)
@@ -328,6 +328,11 @@ def _stable(shown: ServiceShown) -> str:
 
 def _why(shown: ReleaseShown) -> str:
     return "; ".join((*filter(None, [shown.because]), *(f"DRIFT: {text}" for text in shown.drift)))
+
+
+def _rung(step: StepShown) -> str:
+    skipped = " (skipped)" if step.state == "skipped" else ""
+    return f"{LADDER[step.state][0]} {step.name} {step.share}{_approval(step)}{skipped}"
 
 
 def _phase(shown: ReleaseShown) -> str:

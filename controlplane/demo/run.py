@@ -27,7 +27,7 @@ REFRESH = 0.25  # seconds
 WARM_UP = 2.0  # seconds of baseline traffic before the release starts
 INTERVALS: dict[Pace, timedelta] = {"fast": timedelta(seconds=1), "real": timedelta(seconds=5)}
 _ENDS: dict[str, Outcome] = {"promoted": "promoted", "rolled_back": "rolled_back"}
-_MARKS: dict[str, Mark] = {"done": "done", "current": "now", "todo": "todo"}
+_MARKS: dict[str, Mark] = {"done": "done", "current": "now", "todo": "todo", "skipped": "todo"}
 _METRICS = {"success rate": "errors"}  # a condition is a rule about a metric; others begin with the metric
 _MARKED_VERDICTS = {"pass": "pass", "fail": "fail", "not yet": "not yet"}
 
@@ -142,7 +142,9 @@ def _facts(shown: ReleaseShown, records: tuple[Record, ...], world: World) -> Fa
         moved_back=world.moved_back(decided),
         proxies=len(world.envoys),
         envoy_version=world.envoy_version,
-        steps=tuple(step.name for step in shown.steps if shown.started_at and step.state != "todo"),
+        steps=tuple(
+            step.name for step in shown.steps if shown.started_at and step.state not in ("todo", "skipped")
+        ),
     )
 
 

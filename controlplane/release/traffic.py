@@ -139,7 +139,9 @@ class Endpoints:
         return self.hosts.get(version, len(self.there(version))) if self.there(version) else 0
 
     def lack(self, version: str) -> str:
-        """Say that a version has no endpoints."""
+        """Say that a version has no endpoints, or that the service does not have it."""
+        if version not in self.places and version not in self.missing:
+            return "is not declared any more"
         return f"has no endpoints{self.missing.get(version, '')}"
 
 

@@ -32,12 +32,12 @@ class ServiceShown(Shown):
 
 
 class StepShown(Shown):
-    """One rung of the ladder; ``share`` as operators write it."""
+    """One rung of the ladder; ``share`` as operators write it; a promotion may have skipped it."""
 
     name: str
     segment: str
     share: str
-    state: Literal["done", "current", "todo"]
+    state: Literal["done", "current", "todo", "skipped"]
     approval: str = Field(default="", description="'needed', or who gave it; '' if the step needs none")
 
 

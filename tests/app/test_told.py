@@ -6,7 +6,8 @@ import pytest
 
 from controlplane.app.switching import undone
 from controlplane.release.state import Phase
-from controlplane.web.asked import Act, Adopt, Order, Switch
+from controlplane.web.asked import Act, Adopt, Documents, Order, Switch
+from controlplane.web.port import RefusedError
 
 ANN = Act(actor="ann")
 TO_V2 = Order(service="shop", to="v2", policy="quick", actor="ann")
@@ -392,3 +393,56 @@ async def test_what_releases_wait_for_all_the_time_is_told_to_nobody(tmp_path, k
 
     assert (site.plane.release("shop-v2").hold, await told(site)) == ("window", [])
     await site.store.close()
+
+
+# --- the ladder -------------------------------------------------------------------------------------------
+
+
+def ladder(site, name="shop-v2"):
+    return [step.state for step in site.plane.release(name).steps]
+
+
+async def test_what_was_called_off_before_it_started_has_entered_no_step(site):
+    await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
+
+    shown = await site.plane.act("shop-v2", "rollback", Act(actor="ann"))
+
+    assert shown.phase == "rolled_back"
+    assert ladder(site) == ["todo"] * len(shown.steps)
+
+
+async def test_steps_that_a_promotion_skips_are_not_shown_as_done(site, kit):
+    await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
+    await kit.until(site, lambda w: w.releases["shop-v2"].at == "ten")
+
+    shown = await site.plane.act("shop-v2", "promote", Act(actor="ann"))
+
+    assert [step.name for step in shown.steps] == ["staff", "ten", "all"]
+    assert ladder(site) == ["done", "done", "skipped"]
+
+
+async def test_steps_that_were_taken_are_done(site, kit):
+    await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
+
+    await kit.until(site, lambda w: w.releases["shop-v2"].ended)
+
+    assert ladder(site) == ["done"] * 3
+
+
+async def test_a_version_that_an_order_waits_for_and_that_is_removed_is_warned_about(site, kit):
+    await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
+    gone = kit.SERVICE.replace("  v2:", "  v3:")
+
+    applied = await site.plane.apply(Documents(files={"shop.yaml": gone}, actor="ann"))
+
+    what = "v2 of 'shop' is not declared any more, and the release cannot start"
+    assert applied.problems == ()
+    assert applied.warnings[0].startswith(f"Release 'shop-v2' is as it was: {what}")
+    assert any(problem.startswith(f"release shop-v2: {what}") for problem in site.plane.problems())
+    with pytest.raises(RefusedError, match="v2 of .shop. is not declared any more"):
+        await site.plane.act("shop-v2", "advance", Act(actor="ann"))
+
+    back = await site.plane.apply(Documents(files={"shop.yaml": kit.SERVICE}, actor="ann"))
+
+    assert back.warnings == ()
+    assert not site.plane.release("shop-v2").drift
