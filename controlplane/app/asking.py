@@ -12,7 +12,7 @@ from controlplane.release.following import followed
 from controlplane.release.ports import World
 from controlplane.release.splits import splits
 from controlplane.release.state import Phase, ReleaseState
-from controlplane.release.traffic import ServiceTraffic, traffic
+from controlplane.release.traffic import ServiceTraffic, identified, traffic
 from controlplane.resources.explaining import explain
 from controlplane.resources.membership import FORMULA, members
 from controlplane.web.asked import Asked, CohortAsked
@@ -66,17 +66,15 @@ def _fleets(world: World, name: str | None) -> list[Fleet]:
 
 
 def _traffics(world: World, fleet: Fleet) -> list[ServiceTraffic]:
-    return [
-        traffic(
-            service,
-            world.stable.get(service.name, service.initial),
-            world.of_service(service.name),
-            world.catalog.anonymous(service),
-            followed(world, service, fleet),
-        )
-        for service in world.catalog.services()
-        if fleet.name in service.fleets
-    ]
+    found = []
+    for service in world.catalog.services():
+        if fleet.name in service.fleets:
+            state = world.of_service(service.name)
+            served = identified(service, state)
+            stable = world.stable.get(service.name, service.initial)
+            anonymous = world.catalog.anonymous(served)
+            found.append(traffic(served, stable, state, anonymous, followed(world, service, fleet)))
+    return found
 
 
 def show_cohort(state: ReleaseState, asked: CohortAsked) -> CohortShown:

@@ -18,7 +18,7 @@ from controlplane.policy.emergencies import NEEDS_REASON
 from controlplane.policy.fitness import places, uncounted, unfit
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.pinning import pin
-from controlplane.release import drift, point
+from controlplane.release import drift, groups, point
 from controlplane.release.ports import World
 from controlplane.release.state import Phase, ReleaseState, salt
 
@@ -87,7 +87,21 @@ def orders(world: World, catalog: Catalog, now: datetime, *, hold: bool = False)
     for name, state in going.items():
         if state.phase is Phase.WAITING and state == world.releases.get(name):
             going[name] = _reordered(state, {"policy": renewed(state, catalog) or state.policy})
+    going = {name: _together(state, world) for name, state in going.items()}
     return tuple(state for name, state in going.items() if state != world.releases.get(name))
+
+
+def _together(state: ReleaseState, world: World) -> ReleaseState:
+    """Return a release that waits with the users it had, while others of its group move the same ones."""
+    known = world.releases.get(state.name)
+    if state.phase is not Phase.WAITING or known is None or known.key != state.key:
+        return state
+    if known.policy.user in (None, state.policy.user):
+        return state
+    if not any(other.active for other in groups.members(known, world.releases)):
+        return state
+    kept = state.policy.model_copy(update={"user": known.policy.user})
+    return state.model_copy(update={"policy": kept})
 
 
 def called_off(world: World, catalog: Catalog) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from controlplane.policy.documents import Fleet, Service
 from controlplane.release.following import followed
 from controlplane.release.ports import World
-from controlplane.release.traffic import ServiceTraffic, traffic
+from controlplane.release.traffic import ServiceTraffic, identified, traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Treatment:
         before = known.traffics if known is not None else {}
         if known is not None and known.world.catalog is world.catalog:
             changed = _differing(known.world, world).intersection(before)
-            new = _treated(world, fleet, (before[name].service for name in changed), before)
+            new = _treated(world, fleet, map(world.catalog.service, changed), before)
             traffics: Mapping[str, ServiceTraffic] = {**before, **new} if new else before
         else:
             mine = (service for service in world.catalog.services() if fleet.name in service.fleets)
@@ -60,11 +60,13 @@ def _treated(
     found = {}
     for service in services:
         name = service.name
+        state = world.of_service(name)
+        served = identified(service, state)
         new = traffic(
-            service,
+            served,
             world.stable.get(name, service.initial),
-            world.of_service(name),
-            world.catalog.anonymous(service),
+            state,
+            world.catalog.anonymous(served),
             followed(world, service, fleet),
         )
         old = before.get(name)

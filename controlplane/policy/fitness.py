@@ -75,7 +75,8 @@ def unverified(policy: PinnedPolicy, fleet: Fleet) -> str | None:
     matches = [s.match for s in policy.steps if s.match is not None]
     matches += [kept.match for step in policy.steps for kept in step.exclude]
     matches += [kept.match for kept in policy.hold_out]
-    asked = (claim for match in matches for claim in claims(match))
+    asked = [claim for match in matches for claim in claims(match)]
+    asked += [source.claim for source in (policy.user.from_ if policy.user else ()) if source.claim]
     return next((_unread(fleet, claim) for claim in asked if claim not in fleet.claims), None)
 
 

@@ -21,6 +21,7 @@ from controlplane.policy.documents import (
     Match,
     Model,
     OnFailure,
+    User,
 )
 from controlplane.policy.fields import Duration, Name
 from controlplane.policy.values import PPM, format_share, parse_share
@@ -89,7 +90,8 @@ class PinnedPolicy(Conduct):
 
     ``conditions`` are all that hold at every step and in the guard: what is on by itself is spelled out, and
     what was switched off is not there. ``metrics`` are the business metrics that they or ``observe`` name.
-    ``hold_out`` is the service's, if any.
+    ``hold_out`` is the service's, if any; ``user`` as well, None in stores of before it was kept, which means
+    what its document says.
     """
 
     name: Name
@@ -97,6 +99,7 @@ class PinnedPolicy(Conduct):
     conditions: tuple[Condition, ...] = (ERRORS,)
     metrics: tuple[PinnedMetric, ...] = ()
     hold_out: tuple[PinnedSegment, ...] = ()
+    user: User | None = None
 
     @model_validator(mode="before")
     @classmethod

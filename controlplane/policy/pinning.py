@@ -96,7 +96,7 @@ def pin(
         catalog: Where its segments are.
         kinds: Of the listeners that take part. What they do not report is not judged by itself.
         service: Whose hold-out and metrics are taken; one in place is called ``hold-out``.
-        earlier: What the release had until now: its hold-out and its metrics stay as they were.
+        earlier: What the release had until now: its hold-out, users and metrics stay as they were.
 
     Raises:
         KeyError: If a segment or a metric is not there; an accepted policy never does that.
@@ -117,6 +117,7 @@ def pin(
         conditions=tuple(c for c in (*defaults, *written.values()) if not c.off),
         metrics=tuple(known[name] for name in metrics(policy)),
         hold_out=tuple(_held_out(service, catalog)) if earlier is None else earlier.hold_out,
+        user=(service.user if service is not None else None) if earlier is None else earlier.user,
         **{field: getattr(policy, field) for field in Conduct.model_fields},
     )
 

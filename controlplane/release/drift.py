@@ -75,11 +75,13 @@ def _how(state: ReleaseState, document: Release) -> str:
 
 
 PINNED = "the release goes on with what was pinned"
-OF_SERVICE = ("hold_out", "metrics")  # pinned with the policy, written in the service
+OF_SERVICE = ("hold_out", "metrics", "user")  # pinned with the policy, written in the service
 
 
 def of_policy(kept: PinnedPolicy, now: PinnedPolicy) -> Iterator[str]:
     """Yield what of a policy, its segments and its service is not as a release has pinned it."""
+    if kept.user is None:  # a store of before it was kept: as the document has it
+        kept = kept.model_copy(update={"user": now.user})
     changed = [name for name in PinnedPolicy.model_fields if getattr(kept, name) != getattr(now, name)]
     segments = _segments(kept, now) if "steps" in changed else ()
     if segments:

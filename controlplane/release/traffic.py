@@ -23,6 +23,7 @@ __all__ = [
     "Span",
     "Split",
     "endpoints",
+    "identified",
     "in_force",
     "splits",
     "traffic",
@@ -78,6 +79,16 @@ class Resolved:
 
     addresses: tuple[str, ...] = ()
     problem: str = ""
+
+
+def identified(service: Service, release: ReleaseState | None) -> Service:
+    """Return a service by which users are who they were when its release was ordered, until that has ended.
+
+    By another identity they would move. A release of before that was kept goes by the document.
+    """
+    if release is None or not release.active or release.policy.user is None:
+        return service
+    return service.model_copy(update={"user": release.policy.user})
 
 
 def traffic(

@@ -439,7 +439,7 @@ async def test_a_version_that_an_order_waits_for_and_that_is_removed_is_warned_a
     assert applied.problems == ()
     assert applied.warnings[0].startswith(f"Release 'shop-v2' is as it was: {what}")
     assert any(problem.startswith(f"release shop-v2: {what}") for problem in site.plane.problems())
-    with pytest.raises(RefusedError, match="v2 of .shop. is not declared any more"):
+    with pytest.raises(RefusedError, match=r"v2 of .shop. is not declared any more"):
         await site.plane.act("shop-v2", "advance", Act(actor="ann"))
 
     back = await site.plane.apply(Documents(files={"shop.yaml": kit.SERVICE}, actor="ann"))
