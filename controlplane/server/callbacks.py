@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from inspect import iscoroutinefunction
+from traceback import format_exception
 
 import structlog
 
@@ -50,6 +51,15 @@ def tell(callback: Callable[..., None], *what: object) -> None:
     """Call a callback; if it raises, that is logged."""
     try:
         callback(*what)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it is the program's, and the client must not feel it
         name = getattr(callback, "__qualname__", repr(callback))
-        log.exception("a callback raised", callback=name, error=repr(error))
+        log.error("a callback raised", callback=name, error=repr(error), stack=trace(error))
+
+
+def trace(error: BaseException) -> str:
+    """Return where an error comes from, for the log.
+
+    Unless it is configured, structlog draws each frame with its variables: for a second, in which the loop
+    does nothing else.
+    """
+    return "".join(format_exception(error))

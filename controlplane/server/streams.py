@@ -14,7 +14,7 @@ import structlog
 from controlplane.failpoints import failpoint
 from controlplane.server.admission import Admission, Quota
 from controlplane.server.alone import Alone
-from controlplane.server.callbacks import Callbacks, tell
+from controlplane.server.callbacks import Callbacks, tell, trace
 from controlplane.server.limits import Limits
 from controlplane.server.sessions import Counts, Session, who
 from controlplane.server.transport import Transport
@@ -163,8 +163,8 @@ class XdsServer:
         reader.add_done_callback(partial(self._read_all, session))
         try:
             await over
-        except Exception:
-            log.exception("stream failed", **who(session))
+        except Exception as error:  # noqa: BLE001 - it ends this stream, and the client need not know how
+            log.error("stream failed", error=repr(error), stack=trace(error), **who(session))
             self._finish(session, _FAILED)
         finally:
             session.ended = True
