@@ -172,6 +172,9 @@ async def test_routes_prove_what_was_stable_and_adopting_that_moves_nobody(site)
     assert await seen(site) == before
 
 
+AHEAD = "has seen newer versions than this store has: restore a newer copy, or `turnout store init`"
+
+
 async def test_a_copy_that_is_older_than_what_proxies_have_is_passed_by_an_adoption(site):
     copy, data = site.folder / "copy.db", site.folder / "data"
     await site.serve()
@@ -202,7 +205,8 @@ async def test_a_copy_that_is_older_than_what_proxies_have_is_passed_by_an_adopt
 
     assert (backup[0], restored[0]) == (0, 0)
     assert [problem.partition(";")[0] for problem in problems] == [
-        "service shop: left alone, edge-1 got it from another store, by which all have v2"
+        "service shop: left alone, edge-1 got it from another store, by which all have v2",
+        f"proxy edge-1 of fleet 'edge': {AHEAD}",
     ]
     assert said == (0, "shop: v2 is stable\n")
     assert await have_v2()
