@@ -120,6 +120,12 @@ class SotwStream(Stream):
         # Absence from other types' responses means nothing: their resources go when what refers to them goes.
         planner = Planner(conversation, gate, removable=whole, telling=False)
         plan = planner.collect(conversation.refusals.limit, opening=opening)
+        if (
+            plan.removed
+            and self._brought
+            and not (conversation.wildcard or self._has_spoken(conversation, gate))
+        ):
+            plan.removed = []  # they have gone since it came back, and before it has said what uses them
         if opening and plan.waiting:
             return None
         returning = conversation.past.returning
@@ -145,10 +151,15 @@ class SotwStream(Stream):
         for other in self._conversations.values():
             if gate.snapshot.serves(other.type_url):
                 self._compare(other, gate.snapshot)
-        if not (self._heard_out or gate.spoken(conversation.type_url)):
-            self.hesitant = True
+        if not self._has_spoken(conversation, gate):
             return True
         return not lost <= conversation.held.keys() and gate.relied(conversation)
+
+    def _has_spoken(self, conversation: Conversation, gate: Gate) -> bool:
+        """Return whether a client has said what tells whether it uses this type, or is silent for long."""
+        heard = self._heard_out or gate.spoken(conversation.type_url)
+        self.hesitant |= not heard
+        return heard
 
     def _encode(
         self,

@@ -115,6 +115,19 @@ def test_a_client_that_never_asks_for_routes_is_answered_when_it_was_heard_out(b
     assert not back.stream.hesitant
 
 
+def test_a_cluster_that_goes_between_two_first_requests_waits_for_the_second(back, model):
+    back.publish(*world(model, "a", route="a", revision=3))
+    had = asks(back, CLUSTER, "a")
+    acked = back.ack(CLUSTER, ["a"])
+
+    gone = back.publish(*world(model, "b", route="b", revision=4))
+    hesitant = back.stream.hesitant
+    route = asks(back, ROUTE, "r")
+
+    assert (had, acked, gone, hesitant, route) == ([["a"]], [], [], True, [["r"]])
+    assert back.ack(ROUTE, ["r"]) == [[]]
+
+
 def test_a_client_with_a_stream_for_clusters_alone_is_answered_at_once(model):
     talk = model.Talk(model, "sotw", type_url=CLUSTER)
     talk.publish(*world(model, "b", route="b"))
