@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import grpc
 import grpc.aio
 import pytest
+import structlog
 
 from controlplane._pb.discovery_pb2 import (
     DeltaDiscoveryRequest,
@@ -202,3 +203,12 @@ def authority(tmp_path):
 @pytest.fixture
 def kit():
     return SimpleNamespace(resource=resource, snapshot=snapshot, until=until, Call=Call, ADS=ADS)
+
+
+@pytest.fixture
+def unconfigured():
+    """Logs as a program has them that embeds the server and configures none; other tests configure some."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**before)

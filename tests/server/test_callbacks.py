@@ -41,6 +41,7 @@ def told(seen, broken=""):
     return Callbacks(**{name: note(name) for name in ("connected", "acked", "nacked", "ended")})
 
 
+@pytest.mark.usefixtures("unconfigured")
 @pytest.mark.parametrize("broken", ["connected", "acked", "nacked", "ended"])
 async def test_a_callback_that_raises_changes_nothing_for_the_client_and_is_logged(
     kit, start, broken, capsys

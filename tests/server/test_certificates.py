@@ -107,6 +107,7 @@ def test_of_both_files_only_one_that_is_valid_replaces_one_that_is(files, put, t
     assert port.ends() == {**before, what: NOW + 60 * DAY}
 
 
+@pytest.mark.usefixtures("unconfigured")
 def test_one_that_is_not_valid_is_told_at_the_start_and_replaced_by_any(files, put, troubles, capsys):
     put("old", NOW - 9 * DAY, NOW - DAY)
     port = Certificates(files, "--xds", troubles, clock=lambda: NOW)
