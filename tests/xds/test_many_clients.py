@@ -24,6 +24,7 @@ from controlplane.xds.type_urls import (
     CLUSTER,
     ENDPOINT,
     FULL_STATE,
+    KEPT,
     LISTENER,
     PUSH_ORDER,
     ROUTE,
@@ -175,7 +176,7 @@ def served(model):  # noqa: C901 - the complexity of its methods adds up
             for url, has in self.types.items():
                 had = (
                     has.bodies
-                    if self.variant == "delta" or url in FULL_STATE
+                    if (self.variant == "delta" and url not in KEPT) or url in FULL_STATE
                     else has.bodies.keys() & target.of(url)
                 )
                 wanted = {n: r.body for n, r in target.of(url).items() if n in has.names}
