@@ -17,6 +17,7 @@ def caller(model):  # noqa: C901 - the complexity of its methods adds up
         """
 
         begins = LISTENER
+        elsewhere = False  # it came back to a process that does not know what it was sent
 
         def connect(self, order=PUSH_ORDER):
             if not self.types[LISTENER].names:
@@ -74,7 +75,9 @@ def caller(model):  # noqa: C901 - the complexity of its methods adds up
                 for name, clusters in self.named().items():
                     stuck = {(ROUTE, name), (LISTENER, "l")} & self.turned_down
                     for cluster in clusters.intersection(removed, has.bodies):
-                        if not stuck:
+                        # What it had of one that it refused, another process cannot list for it.
+                        unknown = self.elsewhere and (CLUSTER, cluster) in self.turned_down
+                        if not (stuck or unknown):
                             self.problems.append(f"cluster {cluster} went while route {name} names it")
 
         def time_out(self):
