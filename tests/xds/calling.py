@@ -17,7 +17,6 @@ def caller(model):  # noqa: C901 - the complexity of its methods adds up
         """
 
         begins = LISTENER
-        elsewhere = False  # it came back to a process that does not know what it was sent
 
         def connect(self, order=PUSH_ORDER):
             if not self.types[LISTENER].names:

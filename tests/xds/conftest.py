@@ -176,6 +176,7 @@ class Client:
     """
 
     begins = CLUSTER
+    elsewhere = False  # it came back to a process that does not know what it was sent
 
     def __init__(self, variant: str, node: bytes = NODE) -> None:
         self.variant, self.node = variant, node
