@@ -94,11 +94,15 @@ def misses(found: Found) -> Iterator[Answer]:
     """G5: no fault is promoted."""
     for noise, fault, rule in product(("mod", "harsh"), BAD, (OURS, ADVANCE)):
         s = found(Cell(fault, noise, rule=rule))
-        got = seconds(s)
-        text = f"{s.promoted.share * s.releases:.0f} of {s.releases}, undecided "
-        text += f"{s.undecided.share * s.releases:.0f}; found after {got[0]:.0f}/{got[1]:.0f} s, "
-        text += f"{s.failed:.1f} failed, {s.slow:.1f} slow"
+        text = f"{_missed(s)}, {s.failed:.1f} failed, {s.slow:.1f} slow"
         yield f"{fault}, {noise}{_under(rule)}: none promoted", text, s.promoted.share == 0
+
+
+def _missed(s: Summary) -> str:
+    """Return how many of a bad kind were promoted or never decided, and when the others were found."""
+    promoted, undecided = (rate.share * s.releases for rate in (s.promoted, s.undecided))
+    median, p95 = seconds(s)
+    return f"{promoted:.0f} of {s.releases}, undecided {undecided:.0f}; found after {median:.0f}/{p95:.0f} s"
 
 
 def _under(rule: str) -> str:
@@ -157,11 +161,11 @@ def client_errors(found: Found) -> Iterator[Answer]:
         yield f"{noise}: false rollbacks <= 1 %", text + _after(s), s.rolled_back.share <= 0.01
     for noise, fault in product(("mod", "harsh"), REFUSALS):
         s = found(Cell(fault, noise, client_errors=CLIENTS))
-        got = seconds(s)
-        text = f"{s.promoted.share * s.releases:.0f} of {s.releases}, undecided "
-        text += f"{s.undecided.share * s.releases:.0f}; found after {got[0]:.0f}/{got[1]:.0f} s, "
-        text += f"{s.failed:.1f} refused"
-        yield f"{fault}, {noise}: none promoted", text, s.promoted.share == 0
+        yield (
+            f"{fault}, {noise}: none promoted",
+            f"{_missed(s)}, {s.failed:.1f} refused",
+            s.promoted.share == 0,
+        )
 
 
 def _after(summary: Summary) -> str:

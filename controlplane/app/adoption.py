@@ -13,6 +13,7 @@ from datetime import datetime
 from controlplane.app.ordering import service_named
 from controlplane.app.records import record_of
 from controlplane.app.switching import end, undone
+from controlplane.policy.values import listed
 from controlplane.release.ports import Change, Record, World
 from controlplane.release.state import RETURNING, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints, traffic
@@ -27,7 +28,6 @@ from controlplane.xds.version import Version
 from controlplane.xds.view import StreamView
 from controlplane.xds.wire import set_hash
 
-SHOWN = 5  # names in a sentence
 ADOPTED = "what is stable was said in place of a store that was lost"
 
 
@@ -138,13 +138,6 @@ def _content(view: StreamView, route: str) -> str:
     routes = view.of(ROUTE)
     version = routes.acked.get(route) if routes is not None else None
     return version.hash if version is not None else ""
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return some names, and how many more there are."""
-    names = tuple(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def problems(found: InQuestion, world: World) -> Iterator[str]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
-from controlplane.app.adoption import listed
 from controlplane.app.membership import Member
 from controlplane.app.propagation import refusals
-from controlplane.policy.values import format_duration
+from controlplane.policy.values import format_duration, listed
 from controlplane.release import holding
 from controlplane.release.state import ReleaseState
 from controlplane.xds.type_urls import LISTENER

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controlplane.app.adoption import listed
 from controlplane.policy.catalog import Catalog
 from controlplane.policy.documents import Key
 from controlplane.policy.loading import Files, Loaded, load
 from controlplane.policy.userfiles import SUFFIX
+from controlplane.policy.values import listed
 
 
 @dataclass(frozen=True, slots=True)

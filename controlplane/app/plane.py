@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from controlplane.app import permits
 from controlplane.app.acceptance import accept, fitting, in_use, ordered, possible_orders, put_back
 from controlplane.app.actions import Moved, Standing, move
-from controlplane.app.adoption import Newness, adopt, listed
+from controlplane.app.adoption import Newness, adopt
 from controlplane.app.blackouts import declare, withdraw
 from controlplane.app.following import Part
 from controlplane.app.ordering import ordered_by, service_named
@@ -22,6 +22,7 @@ from controlplane.app.showing import show_service
 from controlplane.app.strays import leaving
 from controlplane.app.switching import last_promoted, switched
 from controlplane.policy.loading import Files, load
+from controlplane.policy.values import listed
 from controlplane.release import groups
 from controlplane.release import watch as watching
 from controlplane.release.notices import with_notices

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import structlog
 
-from controlplane.app.adoption import InQuestion, in_question, listed, proven, questioned
+from controlplane.app.adoption import InQuestion, in_question, proven, questioned
 from controlplane.app.membership import Member, member
 from controlplane.app.propagation import Relevant, merge, propagation, refusals, unacked
 from controlplane.app.remembered import Remembered
@@ -19,6 +19,7 @@ from controlplane.app.whereabouts import Whereabouts
 from controlplane.policy.documents import Fleet, Service
 from controlplane.policy.envoy_versions import lacks
 from controlplane.policy.fitness import unfit
+from controlplane.policy.values import listed
 from controlplane.release.ports import Store, World
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
-from controlplane.app.adoption import Question, listed
+from controlplane.app.adoption import Question
 from controlplane.app.publish import Publisher
 from controlplane.app.taking import drifted
 from controlplane.app.tick import Reading
 from controlplane.evidence.better import Result
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.documents import Service
-from controlplane.policy.values import format_duration, format_share
+from controlplane.policy.values import format_duration, format_share, listed
 from controlplane.release import confirming, crossing, story
 from controlplane.release import watch as watching
 from controlplane.release.arrivals import step_split

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 
 from controlplane.app.membership import member
 from controlplane.policy.catalog import Catalog
+from controlplane.policy.values import listed
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation
 from controlplane.resources.names import cluster_version
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT
 from controlplane.xds.view import StreamView
-
-NAMED = 5  # in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +89,9 @@ def leaving(views: Iterable[StreamView], world: World, after: Catalog) -> Iterat
 
 def _warning(fleet: str, proxies: dict[str, str], running: list[str]) -> str:
     names = sorted(proxies)
-    who = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     are = "is connected and leaves" if len(names) == 1 else "are connected and leave"
     what = f"release{'s' if len(running) > 1 else ''} {', '.join(running)}"
     return (
-        f"Fleet {fleet!r}: {who} {are} it ({proxies[names[0]]}), and {what} in progress there: what a proxy"
-        " has it goes on serving, also after a rollback, until a fleet has it again or it stops"
+        f"Fleet {fleet!r}: {listed(names)} {are} it ({proxies[names[0]]}), and {what} in progress there:"
+        " what a proxy has it goes on serving, also after a rollback, until a fleet has it again or it stops"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ STEP_PPM = 100  # 0.01 %
 
 MAX_IDENTITY = 128
 MAX_WORD = 256  # of a value in a condition
+NAMED = 5  # names in a sentence
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ADDRESS = re.compile(
@@ -41,6 +43,13 @@ def shown(value: object) -> str:
         return _WORDS[value]
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}…{text[-10:]}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return some names, and how many more there are."""
+    names = tuple(names)
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def parse_share(value: object) -> int:
@@ -82,6 +91,11 @@ def format_duration(value: timedelta) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
+
+
+def format_seconds(value: timedelta) -> str:
+    """Return a duration in whole seconds, for people."""
+    return format_duration(timedelta(seconds=round(value.total_seconds())))
 
 
 def _address(value: object) -> tuple[str, bool] | None:

@@ -19,7 +19,7 @@ from datetime import timedelta
 
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.documents import Ends
-from controlplane.policy.values import format_duration, format_share
+from controlplane.policy.values import format_duration, format_seconds, format_share
 from controlplane.release import confirming, crossing, ending, failure, gates, telling
 from controlplane.release.ending import SUSPICIOUS
 from controlplane.release.failure import Failed, follows
@@ -240,7 +240,10 @@ def _judge(state: ReleaseState, seen: Seen) -> Decision:
         )
     if judged < least:
         return Decision(
-            None, "dwell", f"judged for {_seconds(judged)} of at least {format_duration(least)}", counts=True
+            None,
+            "dwell",
+            f"judged for {format_seconds(judged)} of at least {format_duration(least)}",
+            counts=True,
         )
     # The guard ends with a proof like any step: its end gives the hold-back to the canary.
     if seen.unproved:
@@ -248,8 +251,8 @@ def _judge(state: ReleaseState, seen: Seen) -> Decision:
         return _unsure(state, seen, replace(held, cause=telling.causes(seen.unproved)))
     proof = telling.proof(seen.verdicts)
     if guarding:
-        return _onwards(state, seen, "guarded", f"guarded for {_seconds(judged)}: {proof}")
-    return _onwards(state, seen, "passed", f"{proof}, judged for {_seconds(judged)}")
+        return _onwards(state, seen, "guarded", f"guarded for {format_seconds(judged)}: {proof}")
+    return _onwards(state, seen, "passed", f"{proof}, judged for {format_seconds(judged)}")
 
 
 def _test(state: ReleaseState, ends: Ends, seen: Seen) -> Decision:
@@ -294,7 +297,7 @@ def _unsure(state: ReleaseState, seen: Seen, held: Decision) -> Decision:
     rule, spent = state.policy.when_unsure, state.unproved + seen.elapsed
     if rule.do == "hold" or spent < rule.after or held.code in UNREACHED or state.testing:
         return held
-    after = f"unsure for {_seconds(spent)} (when_unsure: {rule.do}): {held.reason}"
+    after = f"unsure for {format_seconds(spent)} (when_unsure: {rule.do}): {held.reason}"
     if rule.do == "rollback":
         return follows(state, seen, Failed(Failure.UNSURE, "unsure/everyone", after)) or held
     enough = seen.sighted and state.sighted + seen.elapsed >= rule.after
@@ -310,7 +313,3 @@ def describe_step(state: ReleaseState, step: int) -> str:
         return "guard"
     pinned = state.policy.steps[step]
     return f"{pinned.name} ({format_share(pinned.share)} of {pinned.segment})"
-
-
-def _seconds(value: timedelta) -> str:
-    return format_duration(timedelta(seconds=round(value.total_seconds())))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 
-from controlplane.policy.values import format_duration
+from controlplane.policy.values import format_seconds
 from controlplane.release.seen import Decision
 from controlplane.release.state import ReleaseState
 
@@ -110,9 +110,7 @@ def telling(
         changed = state.told and decision.code != state.told and state.held_for >= lasts
         if (state.told and not changed) or wrong < lasts:
             return state, "", ""
-        since = format_duration(
-            timedelta(seconds=round((state.held_for if changed else wrong).total_seconds()))
-        )
+        since = format_seconds(state.held_for if changed else wrong)
         after = state.model_copy(update={"told": decision.code, "told_why": decision.reason})
         return after, "held", f"for {since}: {decision.reason}"
     if not state.wrong:

@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 
 from controlplane.policy.documents import Model
 from controlplane.policy.fields import Duration
-
-NAMED = 5  # in a sentence
+from controlplane.policy.values import listed
 
 
 class Unconfirmed(Model):
@@ -33,5 +32,4 @@ class Unconfirmed(Model):
 def named(known: Sequence[Unconfirmed]) -> str:
     """Say who they are and when they were last seen, those that were seen last ahead."""
     latest = sorted(known, key=lambda each: (-each.seen.timestamp(), each.proxy))
-    names = [f"{each.proxy} (last seen {each.seen:%Y-%m-%d %H:%M:%S} UTC)" for each in latest[:NAMED]]
-    return ", ".join(names) + (f" and {len(latest) - NAMED} more" if len(latest) > NAMED else "")
+    return listed(f"{each.proxy} (last seen {each.seen:%Y-%m-%d %H:%M:%S} UTC)" for each in latest)

@@ -8,7 +8,8 @@ import pytest
 
 from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest
 from controlplane._pb.node_pb2 import Node as NodeMessage
-from controlplane.app.adoption import Question, in_question, listed, proven, questioned
+from controlplane.app.adoption import Question, in_question, proven, questioned
+from controlplane.policy.values import listed
 from controlplane.release.state import Phase
 from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.asked import Act, Adopt, Documents, Order, Switch

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from controlplane.evidence.learned import Learned
+from controlplane.policy.values import NAMED
 from controlplane.release.confirming import GONE, KEPT, SOON
 from controlplane.release.moves import act
 from controlplane.release.notices import event_of
@@ -13,7 +14,7 @@ from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import Action, Phase, ReleaseState
 from controlplane.release.traffic import Endpoints
 from controlplane.release.turn import Progress, turn
-from controlplane.release.unconfirmed import NAMED, Unconfirmed, named
+from controlplane.release.unconfirmed import Unconfirmed, named
 from controlplane.release.way_back import describe
 
 INTERVAL = timedelta(seconds=5)
