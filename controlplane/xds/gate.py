@@ -268,6 +268,10 @@ class Gate:
         }
         return self.snapshot.relations.needing | held
 
+    def needed(self, type_url: str) -> bool:
+        """Return whether the client asks for a type that needs this one."""
+        return any((url, type_url) in self._needing for url in self.conversations if url != type_url)
+
     def unknown(self, conversation: Conversation) -> bool:
         """Return whether the client has resources of another server that might need one of this type.
 

@@ -8,7 +8,7 @@ from controlplane.xds.conversation import Conversation
 from controlplane.xds.gate import Gate
 from controlplane.xds.sharing import NOTHING, fewer
 from controlplane.xds.snapshot import Resource
-from controlplane.xds.type_urls import KEPT, Ref
+from controlplane.xds.type_urls import DROPPED, KEPT, Ref
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class Planner:
             return "keep"
         uses, leader = gate.uses_of((url, name)), gate.leader(held)
         if not (uses or leader or gate.unknown(conversation) or gate.changing(url)):
-            return "remove"
+            return "keep" if self._lingers(name) else "remove"
         if held is None or name in conversation.again:
             return "wait" if held is None or foreign else held
         return self._wait(name, uses, leader)
@@ -133,6 +133,14 @@ class Planner:
             return "wait"
         self.gate.uses.wait((conversation.type_url, name), uses, leader)
         return "keep"
+
+    def _lingers(self, name: str) -> bool:
+        """Let what nothing needs any more stay until a client that asks for it by name drops it."""
+        conversation, gate = self.conversation, self.gate
+        url = conversation.type_url
+        if url not in DROPPED or conversation.wildcard or not gate.needed(url):
+            return False
+        return name in conversation.held and gate.uses.linger((url, name))
 
     def _absent(self, name: str) -> str:
         """Decide on a name that neither the target nor the client has."""

@@ -158,7 +158,7 @@ class SotwStream(Stream):
     def _has_spoken(self, conversation: Conversation, gate: Gate) -> bool:
         """Return whether a client has said what tells whether it uses this type, or is silent for long."""
         heard = self._heard_out or gate.spoken(conversation.type_url)
-        self.hesitant |= not heard
+        self._unheard |= not heard
         return heard
 
     def _encode(

@@ -47,7 +47,7 @@ class Stream(Position):
 
     ``receive`` takes a request, ``publish`` a new target; after either, call ``next_response`` until it
     returns None, and send what it returns in that order. ``group`` and ``alone`` are the caller's, for the
-    view alone. While it is ``hesitant`` call ``hear_out`` a little later, if nothing else happens.
+    view alone. While it is ``hesitant`` call ``hear_out`` each time that a little while has passed.
 
     Nothing is answered before a snapshot was published, nor while the client is ahead of it (``behind``).
     """
@@ -63,9 +63,9 @@ class Stream(Position):
         "_heard_out",
         "_horizon",
         "_implied",
+        "_unheard",
         "alone",
         "group",
-        "hesitant",
         "node",
         "peer",
         "since",
@@ -99,7 +99,7 @@ class Stream(Position):
         self._horizon = 0  # revision that no store can have reached when the client last told what it brought
         self._brought = False  # something of an earlier stream
         self._heard_out = type_url is not None  # all that the client asks for was read
-        self.hesitant = False  # an answer waits for requests that may not have been read
+        self._unheard = False  # an answer waits for requests that may not have been read
 
     # -- what comes in
 
@@ -142,9 +142,16 @@ class Stream(Position):
         nack = conversation.refusals.error
         return Received(type_url, first, acked, nack if not acked and nack is not error else None)
 
+    @property
+    def hesitant(self) -> bool:
+        """True while something waits for what the client may say of itself."""
+        return self._unheard or (self._uses is not None and self._uses.hesitant)
+
     def hear_out(self) -> None:
-        """Take it that the client has asked for all that it came back with."""
+        """Take it that the client has asked for all that it has, and dropped what it does not use."""
         self._heard_out = True
+        if self._uses is not None:
+            self._wake(self._uses.hear_out())
 
     def assign(self, group: str) -> None:
         """Name the group whose target this stream gets; for the view alone."""
@@ -278,7 +285,7 @@ class Stream(Position):
         At most one response per type is unanswered (``WINDOW`` of an eager one), and types go in push order.
         """
         snapshot = self.snapshot
-        self.hesitant = False
+        self._unheard = False
         if self._uses is not None:
             self._wake(self._uses.release())
         if not self._pending or snapshot is None or self.behind:

@@ -47,3 +47,7 @@ DRAINING: Final = frozenset({EXTENSION})
 # What stays with a client that has it by name until it asks for it no more: Envoy 1.40 ignores the removal of
 # routes and goes on by them, also on listeners that drain, so it needs their clusters as long (seen).
 KEPT: Final = frozenset({ROUTE})
+
+# Of these a client that asks by name (gRPC) drops what it uses no longer. It may use it for a while after it
+# accepted the routes that left it, and fails calls if it goes in that time (seen with grpcio 1.85).
+DROPPED: Final = frozenset({CLUSTER})

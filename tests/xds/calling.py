@@ -18,7 +18,10 @@ def caller(model):  # noqa: C901 - the complexity of its methods adds up
 
         begins = LISTENER
 
+        silent = False  # it has let the time pass in which to drop what it does not use
+
         def connect(self, order=PUSH_ORDER):
+            self.silent = False
             if not self.types[LISTENER].names:
                 for has in self.types.values():
                     has.names = []
@@ -69,19 +72,22 @@ def caller(model):  # noqa: C901 - the complexity of its methods adds up
             )
 
         def check(self, url, has, bodies, removed):
-            """What the newest routes name does not go: calls would fail."""
+            """What the newest routes name, or a channel goes by, does not go: calls would fail."""
             if url == CLUSTER:
                 for name, clusters in self.named().items():
                     stuck = {(ROUTE, name), (LISTENER, "l")} & self.turned_down
-                    for cluster in clusters.intersection(removed, has.bodies):
-                        # What it had of one that it refused, another process cannot list for it.
-                        unknown = self.elsewhere and (CLUSTER, cluster) in self.turned_down
-                        if not (stuck or unknown):
-                            self.problems.append(f"cluster {cluster} went while route {name} names it")
+                    used = clusters if self.silent else clusters.union(self.in_force.get(name, ()))
+                    for cluster in used.intersection(removed, has.bodies):
+                        # What it has of one that has gone, or that it refused, another process cannot list.
+                        gone = cluster not in clusters or (CLUSTER, cluster) in self.turned_down
+                        if not (stuck or (gone and cluster in self.unlisted)):
+                            self.problems.append(f"cluster {cluster} went while route {name} is by it")
+                self.unlisted -= bodies.keys()
 
         def time_out(self):
             """It asks for nothing more by itself."""
             hesitant = self.stream.hesitant
+            self.silent |= hesitant
             self.stream.hear_out()
             self.pump()
             return hesitant

@@ -176,7 +176,6 @@ class Client:
     """
 
     begins = CLUSTER
-    elsewhere = False  # it came back to a process that does not know what it was sent
 
     def __init__(self, variant: str, node: bytes = NODE) -> None:
         self.variant, self.node = variant, node
@@ -189,6 +188,7 @@ class Client:
         self.turned_down: set[tuple[str, str]] = set()
         self.problems: list[str] = []
         self.lazy = self.hasty = False
+        self.unlisted: set[str] = set()  # clusters that another process sent, unknown to this one
         self.connect()
 
     # -- connection

@@ -50,6 +50,22 @@ class Events(RuleBasedStateMachine):
         self.drop_empty()
         self.publish()
 
+    @rule(name=NAMES, other=NAMES)
+    def swap_cluster(self, name, other):
+        """All goes from one to another, which was there or was not, and the one is gone."""
+        world = self.world
+        if name == other or world.clusters.pop(name, None) is None:
+            return
+        world.clusters[other] = self.fresh()
+        for route, (_, clusters) in world.routes.items():
+            if name in clusters:
+                world.routes[route] = (self.content, tuple(sorted({*clusters, other} - {name})))
+        for owners in world.shared.values():
+            for owner, (_, cluster) in owners.items():
+                if cluster == name:
+                    owners[owner] = (self.content, other)
+        self.publish()
+
     @rule(name=NAMES, hollow=st.booleans())
     def change_endpoints(self, name, hollow):
         self.world.endpoints[name] = self.fresh()

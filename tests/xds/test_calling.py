@@ -39,6 +39,17 @@ def asks(talk, url, *names, brings=True):
     return talk.ask(url, names, version_info=FOREIGN if brings else "")
 
 
+def dropped_in_silence(talk):
+    """Let the time pass in which a client drops what it uses no longer, and return what it is told then."""
+    for _ in range(2):
+        assert talk.stream.hesitant
+        assert talk.heard() == []
+        talk.stream.hear_out()
+    told = talk.heard()
+    assert not talk.stream.hesitant
+    return told
+
+
 @pytest.mark.parametrize("variant", ["sotw", "delta"])
 @pytest.mark.parametrize("first", [CLUSTER, ROUTE, LISTENER])
 def test_a_client_that_was_away_gets_the_new_route_before_its_cluster_goes(model, variant, first, place):
@@ -50,6 +61,7 @@ def test_a_client_that_was_away_gets_the_new_route_before_its_cluster_goes(model
     client.world.revision = 2
     if place == "elsewhere":
         sets._sets.clear()
+        client.unlisted |= {"a"}
 
     client.connect([first, *(url for url in (CLUSTER, ENDPOINT, ROUTE, LISTENER) if url != first)])
     client.publish(client.world.snapshot(), at_once=False)
@@ -125,7 +137,8 @@ def test_a_cluster_that_goes_between_two_first_requests_waits_for_the_second(bac
     route = asks(back, ROUTE, "r")
 
     assert (had, acked, gone, hesitant, route) == ([["a"]], [], [], True, [["r"]])
-    assert back.ack(ROUTE, ["r"]) == [[]]
+    assert back.ack(ROUTE, ["r"]) == []
+    assert dropped_in_silence(back) == [[]]
 
 
 def test_a_client_with_a_stream_for_clusters_alone_is_answered_at_once(model):
@@ -170,4 +183,44 @@ def test_what_the_process_sent_is_listed_beside_what_is_new_until_the_route_was_
     gone = again.ack(ROUTE, ["r"])
 
     assert (kept, both, gone) == ([["a", "c"]], [["a", "b", "c"]], [])
-    assert again.ack(CLUSTER, ["a", "b", "c"]) == [["b", "c"]]
+    assert again.ack(CLUSTER, ["a", "b", "c"]) == []
+    assert dropped_in_silence(again) == [["b", "c"]]
+
+
+@pytest.fixture
+def going(sotw, model):
+    """A client whose route ``r`` goes from ``a`` to ``b``: it has accepted that, and names both clusters."""
+    sotw.publish(*world(model, "a", route="a"))
+    for url, names in ((LISTENER, ["l"]), (ROUTE, ["r"]), (CLUSTER, ["a"]), (ENDPOINT, ["a"])):
+        sotw.ask(url, names)
+        sotw.ack(url, names)
+    assert sotw.publish(*world(model, "b", route="b", revision=3)) == [["r"]]
+    assert sotw.ack(ROUTE, ["r"]) == []
+    assert sotw.ack(CLUSTER, ["a", "b"]) == [["a", "b"]]
+    assert sotw.ack(CLUSTER, ["a", "b"]) == []
+    return sotw
+
+
+def test_a_cluster_that_the_new_route_has_left_goes_when_the_client_drops_it(going):
+    """It accepts a route before its calls go by that: what it may still use it names."""
+    assert going.stream.hesitant
+    assert going.ack(CLUSTER, ["b"]) == []
+    assert not going.stream.hesitant
+    assert set(going.view(CLUSTER).acked) == {"b"}
+
+
+def test_a_cluster_that_the_client_never_drops_goes_all_the_same(going):
+    assert dropped_in_silence(going) == [["b"]]
+    assert going.ack(CLUSTER, ["a", "b"]) == []
+    assert not going.stream.hesitant
+
+
+def test_a_cluster_that_comes_back_while_it_lingers_stays_and_lingers_as_long_the_next_time(going, model):
+    going.stream.hear_out()
+    assert going.publish(*world(model, "a", route="a", revision=4)) == [["r"]]
+    assert not going.stream.hesitant
+    going.ack(ROUTE, ["r"])
+    assert going.publish(*world(model, "b", route="b", revision=5)) == [["r"]]
+    assert going.ack(ROUTE, ["r"]) == []
+
+    assert dropped_in_silence(going) == [["b"]]

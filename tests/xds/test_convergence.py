@@ -83,7 +83,7 @@ def machine(model, variant, kind=None):  # noqa: C901 - the complexity of its ru
             if elsewhere:
                 release()
                 sets._sets.clear()
-            self.client.elsewhere |= elsewhere
+                self.client.unlisted |= self.client.types[CLUSTER].bodies.keys()
             self.client.connect(order)
             self.client.stream.publish(self.world.snapshot())
 
