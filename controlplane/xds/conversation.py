@@ -126,6 +126,10 @@ class Conversation(Holdings):
         """Return whether the client is subscribed to this resource."""
         return self.wildcard or name in self.names
 
+    def firm(self, name: str) -> Resource | None:
+        """Return what the client has for sure: not what it dropped, though it may ask for it again."""
+        return None if name in self.lost else Holdings.firm(self, name)
+
     def subscribe(self, names: Iterable[str], *, resend: bool) -> None:
         """Add names, as delta clients do; ``resend`` those that the client already has."""
         wanted = dict.fromkeys(map(intern, names))
@@ -195,8 +199,8 @@ class Conversation(Holdings):
         wanted = set(names)
         if self.lost:
             anew = sorted(self.lost & wanted & self.names)
-            self.refusals.forget(anew)
-            self.resend(anew)
+            self.forget(anew)
+            self.dirty.update(dict.fromkeys(anew))
             self.lost = NOBODY
         if not wanted and not self.explicit:
             self.wildcard = True
@@ -305,12 +309,15 @@ class Conversation(Holdings):
         """Note that this very content was refused."""
         name, refusals = resource.name, self.refusals
         refusals.anew.discard(name)
-        doubted = self.maybe.get(name)
-        # An older one that was not answered, or refused among others, may be in use all the same.
-        if doubted is not None and doubted.version == resource.version:
-            self._settle((name,))
-        elif doubted is not None and self.held.get(name) not in (None, resource):
-            self.dirty[name] = None  # what it is known to have had, over what it may have
+        if name in self.maybe:
+            # An older one that was not answered, or refused among others, may be in use all the same.
+            others = tuple(each for each in self.maybe[name] if each.version != resource.version)
+            if not others:
+                self._settle((name,))
+            else:
+                self.maybe[name] = others
+                if self.held.get(name) not in (None, resource):
+                    self.dirty[name] = None  # what it is known to have had, over what it may have
         if self.wants(name):
             refusals.refused[name] = nack
             if refusals.suspect(resource, self._had(resource)):

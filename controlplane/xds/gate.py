@@ -17,7 +17,7 @@ from controlplane.xds.mixtures import mixture, robs
 from controlplane.xds.parts import Part
 from controlplane.xds.past import NO_PAST
 from controlplane.xds.snapshot import Resource, Snapshot
-from controlplane.xds.type_urls import DRAINING, LISTENER, Ref
+from controlplane.xds.type_urls import DRAINING, KEPT, LISTENER, Ref
 from controlplane.xds.uses import Uses, count
 
 
@@ -57,7 +57,7 @@ class Gate:
             return target, None
         name, held = target.name, conversation.held.get(target.name)
         coming = [flight.updates[name] for flight in conversation.flights if name in flight.updates]
-        versions = [each for each in (held, conversation.maybe.get(name), *coming) if each is not None]
+        versions = [each for each in (held, *conversation.maybe.get(name, ()), *coming) if each is not None]
         known = frozenset.intersection(*(each.needs for each in versions)) if versions else frozenset()
         if target.needs <= known or not self._concerns(target):
             return target, None
@@ -195,7 +195,7 @@ class Gate:
         waiting = {part.owner for part in parts if not part.needs.isdisjoint(missing)}
         if len(waiting) == len(parts):
             return None
-        base = conversation.latest(target.name) or conversation.maybe.get(target.name)
+        base = conversation.latest(target.name) or conversation.supposed(target.name)
         unknown = base is not None and base.parts is None
         stay = dict(had) if base is None or base.parts is None else {**had, **base.parts.of}
         chosen: list[Part] = []
@@ -279,10 +279,31 @@ class Gate:
         """
         return any(
             other.past.claims is not None
-            or other.past.foreign
+            or any(not self.left(other, name) for name in other.past.foreign)
             or (other.past.brought and not conversation.wildcard)
             for other in self._needy(conversation.type_url)
         )
+
+    def left(self, conversation: Conversation, name: str) -> bool:
+        """Return whether nothing leads any more to what the client brought, and the target lacks.
+
+        It has accepted all that may have led there. What it still names is its own, and not to be waited for.
+        """
+        url = conversation.type_url
+        return url in KEPT and name not in self.snapshot.of(url) and self._led(url)
+
+    def _led(self, type_url: str) -> bool:
+        """Return whether the client has accepted all that is to be had of what needs this type."""
+        if type_url not in self._all_led:
+            leading = (c for c in self.conversations.values() if self._may_need(c.type_url, type_url))
+            self._all_led[type_url] = not any(
+                c.resync or c.dirty or c.flights or c.past.claims is not None for c in leading
+            )
+        return self._all_led[type_url]
+
+    @cached_property
+    def _all_led(self) -> dict[str, bool]:
+        return {}
 
     def _needy(self, type_url: str) -> Iterator[Conversation]:
         """Yield the types that may need this one, and of which the client brought something."""

@@ -15,7 +15,8 @@ from controlplane.xds.snapshot import Resource
 from controlplane.xds.type_urls import Ref
 from controlplane.xds.version import Version
 
-_NONE: Final[dict[str, Resource]] = {}  # of whoever has none of its own: nothing is added to it
+_NONE: Final[dict[str, tuple[Resource, ...]]] = {}  # of whoever has none of its own: nothing is added to it
+_MOST = 8  # versions of one resource that are remembered as perhaps in use
 
 
 @dataclass(slots=True, eq=False)
@@ -23,14 +24,14 @@ class Holdings(Exchange):
     """What a client has of one type, besides what each change touches.
 
     Attributes:
-        maybe: Sent in a batch that was refused, or not answered: the client may have applied it or not.
+        maybe: Versions that were refused among others, or not answered: the client may have applied any.
         past: What it brought from an earlier stream.
         refusals: What it refused.
         told: Names whose absence it was told.
         again: Names to send even if unchanged.
     """
 
-    maybe: dict[str, Resource] = field(default_factory=lambda: _NONE)
+    maybe: dict[str, tuple[Resource, ...]] = field(default_factory=lambda: _NONE)
     past: Past = NO_PAST
     refusals: Refusals = NO_REFUSALS
     told: set[str] = field(default_factory=lambda: NO_NAMES)
@@ -40,14 +41,17 @@ class Holdings(Exchange):
         """Yield everything that the client may have in use."""
         for table in self._tables():
             yield from table.values()
+        for versions in self.maybe.values():
+            yield from versions
 
     def needs_of(self, name: str) -> frozenset[Ref]:
         """Return what a resource needs, whichever of its versions the client has."""
         needs = [table[name].needs for table in self._tables() if name in table]
+        needs += [version.needs for version in self.maybe.get(name, ())]
         return needs[0] if len(needs) == 1 else frozenset().union(*needs)
 
     def _tables(self) -> tuple[Table, ...]:
-        return self.held, self.maybe, *(flight.updates for flight in self.flights)
+        return self.held, *(flight.updates for flight in self.flights)
 
     def note(self, names: Iterable[str]) -> None:
         """Note what these need before that changes, if somebody counts."""
@@ -81,8 +85,16 @@ class Holdings(Exchange):
         self.told = fewer(self.told, names)
 
     def _suppose(self, updates: Table) -> None:
-        """The client may have these or not."""
-        self.maybe = {**self.maybe, **updates} or _NONE
+        """The client may have these or not; what else it may have, it may still have."""
+        supposed = dict(self.maybe)
+        for name, resource in updates.items():
+            others = (each for each in supposed.get(name, ()) if each.version != resource.version)
+            supposed[name] = (*others, resource)[-_MOST:]
+        self.maybe = supposed or _NONE
+
+    def supposed(self, name: str) -> Resource | None:
+        """Return the newest version that the client may have or not."""
+        return self.maybe[name][-1] if name in self.maybe else None
 
     def _settle(self, names: Iterable[str]) -> None:
         """It is known of these whether the client has them."""
@@ -128,8 +140,8 @@ class Holdings(Exchange):
         make = changed if self.dirty or self.past.foreign else later
         return make(held, updates, removed)
 
-    def _had(self, target: Resource) -> Mapping[str, Part]:
-        """Return the parts of a resource that the client has, there or in others; nothing if that is unknown.
+    def _had(self, target: Resource) -> Mapping[str, Part] | None:
+        """Return the parts of a resource that the client has, there or in others; None if that is unknown.
 
         Who shares hosts with whom changes, and with it the name of their routes.
         """
@@ -138,9 +150,9 @@ class Holdings(Exchange):
         if held is not None and held.parts is not None:
             return held.parts.of
         if held is not None or target.parts is None:
-            return self.past.recalled.get(name, {}) if name in foreign else {}
+            return self.past.recalled.get(name) if name in foreign else None
         elsewhere = self.owners() if not foreign else {}
-        return {owner: elsewhere[owner] for owner in target.parts.of if owner in elsewhere}
+        return {owner: elsewhere[owner] for owner in target.parts.of if owner in elsewhere} or None
 
     def bearable(self, target: Resource, finders: Set[str]) -> Resource:
         """Return the target without the parts that the client may have refused: those stay as it has them.
@@ -150,7 +162,7 @@ class Holdings(Exchange):
         if not self.refusals.doubted(target):
             return target
         name, parts = target.name, self._had(target)
-        if not parts:
+        if parts is None:
             return target
         return self.refusals.bearable(target, Has(self.held.get(name), self.latest(name), parts), finders)
 

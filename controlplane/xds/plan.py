@@ -114,17 +114,23 @@ class Planner:
             return self._absent(name)
         if name in conversation.refusals.undone or name in conversation.draining:
             return "keep"
-        foreign = name in conversation.past.foreign
         if not self.removable or (url in KEPT and name in conversation.names):
-            if foreign:
-                conversation.discount(name)
-            return "keep"
+            return self._outlive(name)
         uses, leader = gate.uses_of((url, name)), gate.leader(held)
         if not (uses or leader or gate.unknown(conversation) or gate.changing(url)):
             return "keep" if self._lingers(name) else "remove"
         if held is None or name in conversation.again:
-            return "wait" if held is None or foreign else held
+            return "wait" if held is None or name in conversation.past.foreign else held
         return self._wait(name, uses, leader)
+
+    def _outlive(self, name: str) -> str:
+        """Decide on what the client keeps, whatever it is told, until it drops the name."""
+        conversation = self.conversation
+        if name in conversation.past.foreign:
+            if self.removable and not self.gate.left(conversation, name):
+                return "wait"
+            conversation.discount(name)
+        return "keep"
 
     def _wait(self, name: str, uses: int, leader: Ref | None) -> str:
         """Let a removal wait: where we know for what, it is not looked at before that has happened."""

@@ -124,9 +124,9 @@ class Refusals:
                 found.append(name)
         return found
 
-    def suspect(self, refused: Resource, had: Mapping[str, Part]) -> bool:
+    def suspect(self, refused: Resource, had: Mapping[str, Part] | None) -> bool:
         """Note which parts a refusal may be about; return whether any. What is proven already stays so."""
-        if refused.parts is None or not had or not (found := doubts(refused.parts, had)):
+        if refused.parts is None or had is None or not (found := doubts(refused.parts, had)):
             return False
         before = self.spoiled.get(refused.name, {})
         proven = {o: d for o, d in before.items() if o in found and d.proven and d.part == found[o].part}

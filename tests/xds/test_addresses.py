@@ -192,3 +192,20 @@ def test_no_listener_waits_for_an_address_that_is_free_and_refusals_end(model, v
             max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+def test_what_may_be_in_use_of_two_refused_versions_is_made_known_again(model):
+    """``a`` gives its address to ``c`` and is refused twice: the client may have either version of before."""
+    state = machine(model, "sotw")()
+    state.put(name="b", place=3)
+    state.poison(name="b")
+    state.put(name="a", place=1)
+    state.put(name="c", place=2)
+    state.rest()
+    state.hand_over(name="a", other="c", place=0)
+    state.reconnect()
+
+    state.poison(name="a")
+
+    state.rest()
+    state.teardown()

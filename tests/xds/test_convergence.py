@@ -123,3 +123,18 @@ def test_client_converges_and_never_sees_a_broken_reference(model, variant):
 @pytest.mark.parametrize("variant", ["sotw", "delta"])
 def test_client_by_name_converges_and_never_loses_what_its_routes_use(model, variant):
     run(machine(model, variant, caller(model)), 100)
+
+
+def test_a_cluster_stays_while_routes_that_went_meanwhile_are_led_to(model):
+    """Nothing takes routes from a client that names them: first goes what leads there, then their cluster."""
+    state = machine(model, "delta")()
+    state.change_part(cluster="a", name="u", owner="x")
+    state.change_endpoints(hollow=True, name="a")
+    state.settle()
+    state.change_part(cluster="a", name="u", owner="y")
+    state.reconnect(elsewhere=False, order=PUSH_ORDER)
+    state.settle()
+
+    state.remove_cluster(name="a")
+
+    state.teardown()

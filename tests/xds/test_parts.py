@@ -260,6 +260,16 @@ def test_the_culprit_among_parts_is_found_and_the_others_arrive(choosy):
     assert choosy.talk.view(ROUTE).nacks["r"].owners == {"b"}
 
 
+def test_the_culprit_is_found_though_all_parts_are_new_to_a_resource_without_any(choosy):
+    choosy.start({})
+    choosy.dislikes = {"a1"}
+
+    seen = choosy.set({"a": 1, "b": 1})
+
+    assert (seen[0], seen[-1]) == ("a1 b1", "b1")
+    assert choosy.talk.view(ROUTE).nacks["r"].owners == {"a"}
+
+
 def test_what_was_refused_is_forgotten_once_the_part_is_another_one(choosy, model):
     choosy.start({"a": 1, "b": 1})
     choosy.dislikes = {"b2"}

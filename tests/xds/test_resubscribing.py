@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE
+from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE, SCOPED_ROUTE
 
 
 @pytest.fixture
@@ -106,3 +106,25 @@ def test_a_refusal_of_everything_ends_with_the_wildcard_of_a_list(sotw, model):
 
     assert (shown, sotw.view(CLUSTER).nacks) == ({"z"}, {})
     assert sotw.ack(CLUSTER, ["a", "z"]) == [["a", "z"]]
+
+
+def test_a_host_waits_for_routes_that_the_client_dropped_and_asks_for_again(sotw, model):
+    """What it accepted before it dropped the name is not there any more."""
+
+    def world(revision, route):
+        needs = [(SCOPED_ROUTE, f"s-{route}"), (ROUTE, route)]
+        scopes = (*map(model.resource, ("s-r", "s-s")), model.resource("host", route, needs=needs))
+        return revision, (ROUTE, *map(model.resource, "rs")), (SCOPED_ROUTE, *scopes)
+
+    sotw.publish(*world(1, "r"))
+    for url, names in ((SCOPED_ROUTE, ()), (ROUTE, ["r", "s"])):
+        sotw.ask(url, names)
+        sotw.ack(url, names)
+    sotw.ask(ROUTE, ["s"], nonce="stale")
+
+    dropped = sotw.publish(*world(2, "s")), sotw.ack(SCOPED_ROUTE), sotw.publish(*world(3, "r"))
+    again = sotw.ack(ROUTE, ["r", "s"])
+
+    whole = ["host", "s-r", "s-s"]
+    assert (dropped, again) == (([whole], [], []), [["r"]])
+    assert sotw.ack(ROUTE, ["r", "s"]) == [whole]
