@@ -13,8 +13,8 @@ class Limits:
         first_requests: Streams admitted per second.
         write_timeout: Seconds that one write may take before the stream counts as stuck.
         behind_timeout: Seconds that a client which is ahead of this replica waits for it; 0 for not at all.
-        silence: Seconds after which a client that comes back counts as having asked for all that it has; after
-            two of them one that asks by name counts as having dropped what it does not use.
+        silence: Seconds after which a client that comes back counts as having asked for all that it has;
+            after twice as long who asks by name counts as having dropped what it does not use.
         streams_per_peer: Streams of one certificate, or of one host without certificates. Generous, since a
             fleet may share a certificate or stand behind one address.
 

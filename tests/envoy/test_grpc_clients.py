@@ -264,8 +264,8 @@ async def test_no_call_fails_when_clients_come_back_after_a_switch(site, shop):
             await site.until(there)
         seen = [await caller.tell(stop=True) for caller in (one, other)]
 
-    # Another process cannot list the old cluster, so without `ignore_resource_deletion` it may go a moment before
-    # the client has left it. More than a hundred failed for as long as it got its clusters before its routes.
+    # Another process cannot list the old cluster, so without `ignore_resource_deletion` it may go a moment
+    # before the client has left it. More than a hundred failed while it got its clusters before its routes.
     assert seen[0].pop("UNAVAILABLE", 0) <= 5
     assert [each.keys() for each in seen] == [{"v1", "v2"}] * 2, seen
     assert min(min(each.values()) for each in seen) > 100
