@@ -384,6 +384,7 @@ class XdsServer:
     def _give_up(self, session: Session) -> None:
         """Close a stream whose client is still ahead; one that is served may be slow to take it in."""
         session.late = None
+        self._renew(session.stream)  # its turn may come after this
         if session.stream.behind:
             reason = "this replica is behind the client's version; another one may be ahead"
             self._close(session, ProtocolError("UNAVAILABLE", reason))
