@@ -31,6 +31,7 @@ from controlplane.server.troubles import Troubles
 from controlplane.xds.snapshot import Resource, Snapshot, content_hash
 from controlplane.xds.type_urls import PUSH_ORDER
 from controlplane.xds.version import Version
+from tests.waiting import PATIENCE, until
 
 sys.path.insert(0, str(Path(__file__).parent))  # for real_envoy.py, which is no test
 
@@ -60,12 +61,12 @@ class Call:
         self.node = b""
         await self.call.write(message.SerializeToString())
 
-    async def hear(self, seconds=5):
+    async def hear(self, seconds=PATIENCE):
         data = await asyncio.wait_for(self.call.read(), seconds)
         assert data is not grpc.aio.EOF, (await self.call.code(), await self.call.details())
         return (DeltaDiscoveryResponse if self.delta else DiscoveryResponse).FromString(data)
 
-    async def end(self, seconds=5):
+    async def end(self, seconds=PATIENCE):
         async def drained():
             with contextlib.suppress(grpc.aio.AioRpcError):
                 while await self.call.read() is not grpc.aio.EOF:
@@ -73,13 +74,6 @@ class Call:
             return await self.call.code(), await self.call.details()
 
         return await asyncio.wait_for(drained(), seconds)
-
-
-async def until(condition, seconds=5):
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "the condition never came true"
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture

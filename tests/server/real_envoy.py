@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from controlplane.server import from_yaml
+from tests.waiting import PATIENCE
 
 ENVOY = next(Path(sys.prefix).glob("lib/python*/site-packages/envoy/_bin/envoy"), None)
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,19 @@ async def upstream(name):
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     return server, server.sockets[0].getsockname()[1]
+
+
+async def listening(*ports):
+    """Wait until Envoy takes connections: its workers begin to after it has acknowledged a listener."""
+
+    async def takes(port):
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                return (await asyncio.open_connection("127.0.0.1", port))[1].close()
+            await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*map(takes, ports))
 
 
 async def user(port, seen):

@@ -7,6 +7,7 @@ import grpc.aio
 import pytest
 
 from controlplane.server.accepting import ended, make
+from tests.waiting import PATIENCE
 
 NOT_UTF8 = b"/\xff\xfe"
 
@@ -24,10 +25,10 @@ async def test_what_ends_a_server_of_grpc_itself_is_told():
 
     async with await start(server) as channel:
         with pytest.raises(grpc.aio.AioRpcError):
-            await channel.unary_unary(NOT_UTF8)(b"", timeout=5)
+            await channel.unary_unary(NOT_UTF8)(b"", timeout=PATIENCE)
 
     with pytest.raises(UnicodeDecodeError):
-        await asyncio.wait_for(watch, 5)
+        await asyncio.wait_for(watch, PATIENCE)
 
 
 async def test_calls_that_are_refused_leave_nothing_behind():
@@ -35,8 +36,8 @@ async def test_calls_that_are_refused_leave_nothing_behind():
     async with await start(server) as channel:
         for _ in range(20):
             with pytest.raises(grpc.aio.AioRpcError):
-                await channel.unary_unary(NOT_UTF8)(b"", timeout=5)
-        await asyncio.wait_for(asyncio.gather(*server._server._answers), 5)
+                await channel.unary_unary(NOT_UTF8)(b"", timeout=PATIENCE)
+        await asyncio.wait_for(asyncio.gather(*server._server._answers), PATIENCE)
         await asyncio.sleep(0)
         assert not server._server._answers
     await server.stop(0)
@@ -51,7 +52,7 @@ async def test_a_server_that_is_stopped_has_ended():
 
     await server.stop(0)
 
-    await asyncio.wait_for(watch, 5)
+    await asyncio.wait_for(watch, PATIENCE)
 
 
 async def test_a_server_that_nobody_watches_any_more_stops_as_before():
@@ -62,6 +63,6 @@ async def test_a_server_that_nobody_watches_any_more_stops_as_before():
     watch.cancel()
     await asyncio.wait((watch,))
 
-    await asyncio.wait_for(server.stop(0), 5)
+    await asyncio.wait_for(server.stop(0), PATIENCE)
 
-    await asyncio.wait_for(ended(server), 5)
+    await asyncio.wait_for(ended(server), PATIENCE)

@@ -68,14 +68,15 @@ async def test_swaps_cost_no_request_however_routes_lead_to_the_cluster(kit, tmp
     cache = Cache()
     cache.replace("edge-1", written(text, "blue", sides[0][2], front))
     async with running(cache, tmp_path, variant, Callbacks()) as has:
-        await kit.until(lambda: has(LISTENER) and has(ROUTE), 20)
+        await kit.until(lambda: has(LISTENER) and has(ROUTE))
+        await real_envoy.listening(front)
         users = [asyncio.create_task(real_envoy.user(front, seen)) for _ in range(2)]
-        await kit.until(lambda: len(seen) > 20, 20)
+        await kit.until(lambda: len(seen) > 20)
         for turn in range(1, 5):
             name, _, port = sides[turn % 2]
             cache.replace("edge-1", written(text, name, port, front))
-            await kit.until(lambda name=name: has(CLUSTER) <= {name, f"all-{name}"}, 20)
-            await kit.until(lambda name=name: {who for _, who in seen[-10:]} == {name}, 20)
+            await kit.until(lambda name=name: has(CLUSTER) <= {name, f"all-{name}"})
+            await kit.until(lambda name=name: {who for _, who in seen[-10:]} == {name})
         assert not any(task.done() for task in users)
         for task in users:
             task.cancel()
@@ -94,12 +95,13 @@ async def test_a_weighted_tcp_proxy_stays_where_it_was_if_the_new_cluster_is_ref
     cache.replace("edge-1", written(without_routes, "old", port, front))
     callbacks = Callbacks(nacked=lambda _view, url, _nack: refused.append(url))
     async with running(cache, tmp_path, variant, callbacks) as has:
-        await kit.until(lambda: has(LISTENER), 20)
+        await kit.until(lambda: has(LISTENER))
         bad = without_routes.replace("type: EDS", "type: EDS\n  lb_policy: CLUSTER_PROVIDED")
         cache.replace("edge-1", written(bad, "new", port, front))
-        await kit.until(lambda: CLUSTER in refused, 20)
+        await kit.until(lambda: CLUSTER in refused)
+        await real_envoy.listening(front)
         user = asyncio.create_task(real_envoy.user(front, seen))
-        await kit.until(lambda: len(seen) > 50 or user.done(), 20)
+        await kit.until(lambda: len(seen) > 50 or user.done())
         user.cancel()
     server.close()
 

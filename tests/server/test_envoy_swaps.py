@@ -13,6 +13,7 @@ import envoy_data_plane.envoy.config.listener.v3 as listeners
 import envoy_data_plane.envoy.config.route.v3 as routes
 import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as managers
 import pytest
+import real_envoy
 from envoy_data_plane.google.protobuf import Any
 
 from controlplane.demo.ports import free_ports
@@ -157,12 +158,13 @@ async def test_cluster_swaps_cost_no_request(kit, tmp_path, variant):
     envoy = await asyncio.create_subprocess_exec(str(ENVOY), *arguments)
     statuses: list[bytes] = []
     try:
-        await kit.until(lambda: has("r", ROUTE), 10)
+        await kit.until(lambda: has("r", ROUTE))
+        await real_envoy.listening(front)
         users = [asyncio.create_task(load(front, statuses)) for _ in range(3)]
         stream = xds.views()[0].peer
         for swap in range(1, 41):
             xds.publish("edge", world(swap + 1, f"c{swap}", target, entry))
-            await kit.until(lambda name=f"c{swap}": has(name), 10)
+            await kit.until(lambda name=f"c{swap}": has(name))
         before = len(statuses)
         await kit.until(lambda: len(statuses) > before + 50)
         same = xds.views()[0].peer == stream

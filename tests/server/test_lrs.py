@@ -14,6 +14,7 @@ from bench import http2
 from controlplane._pb.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
 from controlplane.server.accepting import make
 from controlplane.server.lrs import SERVICE, LoadReporting
+from tests.waiting import PATIENCE, until
 
 
 class Taken:
@@ -45,12 +46,6 @@ async def served():
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield taken, reporting, channel.stream_stream(f"/{SERVICE}/StreamLoadStats")
     await server.stop(None)
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - it looks at another task
-            await asyncio.sleep(0.01)
 
 
 async def test_a_client_is_asked_once_for_all_clusters_at_the_interval(served):
@@ -128,7 +123,7 @@ async def test_streams_end_at_a_stop(served):
 
     reporting.stop()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert {await call.code() for call in calls} == {grpc.StatusCode.UNAVAILABLE}
     await until(lambda: reporting.streams == 0)
     assert taken.closed == 3
@@ -151,9 +146,12 @@ async def test_a_client_that_does_not_take_the_answer_is_let_go_and_told():
     await until(lambda: taken.closed == 1)
     let_go, place = reporting.streams, reporting._quota.enter(taken.peers[0])
     writer.write(http2.frame(http2.WINDOW_UPDATE, 0, 1, struct.pack(">I", 1 << 20)))
-    async with asyncio.timeout(5):
-        while b"a write took more than 0.2 s" not in (said := await reader.read(1 << 16)):
-            assert said, "the connection ended, and it was not told why"
+    said = b""
+    async with asyncio.timeout(PATIENCE):
+        while b"a write took more than 0.2 s" not in said:
+            more = await reader.read(1 << 16)
+            assert more, "the connection ended, and it was not told why"
+            said += more
 
     assert (let_go, place, taken.messages) == (0, False, [b"x"])
     await until(lambda: reporting._quota.enter(taken.peers[0]))

