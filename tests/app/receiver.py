@@ -6,6 +6,8 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.waiting import PATIENCE
+
 
 class Receiver:
     """A server that remembers what it got and answers as it is told, while ``go_on`` is set."""
@@ -27,7 +29,7 @@ class Receiver:
                 with outer.came:
                     outer.got.append((self.headers["idempotency-key"], self.headers["content-type"], body))
                     outer.came.notify_all()
-                outer.go_on.wait(30)
+                outer.go_on.wait(PATIENCE)
                 self.send_response(outer.answers.pop(0) if outer.answers else 204)
                 self.end_headers()
 
@@ -38,7 +40,7 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def wait(self, count, seconds=5):
+    def wait(self, count, seconds=PATIENCE):
         """Wait until so many requests came; False if they did not."""
         with self.came:
             return self.came.wait_for(lambda: len(self.got) >= count, seconds)

@@ -20,6 +20,7 @@ from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPE
 from controlplane.xds.version import Version
 from controlplane.xds.view import Peer, StreamView, TypeView
 from controlplane.xds.wire import set_hash
+from tests.waiting import until
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 CART = """\
@@ -207,13 +208,6 @@ class Proxy:
 
     def finish(self, status, text):
         self.status = status, text
-
-
-async def until(condition):
-    deadline = asyncio.get_running_loop().time() + 5
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "the condition never came true"
-        await asyncio.sleep(0.001)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def desk(kit, tmp_path, receiver):
 
     async def start(*points, policy="rollback"):
         hooks = "".join(
-            f"  - {{at: {point}, url: '{receiver.url}?{point}', timeout: 2s}}\n" for point in points
+            f"  - {{at: {point}, url: '{receiver.url}?{point}', timeout: 1m}}\n" for point in points
         )
         text = POLICY.replace("{do: rollback}", f"{{do: {policy}}}") + hooks
         site = await kit.start(tmp_path, quick=text, release=kit.RELEASE)
@@ -220,7 +220,7 @@ async def test_an_order_that_is_edited_while_it_waits_is_another_question(kit, d
     await kit.tick(site)
     await call(site)
     other = POLICY.replace("everyone: 10%", "everyone: 20%")
-    hooks = f"  - {{at: start, url: '{receiver.url}?start', timeout: 2s}}\n"
+    hooks = f"  - {{at: start, url: '{receiver.url}?start', timeout: 1m}}\n"
     await site.plane.apply(Documents(files={"quick.yaml": other + hooks}, actor="ann"))
 
     await go(kit, site, lambda r: r.phase is Phase.PROGRESSING)

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from controlplane.app import logs
 from controlplane.app.lateness import Lateness
+from tests.waiting import until
 
 BLOCKED = 0.3
 
@@ -35,10 +36,7 @@ async def measured(block, lines):
     task = asyncio.create_task(lateness.run())
     await asyncio.sleep(0)
     block()
-    deadline = time.monotonic() + 5
-    while not lines:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+    await until(lambda: lines)
     task.cancel()
     (gauge,) = [line for line in generate_latest(registry).decode().splitlines() if line[0] != "#"]
     name, value = gauge.split()

@@ -14,6 +14,7 @@ from controlplane.resources.rendering import Rendering
 from controlplane.web.asked import Act, Documents, Order, Switch
 from controlplane.xds.snapshot import Snapshot
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, ROUTE, SCOPED_ROUTE
+from tests.waiting import until
 
 
 def names(site, type_url, fleet="edge"):
@@ -218,10 +219,7 @@ async def test_the_publisher_follows_the_store(site):
     for version in ("v2", "v1", "v2"):
         await site.plane.switch("shop", Switch(actor="a", version=version))
         world = await site.store.world()
-        deadline = asyncio.get_running_loop().time() + 5
-        while site.publisher.revision < world.revision:
-            assert asyncio.get_running_loop().time() < deadline
-            await asyncio.sleep(0.001)
+        await until(lambda world=world: site.publisher.revision >= world.revision)
     following.cancel()
 
     assert site.publisher.server.snapshot("edge").revision == world.revision

@@ -15,6 +15,7 @@ from controlplane.sources.dns import Resolver
 from controlplane.web.asked import Switch
 from controlplane.web.port import RefusedError
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from tests.waiting import until
 
 MESH = "kind: Fleet\nname: edge\nnodes: {cluster: edge}\nlisteners: [{name: calls, kind: grpc}]\n"
 BY_CALL = """\
@@ -52,12 +53,6 @@ async def named(tmp_path, kit):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await site.store.close()
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what it waits for has no event
-            await asyncio.sleep(0.002)
 
 
 def assigned(snapshot, cluster):

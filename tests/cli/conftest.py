@@ -6,7 +6,6 @@ import contextlib
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -15,6 +14,7 @@ import pytest
 
 from controlplane.cli import main
 from controlplane.demo.ports import free_ports
+from tests.waiting import PATIENCE, until_blocking
 
 START = "import sys; from controlplane.cli import main; main()"
 
@@ -63,17 +63,16 @@ def serving(folder, *more):
     at = ["--data", folder / "data", "--xds", f"127.0.0.1:{xds}", "--http", f"127.0.0.1:{http}"]
     process = command("serve", *at, "--interval", "1s", *more)
     server = f"http://127.0.0.1:{http}"
+
+    def ready():
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{server}/readyz", timeout=PATIENCE, verify=False).status_code == 200
+
     try:
-        deadline = time.monotonic() + 20
-        while process.poll() is None:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{server}/readyz", timeout=1, verify=False).status_code == 200:
-                    break
-            assert time.monotonic() < deadline, "never ready"
-            time.sleep(0.05)
+        until_blocking(lambda: process.poll() is not None or ready())
         yield SimpleNamespace(server=server, xds=xds, http=http, process=process)
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=15)
+        said, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, said
         assert "Traceback" not in said
     finally:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -15,6 +14,7 @@ from controlplane.release.ports import Change, Record
 from controlplane.web.asked import Act, Order
 from tests.app.site import Clock, start, tick, until
 from tests.documents import BRISK, FLEET, POLICY, RELEASE, SERVICE
+from tests.waiting import until_blocking
 
 DOCUMENTS = f"{FLEET}---\n{SERVICE}---\n{BRISK}"
 
@@ -29,11 +29,13 @@ def test_a_release_is_decided_again_as_it_was_decided(turnout, kit, tmp_path):
         assert turnout("apply", "-f", documents, server=server).status == 0
         early = turnout("replay", "shop-v2", server=server)
         assert turnout("release", "shop", "v2", "--policy", "quick", server=server).status == 0
-        deadline = time.monotonic() + 20
-        while (said := turnout("replay", "shop-v2", "-o", "json", server=server)).status:
-            assert "nothing was recorded" in said.err
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+
+        def recorded():
+            said = turnout("replay", "shop-v2", "-o", "json", server=server)
+            assert not said.status or "nothing was recorded" in said.err
+            return None if said.status else said
+
+        said = until_blocking(recorded)
         text = turnout("replay", "shop-v2", server=server)
         under = turnout("replay", "shop-v2", "--policy", other, server=server)
 

@@ -2,12 +2,12 @@
 
 import json
 import socket
-import time
 
 import pytest
 
 from controlplane.demo.ports import free_ports
 from tests.documents import BRISK, FLEET, SERVICE
+from tests.waiting import PATIENCE, until_blocking
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_a_busy_port_is_one_clear_line(kit, tmp_path, busy):
         ports = dict(zip(("xds", "http"), free_ports(2), strict=True)) | {busy: port}
         options = [part for name, p in ports.items() for part in (f"--{name}", f"127.0.0.1:{p}")]
         process = kit.command("serve", "--data", tmp_path / "data", *options)
-        said, _ = process.communicate(timeout=20)
+        said, _ = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 1
     assert said.count("\n") == 1
@@ -39,7 +39,7 @@ def test_a_second_server_on_the_same_data_is_refused_and_the_first_goes_on(kit, 
         xds, http = free_ports(2)
         options = ("--xds", f"127.0.0.1:{xds}", "--http", f"127.0.0.1:{http}")
         process = kit.command("serve", "--data", tmp_path / "data", *options)
-        said, _ = process.communicate(timeout=20)
+        said, _ = process.communicate(timeout=PATIENCE)
 
         assert process.returncode == 1
         assert said.count("\n") == 1
@@ -54,7 +54,7 @@ def test_a_damaged_store_is_one_clear_line(kit, tmp_path):
     process = kit.command(
         "serve", "--data", tmp_path / "data", "--xds", "127.0.0.1:0", "--http", "127.0.0.1:0"
     )
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 1
     assert said.count("\n") == 1
@@ -93,10 +93,7 @@ def test_a_walk_through_the_commands(kit, turnout, tmp_path, documents):
         assert order == "release shop-v2: shop v1 -> v2, waiting\n"
         assert "let it end" in no("release", "shop", "v2", "-p", "quick")
 
-        deadline = time.monotonic() + 20
-        while shown("get", "release", "shop-v2")["phase"] == "waiting":
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until_blocking(lambda: shown("get", "release", "shop-v2")["phase"] != "waiting")
         assert "progressing (paused), pause by " in ok("pause", "shop-v2")
         assert "progressing, resume by bob: go on" in ok("resume", "shop-v2", "--actor", "bob", "-r", "go on")
         assert "no step ahead waits for an approval" in no("approve", "shop-v2")
@@ -110,10 +107,8 @@ def test_a_walk_through_the_commands(kit, turnout, tmp_path, documents):
         for view in (("get", "services"), ("get", "releases"), ("get", "release", "shop-v2")):
             assert "shop-v2" in ok(*view)
         assert "nothing is wrong" in ok("get", "problems")
-        while "no proxy is connected" not in (why := ok("explain", "shop-v2")):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        assert "bob" in why
+        until_blocking(lambda: "no proxy is connected" in ok("explain", "shop-v2"))
+        assert "bob" in ok("explain", "shop-v2")
         assert [r["actor"] for r in shown("explain", "shop-v2")["records"]][:1] == ["ann"]
 
         host = shown("get", "services")[0]["hosts"][0].replace("*", "a")
@@ -148,18 +143,11 @@ def test_a_walk_through_the_commands(kit, turnout, tmp_path, documents):
 
 def test_serve_follows_a_folder(kit, turnout, tmp_path, documents):
     with kit.serving(tmp_path, "--policies", documents) as up:
-
-        def until(found):
-            deadline = time.monotonic() + 20
-            while not found():
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-
-        until(lambda: "shop" in turnout("get", "services", server=up.server).out)
+        until_blocking(lambda: "shop" in turnout("get", "services", server=up.server).out)
         (documents / "bad.yaml").write_text("kind: Policy\nname: bad\n")
-        until(lambda: "bad.yaml:1:1" in turnout("get", "problems", server=up.server).out)
+        until_blocking(lambda: "bad.yaml:1:1" in turnout("get", "problems", server=up.server).out)
         (documents / "bad.yaml").unlink()
-        until(lambda: "nothing is wrong" in turnout("get", "problems", server=up.server).out)
+        until_blocking(lambda: "nothing is wrong" in turnout("get", "problems", server=up.server).out)
 
 
 def test_events_are_followed_and_the_store_is_checked(kit, turnout, tmp_path, documents):
@@ -183,7 +171,7 @@ def test_events_are_followed_and_the_store_is_checked(kit, turnout, tmp_path, do
         assert turnout("store", "verify", "--data", tmp_path / "data").out.startswith("ok: ")
         assert turnout("store", "backup", tmp_path / "copy.db", "--data", tmp_path / "data").status == 0
     # A follower does not keep the server from stopping, and says why it ends.
-    assert follower.wait(timeout=10) == 1
+    assert follower.wait(timeout=PATIENCE) == 1
     assert "stopped" in follower.stdout.read()
 
     said = turnout("store", "restore", tmp_path / "copy.db", "--data", tmp_path / "data")
@@ -229,7 +217,7 @@ def test_a_server_with_operators_knows_its_commands_by_their_token(
 def test_what_would_let_in_anyone_is_one_clear_line(kit, tmp_path, options, wrong):
     options = ["--xds", "127.0.0.1:0", *([] if "--http" in options else ["--http", "127.0.0.1:0"]), *options]
     process = kit.command("serve", "--data", tmp_path / "data", *options)
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=PATIENCE)
 
     assert process.returncode
     assert said.count("\n") == 1

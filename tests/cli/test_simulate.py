@@ -4,12 +4,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.documents import FLEET, SERVICE
+from tests.waiting import PATIENCE, until_blocking
 
 POLICY = """
 kind: Policy
@@ -218,13 +218,6 @@ def children(process):
     return found
 
 
-def until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def gone(pids):
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
@@ -243,16 +236,16 @@ def test_a_simulation_ends_with_all_of_its_processes(policy, sign):
     process = subprocess.Popen(
         list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
-    until(lambda: len(children(process)) == 2)
+    until_blocking(lambda: len(children(process)) == 2)
     workers = children(process)
-    until(lambda: all(map(leaves_interrupts, workers)))
+    until_blocking(lambda: all(map(leaves_interrupts, workers)))
 
     if sign is signal.SIGINT:
         os.killpg(process.pid, sign)
     else:
         process.kill()
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=PATIENCE)
 
     assert b"Traceback" not in said, said.decode()
     assert process.returncode in (130, -signal.SIGKILL)
-    until(lambda: gone(workers))
+    until_blocking(lambda: gone(workers))

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+
+from tests import waiting
 
 
 @pytest.fixture
@@ -29,12 +30,5 @@ def edge() -> Callable[..., str]:
 
 @pytest.fixture
 def until() -> Callable[..., Awaitable[None]]:
-    """Wait for a condition, at most some seconds."""
-
-    async def wait(condition: Callable[[], bool], within: float = 10.0) -> None:
-        deadline = asyncio.get_running_loop().time() + within
-        while not condition():
-            assert asyncio.get_running_loop().time() < deadline, "condition did not come true in time"
-            await asyncio.sleep(0.02)
-
-    return wait
+    """Wait for a condition."""
+    return waiting.until

@@ -15,6 +15,7 @@ from controlplane.demo.load import Load
 from controlplane.demo.ports import free_ports
 from controlplane.demo.sample import SampleProcess
 from controlplane.demo.users import population
+from tests.waiting import PATIENCE
 
 
 def test_find_envoy_refuses_a_variable_that_names_no_program(monkeypatch, tmp_path):
@@ -45,7 +46,7 @@ async def test_envoy_that_cannot_start_shows_its_log(tmp_path):
 
     await envoy.start()
     with pytest.raises(EnvoyError, match=r"(?s)bad: Envoy ended.*nonsense"):
-        await envoy.ready()
+        await envoy.ready(PATIENCE)
 
     assert not envoy.running
 
@@ -63,14 +64,14 @@ async def main():
     folder = Path({str(tmp_path)!r})
     envoy = Envoy(find_envoy(), "edge-1", (folder / "edge.in").read_text(), folder)
     await envoy.start()
-    await envoy.ready()
+    await envoy.ready({PATIENCE})
     print(envoy.pid, flush=True)
     await asyncio.sleep(60)
 
 asyncio.run(main())
 """
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=subprocess.PIPE)
-    pid = int(await asyncio.wait_for(parent.stdout.readline(), 20))
+    pid = int(await asyncio.wait_for(parent.stdout.readline(), PATIENCE))
 
     parent.send_signal(signal.SIGKILL)
     await parent.wait()
@@ -92,7 +93,7 @@ async def test_load_over_two_envoys_explains_a_crash_and_nobody_moves(tmp_path, 
     load = Load(population(300), (listener,), 300)
     try:
         await asyncio.gather(sample.start(), *(envoy.start() for envoy in envoys))
-        await asyncio.gather(*(envoy.ready() for envoy in envoys))
+        await asyncio.gather(*(envoy.ready(PATIENCE) for envoy in envoys))
         await load.start()
         await until(lambda: load.counts().canary > 50)
         healthy = load.counts()

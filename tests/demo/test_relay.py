@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from controlplane.demo.relay import Relay, stats_through
+from tests.waiting import PATIENCE
 
 BOOTSTRAP = {
     "stats_sinks": [
@@ -35,7 +36,7 @@ async def test_relay_passes_bytes_until_it_is_cut():
     reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
 
     writer.write(b"one")
-    assert await asyncio.wait_for(reader.readexactly(3), 5) == b"one"
+    assert await asyncio.wait_for(reader.readexactly(3), PATIENCE) == b"one"
     relay.cut()
     writer.write(b"two")
 
@@ -51,7 +52,7 @@ async def test_relay_closes_the_connection_when_the_other_end_is_gone():
     await relay.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
 
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
 
     writer.close()
     await relay.stop()

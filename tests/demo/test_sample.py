@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 
 import pytest
 
@@ -9,9 +10,11 @@ from controlplane.demo.fault import Fault
 from controlplane.demo.ports import free_ports
 from controlplane.demo.sample import Sample, SampleProcess, latencies
 from controlplane.demo.users import population
+from tests.waiting import PATIENCE
 
 GET = b"GET / HTTP/1.1\r\nhost: shop\r\n\r\n"
 BETA = b"GET / HTTP/1.1\r\nhost: shop\r\ncookie: theme=dark; beta=1; uid=u\r\n\r\n"
+WHOLE = re.compile(rb"HTTP/1.1 \d+ .*?\r\n\r\n", re.DOTALL)  # a head, with which the body comes
 NEAR_BETA = b"GET / HTTP/1.1\r\nhost: shop\r\ncookie: xbeta=1; beta=10\r\nx-note: beta=1\r\n\r\n"
 
 
@@ -19,22 +22,17 @@ def failures(sample: Sample, head: bytes, count: int = 4000) -> float:
     return sum(b" 500 " in sample.answer(head)[1][:20] for _ in range(count)) / count
 
 
-async def exchange(port: int, *pieces: bytes) -> bytes:
-    """Send the pieces one after the other and return what comes back until 0.3 s of silence."""
+async def exchange(port: int, *pieces: bytes, answers: int = 1) -> bytes:
+    """Send the pieces one after the other; return what comes back until so many are there, or the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for piece in pieces:
         writer.write(piece)
         await writer.drain()
         await asyncio.sleep(0)
     answer = b""
-    while True:
-        try:
-            more = await asyncio.wait_for(reader.read(65_536), 0.3)
-        except TimeoutError:
-            break
-        if not more:
-            break
-        answer += more
+    async with asyncio.timeout(PATIENCE):
+        while len(WHOLE.findall(answer)) < answers and (more := await reader.read(65_536)):
+            answer += more
     writer.close()
     return answer
 
@@ -110,7 +108,7 @@ def test_latency_fault_multiplies():
 async def test_requests_in_pieces_and_back_to_back_are_answered_in_order(sample):
     post = b"POST / HTTP/1.1\r\nhost: shop\r\nContent-Length: 5\r\n\r\nhello"
 
-    answer = await exchange(sample.port, GET[:10], GET[10:] + post[:50], post[50:] + GET)
+    answer = await exchange(sample.port, GET[:10], GET[10:] + post[:50], post[50:] + GET, answers=3)
 
     assert answer.count(b"HTTP/1.1 ") == 3
     assert sample.requests == 3

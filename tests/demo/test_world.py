@@ -8,6 +8,7 @@ import yaml
 from controlplane.demo.envoys import ENVIRONMENT, EnvoyError
 from controlplane.demo.fault import Fault
 from controlplane.demo.world import World
+from tests.waiting import PATIENCE
 
 
 def test_world_without_envoy_is_refused_at_once(monkeypatch, tmp_path):
@@ -24,7 +25,7 @@ async def test_world_runs_brings_the_fault_with_its_phase_and_leaves_no_process(
     bootstraps = {f"edge-{n}": yaml.safe_load(edge(world.listener, v1, v2, share=5000)) for n in (1, 2)}
 
     async with world:
-        await world.start_proxies(bootstraps, control_plane=1)
+        await world.start_proxies(bootstraps, control_plane=1, within=PATIENCE)
         await world.load.start()
         await world.enter("progressing")
         await until(lambda: world.load.counts().canary > 30)

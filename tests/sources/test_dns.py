@@ -11,6 +11,7 @@ import pytest
 
 from controlplane.release.traffic import Resolved
 from controlplane.sources.dns import NO_NAME, Resolver, system
+from tests.waiting import until
 
 SOON = timedelta(milliseconds=5)
 NOBODY = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -44,12 +45,6 @@ async def following(names, *wanted):
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - what it waits for has no event
-            await asyncio.sleep(0.002)
 
 
 async def test_all_addresses_are_kept_sorted_and_once():

@@ -10,6 +10,7 @@ from controlplane.release.ports import Change, Memory, StoreConflictError, Store
 from controlplane.release.recording import Recording
 from controlplane.release.state import Phase
 from controlplane.stores.packing import pack_observation, unpack_observation
+from tests.waiting import PATIENCE, until
 
 
 async def contents(store):
@@ -181,21 +182,25 @@ async def test_a_reader_of_changes_starts_with_the_present_and_a_slow_one_gets_o
 
     assert (second.revision - first.revision, second.stable) == (3, {"shop": "v3"})
     assert waited
-    assert (await asyncio.wait_for(nothing, 5)).stable == {"shop": "v4"}
+    assert (await asyncio.wait_for(nothing, PATIENCE)).stable == {"shop": "v4"}
 
 
 async def test_readers_of_changes_end_with_the_store(opened):
     store = await opened()
     first = (await store.world()).revision
 
-    async def follow():
-        return [world.revision async for world in store.changes()]
+    read = [[], []]
 
-    readers = [asyncio.ensure_future(follow()) for _ in range(2)]
-    await asyncio.sleep(0.01)
+    async def follow(revisions):
+        async for world in store.changes():
+            revisions.append(world.revision)
+
+    readers = [asyncio.ensure_future(follow(revisions)) for revisions in read]
+    await until(lambda: all(read))
     await store.close()
+    await asyncio.wait_for(asyncio.gather(*readers), PATIENCE)
 
-    assert await asyncio.wait_for(asyncio.gather(*readers), 5) == [[first], [first]]
+    assert read == [[first], [first]]
 
 
 # --- packing ----------------------------------------------------------------------------------------------
