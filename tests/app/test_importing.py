@@ -1,7 +1,6 @@
 """The policy folder: only whole changes that were seen to happen, whatever lies in it."""
 
 import asyncio
-import itertools
 import os
 import shutil
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from controlplane.app.folder import MAX_FILES, FolderError, read_file, read_fold
 from controlplane.app.importing import Importer
 from controlplane.release.ports import StoreError
 from controlplane.release.state import Phase
+from tests.waiting import until
 
 EXAMPLES = Path(__file__).parents[2] / "policies"
 
@@ -73,16 +73,25 @@ async def test_a_change_is_taken_when_it_has_come_to_rest(desk, kit):
 async def test_a_wall_clock_that_jumps_does_not_make_a_folder_settle(desk, kit, monkeypatch):
     """The importer's own loop: an hour passes on the wall, and no time at all."""
 
+    looks = []
+
     class Wall(datetime):
         @classmethod
         def now(cls, tz=None):
-            return datetime.fromtimestamp(3600 * next(hours), tz)
+            looks.append("wall")
+            return datetime.fromtimestamp(3600 * len(looks), tz)
 
-    hours = itertools.count()
+    class Steady:
+        @staticmethod
+        def monotonic():
+            looks.append("steady")
+            return 100.0
+
     monkeypatch.setattr("controlplane.app.importing.datetime", Wall)
+    monkeypatch.setattr("controlplane.app.importing.time", Steady)
     desk.write(order=kit.RELEASE)
-    scanning = asyncio.create_task(Importer(desk.folder, desk.site.plane, every=0.05).run())
-    await asyncio.sleep(0.6)
+    scanning = asyncio.create_task(Importer(desk.folder, desk.site.plane, every=0.01).run())
+    await until(lambda: len(looks) > 12)
     scanning.cancel()
 
     assert not desk.problems  # a folder that differs is reported when it was seen at rest

@@ -27,7 +27,7 @@ guard: {for: 5s}
 @pytest.fixture
 async def site(kit, tmp_path, receiver):
     """Serve a release that waits at the end of its guard for consent to the point of no return."""
-    block = f"point_of_no_return: {{approve: {{role: admin}}, run: {{url: '{receiver.url}', timeout: 1s}}}}\n"
+    block = f"point_of_no_return: {{approve: {{role: admin}}, run: {{url: '{receiver.url}', timeout: 1m}}}}\n"
     site = await kit.start(tmp_path, quick=POLICY + block)
     site.hooking = Hooking(site.store, site.loop, site.clock)
     await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
