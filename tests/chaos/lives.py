@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from tests.envoy.conftest import PATIENCE, Site
+from tests.envoy.conftest import Site
+from tests.waiting import PATIENCE
 
 
 class Mortal(Site):

@@ -13,6 +13,7 @@ import pytest
 from controlplane.failpoints import POINTS
 from tests.chaos.ledger import Weights, count, told
 from tests.chaos.lives import Mortal
+from tests.waiting import PATIENCE
 
 KILLS = int(os.environ.get("TURNOUT_CHAOS", "10"))  # of each point; `make chaos N=30`
 SEED = 7
@@ -82,7 +83,7 @@ class Operator:
             self.releases.append(name)
             order = {"service": "shop", "to": "v2" if len(self.releases) % 2 else "v1", "policy": "chaos"}
             order |= {"name": name, "actor": "tester"}
-            await self._site.until(lambda order=order: self._accepted(order), 60)
+            await self._site.until(lambda order=order: self._accepted(order))
             await self._site.until(lambda name=name: self._promoted(name), LONGEST * KILLS)
 
     async def _accepted(self, order):
@@ -130,8 +131,8 @@ async def test_a_process_killed_anywhere_loses_repeats_and_skips_nothing(tmp_pat
         await asyncio.wait_for(operator.finish(), LONGEST)
 
         # What has not come by now will not: it is counted below.
-        await within(20, lambda: not count(list(receiver.got), list(STEPS), operator.releases).lost)
-        await within(10, lambda: weights.sequence == ladder(operator.releases))
+        await within(PATIENCE, lambda: not count(list(receiver.got), list(STEPS), operator.releases).lost)
+        await within(PATIENCE, lambda: weights.sequence == ladder(operator.releases))
         seen = await site.leave()
         await weights.stop()
 

@@ -15,7 +15,7 @@ import pytest
 from controlplane.stores.upkeep import backup, restore
 from tests.chaos.ledger import Weights
 from tests.chaos.lives import Mortal
-from tests.envoy.conftest import PATIENCE
+from tests.waiting import PATIENCE
 
 ALL = "TURNOUT_CHAOS" in os.environ  # each fault, not two of them
 DWELL = 2  # seconds

@@ -19,8 +19,8 @@ from controlplane.demo.sample import INJECTED, VERSION, SampleProcess
 from controlplane.demo.users import population
 from controlplane.resources.bootstrap import bootstrap
 from tests.forks import Command, Life
+from tests.waiting import PATIENCE
 
-PATIENCE = 60.0  # seconds for what takes one or two: the machine may be busy with others
 FLEET = """\
 kind: Fleet
 name: {name}
@@ -85,7 +85,9 @@ class Site:
         self.envoys = {}
         self.load = None
         self.xds, self.http, *self.endpoints = free_ports(4)
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.http}", timeout=10, verify=False)
+        self.client = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.http}", timeout=PATIENCE, verify=False
+        )
         self.sample = SampleProcess(tuple(self.endpoints))
         self.life = None
 
@@ -181,6 +183,14 @@ class Site:
             return shown if all(shown[key] == value for key, value in wanted.items()) else None
 
         return await self.until(there, within)
+
+    async def synced(self):
+        """Wait until every proxy has acknowledged all that it is to have."""
+
+        async def all_are():
+            return {proxy["state"] for proxy in await self.get("/v1/proxies")} == {"synced"}
+
+        await self.until(all_are)
 
     async def refusing(self):
         """Return the first proxy that refuses something, once one does."""

@@ -58,7 +58,7 @@ def client(target):
 
     def one(metadata=()):
         try:
-            return say(b"", metadata=tuple(metadata), timeout=5).decode()
+            return say(b"", metadata=tuple(metadata), timeout=60).decode()
         except grpc.RpcError as error:
             return error.code().name
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from controlplane.demo.ports import free_ports
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.envoy]
 
@@ -67,7 +68,7 @@ def answer(writer, text):
 async def ask(port, host, **headers):
     """Return the words of the answer."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         found = await client.get(f"http://127.0.0.1:{port}/", headers={"host": f"{host}.test", **named})
     return tuple(found.text.split())
 
@@ -102,9 +103,14 @@ async def test_the_first_hop_decides_for_both_and_nobody_from_outside(site):
         await site.start(mesh_1=site.bootstrap("mesh-1", "mesh"))
         await site.apply(POLICY, RELEASE.format(name="front"), RELEASE.format(name="back"))
 
+        async def acknowledged():
+            shown = [await site.get(f"/v1/releases/{name}-v2") for name in ("front", "back")]
+            return {each["stage"] for each in shown} <= {"verify", "judge"}
+
         async def followed():
             return await ask(inside, "back", x_turnout_version="front=v2") == ("back=v2",)
 
+        await site.until(acknowledged)
         await site.until(followed)
         users = [f"user-{number}" for number in range(24)]
         # No identity is passed on: alone, the second service would answer all of them by its baseline.

@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 from controlplane.demo.ports import free_ports
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.envoy, pytest.mark.long]
 
@@ -91,7 +92,7 @@ async def calls(port):
 
         async def one(user):
             metadata = (("x-user-id", f"user-{user}"),)
-            call = (say if user % 2 else tell)(b"", metadata=metadata, timeout=5)
+            call = (say if user % 2 else tell)(b"", metadata=metadata, timeout=PATIENCE)
             with contextlib.suppress(grpc.aio.AioRpcError):
                 while not user % 2 and await call.read() is not grpc.aio.EOF:
                     pass
@@ -129,9 +130,14 @@ async def test_a_code_that_the_canary_returns_more_often_rolls_back_and_other_co
         await site.released(phase="rolled_back")
     records = await site.get("/v1/records?release=shop-v2&limit=10000")
     why = next(record["reason"] for record in records if record["action"] == "rollback")
-    counted = Counter()
-    for name, count in (await site.stats("edge-1", r"^turnout[.]grpc[.]")).items():
-        counted[int(name.rpartition(".")[2])] += count
+
+    async def all_counted():  # Envoy counts a call after its client has heard how it ended
+        counted = Counter()
+        for name, count in (await site.stats("edge-1", r"^turnout[.]grpc[.]")).items():
+            counted[int(name.rpartition(".")[2])] += count
+        return counted if counted.total() >= ended.total() else None
+
+    counted = await site.until(all_counted)
     for server in servers:
         await server.stop(None)
 

@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed"),
@@ -56,7 +58,7 @@ async def test_a_replaced_certificate_is_served_without_a_restart(site, tmp_path
     before = await presented(port)
     reader, writer = await connect(port, "http/1.1")
     writer.write(REQUEST)
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), PATIENCE)
     _, both = await connect(port, "h2", "http/1.1")
     chosen = both.get_extra_info("ssl_object").selected_alpn_protocol()
     for ending in ("key", "crt"):

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from controlplane.demo.users import population
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.envoy]
 
@@ -105,7 +106,7 @@ async def test_a_store_that_was_lost_moves_nobody_until_somebody_says_what_is_st
 
     wrong = await turnout(site, "store", "init", "--adopt=shop=v9", "--adopt=web=v1")
     said = await turnout(site, "store", "init", "--adopt=shop=v1", "--reason=it was v1", "--actor=ann")
-    await late.ready()
+    await late.ready(PATIENCE)
 
     async def synced():
         return [state for _, state in await states(site)] == ["synced"] * 3
@@ -144,10 +145,11 @@ async def test_routes_prove_what_was_stable_and_adopting_that_moves_nobody(site)
     await site.start(edge_1=site.bootstrap("edge-1"), edge_2=site.bootstrap("edge-2", variant="sotw"))
     await site.post("/v1/services/shop/switch", version="v2")
 
-    async def synced():
-        return {state for _, state in await states(site)} == {"synced"}
+    async def have_v2():
+        return set(await site.ask(site.ports["edge"], USERS)) == {"v2"}
 
-    await site.until(synced)
+    await site.until(have_v2)
+    await site.synced()
     before = await seen(site)
     await lose(site)
     await site.apply(*documents)
@@ -159,7 +161,7 @@ async def test_routes_prove_what_was_stable_and_adopting_that_moves_nobody(site)
     shown = await turnout(site, "get", "services")
     problems = await site.get("/v1/problems")
     said = await turnout(site, "store", "init", "--adopt=shop=v2")
-    await site.until(synced)
+    await site.synced()
 
     assert set(before[0]) == {"v2"}
     assert "v1? LEFT ALONE WITH v2" in shown[1]

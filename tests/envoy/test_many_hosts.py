@@ -59,6 +59,7 @@ async def test_every_host_leads_to_its_service_and_a_change_is_one_resource(site
         before = (await reached()).get(name, 0)
         await site.ask(port, [request(host, path)])
         assert (await reached())[name] == before + 1, (host, path)
+    await site.synced()
     before = await site.stats("edge-1", STATS)
     await site.post("/v1/services/s500/switch", version="v2", reason="test")
 

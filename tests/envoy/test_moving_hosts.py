@@ -10,6 +10,7 @@ import pytest
 from controlplane.demo.client import Pool
 from controlplane.demo.relay import Relay
 from controlplane.demo.sample import INJECTED, VERSION
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.envoy]
 
@@ -50,7 +51,7 @@ class Kept:
         while not self._over.is_set():
             done = asyncio.get_running_loop().create_future()
             pool.send(asked, done.set_result)
-            answer = await asyncio.wait_for(done, 10)
+            answer = await asyncio.wait_for(done, PATIENCE)
             found.append(200 if answer.header(INJECTED) else answer.status)
             await asyncio.sleep(0.002)  # leave the processor to the proxy
         assert pool.open == {connection}, "it was closed, so it proves nothing"
@@ -85,7 +86,7 @@ async def test_a_host_moves_between_services_and_the_first_of_a_host_is_deleted(
     async def answered(asked):
         pool, done = Pool(port), asyncio.get_running_loop().create_future()
         pool.send(asked, done.set_result)
-        answer = await asyncio.wait_for(done, 10)
+        answer = await asyncio.wait_for(done, PATIENCE)
         pool.close()
         return answer.header(VERSION) or answer.status
 
@@ -120,7 +121,7 @@ async def test_a_host_moves_between_services_and_the_first_of_a_host_is_deleted(
 
     assert moves == []
     assert deletion == []
-    assert await answered(request("aaa")) == 404
+    await by(request("aaa"), 404)
 
 
 async def test_a_client_of_whole_sets_that_comes_back_finds_its_hosts_where_they_were(site):

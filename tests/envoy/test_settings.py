@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from controlplane.demo.ports import free_ports
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.envoy]
 
@@ -147,7 +148,7 @@ class Users:
     """Asks the proxy for services by host."""
 
     def __init__(self, port):
-        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}")
+        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
 
     async def get(self, host, path="/", **headers):
         named = {key.replace("_", "-"): value for key, value in headers.items()}
@@ -231,12 +232,13 @@ async def test_http2_endpoints_in_zones_within_limits_and_without_those_that_fai
         both.replace("endpoints: []", f"endpoints: {zones}"),
         service("one", a.port, protocol="http2", limits="{requests: 1}"),
     )
+    await site.synced()
     [proxy] = await site.get("/v1/proxies")
     seen = Counter([(await users.get("both")).text for _ in range(150)])
 
     # beyond the limit a request fails at once, and what is under way goes on
     held = asyncio.create_task(users.get("one", "/held"))
-    await asyncio.wait_for(a.held.wait(), 10)
+    await asyncio.wait_for(a.held.wait(), PATIENCE)
     beyond = await users.get("one")
     a.go.set()
     within = await held

@@ -9,6 +9,7 @@ import pytest
 from controlplane.demo.client import Pool
 from controlplane.demo.sample import INJECTED
 from controlplane.resources.names import group_name
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.envoy]
 
@@ -83,7 +84,7 @@ async def keep(port, ended, found):
     while not ended.is_set():
         done = asyncio.get_running_loop().create_future()
         pool.send(request(1), done.set_result)
-        answer = await asyncio.wait_for(done, 10)
+        answer = await asyncio.wait_for(done, PATIENCE)
         found.append(200 if answer.header(INJECTED) else answer.status)
         await asyncio.sleep(0.002)  # leave the processor to the proxy
     assert pool.open == {connection}, "it was closed, so it proves nothing"
@@ -93,7 +94,7 @@ async def keep(port, ended, found):
 async def status(port, asked):
     pool, done = Pool(port), asyncio.get_running_loop().create_future()
     pool.send(asked, done.set_result)
-    answer = await asyncio.wait_for(done, 10)
+    answer = await asyncio.wait_for(done, PATIENCE)
     pool.close()
     return answer.status
 

@@ -14,6 +14,7 @@ from contextlib import closing
 import pytest
 
 from controlplane.demo.sample import VERSION
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.envoy]
 
@@ -75,7 +76,7 @@ async def exchange(host, port, sent):
     reader, writer = await connect(host, port)
     with closing(writer):
         writer.write(sent)
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), PATIENCE)
 
 
 def request(host, path="/", **headers):
@@ -95,7 +96,7 @@ async def direct():
     with closing(writer):
         writer.write(request("elsewhere.example.com"))
         try:
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), PATIENCE)
         except ConnectionResetError:
             return b""
 
