@@ -118,7 +118,7 @@ class Overview:
         silent, now = dict(self._collector.quarantined), self._clock()
         shown: list[ProxyShown] = []
         for view in self._publisher.server.views():
-            shown.append(show_proxy(view, self._publisher, silent, now))
+            shown.append(show_proxy(view, self._publisher, self._revision, silent, now))
             if len(shown) % _AT_ONCE == 0:  # thousands take a while, and streams must not wait for it
                 await asyncio.sleep(0)
         return tuple(sorted(shown, key=lambda proxy: proxy.id))
@@ -129,7 +129,11 @@ class Overview:
         for view in self._publisher.server.views():
             since = [each.waiting_since for each in view.types if each.waiting_since is not None]
             age = (now - min(since)).total_seconds() if since else 0.0
-            yield view.group or "-", proxy_state(view, self._publisher), age
+            yield view.group or "-", proxy_state(view, self._publisher, self._revision), age
+
+    @property
+    def _revision(self) -> int:
+        return self._loop.world.revision if self._loop.world is not None else 0
 
     def suspicions(self) -> Iterator[tuple[str, Phase, float]]:
         """Yield name, phase and rollback e-value of each release."""

@@ -225,8 +225,8 @@ def _shares(state: ReleaseState, watch: Watch, propagation: Propagation) -> tupl
 State = Literal["synced", "waiting", "nacked", "alone", "behind", "refused", "unknown"]
 
 
-def proxy_state(view: StreamView, publisher: Publisher) -> State:
-    """Return how a stream's proxy is."""
+def proxy_state(view: StreamView, publisher: Publisher, revision: int) -> State:
+    """Return how a stream's proxy is; until the world's ``revision`` is published, something is to come."""
     if view.group is None:
         return "refused" if publisher.member(view).fleets else "unknown"
     if view.behind:
@@ -235,15 +235,16 @@ def proxy_state(view: StreamView, publisher: Publisher) -> State:
         return "alone"
     if any(each.nacks for each in view.types):
         return "nacked"
-    if not view.types or any(t.waiting_since is not None or t.gated for t in view.types):
+    to_come = not view.types or view.due or publisher.revision < revision
+    if to_come or any(t.waiting_since is not None or t.gated for t in view.types):
         return "waiting"
     return "synced"
 
 
 def show_proxy(
-    view: StreamView, publisher: Publisher, quarantined: Mapping[str, str], now: datetime
+    view: StreamView, publisher: Publisher, revision: int, quarantined: Mapping[str, str], now: datetime
 ) -> ProxyShown:
-    """Return one stream's proxy."""
+    """Return one stream's proxy, where ``revision`` is the world's."""
     node = view.node or Node("?")
     if view.group:
         problems = (*publisher.refused(view), *_waits(view), *publisher.lacks(view), view.alone)
@@ -257,7 +258,7 @@ def show_proxy(
         version=".".join(map(str, node.version)) if node.version else "-",
         protocol=view.variant,
         connected_at=view.since,
-        state=proxy_state(view, publisher),
+        state=proxy_state(view, publisher, revision),
         problems=tuple(filter(None, problems)),
         statistics=quarantined.get(node.id, "ok"),
         types=tuple(_type(each, now) for each in view.types),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -114,9 +115,12 @@ class XdsServer:
 
     def views(self) -> tuple[StreamView, ...]:
         """Return all streams, oldest first."""
-        for session in self._sessions:
-            self._renew(session.stream)
-        return tuple(session.stream.view() for session in self._sessions)
+        return tuple(map(self._seen, self._sessions))
+
+    def _seen(self, session: Session) -> StreamView:
+        self._renew(session.stream)
+        view = session.stream.view()
+        return replace(view, due=True) if session in self._turns else view
 
     async def drain(self, seconds: float) -> None:
         """End all streams, at random over some seconds, so that the proxies do not reconnect all at once.

@@ -28,6 +28,10 @@ class Turns(Generic[T]):
         self._known: set[T] = set()
         self._running = False
 
+    def __contains__(self, member: object) -> bool:
+        """Return whether a member waits for its turn."""
+        return member in self._known
+
     def add(self, member: T) -> None:
         """Give a member a turn soon, from the event loop."""
         self.add_all((member,))

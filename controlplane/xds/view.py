@@ -141,6 +141,7 @@ class StreamView:
         strange: What the client has from another store, where it differs from the target; of a set whose
             content is unknown, the name is ``*``.
         alone: Why it is left without an answer although it has a target; '' if it is not.
+        due: It waits for its turn: since its target changed nobody has looked what to send to it.
     """
 
     peer: Peer
@@ -153,6 +154,7 @@ class StreamView:
     types: tuple[TypeView, ...]
     strange: tuple[Ref, ...] = ()
     alone: str = ""
+    due: bool = False
 
     def __str__(self) -> str:
         """Return who it is."""

@@ -74,7 +74,7 @@ async def test_a_node_of_two_fleets_is_shown_and_holds_the_releases_of_both(site
     view = StreamView(Peer("10.0.0.1:1"), "delta", NOW, Node("w-1", "edge"), None, None, False, ())
     monkeypatch.setattr(site.publisher.server, "views", lambda: (view,))
 
-    shown = show_proxy(view, site.publisher, {}, NOW)
+    shown = show_proxy(view, site.publisher, 0, {}, NOW)
     propagation = site.publisher.propagation(world, "shop")
 
     assert shown.state == "refused"
@@ -148,7 +148,7 @@ async def test_a_proxy_that_is_too_old_for_a_setting_is_served_and_shown_with_it
     def shown(*version):
         node = Node("edge-1", "edge", version=version)
         view = StreamView(Peer("10.0.0.1:1"), "delta", NOW, node, "edge", None, False, ())
-        return show_proxy(view, site.publisher, {}, NOW).problems
+        return show_proxy(view, site.publisher, 0, {}, NOW).problems
 
     said = "retries.other_version of service 'shop' has no effect on Envoy 1.38.2, only since 1.39.0"
     assert shown(1, 39, 0) == ()
@@ -163,7 +163,7 @@ async def test_what_waits_for_what_is_shown(site):
     routes = TypeView(ROUTE, True, False, frozenset(), NOW, Versions({}), Versions({}), {}, None, gated, None)
     view = StreamView(Peer("10.0.0.1:1"), "delta", NOW, Node("edge-1", "edge"), "edge", 1, False, (routes,))
 
-    shown = show_proxy(view, site.publisher, {}, NOW)
+    shown = show_proxy(view, site.publisher, 0, {}, NOW)
 
     assert shown.state == "waiting"
     assert shown.problems[:2] == (
