@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from math import log
 from operator import add
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from controlplane.evidence.blocks import Blocks
@@ -106,6 +107,7 @@ class Stage:
 Counts = tuple[float, float, float, float]  # canary requests, events, baseline requests, events
 NO_COUNTS: Counts = (0, 0, 0, 0)
 _NOTHING: Counts = (0.0, 0.0, 0.0, 0.0)
+_NO_TABLE: Mapping[str, Any] = MappingProxyType({})
 
 
 def plus(a: Counts, b: Counts, decay: float = 1.0) -> Counts:
@@ -122,8 +124,7 @@ class Counters(NamedTuple):
     recent: int
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):  # of which more are made than of anything else: no value is made as quickly
     """What one metric has gathered. All evidence is kept as natural logarithms.
 
     Attributes:
@@ -147,8 +148,8 @@ class Account:
     whole: Mapping[str, Counts]
     recent: Mapping[str, Counts]
     plain: float = 0.0
-    state: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    rise: Mapping[str, Counts] = field(default_factory=dict)
+    state: Mapping[str, tuple[float, ...]] = _NO_TABLE
+    rise: Mapping[str, Counts] = _NO_TABLE
     rising: float = 0.0
     lately: float = 0.0
     stepping: float = 0.0
@@ -162,7 +163,7 @@ class Account:
             plain: In which every event counts; by default the same.
         """
         promotion, whole = self._promoted((gain, gain if plain is None else plain))
-        return replace(self, promotion=promotion, plain=whole)
+        return self._replace(promotion=promotion, plain=whole)
 
     def _promoted(self, gains: tuple[float, float]) -> tuple[float, float]:
         return (
@@ -176,7 +177,7 @@ class Account:
         if not mass or not self.processes:
             return self
         begun = {k: advance(p, mass, [0.0] * len(p)) for k, p in self.processes.items()}
-        return replace(self, processes=begun)
+        return self._replace(processes=begun)
 
     def after(
         self,
@@ -210,8 +211,8 @@ class Account:
         """Return the account with the interval's counts."""
         step, whole, rise, recent = self._counts(interval, counter)
         rising, lately = self.rising + interval.seconds, self.lately * interval.decay + interval.seconds
-        counted = replace(self, step=step, whole=whole, rise=rise, rising=rising, recent=recent)
-        return replace(counted, lately=lately, stepping=self.stepped(interval))
+        counted = self._replace(step=step, whole=whole, rise=rise, rising=rising, recent=recent)
+        return counted._replace(lately=lately, stepping=self.stepped(interval))
 
     def stepped(self, interval: Interval) -> float:
         """Return the seconds of the step's counts with those of the interval."""
@@ -243,7 +244,7 @@ class Account:
     def next_step(self) -> Account:
         """Return the account without what belongs to one step."""
         state = {key: kept for key, kept in self.state.items() if not key.startswith(PROOF)}
-        return replace(self, promotion=0.0, plain=0.0, step={}, stepping=0.0, state=state)
+        return self._replace(promotion=0.0, plain=0.0, step={}, stepping=0.0, state=state)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

@@ -45,7 +45,7 @@ def _noted(account: Account, observation: Observation, *counts: tuple[str, float
     kept = {key: value for key, value in account.state.items() if not key.startswith(UNKNOWN)}
     for key, count in counts:
         kept[key] = (kept.get(key, (0.0,))[0] + count,)
-    return replace(account, state=kept | {UNKNOWN + proxy: (1.0,) for proxy in unknown(observation)})
+    return account._replace(state=kept | {UNKNOWN + proxy: (1.0,) for proxy in unknown(observation)})
 
 
 def _whole(interval: Interval, stat: str) -> Interval:

@@ -144,11 +144,13 @@ class Comparison:
         cause. In an outage of both it says nothing: then the binomial evidence is the lesser.
         """
         canary, baseline = blocks.own
+        if not len(canary):
+            return [0.0] * len(SIZES)
         n_c, k_c = canary[:, :1], canary[:, self.counter : self.counter + 1]
         due = n_c * learned.burst_rates(self.counter)
         usual = np.minimum(due, RARE)
         said = np.log((1 - SURGING) / (1 - usual))
-        if max(k_c[:, 0].tolist(), default=0) >= SIZES[0]:
+        if max(k_c[:, 0].tolist()) >= SIZES[0]:
             n_b, k_b = baseline[:, :1], baseline[:, self.counter : self.counter + 1]
             null, rho, ratio = grid[0], grid[1 + SURGE_RISE], n_c / n_b
             common = np.log1p(null * ratio) - np.log1p(rho * ratio)

@@ -73,8 +73,8 @@ class Conversions:
         if seen is None:
             return account
         gain = self.gains(account, seen, whole)
-        account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
-        return replace(account, state=dict(account.state) | self.learned(account, seen, whole))
+        account = account._replace(processes={PROCESS: interval.moved(account, PROCESS, gain)})
+        return account._replace(state=dict(account.state) | self.learned(account, seen, whole))
 
     def gains(self, account: Account, seen: Filled, whole: frozenset[str]) -> list[float]:
         """Return what a window says for each of the faults that are looked for."""
@@ -189,7 +189,7 @@ class MostShare:
         if self.measured.waits:
             # The limit is shown to be kept by whatever comes, but broken only beside the baseline.
             processes = self._ceiling.fold(account, self._pooled(interval, both)).processes
-            folded = replace(folded, processes=processes)
+            folded = folded._replace(processes=processes)
         return self.measured.noted(folded, interval)
 
     @staticmethod
@@ -246,7 +246,7 @@ class LeastShare:
                 alike = 1 / (1 + FULL_MARGIN) if segment in whole else ALIKE
                 gains[SEGMENT + segment] = _lesser(_below(row[0], row[1], self.limit), _worse(row, alike))
         processes = {label: interval.moved(account, label, gain) for label, gain in gains.items()}
-        account = replace(account, processes=processes)
+        account = account._replace(processes=processes)
         n_c, k_c, _, _ = total(counts)
         if interval.counting and n_c:
             enough = -k_c * log(1 - SHORT_BY) - SHORT_BY * self.limit * n_c

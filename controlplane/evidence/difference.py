@@ -48,7 +48,7 @@ class Difference:
                 processes[label] = interval.moved(account, label, gain)
         learned = self.falls.learned(account, seen, whole)
         # Neither counts nor a proof are read here.
-        return replace(EMPTY, processes=processes, state=dict(account.state) | learned)
+        return EMPTY._replace(processes=processes, state=dict(account.state) | learned)
 
     def _tests(self) -> Iterator[tuple[str, Conversions | Sums]]:
         for change in CHANGES:

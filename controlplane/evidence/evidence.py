@@ -159,7 +159,8 @@ def fold(
             # A fault may begin at any minute, also in one in which no window closes.
             account = account.restarted(evidence.minute, now)
         # In its grace a metric is not judged: neither for the canary nor against it.
-        judged = stage.since >= grace.get(metric.name, timedelta(0))
+        wait = grace.get(metric.name)
+        judged = wait is None or stage.since >= wait
         accounts[metric.name] = metric.fold(account, interval) if judged else account
     return Evidence(now, accounts, begun)
 
@@ -187,9 +188,10 @@ def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdic
     grace, found = graces(stage.limits), []
     for metric in metrics(stage.limits):
         account = evidence.accounts.get(metric.name, EMPTY)
-        left = grace.get(metric.name, timedelta(0)) - stage.since
-        if left > timedelta(0):
-            reason = f"{metric.name}: in grace for another {left.total_seconds():.0f} s"
+        wait = grace.get(metric.name)
+        if wait is not None and stage.since < wait:
+            left = (wait - stage.since).total_seconds()
+            reason = f"{metric.name}: in grace for another {left:.0f} s"
             found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, Said(reason), lacking=True))
         else:
             verdict = timed(metric.verdict(account, learned, stage), account)

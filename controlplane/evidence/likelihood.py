@@ -28,8 +28,8 @@ def log_mean_exp(values: Sequence[float]) -> float:
 def log_mixture(parts: Iterable[tuple[float, float]]) -> float:
     """Return the logarithm of the weighted sum of exponentials of ``(weight, value)``; weights sum to 1."""
     known = tuple(parts)
-    top = max(value for _, value in known)
-    return top + log(fsum(weight * exp(value - top) for weight, value in known))
+    top = max([value for _, value in known])
+    return top + log(fsum([weight * exp(value - top) for weight, value in known]))
 
 
 def restart_mass(after: int, until: int) -> float:

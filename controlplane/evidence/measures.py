@@ -126,7 +126,7 @@ class Measured:
             state[label] = (min(ages, default=state.get(label, (0.0,))[0] + interval.seconds),)
         came = sum(row[0] for row in self.counts(interval).values())
         state[PACE] = self.pace(account).after(interval.seconds, came, self.every).state
-        return replace(account, state=state)
+        return account._replace(state=state)
 
     def pace(self, account: Account) -> Pace:
         """Return how values of the canary are pushed."""
@@ -150,7 +150,7 @@ class Measured:
             reason = f"{self.name}: no values of both versions in this step yet"
             reason += f", they should come every {rough(self.every)}"
             return replace(_instead(verdict, reason, "no values"), lacking=False)
-        return replace(verdict, say=lambda: self._at_this_pace(verdict.said, account))
+        return verdict.saying(lambda: self._at_this_pace(verdict.said, account))
 
     def _at_this_pace(self, said: Said, account: Account) -> Said:
         if not said.requests_needed:
@@ -263,9 +263,9 @@ def _window(
         seconds += interval.seconds
     if seconds < least:
         kept = {pending + segment: row for segment, row in rows.items()}
-        return replace(account, state=state | {clock: (seconds,)} | kept), None
+        return account._replace(state=state | {clock: (seconds,)} | kept), None
     full = {segment: (row[0], row[1], row[2], row[3]) for segment, row in sorted(rows.items())}
-    return replace(account, state=state), full
+    return account._replace(state=state), full
 
 
 def counted(account: Account, fresh: Mapping[str, Counts], interval: Interval) -> Account:
@@ -277,5 +277,5 @@ def counted(account: Account, fresh: Mapping[str, Counts], interval: Interval) -
         for segment, row in fresh.items():
             table[segment] = plus(row, table.get(segment, NO_COUNTS))
     rising, lately = account.rising + interval.seconds, account.lately * decay + interval.seconds
-    account = replace(account, whole=whole, rise=rise, rising=rising, recent=recent, step=step)
-    return replace(account, lately=lately, stepping=account.stepped(interval))
+    account = account._replace(whole=whole, rise=rise, rising=rising, recent=recent, step=step)
+    return account._replace(lately=lately, stepping=account.stepped(interval))

@@ -6,7 +6,6 @@ Source: docs/decision-rule.md, "Business metrics".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from controlplane.evidence.account import NO_COUNTS, Account, Counts, plus
 from controlplane.evidence.reading import rough
@@ -39,13 +38,13 @@ def paired(
             ready[segment] = row
         else:
             state |= {held + segment: row, known + segment: pushes}
-    return replace(account, state=state), ready
+    return account._replace(state=state), ready
 
 
 def timed(account: Account, ready: Table, seconds: float) -> Account:
     """Return the account with how long no values of both versions were together."""
     age = 0.0 if ready else account.state.get(ALONE, (0.0,))[0] + seconds
-    return replace(account, state=dict(account.state) | {ALONE: (age,)})
+    return account._replace(state=dict(account.state) | {ALONE: (age,)})
 
 
 def apart(account: Account, every: float) -> str:

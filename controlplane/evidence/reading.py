@@ -221,7 +221,7 @@ def timed(verdict: Verdict, account: Account) -> Verdict:
     if verdict.outcome is not Outcome.NOT_YET or not total(account.step)[0]:
         return verdict  # without requests it says so
     if not _gone(account):
-        return replace(verdict, say=lambda: _at_this_traffic(verdict.said, account))
+        return verdict.saying(lambda: _at_this_traffic(verdict.said, account))
     said = verdict.said
     if not said.requests_needed or said.seconds_needed is not None:
         return verdict

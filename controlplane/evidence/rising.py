@@ -7,7 +7,6 @@ counts at that one: at another a canary may look as fast as the baseline.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from operator import add
 
 from controlplane.evidence.account import Account, Counts, Interval
@@ -29,7 +28,7 @@ def gathered(account: Account, interval: Interval) -> Account:
         row = (canary[0], *canary[SLOWER:], baseline[0], *baseline[SLOWER:])
         before = kept.get(LABEL + segment)
         rows[LABEL + segment] = tuple(map(add, before, row)) if before else row
-    return replace(account, state={**kept, **rows})
+    return account._replace(state={**kept, **rows})
 
 
 def shown(account: Account, label: str) -> Account:
@@ -44,7 +43,7 @@ def shown(account: Account, label: str) -> Account:
     rise = {segment: _counts(account.state, segment, edge) for segment in account.rise}
     if any(rise[segment][0] != counts[0] for segment, counts in account.rise.items()):
         return account
-    return replace(account, rise=rise, state={**account.state, label: (float(edge),)})
+    return account._replace(rise=rise, state={**account.state, label: (float(edge),)})
 
 
 def _counts(state: Mapping[str, tuple[float, ...]], segment: str, edge: int) -> Counts:

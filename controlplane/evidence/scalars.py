@@ -6,7 +6,7 @@ Source: docs/decision-rule.md, "Readings of Prometheus".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import exp, log, log1p, sqrt
 
@@ -61,14 +61,14 @@ class Scalars:
         for reading in told:
             gain = [self._won(reading, state)]
             state[SPREAD] = _spread(reading, state.get(SPREAD, ()))
-            account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
+            account = account._replace(processes={PROCESS: interval.moved(account, PROCESS, gain)})
         if interval.counting:
             # What a query looks back at before the step is no proof of it.
             told, since = self._apart(fresh, state.get(SINCE_STEP, (0.0,))[0], interval.seconds)
             state[SINCE_STEP] = (since,)
             for reading in told:
                 account = account.promoted(log1p(-STAKE if self._worse(reading) > 0 else STAKE))
-        return replace(account, state=state)
+        return account._replace(state=state)
 
     def _apart(
         self, fresh: tuple[Reading, ...], since: float, passed: float
@@ -156,7 +156,7 @@ def noted(account: Account, interval: Interval, name: str) -> tuple[Account, tup
         both = (reading.canary,) if reading.baseline is None else (reading.canary, reading.baseline)
         state[AGE], state[LATEST] = (reading.age,), both
         fresh.append(reading)
-    return replace(account, state=state), tuple(fresh)
+    return account._replace(state=state), tuple(fresh)
 
 
 def lacking(name: str, account: Account, every: float) -> str:
@@ -208,8 +208,7 @@ class ScalarLimit:
             good = good + 1 if interval.counting and not breaks else 0.0
             # Beyond it now and then: not until it keeps the limit is that over.
             broken = 0.0 if good >= ENOUGH_READINGS else broken + breaks
-        return replace(
-            account,
+        return account._replace(
             state=dict(account.state) | {STREAK: (streak,)},
             step={GOOD: (good, broken, 0.0, 0.0)} if good or broken else {},
         )

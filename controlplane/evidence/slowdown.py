@@ -8,7 +8,7 @@ Source: docs/decision-rule.md, "Rollback evidence: latency" and "Promotion evide
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
@@ -225,7 +225,7 @@ def _looking(account: Account, edge: int) -> Account:
     begun = {label: (float(edge),) for label, table in tables if not (table and label in state)}
     if all(state.get(label) == at for label, at in begun.items()):
         return account
-    return replace(account, state={**state, **begun})
+    return account._replace(state={**state, **begun})
 
 
 def _looked(account: Account, table: str, edge: int) -> int:
@@ -248,6 +248,8 @@ def _gain(interval: Interval, beyond: Beyond, edges: Sequence[int], slower: floa
     """
     blocks, counters = interval.blocks, [SLOWER + edge for edge in edges]
     canary, baseline = blocks.own
+    if not len(canary):
+        return [[0.0] * len(ALTERNATIVES) for _ in edges]
     share = np.array([beyond.shares[edge] for edge in edges])
     null = np.array([beyond.ratio(edge, slower) for edge in edges])
     at = [counter - 1 for counter in counters]

@@ -51,7 +51,7 @@ class Statuses:
         blocks = cut(seen, stage.canary, stage.stable, stage.full_segments)
         learned = account.learned or Learned()
         account = self._rule.fold(account, replace(interval, blocks=blocks, learned=learned))
-        return replace(account, learned=learn(learned, seen, stage.stable))
+        return account._replace(learned=learn(learned, seen, stage.stable))
 
     def _coded(self, seen: Observation) -> Observation:
         """Return the calls of cells in which codes are counted, those that end with ours as errors."""

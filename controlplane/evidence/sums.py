@@ -186,8 +186,8 @@ class Sums:
         if seen is None:
             return account
         if gain := self.gains(account, seen, whole):
-            account = replace(account, processes={PROCESS: interval.moved(account, PROCESS, gain)})
-        return replace(account, state=dict(account.state) | self.learned(account, seen, whole))
+            account = account._replace(processes={PROCESS: interval.moved(account, PROCESS, gain)})
+        return account._replace(state=dict(account.state) | self.learned(account, seen, whole))
 
     def gains(self, account: Account, seen: Filled, whole: frozenset[str]) -> list[float]:
         """Return what a window says for each stake; nothing while it is not known how much windows differ.
@@ -293,7 +293,7 @@ class Sums:
             def said() -> Said:
                 return replace(answer.said, seconds_needed=seconds)
 
-            found = replace(answer, say=said)
+            found = answer.saying(said)
         found = self.measured.current(found, account, stage)
         return found if self.margin is None else rested(found, reading.log_e, stage)
 

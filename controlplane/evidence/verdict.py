@@ -135,6 +135,11 @@ class Verdict:
         """Its e-value as a part of its threshold; 0 without one."""
         return (self.e_value or 0.0) / self.threshold if self.threshold else 0.0
 
+    def saying(self, say: Callable[[], Said]) -> Verdict:
+        """Return the same answer in other words."""
+        evidence, kind = (self.e_value, self.threshold), (self.decisive, self.lacking, self.doubtful)
+        return Verdict(self.metric, self.segment, self.outcome, say, *evidence, *kind, self.cause)
+
     def named(self, said: str) -> str:
         """Return what it says with its name, for where it stands among others."""
         return said if said.startswith(self.metric) else f"{self.metric}: {said}"

@@ -168,7 +168,7 @@ def test_the_account_of_an_earlier_version_is_gone_on_with():
         account = evidence.accounts[metric.name]
         if number == 10:  # what was stored of it before
             state = dict(account.state) | {"scale": account.state["scale"][:5]}
-            evidence = Evidence(evidence.minute, {metric.name: replace(account, state=state)})
+            evidence = Evidence(evidence.minute, {metric.name: account._replace(state=state)})
 
     assert verdicts(evidence, Learned(), at)[0].outcome is Outcome.FAIL
 
