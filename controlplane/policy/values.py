@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from controlplane.policy.grpc_codes import CODES
@@ -82,6 +83,7 @@ def parse_duration(value: object) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+@lru_cache(maxsize=1024)
 def format_duration(value: timedelta) -> str:
     """Return ``'1m30s'``; ``'0s'`` for nothing."""
     ms = round(value / timedelta(milliseconds=1))

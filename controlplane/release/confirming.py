@@ -42,9 +42,9 @@ def followed(state: ReleaseState, seen: Glance) -> Known:
     ``state`` is as the turn before left it, with who was there then in its gate.
     """
     last = state.turned_at or seen.at
-    fresh = (Unconfirmed(proxy=proxy, seen=last) for proxy, _ in state.gate)
-    every = {each.proxy: each for each in (*fresh, *state.unconfirmed)}
     over = frozenset((*seen.propagation.live, *seen.propagation.left))
+    fresh = (Unconfirmed(proxy=proxy, seen=last) for proxy, _ in state.gate if proxy not in over)
+    every = {each.proxy: each for each in (*fresh, *state.unconfirmed)}
     return _kept(_aged(every.values(), over, seen))
 
 

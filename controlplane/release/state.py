@@ -17,6 +17,8 @@ from controlplane.release.unconfirmed import Unconfirmed
 class Phase(StrEnum):
     """Where a release is in its life; three of them are ends."""
 
+    __hash__ = str.__hash__  # that of an enumeration is a function of Python, and phases are looked up a lot
+
     WAITING = "waiting"
     PROGRESSING = "progressing"
     GUARDING = "guarding"

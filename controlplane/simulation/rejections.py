@@ -19,7 +19,7 @@ class Rejections:
         usual, self._rng = map(np.random.default_rng, ((seed, 4), (seed, 5)))
         self._share, self._noise = share, noise.another(usual) if share else None
 
-    def draw(self, requests: Counts, times: Floats | float = 1.0, added: Floats | float = 0.0) -> Counts:
+    def draw(self, requests: Counts, times: Floats | float = 1.0, added: Floats | None = None) -> Counts:
         """Return how many requests of each cell are refused.
 
         Args:
@@ -32,7 +32,7 @@ class Rejections:
             _, rates, _ = self._noise.advance()
             usual = np.minimum(self._share * rates * times, 1.0)
             found = np.minimum(self._noise.errors(requests, usual * requests), requests)
-        if np.any(added):
+        if added is not None and added.any():
             found = found + self._rng.binomial(requests - found, np.minimum(added, 1.0))
         return found
 

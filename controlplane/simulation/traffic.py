@@ -233,7 +233,7 @@ class Traffic:
             lost = spoiled[self._canary].sum()
             late = requests * (buckets - sound)[:, _SLOW + 1 :].sum(axis=1)
             harm = Harm(float(lost), float(late[self._canary].sum()))
-        slow = requests[:, None] - np.cumsum(rng.multinomial(requests, buckets), axis=1)[:, :-1]
+        slow = requests[:, None] - rng.multinomial(requests, buckets).cumsum(axis=1)[:, :-1]
         slow = model.pauses.held(requests, slow, self._canary, rng)
         sums = np.zeros((0, len(requests)), dtype=np.int64)
         if model.metrics:
