@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from math import log
 from operator import add
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.edges import Beyond
@@ -17,6 +17,9 @@ from controlplane.evidence.likelihood import FIRST_MASS, advance, restart_mass
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.once import once
 from controlplane.evidence.verdict import Verdict
+
+Key = TypeVar("Key", bound=Hashable)
+Found = TypeVar("Found")
 
 ALPHA = 0.01  # chance of rolling back a good release
 BETA = 0.05  # chance that a step passes which does the harm that it should exclude
@@ -297,6 +300,15 @@ class Interval:
     minute: int  # of the evidence
     counting: bool
     observation: Observation
+    _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def kept(self, find: Callable[[Interval, Key], Found], key: Key) -> Found:
+        """Return what is found in the interval for a key; found once for all who ask."""
+        asked = find, key
+        if asked not in self._kept:
+            self._kept[asked] = find(self, key)
+        found: Found = self._kept[asked]
+        return found
 
     @once
     def beyond(self) -> Beyond:

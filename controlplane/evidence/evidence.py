@@ -19,7 +19,7 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.measures import CLOCK
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reading import timed
-from controlplane.evidence.slowdown import Slowdown
+from controlplane.evidence.slowdown import PARTS, Slowdown
 from controlplane.evidence.table import CLIENT_ERRORS, ERRORS, SLOWER
 from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.evidence.volume import Volume
@@ -31,9 +31,6 @@ class _Make(Protocol):
     def __call__(self, *, threshold: float) -> Metric: ...
 
 
-BODY, TAIL = (0.1, 0.6), (0.0015, 0.1)  # shares of the baseline past an edge
-
-
 def _comparisons(limits: Limits) -> tuple[Metric, ...]:
     """Return what is compared with the baseline; together they share the chance ALPHA of a false alarm."""
     weighed: list[tuple[float, _Make]] = []
@@ -42,9 +39,7 @@ def _comparisons(limits: Limits) -> tuple[Metric, ...]:
     if (margin := limits.client_errors_margin) is not None:
         weighed.append((1, partial(Comparison, "client errors", CLIENT_ERRORS, margin)))
     if (margin := limits.latency_margin) is not None:
-        for name, part, typical, tail in (("latency", BODY, 0.35, False), ("latency tail", TAIL, 0.01, True)):
-            make = partial(Slowdown, name, margin, part=part, typical=typical, tail=tail)
-            weighed.append((0.5, make))
+        weighed += ((0.5, partial(Slowdown, part.name, margin, part=part)) for part in PARTS)
     whole = sum(weight for weight, _ in weighed)
     return tuple(make(threshold=whole / weight / ALPHA) for weight, make in weighed)
 

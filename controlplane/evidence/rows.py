@@ -58,10 +58,12 @@ def dues(requests: tuple[Floats, Floats], rhos: Floats, rise: float) -> Floats:
 
 
 def poisson_tail(mean: Floats, above: Floats) -> Floats:
-    """Return ``likelihood.poisson_tail`` of each pair."""
-    means, counts = mean.tolist(), above.tolist()
+    """Return ``likelihood.poisson_tail`` of each pair; the lines of a table are each added up by itself."""
+    means, counts = mean.ravel().tolist(), above.ravel().tolist()
     if max(means) <= 100 and min(counts) >= 0 and max(counts) <= MOST:
         return _tail(mean, above)
+    if mean.ndim > 1:
+        return np.array(list(map(poisson_tail, mean, above)))
     some = (mean <= 100) & (above >= 0) & (above <= MOST)
     found = np.where((mean > 100) | (above < 0), 1.0, 0.0)
     if any(some.tolist()):
@@ -70,18 +72,23 @@ def poisson_tail(mean: Floats, above: Floats) -> Floats:
 
 
 def _tail(mean: Floats, above: Floats) -> Floats:
-    m, many = mean[:, None], int(max(above.tolist())) + 1
-    counts = _COUNTS[:many]
-    terms = np.exp(counts * np.log(np.maximum(m, 1e-300)) - m - _LOG_FACTORIALS[:many])
-    terms *= counts <= above[:, None]
-    found: Floats = np.maximum(0.0, 1.0 - np.add.reduce(terms, axis=1))
+    m, widths = mean[..., None], [int(max(line)) + 1 for line in np.atleast_2d(above).tolist()]
+    most = max(widths)
+    counts = _COUNTS[:most]
+    terms = np.exp(counts * np.log(np.maximum(m, 1e-300)) - m - _LOG_FACTORIALS[:most])
+    terms *= counts <= above[..., None]
+    if mean.ndim == 1:
+        sums = np.add.reduce(terms, axis=1)
+    else:  # a sum with more terms of 0 is not the same to the last bit
+        sums = np.array([np.add.reduce(t[:, :width], axis=1) for t, width in zip(terms, widths, strict=True)])
+    found: Floats = np.maximum(0.0, 1.0 - sums)
     return found
 
 
 def no_harm(
     k: Floats, requests: Floats, rate: Floats | float, tolerated: Floats | float
 ) -> tuple[Floats, Floats]:
-    """Return ``likelihood.no_harm`` and ``likelihood.no_harm_plain`` of each block."""
+    """Return ``likelihood.no_harm`` and ``likelihood.no_harm_plain`` of each block, in one line or more."""
     excess = (1 - TILT) * tolerated
     step = np.log1p(excess / (rate + TILT * tolerated))
     more = excess * requests
@@ -97,9 +104,9 @@ def as_often(k: Floats, requests: tuple[Floats, Floats], total: Floats, excluded
     """
     some = requests[1] > 0
     if not all(some.tolist()):
-        among = np.zeros(len(k))
-        both, times = (requests[0][some], requests[1][some]), np.broadcast_to(excluded, k.shape)[some]
-        among[some] = as_often(k[some], both, total[some], times)
+        among = np.zeros(k.shape)
+        both, times = (requests[0][some], requests[1][some]), np.broadcast_to(excluded, k.shape)[..., some]
+        among[..., some] = as_often(k[..., some], both, total[..., some], times)
         return among
     good, ratio = 1 + TILT * (excluded - 1), requests[0] / requests[1]
     common = np.log1p(excluded * ratio) - np.log1p(good * ratio)

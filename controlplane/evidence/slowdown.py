@@ -7,9 +7,11 @@ Source: docs/decision-rule.md, "Rollback evidence: latency" and "Promotion evide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain, repeat
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,7 +31,7 @@ from controlplane.evidence.reading import (
     rough,
     total,
 )
-from controlplane.evidence.rows import Floats, as_often, no_harm
+from controlplane.evidence.rows import as_often, no_harm
 from controlplane.evidence.scarce import RAREST
 from controlplane.evidence.table import SLOWER
 from controlplane.evidence.verdict import Verdict
@@ -47,6 +49,59 @@ EXCLUDED = ((0.05, 3.0, 10.0), (0.10, 2.0, 6.0), (0.25, 1.5, 4.0), (0.50, 1.35, 
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the baseline's distribution.
+
+    Attributes:
+        name: The metric's name.
+        least: Least share of the baseline past an edge that belongs to the part.
+        most: The greatest.
+        typical: Share past the edge that promotion looks at.
+        tail: True if promotion excludes a ratio of counts rather than of times.
+    """
+
+    name: str
+    least: float
+    most: float
+    typical: float
+    tail: bool
+
+    def edges(self, learned: Learned, beyond: Beyond) -> list[int]:
+        """Return the edges of the part; none where none usually is of it, for then little is known of any."""
+        least, most = self.least, self.most
+        if not any(least <= usual <= most for usual in learned.usually_beyond):
+            return []
+        return [edge for edge, share in enumerate(beyond.shares) if least <= share <= most]
+
+    def nearest(self, beyond: Beyond) -> int:
+        """Return the edge that is looked at for promotion, and shown; few requests are past a tail's."""
+        edge = beyond.nearest(self.typical)
+        if not self.tail or beyond.shares[edge] <= self.most:
+            return edge
+        return next((at for at, share in enumerate(beyond.shares) if share <= self.most), edge)
+
+    def excluded(self, margin: float, stage: Stage, beyond: Beyond, edge: int, lent: bool) -> float:
+        """Return the ratio of counts that promotion must exclude.
+
+        Where fewer of the baseline are past the edge than belong to the part, the edges do not show the part.
+        Then what has to be excluded is harm to as many requests as may fail.
+        """
+        slower, more = _excluded(stage.next_share)
+        asked, share = MARGINS * margin, beyond.shares[edge]
+        slower, more = max(slower, 1 + asked), max(more, 1 + TAILS * asked)
+        if self.tail:
+            ratio = more * (1 + FULL_MARGIN) if lent else more
+        else:
+            ratio = beyond.ratio(edge, slower + FULL_MARGIN if lent else slower) * min(1.0, share / RAREST)
+        if share < self.least:
+            ratio = max(ratio, 1 + stage.tolerated(0.0) / max(share, RAREST))
+        return max(1.1, ratio)
+
+
+PARTS = (Part("latency", 0.1, 0.6, 0.35, tail=False), Part("latency tail", 0.0015, 0.1, 0.01, tail=True))
+
+
+@dataclass(frozen=True, slots=True)
 class Slowdown:
     """How often the canary is past the edges of one part of the baseline's distribution.
 
@@ -54,101 +109,26 @@ class Slowdown:
         name: The metric's name.
         margin: Tolerated slowness, as a ratio of times: 0.1 is 10 % slower.
         threshold: e-value at which it fails.
-        part: Least and greatest share of the baseline past an edge that belongs to the part.
-        typical: Share past the edge that promotion looks at.
-        tail: True if promotion excludes a ratio of counts rather than of times.
+        part: One of PARTS.
     """
 
     name: str
     margin: float
     threshold: float
-    part: tuple[float, float]
-    typical: float
-    tail: bool
+    part: Part
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        beyond, before = interval.beyond, interval.learned.beyond_now
-        warm = interval.stage.elapsed < interval.stage.limits.warm_up
-        margin = max(self.margin, WARM) if warm else self.margin
-        # By the past alone: an edge that counts only while few of the baseline's happen to be past it
-        # makes an equal canary look slow.
-        edges = self._edges(interval.learned, before)
-        found = zip(edges, _gain(interval, before, edges, 1 + margin), strict=True)
-        gains = {str(EDGES_MS[edge]): gain for edge, gain in found}
-        if self.tail and not edges:
-            gains |= scarce.gains(interval, before, 1 + self.margin, 1 + margin)
-        edge = self._nearest(beyond)
-        harmless = None
-        if interval.counting:
-            harmless = self._no_harm(interval, beyond, edge), self._as_often(interval)
+        found = interval.kept(_seen, self.margin)[self.part]
+        gains = {str(EDGES_MS[edge]): gain for edge, gain in found.gains.items()}
+        if self.part.tail and not gains:
+            slower = 1 + _tolerated(interval, self.margin)
+            gains = scarce.gains(interval, interval.learned.beyond_now, 1 + self.margin, slower)
+        edge = found.edge
         account = rising.gathered(_looking(account, edge), interval)
         step, whole, rise = (SLOWER + _looked(account, table, edge) for table in (STEP, WHOLE, RISE))
         shown = Counters(step, whole, rise, recent=SLOWER + edge)
-        return account.after(interval, shown, gains, harmless)
-
-    def _edges(self, learned: Learned, beyond: Beyond) -> list[int]:
-        """Return the edges of the part; none where none usually is of it, for then little is known of any."""
-        least, most = self.part
-        if not any(least <= usual <= most for usual in learned.usually_beyond):
-            return []
-        return [edge for edge, share in enumerate(beyond.shares) if least <= share <= most]
-
-    def _nearest(self, beyond: Beyond) -> int:
-        """Return the edge that is looked at for promotion, and shown; few requests are past a tail's."""
-        edge = beyond.nearest(self.typical)
-        if not self.tail or beyond.shares[edge] <= self.part[1]:
-            return edge
-        return next((at for at, share in enumerate(beyond.shares) if share <= self.part[1]), edge)
-
-    def _no_harm(self, interval: Interval, beyond: Beyond, edge: int) -> float:
-        blocks, counter, share = interval.blocks, SLOWER + edge, max(beyond.shares[edge], RAREST)
-        canary, borrowed = blocks.served
-        if not len(canary):
-            return 0.0
-        n, k = canary[:, 0], canary[:, counter]
-        tolerated: Floats | float = (self._excluded(interval.stage, beyond, edge, lent=False) - 1) * share
-        if blocks.lent:
-            wider = (self._excluded(interval.stage, beyond, edge, lent=True) - 1) * share
-            tolerated = np.where(borrowed, wider, tolerated)
-        phi = 1 + _uneven(interval.learned, beyond, edge) * share * n * LONG / interval.seconds
-        return float(np.add.reduce(no_harm(k, n, share, tolerated)[0] / phi))
-
-    def _as_often(self, interval: Interval) -> float:
-        """Return the evidence of the counts as they are, each block against its baseline of the same seconds.
-
-        Latency wanders with the load, and a recent share lags behind: a canary that is slower all the time
-        would now and then look as fast as the baseline was. The edge is chosen by the past alone: one chosen
-        by the counts that are compared would be one where few of the baseline's happen to be slow.
-        What is taken for the share where the baseline has hardly any does not lag behind.
-        """
-        before, blocks = interval.learned.beyond_now, interval.blocks
-        edge = self._nearest(before)
-        n_c, k_c, n_b, k_b = blocks.pair(SLOWER + edge)
-        excluded: Floats | float = self._excluded(interval.stage, before, edge, lent=False)
-        if blocks.lent:
-            wider = self._excluded(interval.stage, before, edge, lent=True)
-            excluded = np.where(blocks.borrowed, wider, excluded)
-        if before.shares[edge] < RAREST:
-            return float(np.add.reduce(no_harm(k_c, n_c, RAREST, (excluded - 1) * RAREST)[1]))
-        return float(np.add.reduce(as_often(k_c, (n_c, n_b), k_c + k_b, excluded)))
-
-    def _excluded(self, stage: Stage, beyond: Beyond, edge: int, lent: bool) -> float:
-        """Return the ratio of counts that promotion must exclude.
-
-        Where fewer of the baseline are past the edge than belong to the part, the edges do not show the part.
-        Then what has to be excluded is harm to as many requests as may fail.
-        """
-        slower, more = _excluded(stage.next_share)
-        asked, share = MARGINS * self.margin, beyond.shares[edge]
-        slower, more = max(slower, 1 + asked), max(more, 1 + TAILS * asked)
-        if self.tail:
-            ratio = more * (1 + FULL_MARGIN) if lent else more
-        else:
-            ratio = beyond.ratio(edge, slower + FULL_MARGIN if lent else slower) * min(1.0, share / RAREST)
-        if share < self.part[0]:
-            ratio = max(ratio, 1 + stage.tolerated(0.0) / max(share, RAREST))
-        return max(1.1, ratio)
+        return account.after(interval, shown, gains, found.harmless)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
@@ -164,7 +144,7 @@ class Slowdown:
         return reading.answer(self.name, words, holds, needed, "slow")
 
     def _words(self, reading: Reading, beyond: Beyond, stage: Stage) -> Words:
-        account, edge = reading.account, self._nearest(beyond)
+        account, edge = reading.account, self.part.nearest(beyond)
         shown = _looked(account, RISE if reading.risen else WHOLE if reading.failed else STEP, edge)
         same = shown == _looked(account, WHOLE, edge)
         seen = reading.told(partial(_slower, shown), beside=same)
@@ -193,9 +173,9 @@ class Slowdown:
     def _needed(self, account: Account, stage: Stage, learned: Learned) -> float:
         """Return how many more requests of the canary a PASS takes, if they come as those of late."""
         beyond = learned.beyond_now
-        edge = self._nearest(beyond)
+        edge = self.part.nearest(beyond)
         share = max(beyond.shares[edge], RAREST)
-        excess = (self._excluded(stage, beyond, edge, lent=False) - 1) * share
+        excess = (self.part.excluded(self.margin, stage, beyond, edge, lent=False) - 1) * share
         requests = total(account.recent)[0] / max(1, len(learned.cells.keys))  # of a block
         phi = 1 + _uneven(learned, beyond, edge) * share * requests * LONG / max(account.lately, 1.0)
         speed = no_harm_rate(share, min(beyond.shares[edge], share), excess) / phi
@@ -241,11 +221,108 @@ def _slower(edge: int, counts: Counts) -> str:
     )
 
 
-def _gain(interval: Interval, beyond: Beyond, edges: Sequence[int], slower: float) -> list[list[float]]:
+class _Seen(NamedTuple):
+    """What an interval says of a part.
+
+    Attributes:
+        gains: By edge, what it adds for each alternative.
+        edge: That is looked at.
+        harmless: Evidence of no harm, as in :meth:`Account.after`.
+    """
+
+    gains: Mapping[int, list[float]]
+    edge: int
+    harmless: tuple[float, float] | None
+
+
+def _seen(interval: Interval, margin: float) -> Mapping[Part, _Seen]:
+    """Return what an interval says of all parts, in tables for both: few lines cost as much as one."""
+    beyond, before = interval.beyond, interval.learned.beyond_now
+    # By the past alone: an edge that counts only while few of the baseline's happen to be past it
+    # makes an equal canary look slow.
+    edges = [part.edges(interval.learned, before) for part in PARTS]
+    looked = [part.nearest(beyond) for part in PARTS]
+    gains = iter(_gain(interval, before, edges, 1 + _tolerated(interval, margin)))
+    harmless: Iterable[tuple[float, float] | None] = repeat(None)
+    if interval.counting:
+        harmless = zip(_no_harm(interval, margin, looked), _as_often(interval, margin), strict=True)
+    return {
+        part: _Seen(dict(zip(own, gains, strict=False)), edge, found)
+        for part, own, edge, found in zip(PARTS, edges, looked, harmless, strict=False)
+    }
+
+
+def _tolerated(interval: Interval, margin: float) -> float:
+    """Return the margin; while the canary warms up it may be slower."""
+    return max(margin, WARM) if interval.stage.elapsed < interval.stage.limits.warm_up else margin
+
+
+def _excluded_by(
+    interval: Interval, margin: float, beyond: Beyond, edges: Sequence[int], lent: bool
+) -> list[list[float]]:
+    """Return the ratio that promotion must exclude, in a line for each part."""
+    both = zip(PARTS, edges, strict=True)
+    return [[part.excluded(margin, interval.stage, beyond, edge, lent)] for part, edge in both]
+
+
+def _no_harm(interval: Interval, margin: float, edges: Sequence[int]) -> list[float]:
+    """Return the evidence of no harm of each part, whose ``edges`` these are."""
+    blocks, beyond = interval.blocks, interval.beyond
+    canary, borrowed = blocks.served
+    if not len(canary):
+        return [0.0 for _ in PARTS]
+    n, k = canary[:, 0], canary.T.take([SLOWER + edge for edge in edges], axis=0)
+    # One line per part, one column per block.
+    share = np.array([[max(beyond.shares[edge], RAREST)] for edge in edges])
+    tolerated = (np.array(_excluded_by(interval, margin, beyond, edges, lent=False)) - 1) * share
+    if blocks.lent:
+        wider = (np.array(_excluded_by(interval, margin, beyond, edges, lent=True)) - 1) * share
+        tolerated = np.where(borrowed, wider, tolerated)
+    uneven = np.array([[_uneven(interval.learned, beyond, edge)] for edge in edges])
+    phi = 1 + uneven * share * n * LONG / interval.seconds
+    found: list[float] = np.add.reduce(no_harm(k, n, share, tolerated)[0] / phi, axis=1).tolist()
+    return found
+
+
+def _as_often(interval: Interval, margin: float) -> list[float]:
+    """Return the evidence of the counts as they are, each block against its baseline of the same seconds.
+
+    Latency wanders with the load, and a recent share lags behind: a canary that is slower all the time
+    would now and then look as fast as the baseline was. The edges are chosen by the past alone: those chosen
+    by the counts that are compared would be some where few of the baseline's happen to be slow.
+    What is taken for the share where the baseline has hardly any does not lag behind.
+    """
+    before, blocks = interval.learned.beyond_now, interval.blocks
+    edges = [part.nearest(before) for part in PARTS]
+    n_c, n_b = blocks.canary[:, 0], blocks.baseline[:, 0]
+    counters = [SLOWER + edge for edge in edges]
+    k_c, k_b = blocks.canary.T.take(counters, axis=0), blocks.baseline.T.take(counters, axis=0)
+    excluded = np.array(_excluded_by(interval, margin, before, edges, lent=False))
+    if blocks.lent:
+        wider = np.array(_excluded_by(interval, margin, before, edges, lent=True))
+        excluded = np.where(blocks.borrowed, wider, excluded)
+    found: list[float] = np.add.reduce(as_often(k_c, (n_c, n_b), k_c + k_b, excluded), axis=1).tolist()
+    for line, edge in enumerate(edges):
+        if before.shares[edge] < RAREST:
+            tolerated = (excluded[line] - 1) * RAREST
+            found[line] = float(np.add.reduce(no_harm(k_c[line], n_c, RAREST, tolerated)[1]))
+    return found
+
+
+def _gain(
+    interval: Interval, beyond: Beyond, parts: Sequence[Sequence[int]], slower: float
+) -> list[list[float]]:
     """Return what an interval adds for each edge and alternative: binomial() over its dispersion.
 
     A segment without a baseline of its own may well be of slower users: limits alone judge it.
+
+    Args:
+        interval: What came.
+        beyond: The baseline's shares.
+        parts: The edges of each part, whose requests sway together.
+        slower: Times as slow as is tolerated.
     """
+    edges = [*chain.from_iterable(parts)]
     blocks, counters = interval.blocks, [SLOWER + edge for edge in edges]
     canary, baseline = blocks.own
     if not len(canary):
@@ -258,7 +335,9 @@ def _gain(interval: Interval, beyond: Beyond, edges: Sequence[int], slower: floa
     requests, slow = canary[:, :1], canary.take(counters, axis=1)
     ratio, events = requests / baseline[:, :1], slow + baseline.take(counters, axis=1)
     expected = share * requests * LONG / interval.seconds
-    phi = 1 + (uneven * expected + sway * np.add.reduce(expected)) * (1 + ratio)
+    first = len(parts[0])
+    whole = np.concatenate([np.add.reduce(part) for part in (expected[:, :first], expected[:, first:])])
+    phi = 1 + (uneven * expected + sway * whole) * (1 + ratio)
     floor = null[:, None]
     rhos = np.maximum(floor, np.minimum(floor * _TIMES, 0.95 / share[:, None]))
     common = np.log((1 + null * ratio)[:, :, None] / (1 + ratio[:, :, None] * rhos))

@@ -22,7 +22,7 @@ from controlplane.evidence import (
 )
 from controlplane.evidence.blocks import cut
 from controlplane.evidence.edges import Beyond
-from controlplane.evidence.slowdown import Slowdown
+from controlplane.evidence.slowdown import Part
 from controlplane.evidence.spoiled import Spoiled
 from controlplane.policy.latency import EDGES_MS
 
@@ -229,7 +229,7 @@ def test_a_wider_margin_of_latency_asks_for_less_proof():
     def excluded(margin, *, tail, share=1.0):
         stage = Stage(canary="v2", stable="v1", limits=Limits(), elapsed=timedelta(0), next_share=share)
         beyond = Beyond.at(tuple(0.5 ** (edge + 1) for edge in range(len(EDGES_MS))))
-        return Slowdown("latency", margin, 100, (0.0, 1.0), 0.01, tail)._excluded(stage, beyond, 5, False)
+        return Part("latency", 0.0, 1.0, 0.01, tail).excluded(margin, stage, beyond, 5, lent=False)
 
     assert excluded(0.1, tail=True) == 2.0  # as the table says for the last step
     assert excluded(0.5, tail=True) == 6.0

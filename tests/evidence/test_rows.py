@@ -97,3 +97,21 @@ def test_as_often_says_nothing_without_a_baseline():
 
     assert found[0] == 0.0
     assert found[1] != 0.0
+
+
+@given(st.lists(st.tuples(HARM, HARM), min_size=1, max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_lines_of_one_table_are_what_each_is_by_itself(drawn):
+    columns = np.array(drawn, dtype=float).T  # of k, requests, rate, tolerated: for two metrics
+    k, _, rate, tolerated = columns
+    n = columns[1][0]
+
+    found, plain = rows.no_harm(k, n, rate, tolerated)
+    often = rows.as_often(k, (n, n - 1), k + 1, 1 + tolerated)
+
+    for line in (0, 1):
+        alone = rows.no_harm(k[line], n, rate[line], tolerated[line])
+        assert np.array_equal((found[line], plain[line]), alone)
+        assert np.array_equal(
+            often[line], rows.as_often(k[line], (n, n - 1), k[line] + 1, 1 + tolerated[line])
+        )

@@ -7,7 +7,7 @@ from world import folded
 from controlplane.evidence import Limits, verdicts
 from controlplane.evidence.account import Account
 from controlplane.evidence.reading import more_often
-from controlplane.evidence.slowdown import RISE, WHOLE, Slowdown
+from controlplane.evidence.slowdown import RISE, WHOLE, Part, Slowdown
 from controlplane.policy.latency import EDGES_MS
 
 LIMITED = Limits(errors_margin=0.25, latency_margin=0.1, success_rate=0.97)
@@ -67,7 +67,7 @@ def test_more_often_is_by_more_than_a_deviation():
 
 @pytest.mark.parametrize(("edges", "both"), [((4, 4), True), ((5, 2), False)])
 def test_a_fault_is_told_beside_the_whole_release_only_at_the_same_edge(known, edges, both):
-    metric = Slowdown("latency", 0.1, 100.0, (0.05, 0.95), 0.5, tail=False)
+    metric = Slowdown("latency", 0.1, 100.0, Part("latency", 0.05, 0.95, 0.5, tail=False))
     rise, whole = {"everyone": (852.0, 563.0, 800.0, 333.0)}, {"everyone": (4862.0, 2096.0, 4000.0, 2412.0)}
     account = Account(
         {"25": (9.0,) * 6}, 0.0, rise, whole, rise, rise=rise, rising=56.0,
