@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -320,6 +321,7 @@ def run_all(run: Callable[[int], Result], seeds: Sequence[int], jobs: int) -> It
 
 def _end_with(parent: int) -> None:
     """Let a worker end when its parent does, and leave a terminal's interrupt to the parent."""
+    gc.freeze()  # what is loaded stays, and is not looked through for garbage again and again
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(parent)
 
