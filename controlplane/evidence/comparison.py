@@ -6,9 +6,9 @@ Source: docs/decision-rule.md, "Rollback evidence: errors" and "Promotion eviden
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import log
 
 import numpy as np
@@ -99,16 +99,16 @@ class Comparison:
             if not any(some.tolist()):
                 continue
             plain, least = self._compared(blocks.pair(counter, some), learned, lent, rise)
-            together = np.add.reduce(least).tolist()
+            together = (np.add.reduce(least) / spread).tolist()
             for segment, lines in blocks.lines.items():
                 mine = lines[some].tolist()
                 if any(mine):
-                    own = together if all(mine) else np.add.reduce(least[mine]).tolist()
-                    _add(gains[SEGMENT + segment], own, spread)
+                    own = together if all(mine) else (np.add.reduce(least[mine]) / spread).tolist()
+                    gains[SEGMENT + segment] = own
             # A borrowed baseline is in a block of its own already: one process must not count it twice.
             if not lent:
-                _add(gains[MAIN], together, spread)
-                _add(gains[QUASI], np.add.reduce(np.minimum(plain, QUASI_MOST * swing)).tolist(), swing)
+                gains[MAIN] = together
+                gains[QUASI] = (np.add.reduce(np.minimum(plain, QUASI_MOST * swing)) / swing).tolist()
         return gains
 
     def _compared(self, pairs: Pairs, learned: Learned, lent: bool, rise: float) -> tuple[Floats, Floats]:
@@ -255,11 +255,7 @@ def both(counts: Counts) -> str:
     )
 
 
+@lru_cache(maxsize=16)
 def _grid(null: float, rate: float) -> Floats:
     found: Floats = np.maximum(null, np.minimum(null * _TIMES, 0.95 / rate))
     return found
-
-
-def _add(gains: list[float], more: Sequence[float], divisor: float) -> None:
-    for i, value in enumerate(more):
-        gains[i] += value / divisor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, exp, inf, log, log2, sqrt
+from typing import NamedTuple
 
 from controlplane.evidence.account import (
     ENOUGH,
@@ -30,8 +31,7 @@ DOUBT = ""  # as the reason of a hold: what speaks against the canary, in the me
 Hold = tuple[bool, str]  # whether it applies, and why nothing passes while it does
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """An account with its evidence of a fault.
 
     Attributes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.split import EXPECTED
@@ -22,8 +22,7 @@ Row = tuple[
 NOTHING: Row = (0, 0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Lately:
+class Lately(NamedTuple):
     """The requests of two windows, the last full one and the one that is being filled.
 
     Attributes:

@@ -119,7 +119,7 @@ class Slowdown:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        found = interval.kept(_seen, self.margin)[self.part]
+        found = interval.kept(_seen, self.margin)[self.part.name]
         gains = {str(EDGES_MS[edge]): gain for edge, gain in found.gains.items()}
         if self.part.tail and not gains:
             slower = 1 + _tolerated(interval, self.margin)
@@ -235,8 +235,8 @@ class _Seen(NamedTuple):
     harmless: tuple[float, float] | None
 
 
-def _seen(interval: Interval, margin: float) -> Mapping[Part, _Seen]:
-    """Return what an interval says of all parts, in tables for both: few lines cost as much as one."""
+def _seen(interval: Interval, margin: float) -> Mapping[str, _Seen]:
+    """Return what an interval says of all parts by name, in tables for both: a line more costs little."""
     beyond, before = interval.beyond, interval.learned.beyond_now
     # By the past alone: an edge that counts only while few of the baseline's happen to be past it
     # makes an equal canary look slow.
@@ -247,7 +247,7 @@ def _seen(interval: Interval, margin: float) -> Mapping[Part, _Seen]:
     if interval.counting:
         harmless = zip(_no_harm(interval, margin, looked), _as_often(interval, margin), strict=True)
     return {
-        part: _Seen(dict(zip(own, gains, strict=False)), edge, found)
+        part.name: _Seen(dict(zip(own, gains, strict=False)), edge, found)
         for part, own, edge, found in zip(PARTS, edges, looked, harmless, strict=False)
     }
 

@@ -6,9 +6,9 @@ do not explain disagrees. Source: docs/decision-rule.md, "Split check".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from math import log, log1p
+from typing import NamedTuple
 
 FACTOR = 4.0
 EXPECTED = 50  # requests that a side must have been due before its share is judged
@@ -29,8 +29,7 @@ class Agreement(StrEnum):
     TOO_FEW = "too few"
 
 
-@dataclass(frozen=True, slots=True)
-class SplitVerdict:
+class SplitVerdict(NamedTuple):
     """The answer.
 
     Attributes:
@@ -53,8 +52,7 @@ class SplitVerdict:
         return f"{seen}; {self.why}" if self.why else seen
 
 
-@dataclass(frozen=True, slots=True)
-class Crowding:
+class Crowding(NamedTuple):
     """How far the requests of a group come from few users.
 
     Attributes:
