@@ -32,7 +32,7 @@ from controlplane.xds.type_urls import (
 )
 
 MOST = 4  # clients
-TURNS = 8  # of the loop: more than a request, its answer and a publication take
+TURNS = 16  # of the loop: more than a request, its answer, a publication and two times of silence take
 GROUPS = ("edge", "core", "far")
 BY_NAME = {
     CLUSTER: "abcd",
