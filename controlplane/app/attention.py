@@ -29,6 +29,7 @@ DO = {
     "ending": "end what cannot be reached, or wait until it is back: `turnout get proxies`",
     "left-alone": "",
     "nack": "correct what is refused: `turnout get proxies`",
+    "no-data": "see why it does not come; `turnout end {name}` ends the test",
     "no-endpoints": "bring its endpoints back, or `turnout rollback {name}`",
     "no-proxy": "start the proxies of its fleets, or look why they do not connect",
     "not-from": "",

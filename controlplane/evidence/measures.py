@@ -22,7 +22,7 @@ from controlplane.evidence.account import (
 from controlplane.evidence.observation import Cell, Observation
 from controlplane.evidence.pace import Pace, told
 from controlplane.evidence.reading import rough
-from controlplane.evidence.verdict import Outcome, Said, Verdict
+from controlplane.evidence.verdict import OVERDUE, Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE, UNCOMPARED
 
 Filled = Mapping[str, Counts]  # the counts of a window that has just been filled, by segment
@@ -139,7 +139,7 @@ class Measured:
         """
         if verdict.outcome is Outcome.FAIL or not (reason := self._overdue(account, stage)):
             return self._timed(verdict, account, stage)
-        late = _instead(verdict, f"{self.name}: {reason}", "overdue")
+        late = _instead(verdict, f"{self.name}: {reason}", OVERDUE)
         return replace(late, outcome=Outcome.NOT_YET, lacking=True)
 
     def _timed(self, verdict: Verdict, account: Account, stage: Stage) -> Verdict:

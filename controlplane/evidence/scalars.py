@@ -15,7 +15,7 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.observation import Reading
 from controlplane.evidence.reading import rested
-from controlplane.evidence.verdict import Numbers, Outcome, Said, Verdict
+from controlplane.evidence.verdict import OVERDUE, Numbers, Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 
 PROCESS, SPREAD = "main", "spread"
@@ -109,7 +109,7 @@ class Scalars:
 
     def _answer(self, account: Account, numbers: Numbers, told: Callable[..., Verdict]) -> Verdict:
         if problem := lacking(self.name, account, self.every):
-            return told(Outcome.NOT_YET, Said(problem, numbers), lacking=True)
+            return told(Outcome.NOT_YET, Said(problem, numbers), lacking=True, cause=OVERDUE)
         if account.promotion >= ENOUGH:
             reason = f"{self.name}: the canary is no worse: {shown(account)}"
             return told(Outcome.PASS, Said(reason, numbers, 0))
@@ -234,7 +234,8 @@ class ScalarLimit:
             reason = f"{self.name}: {streak:.0f} readings in a row beyond {bound}: {shown(account)}"
             return Verdict(self.name, EVERYONE, Outcome.FAIL, Said(reason, numbers))
         if problem := lacking(self.name, account, self.every):
-            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, Said(problem, numbers), lacking=True)
+            said = Said(problem, numbers)
+            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, said, lacking=True, cause=OVERDUE)
         good, broken, *_ = account.step.get(GOOD, NO_COUNTS)
         reason = f"{self.name}: {shown(account)}, {bound}"
         if good >= ENOUGH_READINGS:

@@ -17,6 +17,8 @@ class Outcome(StrEnum):
     NOT_YET = "not yet"
 
 
+OVERDUE = "overdue"  # the cause where nothing came for too long, or its source fails
+
 Numbers = tuple[tuple[str, float], ...]  # pairs of name and figure
 
 

@@ -8,6 +8,8 @@ from controlplane.policy.documents import Condition, Ends, Step
 from controlplane.policy.problems import Finding, Path
 from controlplane.policy.values import PPM, format_duration, parse_duration
 
+_ONCE = "or 1 if each metric counts a user once or is pushed with `users`"
+
 
 def check(
     raw: Mapping[str, object],
@@ -34,8 +36,8 @@ def check(
     if isinstance(late, str) and _no_longer(late, ends):
         text = f"is over before the test, which lasts {format_duration(ends.after)} (`ends.after`)"
         yield Finding(("deadline",), text)
-    if ends.do == "promote_if_better":
-        yield from _better(ends, steps, conditions)
+    if None not in conditions and None not in steps:
+        yield from _tested(raw, ends, steps, conditions)
 
 
 def _steps(steps: Sequence[Step | None]) -> Iterator[Finding]:
@@ -62,15 +64,17 @@ def _no_longer(late: str, ends: Ends) -> bool:
         return False  # which is reported elsewhere
 
 
-def _better(
-    ends: Ends, steps: Sequence[Step | None], conditions: Sequence[Condition | None]
+def _tested(
+    raw: Mapping[str, object],
+    ends: Ends,
+    steps: Sequence[Step | None],
+    conditions: Sequence[Condition | None],
 ) -> Iterator[Finding]:
-    if None in conditions or None in steps:
-        return
     last = steps[-1].conditions if steps and steps[-1] else ()
-    if not any(condition and condition.metric for condition in (*conditions, *last)):
+    decisive = any(condition and condition.metric for condition in (*conditions, *last))
+    if ends.do == "promote_if_better" and not decisive:
         text = "promote_if_better needs a business metric that can be better: a condition `metric`,"
         yield Finding(("ends", "do"), f"{text} of the policy or of the last step")
-    elif ends.per_user is None:
-        text = "takes every counted event for another user's: say how many one user makes (`ends.per_user`),"
-        yield Finding(("ends",), f"{text} or 1 if the metric counts users", "warning", at_key=True)
+    elif ends.per_user is None and (decisive or raw.get("observe")):
+        text = "takes every event for another user's: say how many one user makes (`ends.per_user`),"
+        yield Finding(("ends",), f"{text} {_ONCE}", "warning", at_key=True)

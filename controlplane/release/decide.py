@@ -263,6 +263,8 @@ def _test(state: ReleaseState, ends: Ends, seen: Seen) -> Decision:
     judged = state.judged + seen.elapsed
     shown = ending.summary(seen.results)
     if judged < ends.after:
+        if (silent := ending.without_data(seen)) is not None:
+            return silent
         of = f"tested for {ending.lasted(judged)} of {format_duration(ends.after)}"
         return Decision(None, "testing", f"{of}; {shown}", counts=True)
     over = f"tested for {ending.lasted(judged)}; {shown}"
@@ -272,9 +274,8 @@ def _test(state: ReleaseState, ends: Ends, seen: Seen) -> Decision:
         case "ask":
             return ending.ask(state, over)
         case "promote_if_better":
-            if missing := ending.missing(seen):
-                return ending.return_all(state, seen, "not-better", f"not promoted, {missing}; {over}")
-            return _onwards(state, seen, "better", over)
+            kept = ending.promotion(state, seen, over, judged - ends.after)
+            return kept or _onwards(state, seen, "better", over)
 
 
 def _onwards(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decision:

@@ -7,14 +7,17 @@ from dataclasses import asdict
 from datetime import timedelta
 
 from controlplane.evidence.better import Result
-from controlplane.evidence.verdict import Outcome
+from controlplane.evidence.verdict import OVERDUE, Outcome
 from controlplane.policy.values import format_duration
+from controlplane.release import telling
 from controlplane.release.failure import unsafe
 from controlplane.release.seen import Decision, Seen
 from controlplane.release.state import Action, ReleaseState
 from controlplane.release.way_back import way_back
 
 ASKED = "test-over"  # code of a test that is over and waits for a person
+NO_DATA = "no-data"  # of one that stands because no data comes for what it looks at
+UNPROVED = "better-unproved"  # of one that is over and better, and waits for what a promotion still lacks
 SUSPICIOUS = 10.0  # e-value of harm from which nothing advances, whatever else has passed
 
 
@@ -32,14 +35,45 @@ def ask(state: ReleaseState, reason: str) -> Decision:
     return Decision(None, ASKED, f"{reason}; {how} `turnout end {name}` returns everyone", counts=True)
 
 
-def missing(seen: Seen) -> str:
-    """Return what a promotion lacks: a metric that is shown better, and every condition passed; or ''."""
-    return "; ".join(_missing(seen))
+def without_data(seen: Seen) -> Decision | None:
+    """Return the hold of a test while no data comes for a condition; None if it does.
+
+    What is only observed counts where nothing else is tested.
+    """
+    decides = any(result.decides for result in seen.results)
+    silent = [v for v in seen.verdicts if v.cause == OVERDUE and (v.decisive or not decides)]
+    if not silent:
+        return None
+    return Decision(None, NO_DATA, telling.lacks(silent), cause=telling.causes(silent))
 
 
-def _missing(seen: Seen) -> Iterator[str]:
-    if not any(result.decides and result.said == "better" for result in seen.results):
-        yield "no metric is shown to be better"
+def promotion(state: ReleaseState, seen: Seen, over: str, waited: timedelta) -> Decision | None:
+    """Return what becomes of a test that is over instead of a promotion; None if nothing is in its way.
+
+    Where no metric is better everyone returns. What is better waits for data that does not come as long as
+    the policy says, and for what else has not passed for a time.
+
+    Args:
+        state: The release.
+        seen: What was seen.
+        over: What the test has shown, in words.
+        waited: Time of judging since it was over.
+    """
+    rule = state.policy.when_unsure
+    better = any(result.decides and result.said == "better" for result in seen.results)
+    held, lacks = without_data(seen), "; ".join(_unproved(seen))
+    if better and held is not None:
+        silent = state.held_for + seen.elapsed if state.hold == NO_DATA else timedelta(0)
+        if rule.do != "rollback" or silent < rule.after:
+            return held
+    elif better and lacks and waited < rule.after:
+        until = f"waits for up to {format_duration(rule.after)} (when_unsure): {lacks}"
+        return Decision(None, UNPROVED, f"{until}; {over}", counts=True)
+    missing = lacks if better else "; ".join(filter(None, ("no metric is shown to be better", lacks)))
+    return return_all(state, seen, "not-better", f"not promoted, {missing}; {over}") if missing else None
+
+
+def _unproved(seen: Seen) -> Iterator[str]:
     if seen.suspicion >= SUSPICIOUS:
         yield f"suspicious: e-value of harm {seen.suspicion:.3g}"
     yield from (v.reason for v in seen.verdicts if v.decisive and v.outcome is not Outcome.PASS)

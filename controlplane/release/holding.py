@@ -24,7 +24,19 @@ NOTHING = timedelta(0)
 Kind = Literal["ordinary", "person", "wrong"]
 # Of these a release is rid by itself, and it waits for some of them all the time.
 ORDINARY = frozenset(
-    {"", "apart", "blackout", "busy", "crossing", "dependency", "doomed", "dwell", "hook", "not-yet"}
+    {
+        "",
+        "apart",
+        "better-unproved",
+        "blackout",
+        "busy",
+        "crossing",
+        "dependency",
+        "doomed",
+        "dwell",
+        "hook",
+        "not-yet",
+    }
     | {"propagate", "resting", "retrying", "testing", "verify", "window"}
 )
 ASKING = frozenset({"approval", "approval-expired", "manual", "test-over"})

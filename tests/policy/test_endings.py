@@ -106,10 +106,35 @@ def test_what_does_not_go_with_an_end_is_refused_with_what_is_allowed(policy, pr
     assert problem in problems(policy)
 
 
-def test_a_test_of_events_says_how_many_one_user_makes():
-    (problem,) = problems(POLICY.replace(", per_user: 3", ""))
+CONDITION = "conditions: [{metric: {name: orders}}]"
+OBSERVED = "conditions: []\nobserve: [orders]"
 
-    assert problem.startswith("p.yaml:7:1: warning: ends: takes every counted event for another user's")
+
+@pytest.mark.parametrize(
+    ("do", "tested"),
+    [
+        ("report", CONDITION),
+        ("ask", CONDITION),
+        ("promote_if_better", CONDITION),
+        ("report", OBSERVED),
+        ("ask", OBSERVED),
+    ],
+)
+def test_a_test_of_events_says_how_many_one_user_makes(do, tested):
+    found = POLICY.replace("promote_if_better", do).replace(CONDITION, tested)
+    found = found if do != "report" else "\n".join(r for r in found.split("\n") if "guard" not in r)
+
+    (problem,) = problems(found.replace(", per_user: 3", ""))
+
+    assert "1: warning: ends: takes every event for another user's" in problem
+    assert "or is pushed with `users`" in problem
+    assert problems(found) == []
+
+
+def test_a_test_of_no_metric_asks_for_nothing():
+    bare = REPORT.replace("[{metric: {name: orders}}]", "[]").replace(", per_user: 3", "")
+
+    assert problems(bare) == []
 
 
 def test_a_guard_without_hold_back_is_warned_about_but_not_the_test():

@@ -1,14 +1,15 @@
 """How an A/B test ends: its time, what each kind does at its end, and what it has shown."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from controlplane.evidence.better import Result
-from controlplane.evidence.verdict import Outcome
+from controlplane.evidence.verdict import OVERDUE, Outcome, Said
 from controlplane.policy.catalog import Catalog
 from controlplane.policy.documents import Notify
-from controlplane.release import gates
+from controlplane.release import gates, holding
 from controlplane.release.decide import decide
 from controlplane.release.moves import act, apply, next_action, restart_step
 from controlplane.release.notices import with_notices
@@ -72,6 +73,38 @@ def test_time_without_data_that_counts_does_not_belong_to_the_test(make, sight, 
 
     assert found.action is None
     assert apply(state, found, sees).judged == state.judged
+
+
+def silent(make, metric="metric orders", **over):
+    said = Said(f"{metric}: no value of the canary was pushed for 20 min")
+    return replace(make.verdict(Outcome.NOT_YET, metric), say=said, lacking=True, cause=OVERDUE, **over)
+
+
+@pytest.mark.parametrize("do", KINDS)
+def test_the_clock_of_a_test_stands_while_no_data_comes_for_what_it_tests(make, do):
+    state, sight = reached(make, do, timedelta(minutes=30)), seen(make, verdicts=(silent(make),))
+
+    found = decide(state, sight)
+    after = apply(state, found, sight)
+
+    assert (found.action, found.code, found.cause) == (None, "no-data", "metric orders (overdue)")
+    assert "no value of the canary was pushed for 20 min" in found.reason
+    assert after.judged == state.judged
+    assert holding.kind(found.code) == "wrong"  # people are told once it lasts
+
+
+def test_what_is_only_observed_stops_a_test_of_nothing_else(make):
+    state, watched = reached(make, judged=timedelta(minutes=30)), silent(make, decisive=False)
+    alone = seen(make, result(decides=False), verdicts=(watched,))
+    beside = seen(make, result(metric="carts"), result(decides=False), verdicts=(watched,))
+
+    assert [decide(state, sight).code for sight in (alone, beside)] == ["no-data", "testing"]
+
+
+def test_a_condition_in_its_grace_does_not_stop_the_clock(make):
+    grace = replace(make.verdict(Outcome.NOT_YET), lacking=True)
+
+    assert decide(reached(make, judged=TICK), seen(make, verdicts=(grace,))).code == "testing"
 
 
 def test_a_restart_neither_shortens_nor_ends_a_test(make):
@@ -150,8 +183,7 @@ def test_what_is_shown_to_be_better_goes_through_the_guard(make):
         ([result(better=19.9)], {}, "no metric is shown to be better"),
         ([result(worse=1e6)], {}, "no metric is shown to be better"),
         ([result(better=1e6, decides=False)], {}, "no metric is shown to be better"),
-        ([result(better=1e6)], {"suspicion": 11.0}, "suspicious: e-value of harm 11"),
-        ([result(better=1e6)], {"verdicts": "not yet"}, "errors say not yet"),
+        ([result()], {"verdicts": "not yet"}, "no metric is shown to be better; errors say not yet"),
     ],
 )
 def test_what_is_not_shown_to_be_better_and_safe_returns_and_says_what_is_missing(
@@ -164,6 +196,36 @@ def test_what_is_not_shown_to_be_better_and_safe_returns_and_says_what_is_missin
 
     assert (found.action, found.code) == (Action.END, "not-better")
     assert found.reason.startswith(f"not promoted, {lacks}; tested for 1h; orders: ")
+
+
+@pytest.mark.parametrize(
+    ("sight", "lacks"), [({"suspicion": 11.0}, "suspicious: e-value of harm 11"), ({}, "errors say not yet")]
+)
+def test_what_is_better_waits_for_the_rest_as_long_as_the_policy_says(make, sight, lacks):
+    sight = seen(make, result(better=1e6), **{"verdicts": (make.verdict(Outcome.NOT_YET),)} | sight)
+    state = reached(make, "promote_if_better")
+    late = reached(make, "promote_if_better", judged=HOUR + timedelta(minutes=20))
+
+    found = decide(state, sight)
+    again = apply(state, found, sight)
+
+    assert (found.action, found.code) == (None, "better-unproved")
+    assert found.reason.startswith(f"waits for up to 20m (when_unsure): {lacks}")
+    assert again.judged == HOUR
+    assert decide(again, seen(make, result(better=1e6))).action is Action.GUARD
+    assert decide(late, sight).reason.startswith(f"not promoted, {lacks}")
+
+
+@pytest.mark.parametrize(("do", "given_up"), [("hold", False), ("rollback", True)])
+def test_what_is_better_is_not_thrown_away_because_a_source_is_silent(make, do, given_up):
+    rules = policy(make, "promote_if_better", when_unsure={"after": "20m", "do": do})
+    sight = seen(make, result(better=1e6), verdicts=(silent(make, "prometheus queue"),))
+    state = reached(make, rules=rules)
+    long = state.model_copy(update={"hold": "no-data", "held_for": timedelta(minutes=20)})
+
+    assert decide(state, sight).code == "no-data"
+    assert (decide(long, sight).action is Action.END) == given_up
+    assert decide(state, seen(make, result(), verdicts=sight.verdicts)).code == "not-better"
 
 
 def test_one_metric_that_is_better_suffices_even_beside_one_that_is_not(make):
