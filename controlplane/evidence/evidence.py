@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from controlplane.evidence.account import ALPHA, EMPTY, Account, Interval, Limits, Metric, Stage
 from controlplane.evidence.blocks import Blocks, cut
 from controlplane.evidence.ceiling import Ceiling
+from controlplane.evidence.compared import Asked
 from controlplane.evidence.comparison import Comparison
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.measures import CLOCK
@@ -34,10 +35,11 @@ class _Make(Protocol):
 def _comparisons(limits: Limits) -> tuple[Metric, ...]:
     """Return what is compared with the baseline; together they share the chance ALPHA of a false alarm."""
     weighed: list[tuple[float, _Make]] = []
-    if (margin := limits.errors_margin) is not None:
-        weighed.append((4, partial(Comparison, "errors", ERRORS, margin)))
-    if (margin := limits.client_errors_margin) is not None:
-        weighed.append((1, partial(Comparison, "client errors", CLIENT_ERRORS, margin)))
+    margins = (ERRORS, limits.errors_margin), (CLIENT_ERRORS, limits.client_errors_margin)
+    compared = tuple(Asked(counter, margin) for counter, margin in margins if margin is not None)
+    for each in compared:
+        name, weight = ("errors", 4) if each.counter == ERRORS else ("client errors", 1)
+        weighed.append((weight, partial(Comparison, name, *each, beside=compared)))
     if (margin := limits.latency_margin) is not None:
         weighed += ((0.5, partial(Slowdown, part.name, margin, part=part)) for part in PARTS)
     whole = sum(weight for weight, _ in weighed)

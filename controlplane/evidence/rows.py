@@ -32,11 +32,14 @@ _LOG_FACTORIALS = lgamma(_COUNTS + 1)
 def cautious(
     k: Floats, requests: tuple[Floats, Floats], total: Floats, clusters: Floats, rhos: Floats
 ) -> tuple[Floats, Floats]:
-    """Return ``likelihood.cautious`` of each block: one line per block, one column per alternative."""
+    """Return ``likelihood.cautious`` of each block: one line per block, one column per alternative.
+
+    ``rhos`` are the same for all blocks, or have a line for each.
+    """
     odds = rhos * (requests[0] / requests[1])[:, None]
     k, total, clusters = k[:, None], total[:, None], clusters[:, None]
     share = np.log1p(odds)
-    plain = k * np.log(rhos[1:] / rhos[0]) + total * (share[:, :1] - share[:, 1:])
+    plain = k * np.log(rhos[..., 1:] / rhos[..., :1]) + total * (share[:, :1] - share[:, 1:])
     pi = odds / (1 + odds)
     a, b = clusters * pi, clusters * (1 - pi)
     ours, none, theirs, nothing = lgamma(np.array((k + a, a, total - k + b, b)))

@@ -83,6 +83,23 @@ def test_client_errors_of_the_canary_alone_fail_by_their_own_margin(known):
     assert found["errors"].outcome is Outcome.PASS
 
 
+@pytest.mark.parametrize("rows", [((100, 3, 12, 0), (900, 4, 20, 0)), ((100, 9, 0, 0), (900, 0, 0, 0))])
+@pytest.mark.parametrize("whole", [frozenset(), frozenset({"everyone"})])
+@pytest.mark.parametrize("margins", [(0.25, 0.5), (0.01, 0.02)])
+def test_errors_of_two_kinds_are_judged_side_by_side_as_each_is_alone(known, rows, whole, margins):
+    errors, client_errors = margins
+    both, one, other = (
+        stage(Limits(errors_margin=mine, client_errors_margin=clients), full_segments=whole)
+        for mine, clients in ((errors, client_errors), (errors, None), (None, client_errors))
+    )
+    observation = seen(*rows, proxies=("p", "q"))
+
+    found = folded(known, observation, 20, both).accounts
+
+    assert found["errors"] == folded(known, observation, 20, one).accounts["errors"]
+    assert found["client errors"] == folded(known, observation, 20, other).accounts["client errors"]
+
+
 def test_every_metric_says_that_a_whole_segment_has_no_baseline_of_its_own(known):
     at = stage(full_segments=frozenset({"staff"}))
     observation = seen((50, 0, 0, 1), (0, 0, 0, 0), segment="staff")
