@@ -233,7 +233,7 @@ def _above_both(counts: Floats, faults: _Faults, alike: Floats) -> Floats:
 
     There is none where one of them has no requests. ``alike`` are the ratios up to which both breach alike.
     """
-    n_c, k_c, n_b, k_b = (column[:, None] for column in counts.T)
+    n_c, k_c, n_b, k_b = counts.T[:, :, None]
     both, null = (n_c > 0) & (n_b > 0), alike[:, None]
     all_both = all(both[:, 0].tolist())
     ratio = n_c / n_b if all_both else np.where(both, n_c, 1.0) / np.where(both, n_b, 1.0)

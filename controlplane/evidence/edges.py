@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from math import exp, log
 
-import numpy as np
-from numpy.typing import NDArray
-
 from controlplane.policy.latency import EDGES_MS
 
 LOG_EDGES = tuple(map(log, EDGES_MS))
-LEAST = 1e-9  # odds are those of shares from here to one less this
+LEAST, MOST = 1e-9, 1 - 1e-9  # odds are those of shares from here to there
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +22,10 @@ class Beyond:
     odds: tuple[float, ...]
 
     @classmethod
-    def at(cls, shares: Sequence[float] | NDArray[np.float64]) -> Beyond:
+    def at(cls, shares: Sequence[float]) -> Beyond:
         """Return shares with their log odds."""
-        known = np.asarray(shares)
-        within = np.minimum(np.maximum(known, LEAST), 1 - LEAST)
-        return cls(tuple(known.tolist()), tuple(map(log, (within / (1 - within)).tolist())))
+        within = [share if LEAST <= share <= MOST else min(max(share, LEAST), MOST) for share in shares]
+        return cls(tuple(shares), tuple([log(share / (1 - share)) for share in within]))
 
     def nearest(self, share: float) -> int:
         """Return the edge past which the share is nearest to ``share``, in log odds."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -195,9 +196,10 @@ class Learned:
 
         As :meth:`rate_now`.
         """
-        n, k = (also[0], also[SLOWER:]) if also else (0, 0)
-        seen = np.array(self.recent[SLOWER:]) + k + RECENT_PRIOR
-        return Beyond.at(seen / (self.recent[0] + n + RECENT_PRIOR / self.rates[SLOWER - 1 :]))
+        n, more = (also[0], also[SLOWER:]) if also else (0, _NO_ROW[SLOWER:])
+        counted, requests = map(add, self.recent[SLOWER:], more), self.recent[0] + n
+        both = zip(counted, self.usually_beyond, strict=True)
+        return Beyond.at([(k + RECENT_PRIOR) / (requests + RECENT_PRIOR / usual) for k, usual in both])
 
     @once
     def beyond_now(self) -> Beyond:

@@ -102,10 +102,11 @@ def check_split(
     due = [(part * requests, got) for part, got in ((share, canary), (1 - share, baseline))]
     due = [(part, got) for part, got in due if part >= EXPECTED]
     far = any(not part / FACTOR <= got <= part * FACTOR for part, got in due)
-    # Where a side has nothing at all it does not matter how few users there are.
-    none = any(got <= late for _, got in due)
-    if far and (none or surprise(share, canary, baseline, crowding) >= RARE):
-        return SplitVerdict(Agreement.DISAGREES, "", seen)
+    if far:
+        # Where a side has nothing at all it does not matter how few users there are.
+        none = any(got <= late for _, got in due)
+        if none or surprise(share, canary, baseline, crowding) >= RARE:
+            return SplitVerdict(Agreement.DISAGREES, "", seen)
     if due and crowding.known and surprise(share, canary, baseline, _at_least(crowding)) >= RAREST:
         return SplitVerdict(Agreement.DISAGREES, "heavy users do not explain that", seen)
     missing = ""

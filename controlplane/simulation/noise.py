@@ -116,14 +116,15 @@ class _Drift(Noise):
             + [kind.errors_own] * cells
             + [kind.latency_own] * cells
         )
+        self._middle = self._scale**2 / 2
         self._unequal = np.exp(rng.normal(0, kind.unequal, layout.proxies.max() + 1))[layout.proxies]
         self._late = np.zeros(cells, dtype=np.int64)
         self._cells, self._layout = cells, layout
 
     def advance(self) -> tuple[float, Floats, Floats]:
         self._state = self._memory * self._state + self._fresh * self._rng.normal(0, 1, len(self._state))
-        factors = np.exp(self._scale * self._state - self._scale**2 / 2)
-        arrivals, errors, latency = (float(x) for x in factors[:3])
+        factors = np.exp(self._scale * self._state - self._middle)
+        arrivals, errors, latency = factors[:3].tolist()
         own = factors[3 : 3 + self._cells], factors[3 + self._cells :]
         return arrivals, errors * own[0] * self._unequal, latency * own[1]
 
@@ -133,7 +134,7 @@ class _Drift(Noise):
         drawn = clusters
         if cluster > 1:
             more = self._rng.negative_binomial(np.maximum(clusters, 1), 1 / cluster)
-            drawn = clusters + np.where(clusters > 0, more, 0)
+            drawn = clusters + more * (clusters > 0)
         late = self._rng.binomial(drawn, self._kind.spill) if self._kind.spill else 0 * drawn
         now: Counts = np.minimum(drawn - late + self._late, requests)
         self._late = late

@@ -27,8 +27,9 @@ class Rejections:
             times: Factor of the usual ones.
             added: Share that is refused besides, each independently.
         """
-        found = np.zeros_like(requests)
-        if self._noise is not None:
+        if self._noise is None:
+            found = np.zeros_like(requests)
+        else:
             _, rates, _ = self._noise.advance()
             usual = np.minimum(self._share * rates * times, 1.0)
             found = np.minimum(self._noise.errors(requests, usual * requests), requests)
