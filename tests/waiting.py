@@ -7,7 +7,7 @@ import time
 
 # Seconds for what takes a moment. The machine may be busy with others, or stand still for a while; a test
 # that is well pays nothing for it.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 async def until(condition, within=PATIENCE):

@@ -8,8 +8,11 @@ import os
 import re
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 OUTSIDE = ("grpc_status", "retries", "ejections", "stat", "prometheus")  # what traffic alone does not tell
 SHARE, AMOUNT = 0.02, 1000.0  # of requests that have a business metric, and what it is worth, if not said
 USUAL_FAULTS = ("none", "errors=10%")
+AHEAD = 32  # seeds for each process that are worked on, or done, ahead of the one that is waited for
 
 Result = TypeVar("Result")
 
@@ -310,13 +314,51 @@ def run_all(run: Callable[[int], Result], seeds: Sequence[int], jobs: int) -> It
     if jobs == 1:
         yield from map(run, seeds)
         return
-    with ProcessPoolExecutor(jobs, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+    workers = ProcessPoolExecutor(jobs, initializer=_end_with, initargs=(os.getpid(),))
+    with _interruptible() as interrupts, workers as pool:
         try:
-            yield from pool.map(run, seeds)
-        except BaseException:  # an interrupt: nobody waits for what is left
-            for worker in multiprocessing.active_children():
-                worker.terminate()
+            asked: deque[Future[Result]] = deque()  # by `map` all would be at once, and cancelled in the end
+            for seed in seeds:
+                if interrupts:  # it came before there was a worker
+                    raise KeyboardInterrupt
+                asked.append(pool.submit(run, seed))
+                if len(asked) > AHEAD * jobs:
+                    yield asked.popleft().result()
+            while asked:
+                yield asked.popleft().result()
+        except BaseException:  # nobody waits for what is left
+            _end_workers()
             raise
+
+
+@contextmanager
+def _interruptible() -> Iterator[Sequence[int]]:
+    """End the workers at an interrupt, which is raised once their pool has noticed; yield those that came.
+
+    Raised wherever it comes, it could leave a lock of the pool taken, and the pool would never end.
+    """
+    came: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if came:  # whoever repeats it does not want to wait
+            raise KeyboardInterrupt
+        came.append(number)
+        _end_workers()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    except BrokenProcessPool:
+        if came:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_workers() -> None:
+    for worker in multiprocessing.active_children():
+        worker.terminate()
 
 
 def _end_with(parent: int) -> None:
