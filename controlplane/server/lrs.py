@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from controlplane._pb.lrs_pb2 import LoadStatsResponse
 from controlplane.server.accepting import Services
 from controlplane.server.admission import Quota
-from controlplane.server.transport import peer_of
+from controlplane.server.transport import delivered, peer_of
 from controlplane.server.troubles import Troubles
 from controlplane.xds.view import Peer
 
@@ -87,7 +87,7 @@ class LoadReporting:
                     self._troubles.add("load reports of", peer.host, refused)
                     await context.abort(grpc.StatusCode.INVALID_ARGUMENT, refused)
                 case answer:  # gRPC takes no status while a message is on its way
-                    await answer
+                    await delivered(answer)
                     late = f"a write took more than {self._write_timeout:g} s"
                     await context.abort(grpc.StatusCode.UNAVAILABLE, late)
         finally:
@@ -114,7 +114,7 @@ class LoadReporting:
                     await asyncio.wait((writing,), timeout=self._write_timeout)
                     if not writing.done():
                         return writing
-                    await writing
+                    await delivered(writing)
         except ValueError as error:
             return str(error)
         finally:

@@ -17,6 +17,8 @@ _IDENTITY_KEYS = ("peer_spiffe_id", "x509_subject_alternative_name")
 _COMMON_NAME = "x509_common_name"
 
 
+# gRPC fails to write where the call is over, and its handler is told of that only a little later.
+LEFT = "the client has left"
 Written = Callable[[BaseException | None], None]
 
 
@@ -42,8 +44,8 @@ class Transport(Protocol):
     def write(self, data: bytes, done: Written) -> None:
         """Begin to send one message; no other may be begun before ``done`` was called.
 
-        ``done`` is called with None once the message was taken over for sending, or with what went wrong;
-        possibly before this returns.
+        ``done`` is called with None once the message was taken over for sending, or with what went wrong,
+        possibly before this returns; a CancelledError says that the client has left.
         """
 
     def finish(self, status: str, text: str) -> None:
@@ -76,6 +78,8 @@ class GrpcTransport:
             awaited = self._writing.send(None)
         except StopIteration:
             self._end(None)
+        except grpc.aio.InternalError:
+            self._end(asyncio.CancelledError(LEFT))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, its owner is told
             self._end(error)
         else:
@@ -90,6 +94,14 @@ class GrpcTransport:
         """Set the final status."""
         self._context.set_code(grpc.StatusCode[status])
         self._context.set_details(text)
+
+
+async def delivered(writing: Awaitable[None]) -> None:
+    """Wait for a write; that the client leaves meanwhile ends the handler like any end of its call."""
+    try:
+        await writing
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError(LEFT) from error
 
 
 def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:

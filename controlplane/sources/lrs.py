@@ -182,7 +182,8 @@ class LoadReports:
 
     def _leave(self, node: str, source: str) -> None:
         self._open[node, source] -= 1
-        self._open += Counter()  # forgets those at zero
+        if not self._open[node, source]:
+            del self._open[node, source]
 
     def _count(self, node: str, source: str, request: LoadStatsRequest) -> None:
         entries = len(request.cluster_stats)

@@ -9,6 +9,7 @@ from datetime import timedelta
 import grpc
 import grpc.aio
 import pytest
+from grpc._cython import cygrpc
 
 from bench import http2
 from controlplane._pb.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
@@ -92,6 +93,33 @@ async def test_a_client_that_breaks_off_is_let_go(served):
     await until(lambda: taken.closed == 1)
 
     assert reporting.streams == 0
+
+
+class Leaves:
+    """What grpc.aio hands to a handler whose client leaves while it is answered."""
+
+    def peer(self):
+        return "ipv4:10.0.0.1:1"
+
+    def auth_context(self):
+        return {}
+
+    async def read(self):
+        return b""
+
+    async def write(self, _data):
+        raise cygrpc.ExecuteBatchError('Failed "execute_batch": (<SendMessageOperation>,)')
+
+
+async def test_a_client_that_leaves_while_it_is_answered_is_no_error():
+    taken = Taken()
+    reporting = LoadReporting(timedelta(seconds=1), taken.opened)
+    handler = reporting.services()[SERVICE]["StreamLoadStats"].stream_stream
+
+    with pytest.raises(asyncio.CancelledError):  # as of any call that is over, which grpc.aio takes quietly
+        await handler(None, Leaves())
+
+    assert (taken.closed, reporting.streams, reporting.refused) == (1, 0, 0)
 
 
 async def test_a_peer_has_its_share_of_streams_and_gets_it_back(served):

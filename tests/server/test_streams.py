@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+import structlog
 from grpc._cython import cygrpc
 
 from controlplane._pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
@@ -21,6 +22,7 @@ from controlplane.server.ads import SERVICES
 from controlplane.server.limits import Limits
 from controlplane.server.options import SERVER_OPTIONS, BindError, bind
 from controlplane.server.streams import XdsServer
+from controlplane.server.transport import GrpcTransport
 from controlplane.xds.snapshot import Snapshot
 from controlplane.xds.sotw import SotwStream
 from controlplane.xds.type_urls import CLUSTER, PUSH_ORDER, ROUTE
@@ -293,6 +295,49 @@ async def test_stream_that_a_bug_ends_in_the_middle_of_a_write_is_ended_for_its_
     assert (await client.hear()).resources
 
     assert (await client.end())[0] is grpc.StatusCode.INTERNAL
+
+
+class Leaves:
+    """What grpc.aio hands to a handler whose client leaves in the moment of a write."""
+
+    def __init__(self, request):
+        self._requests = [request]
+        self.status = None
+
+    def peer(self):
+        return "ipv4:10.0.0.1:1"
+
+    def auth_context(self):
+        return {}
+
+    async def read(self):
+        return self._requests.pop() if self._requests else await asyncio.Event().wait()
+
+    async def write(self, _data):
+        begun = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(begun.set_result, None)
+        await begun
+        raise cygrpc.ExecuteBatchError('Failed "execute_batch": (<SendMessageOperation>,)')
+
+    def set_code(self, code):
+        self.status = code
+
+    def set_details(self, text):
+        pass
+
+
+async def test_client_that_leaves_in_the_moment_of_a_write_is_no_error(kit):
+    xds = XdsServer(lambda node: node.cluster)
+    xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    node = Node(id="proxy-1", cluster="edge").SerializeToString()
+    context = Leaves(DiscoveryRequest(node=node, type_url=CLUSTER).SerializeToString())
+
+    with structlog.testing.capture_logs() as lines, pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(PATIENCE):
+            await xds.serve(GrpcTransport(context), "sotw")
+
+    assert [line for line in lines if line["log_level"] in ("warning", "error")] == []
+    assert (context.status, dict(xds.counts.closed), xds.views()) == (None, {}, ())
 
 
 async def test_stuck_client_keeps_its_place_until_it_has_gone(unread, kit):

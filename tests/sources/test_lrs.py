@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -276,3 +277,33 @@ def test_a_report_of_very_many_entries_is_refused_and_counts_nothing(reports, st
 
     (found,) = reports.observe(T0, T0 + INTERVAL, CALLER, SERVICES).values()
     assert found.cells == ()
+
+
+def steps(do):
+    """Count what the interpreter does meanwhile: as good as the time, and the same everywhere."""
+    count = 0
+
+    def note(frame, event, _arg):
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return note
+
+    before = sys.gettrace()
+    sys.settrace(note)
+    try:
+        do()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_a_stream_that_ends_costs_the_same_however_many_others_there_are():
+    def cost(count):
+        reports = LoadReports(INTERVAL)
+        streams = [reports.opened(HERE) for _ in range(count)]
+        for number, stream in enumerate(streams):
+            stream.receive(report(node=f"client-{number}"))
+        return steps(streams[0].close)
+
+    assert 0 < cost(200) <= cost(2)
