@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
-from controlplane.server.validity import Validity, validities
+from controlplane.server.chains import misfit
+from controlplane.server.x509 import Certificate, certificates
 from controlplane.xds.messages import Node
 from controlplane.xds.view import Peer
 
@@ -26,11 +26,13 @@ class Contents:
 
     Attributes:
         configuration: The same for gRPC.
-        valid: From when until when: of the ``certificate`` itself, of all in ``client_ca`` if it is given.
+        chain: The server's own certificate and those that lead to who signed it.
+        authorities: Who signs clients' certificates; empty if they need none.
     """
 
     configuration: grpc.ServerCertificateConfiguration
-    valid: Mapping[str, tuple[Validity, ...]]
+    chain: tuple[Certificate, ...]
+    authorities: tuple[Certificate, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +75,18 @@ class TlsFiles:
             TlsError: If they cannot be used. Whether they are valid now is not looked at.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authorities: tuple[Certificate, ...] = ()
         at, of = self.path("certificate"), "the certificate or its key"
         try:
             context.load_cert_chain(self.certificate, self.key, password=lambda: "")
             certificate, key, *ca = (path.read_bytes() for path in self._paths())
-            valid = {"certificate": validities(certificate)[:1]}
+            chain = certificates(certificate)
+            if why := misfit(context, chain):
+                raise ValueError(why)
             if self.client_ca is not None:
                 at, of = self.path("client_ca"), "it"
                 context.load_verify_locations(self.client_ca)
-                valid["client_ca"] = validities(ca[0])
+                authorities = certificates(ca[0])
         except ssl.SSLError as error:
             mismatch = error.reason == "KEY_VALUES_MISMATCH"
             why = "is not the certificate of this key" if mismatch else f"{of} is not PEM that can be used"
@@ -90,9 +95,8 @@ class TlsFiles:
             raise TlsError(f"{error.filename or at}: {(error.strerror or str(error)).lower()}") from error
         except ValueError as error:
             raise TlsError(f"{at}: {error}") from error
-        return Contents(
-            grpc.ssl_server_certificate_configuration([(key, certificate)], ca[0] if ca else None), valid
-        )
+        used = grpc.ssl_server_certificate_configuration([(key, certificate)], ca[0] if ca else None)
+        return Contents(used, chain, authorities)
 
 
 def refuse_stranger(node: Node, peer: Peer) -> str | None:

@@ -130,17 +130,22 @@ EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 class Authority:
     """A certificate authority, and what it signs, as files made by openssl."""
 
-    def __init__(self, folder, name):
+    def __init__(self, folder, name, signed=()):
         self.folder, self.name = folder, name
-        self.cert, self._key = self._make(name, "-addext", "basicConstraints=critical,CA:TRUE")
+        self.cert, self._key = signed or self._make(name, "-addext", "basicConstraints=critical,CA:TRUE")
 
     def sign(self, name, *alternatives):
         """Return certificate and key for some subject alternative names, like ``DNS:edge-1``."""
         extra = ("-addext", f"subjectAltName={','.join(alternatives)}") if alternatives else ()
         return self._make(name, "-CA", self.cert, "-CAkey", self._key, *extra)
 
-    def dated(self, name, begins, ends, *alternatives, authority=False):
-        """Return certificate and key of that validity; an authority of its own if asked for."""
+    def below(self, name, begins, ends, *, called=""):
+        """Return an authority that this one has signed; ``called`` is its name in certificates."""
+        signed = self.dated(name, begins, ends, authority=True, by=self, called=called)
+        return Authority(self.folder, name, signed)
+
+    def dated(self, name, begins, ends, *alternatives, authority=False, by=None, called=""):
+        """Return certificate and key of that validity; an authority if asked for: its own, or ``by`` this."""
         cert, key = self.folder / f"{self.name}-{name}.crt", self.folder / f"{self.name}-{name}.key"
         request, config = self.folder / f"{name}.csr", self.folder / "ca.cnf"
         (self.folder / "ca.index").write_text("")
@@ -151,9 +156,21 @@ class Authority:
         )
         names = ("-addext", f"subjectAltName={','.join(alternatives)}") if alternatives else ()
         rights = ("-addext", "basicConstraints=critical,CA:TRUE") if authority else ()
-        command = ["openssl", "req", "-new", *EC, "-subj", f"/CN={name}", "-out", request, "-keyout", key]
+        command = [
+            "openssl",
+            "req",
+            "-new",
+            *EC,
+            "-subj",
+            f"/CN={called or name}",
+            "-out",
+            request,
+            "-keyout",
+            key,
+        ]
         subprocess.run([*command, *names, *rights], check=True, capture_output=True)
-        by = ("-selfsign", "-keyfile", key) if authority else ("-cert", self.cert, "-keyfile", self._key)
+        own = authority and by is None
+        by = ("-selfsign", "-keyfile", key) if own else ("-cert", self.cert, "-keyfile", self._key)
         dates = ("-startdate", f"{begins:%Y%m%d%H%M%SZ}", "-enddate", f"{ends:%Y%m%d%H%M%SZ}")
         sign = ["openssl", "ca", "-batch", "-notext", "-config", config, "-in", request]
         subprocess.run([*sign, "-out", cert, *by, *dates], check=True, capture_output=True)

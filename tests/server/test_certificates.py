@@ -14,8 +14,9 @@ from controlplane._pb.cluster_pb2 import Cluster
 from controlplane.server import Cache, TlsFiles, serve
 from controlplane.server.certificates import Certificates
 from controlplane.server.troubles import Troubles
-from controlplane.server.validity import Validity, best, validities
+from controlplane.server.x509 import certificates
 from controlplane.xds.type_urls import CLUSTER
+from controlplane.xds.validity import Validity
 
 # An hour on, as the authorities are made in the meantime.
 NOW = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
@@ -100,7 +101,8 @@ def test_of_both_files_only_one_that_is_valid_replaces_one_that_is(files, put, t
     assert port.ends() == before
     (shown,) = troubles.current()
     assert shown.startswith("certificate of --xds: refused 2 times: the one in use stays: ")
-    assert shown.endswith(f": {files.path(what)}: expired at {written(NOW - DAY)}")
+    path = files.path(what)
+    assert f": {path}: {'CN=old ' * bool(options)}expired at {written(NOW - DAY)}" in shown
 
     put("new", NOW - DAY, NOW + 60 * DAY, **options)
     assert troubles.current() == ()
@@ -142,22 +144,37 @@ def test_an_end_is_told_some_time_before(files, put, troubles, what, lives, told
     now = NOW + lives - told
     assert shown() == []
     now += timedelta(seconds=1)
-    assert shown() == [f"certificate of --xds: {files.path(what)}: expires at {written(NOW + lives)}"]
+    path = files.path(what)
+    start = f"certificate of --xds: {path}: {'CN=brief ' * (what == 'client_ca')}"
+    (text,) = shown()
+    assert text.partition(";")[0] == f"{start}expires at {written(NOW + lives)}"
     now = NOW + lives + timedelta(seconds=1)
-    assert shown() == [f"certificate of --xds: {files.path(what)}: expired at {written(NOW + lives)}"]
+    (text,) = shown()
+    assert text.partition(";")[0] == f"{start}expired at {written(NOW + lives)}"
     assert port.ends()[what] == NOW + lives
 
 
-def test_of_several_authorities_the_last_valid_one_counts(files, put, ca, troubles, tmp_path):
-    old, _ = ca.dated("old", NOW - 9 * DAY, NOW - DAY, authority=True)
-    next_, _ = ca.dated("next", NOW + DAY, NOW + 900 * DAY, authority=True)
-    with (tmp_path / "client-ca.crt").open("ab") as bundle:
-        bundle.write(old.read_bytes() + next_.read_bytes())
-    (present,) = validities(ca.cert.read_bytes())
+def test_of_several_authorities_each_is_told_unless_one_of_its_name_lasts_longer(
+    files, put, ca, troubles, tmp_path
+):
+    def bundle(*certs):
+        (tmp_path / "client-ca.crt").write_bytes(b"".join(cert.read_bytes() for cert in certs))
+        return [text.partition(";")[0] for text in troubles.current()]
 
+    def made(name, begins, ends, called=""):
+        return ca.dated(name, NOW + begins * DAY, NOW + ends * DAY, authority=True, called=called)[0]
+
+    old, early, good = made("old", -9, -1), made("early", 1, 900), made("good", -9, 900)
+    soon, renewed = made("soon", -9, 1), made("renewed", -1, 400, called="soon")
+    at = f"certificate of --xds: {files.client_ca}:"
     port = Certificates(files, "--xds", troubles, clock=lambda: NOW)
 
-    assert port.ends()["client_ca"] == present.ends
+    assert bundle(good, old, early) == [f"{at} CN=old expired at {written(NOW - DAY)}"]
+    assert port.ends()["client_ca"] == NOW - DAY
+    assert bundle(early, good, soon) == [f"{at} CN=soon expires at {written(NOW + DAY)}"]
+    assert port.ends()["client_ca"] == NOW + DAY
+    assert bundle(early, soon, good, renewed) == []
+    assert port.ends()["client_ca"] == NOW + 400 * DAY
 
 
 def test_new_files_that_cannot_be_used_are_shown_until_they_can(files, put, ca, troubles, tmp_path):
@@ -203,7 +220,9 @@ def test_validity_is_read_as_openssl_reads_it(ca, begins, ends):
     )
     cert, _ = ca.dated("any", begins, ends, *NAMES)
 
-    assert validities(cert.read_bytes()) == (Validity(begins, ends),)
+    (read,) = certificates(cert.read_bytes())
+    assert read.valid == Validity(begins, ends)
+    assert (str(read.subject), str(read.issuer)) == ("CN=any", "CN=ours")
     other = ssl._ssl._test_decode_cert(str(cert))
     assert ssl.cert_time_to_seconds(other["notAfter"]) == ends.timestamp()
 
@@ -212,10 +231,10 @@ def test_a_file_of_several_has_several_and_text_around_them_counts_for_nothing(c
     first, _ = ca.dated("first", NOW, NOW + DAY)
     second, _ = ca.dated("second", NOW, NOW + 2 * DAY)
 
-    read = validities(b"first:\n" + first.read_bytes() + b"\r\n# second\n" + second.read_bytes())
+    read = certificates(b"first:\n" + first.read_bytes() + b"\r\n# second\n" + second.read_bytes())
 
-    assert [each.ends for each in read] == [NOW + DAY, NOW + 2 * DAY]
-    assert best(read, NOW).ends == NOW + 2 * DAY
+    assert [each.valid.ends for each in read] == [NOW + DAY, NOW + 2 * DAY]
+    assert [str(each.subject) for each in read] == ["CN=first", "CN=second"]
 
 
 def test_what_is_no_certificate_is_told(ca):
@@ -223,13 +242,13 @@ def test_what_is_no_certificate_is_told(ca):
 
     for pem in (b"", b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"):
         with pytest.raises(ValueError, match=r"certificate"):
-            validities(pem)
-    for at in range(200):  # the dates are before that
+            certificates(pem)
+    for at in range(240):  # names and dates are before that
         for changed in (
             whole[:at],
             *(whole[:at] + byte + whole[at + 1 :] for byte in (b"\xff", b"\0", b"\x80")),
         ):
             with contextlib.suppress(ValueError):  # and nothing else
-                validities(ssl.DER_cert_to_PEM_cert(changed).encode())
+                certificates(ssl.DER_cert_to_PEM_cert(changed).encode())
     with pytest.raises(ValueError, match="is cut off"):
-        validities(ssl.DER_cert_to_PEM_cert(whole[:100]).encode())
+        certificates(ssl.DER_cert_to_PEM_cert(whole[:100]).encode())
