@@ -80,11 +80,18 @@ class Metrics:
         for of, state, age in self._plane.proxy_states():
             counts[of, state] = counts.get((of, state), 0) + 1
             oldest[of] = max(oldest.get(of, 0.0), age)
+        expiring = GaugeMetricFamily(
+            "turnout_proxy_certificates_ending",
+            "Connected proxies that came with a certificate that ends soon or has ended.",
+            labels=["fleet"],
+        )
         for (fleet, state), count in sorted(counts.items()):
             proxies.add_metric([fleet, state], count)
+        for fleet, count in sorted(self._plane.expiring().items()):
+            expiring.add_metric([fleet or "-"], count)
         for fleet, age in sorted(oldest.items()):
             waiting.add_metric([fleet], age)
-        yield from (proxies, waiting)
+        yield from (proxies, waiting, expiring)
 
     def _holds(self) -> Iterator[Metric]:
         """Yield what holds releases that have not ended: one series of each at most."""
@@ -144,7 +151,7 @@ class CertificateMetrics:
         """Yield when each of them ends."""
         ends = GaugeMetricFamily(
             "turnout_certificate_expires_timestamp_seconds",
-            "When the certificate of a port, or the authority of its clients, ends.",
+            "When the first certificate of a port's chain, or of its clients' authorities, ends.",
             labels=["port", "of"],
         )
         for port in self._certificates:

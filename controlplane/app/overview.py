@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from controlplane.app.adoption import problems
 from controlplane.app.asking import explain_request, show_cohort
 from controlplane.app.attention import of_proxies, of_releases
 from controlplane.app.blackouts import show_blackouts
+from controlplane.app.expiring import counts, of_certificates
 from controlplane.app.following import Followed
 from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
@@ -131,6 +132,10 @@ class Overview:
             age = (now - min(since)).total_seconds() if since else 0.0
             yield view.group or "-", proxy_state(view, self._publisher, self._revision), age
 
+    def expiring(self) -> Mapping[str, int]:
+        """Return how many proxies' own certificates end soon, of each fleet whose proxies have any."""
+        return counts(self._publisher.server.views())
+
     @property
     def _revision(self) -> int:
         return self._loop.world.revision if self._loop.world is not None else 0
@@ -174,9 +179,12 @@ class Overview:
         ends = (f"release {r.name}: {why}" for r in world.open_ends if (why := confirming.alarm(r)))
         alone = problems(self._publisher.in_question(world), world)
         held = of_releases(world.releases.values())
-        proxies = of_proxies(self._publisher.server.views(), self._publisher.member)
+        views = self._publisher.server.views()
+        proxies = of_proxies(views, self._publisher.member)
+        expiring = of_certificates(views, self._clock())
         urgent = (*store, *alone, *alarms, *ends, *held, *proxies)
-        return (*urgent, *fleets, *names, *self.folder_problems, *drift, *untaken, *self.troubles.current())
+        later = (*fleets, *names, *self.folder_problems, *drift, *untaken)
+        return (*urgent, *later, *expiring, *self.troubles.current())
 
     def documents(self) -> DocumentsShown:
         """Return which documents are in force, and where each was read."""

@@ -255,6 +255,7 @@ def show_proxy(
         fleet=view.group or "-",
         address=view.peer.address,
         identity=view.peer.identities,
+        certificate_expires_at=view.peer.valid.ends if view.peer.valid is not None else None,
         version=".".join(map(str, node.version)) if node.version else "-",
         protocol=view.variant,
         connected_at=view.since,

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 
+from controlplane.server.x509 import certificates
+from controlplane.xds.validity import Validity
 from controlplane.xds.view import Peer
 
 # Names that a client certificate proves, strongest first. A common name counts where there is no other.
 _IDENTITY_KEYS = ("peer_spiffe_id", "x509_subject_alternative_name")
 _COMMON_NAME = "x509_common_name"
+_CERTIFICATE = "x509_pem_cert"
 
 
 # gRPC fails to write where the call is over, and its handler is told of that only a little later.
@@ -58,7 +62,7 @@ class GrpcTransport:
     __slots__ = ("_context", "_done", "_write", "_writing", "end", "peer", "read")
 
     def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        self.peer = peer_of(context)
+        self.peer = peer_of(context, dated=True)
         self.read: Callable[[], Awaitable[Any]] = context.read
         self.end: object = grpc.aio.EOF
         self._context = context
@@ -104,11 +108,23 @@ async def delivered(writing: Awaitable[None]) -> None:
         raise asyncio.CancelledError(LEFT) from error
 
 
-def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
-    """Return the peer of a call: ``address:port`` and what its certificate proves."""
+def peer_of(context: grpc.aio.ServicerContext[Any, Any], *, dated: bool = False) -> Peer:
+    """Return the peer of a call: ``address:port`` and what its certificate proves.
+
+    Only if it is ``dated`` is the certificate read, for how long it is valid: 60 us, so not for each message.
+    """
     address = unquote(context.peer()).removeprefix("ipv4:").removeprefix("ipv6:")
     proven = context.auth_context()
     names = [name for key in _IDENTITY_KEYS for name in proven.get(key, ())]
     names = names or list(proven.get(_COMMON_NAME, ()))
     texts = (n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in names)
-    return Peer(address, tuple(dict.fromkeys(texts)))
+    own = proven.get(_CERTIFICATE, ()) if dated else ()
+    return Peer(address, tuple(dict.fromkeys(texts)), _valid(bytes(own[0])) if own else None)
+
+
+@lru_cache(maxsize=256)  # of a client's streams each type may have its own
+def _valid(pem: bytes) -> Validity | None:
+    try:
+        return certificates(pem)[0].valid
+    except ValueError:  # the handshake has taken it all the same
+        return None

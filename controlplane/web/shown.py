@@ -165,12 +165,17 @@ class TypeShown(Shown):
 
 
 class ProxyShown(Shown):
-    """One connected proxy; ``identity`` are the names that its certificate proves."""
+    """One connected proxy.
+
+    ``identity`` are the names that the certificate proves with which it connected, and
+    ``certificate_expires_at`` is when that one ends.
+    """
 
     id: str
     fleet: str
     address: str
     identity: tuple[str, ...] = ()
+    certificate_expires_at: datetime | None = None
     version: str
     protocol: str
     connected_at: datetime

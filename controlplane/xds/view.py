@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from controlplane.xds.messages import Node
 from controlplane.xds.snapshot import Resource
 from controlplane.xds.type_urls import Ref
+from controlplane.xds.validity import Validity
 from controlplane.xds.version import Version
 
 Variant = Literal["sotw", "delta"]
@@ -20,12 +21,16 @@ Variant = Literal["sotw", "delta"]
 class Peer:
     """The other end of a connection, as the transport saw it.
 
-    ``identities`` are the names that its certificate proves (SPIFFE id, subject alternative names, common
-    name); empty without mutual TLS.
+    Attributes:
+        address: With its port.
+        identities: The names that its certificate proves (SPIFFE id, subject alternative names, common name);
+            empty without mutual TLS.
+        valid: From when until when that certificate is valid; None without, or if it cannot be read.
     """
 
     address: str
     identities: tuple[str, ...] = ()
+    valid: Validity | None = None
 
     @property
     def host(self) -> str:

@@ -29,6 +29,7 @@ from controlplane.web.operators import enrol, new_token
 from controlplane.xds.type_urls import CLUSTER
 from tests.waiting import PATIENCE
 
+VERSION = BuildVersion(version={"major_number": 1, "minor_number": 40})
 FLEET = """\
 kind: Fleet
 name: edge
@@ -84,8 +85,7 @@ async def test_a_response_says_which_server_it_is_of(tmp_path, kit, options, nam
         grpc.aio.insecure_channel(f"127.0.0.1:{running.xds_port}") as channel,
     ):
         call = kit.Call(channel, f"/{kit.ADS}/DeltaAggregatedResources")
-        version = BuildVersion(version={"major_number": 1, "minor_number": 40})
-        node = Node(id="edge-1", cluster="edge", user_agent_build_version=version)
+        node = Node(id="edge-1", cluster="edge", user_agent_build_version=VERSION)
         call.node = node.SerializeToString()
         await call.ask(CLUSTER)
         heard = await call.hear()
@@ -182,6 +182,41 @@ async def test_certificates_that_end_are_problems_and_metrics_and_replace_no_goo
         put("good again", 9)
         await kit.until(lambda: not plane.problems())
         assert await get("/v1/problems") == "[]"
+
+
+async def test_proxies_whose_own_certificates_end_soon_are_problems_and_a_figure(kit, tmp_path, authority):
+    ca, now = authority("ours"), datetime.now(UTC).replace(microsecond=0)
+    files = TlsFiles(*ca.sign("localhost", "DNS:localhost"), ca.cert)
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "edge.yaml").write_text(FLEET.format(port=10_000))
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    ends = now + timedelta(days=1)
+
+    async def connect(proxy, ends):
+        cert, key = ca.dated(proxy, now - timedelta(days=10), ends, f"DNS:{proxy}")
+        parts = (file.read_bytes() for file in (ca.cert, key, cert))
+        at, credentials = f"localhost:{running.xds_port}", grpc.ssl_channel_credentials(*parts)
+        call = kit.Call(
+            grpc.aio.secure_channel(at, credentials, options), f"/{kit.ADS}/StreamAggregatedResources"
+        )
+        call.node = Node(id=proxy, cluster="edge", user_agent_build_version=VERSION).SerializeToString()
+        await call.ask(CLUSTER)
+        await call.hear()
+        return call.channel
+
+    async with serving(settings(tmp_path, tls=files, policies=tmp_path / "policies")) as running:
+        channels = [await connect(f"edge-{n}", at) for n, at in enumerate((ends, now + timedelta(days=90)))]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{running.http_port}") as client:
+            problems, proxies = [(await client.get(f"/v1/{what}")).json() for what in ("problems", "proxies")]
+            metrics = (await client.get("/metrics")).text
+        for channel in channels:
+            await channel.close()
+
+    (problem,) = problems
+    at = f"{ends:%Y-%m-%d %H:%M:%S} UTC"
+    assert problem.startswith(f"proxy edge-0 of fleet 'edge': own certificate expires at {at}; renew")
+    assert [proxy["certificate_expires_at"] for proxy in proxies][:1] == [f"{ends:%Y-%m-%dT%H:%M:%SZ}"]
+    assert '\nturnout_proxy_certificates_ending{fleet="edge"} 1.0\n' in metrics
 
 
 @pytest.mark.parametrize("given", [{}, {"operators": "o.yaml"}, {"http_tls": TlsFiles("a", "b")}])
