@@ -104,11 +104,12 @@ class Line:
     """A way to a port that can be cut: whoever comes then is sent away."""
 
     def __init__(self, port):
-        self.to, self.port, self.whole = port, 0, True
+        self.to, self.port, self.whole, self.refused = port, 0, True, 0
         self._ends = set()
 
     async def take(self, reader, writer):
         if not self.whole:
+            self.refused += 1
             writer.close()
             return
         there = await asyncio.open_connection("127.0.0.1", self.to)
@@ -140,12 +141,12 @@ async def cuttable(port):
         server.close()
 
 
-def client(site, node="caller-1", *, port=0, features=DOCUMENTED, **environment):
+def client(site, node="caller-1", *, ports=(), features=DOCUMENTED, **environment):
     servers = [{
-        "server_uri": f"127.0.0.1:{port or site.xds}",
+        "server_uri": f"127.0.0.1:{port}",
         "channel_creds": [{"type": "insecure"}],
         "server_features": [*features],
-    }]  # fmt: skip
+    } for port in ports or [site.xds]]  # fmt: skip
     bootstrap = {"xds_servers": servers, "node": {"id": node, "cluster": "mesh"}}
     return peer("client", "xds:///shop", GRPC_XDS_BOOTSTRAP_CONFIG=json.dumps(bootstrap), **environment)
 
@@ -246,8 +247,8 @@ async def test_no_call_fails_when_clients_come_back_after_a_switch(site, shop):
     heap = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
     async with (
         cuttable(site.xds) as line,
-        client(site, port=line.port, features=("xds_v3",), **heap) as one,
-        client(site, "caller-2", port=line.port) as other,
+        client(site, ports=[line.port], features=("xds_v3",), **heap) as one,
+        client(site, "caller-2", ports=[line.port]) as other,
     ):
         for caller in (one, other):
             await caller.call(10)
@@ -421,3 +422,37 @@ async def test_callers_are_left_alone_when_the_store_was_lost(site, shop):
             return await state() == ["synced"]
 
         await site.until(synced)
+
+
+async def test_a_second_control_plane_is_no_safe_one_for_clients(site, shop):
+    """As docs/envoy.md says: who has what it needs stays, and who comes back takes what the first one has."""
+    second = type(site)(site.folder / "second", "1s")
+    second.folder.mkdir()
+    async with second, cuttable(site.xds) as line:
+        both = [line.port, second.xds]
+        await second.serve()
+        await second.apply(FLEET, SERVICE.format(v1=shop.ports[0], v2=shop.ports[1]))
+        async with client(site, ports=both) as stays:
+            await stays.call(4)
+            line.cut()
+            await second.post("/v1/services/shop/switch", version="v2")
+
+            async def tried():
+                return line.refused >= 2
+
+            await site.until(tried)
+            stayed, seen = await stays.call(20), await second.get("/v1/proxies")
+
+            async with client(site, "caller-2", ports=both) as comes:
+                fresh = await comes.call(20)
+                line.whole = True
+
+                async def back():
+                    return await comes.call(4) == {"v1": 4}
+
+                await site.until(back)
+                problems = await site.get("/v1/problems"), await second.get("/v1/problems")
+
+    assert (stayed, seen) == ({"v1": 20}, [])
+    assert fresh == {"v2": 20}
+    assert problems == ([], [])
