@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from controlplane.app.turns import in_turns
 from controlplane.evidence.observation import Observation
+from controlplane.evidence.observed import Observed
+from controlplane.policy.catalog import Catalog
 from controlplane.policy.documents import EVERYONE, Service
 from controlplane.policy.grpc_codes import CODES, MEASURE, OK
 from controlplane.policy.stats import REPORTS, REPORTS_KEY
@@ -21,6 +25,36 @@ from controlplane.sources.prometheus import Prometheus, Query, filled
 from controlplane.sources.pushed import Pushed
 from controlplane.xds.type_urls import LISTENER
 from controlplane.xds.view import StreamView
+
+
+@dataclass(frozen=True, slots=True)
+class _Documents:
+    """What observations need of documents, as long as these are the same.
+
+    Attributes:
+        catalog: All of them.
+        services: By name.
+        versions: Names of the versions of each service.
+        fleets: The services of each.
+        callers: The fleets of gRPC clients.
+    """
+
+    catalog: Catalog
+    services: Mapping[str, Service]
+    versions: Mapping[str, AbstractSet[str]]
+    fleets: Mapping[str, frozenset[str]]
+    callers: AbstractSet[str]
+
+    @classmethod
+    def of(cls, catalog: Catalog) -> _Documents:
+        services, fleets = catalog.services(), catalog.fleets()
+        return cls(
+            catalog,
+            {service.name: service for service in services},
+            {service.name: frozenset(service.versions) for service in services},
+            {f.name: frozenset(s.name for s in services if f.name in s.fleets) for f in fleets},
+            {fleet.name for fleet in fleets if fleet.grpc},
+        )
 
 
 class StreamStatistics:
@@ -39,43 +73,44 @@ class StreamStatistics:
         self._reports = reports
         self._prometheus = prometheus or Prometheus(None)
         self._pushed = pushed or Pushed()
+        self._documents: _Documents | None = None
 
-    def observe(
+    async def observe(
         self, world: World, start: datetime, end: datetime
-    ) -> tuple[Mapping[str, Observation], Mapping[str, Json | None]]:
+    ) -> tuple[Observed, Mapping[str, Json | None]]:
         """Return what was seen of each service since the last `commit`, and the cursors to store with it."""
-        services = world.catalog.services()
-        fleets = world.catalog.fleets()
-        by_fleet = {f.name: frozenset(s.name for s in services if f.name in s.fleets) for f in fleets}
-        callers = {fleet.name for fleet in fleets if fleet.grpc}
+        of = self._of(world.catalog)
         links: dict[str, Link] = {}
         clients: list[StreamView] = []
         for view in self._server.views():
             if view.node is None or view.group is None:
                 continue
-            if view.group in callers:
+            if view.group in of.callers:
                 clients.append(view)
             else:
                 reports = view.node.metadata.get(REPORTS_KEY, 0) == REPORTS
-                links[view.node.id] = Link(view.peer, by_fleet.get(view.group, frozenset()), reports)
-        versions = {service.name: set(service.versions) for service in services}
-        observed, cursors = self._collector.observe(start, end, links, versions)
-        reported = self._reports.observe(start, end, _by_node(clients, by_fleet), versions)
+                links[view.node.id] = Link(view.peer, of.fleets.get(view.group, frozenset()), reports)
+        reported = self._reports.observe(start, end, _by_node(clients, of.fleets), of.versions)
         self._prometheus.want(
             query for state in world.releases.values() if state.active for query in queries(state)
         )
-        for service in services:
-            self._pushed.begin(service.name, era(world.active.get(service.name)))
+        for service in of.services:
+            self._pushed.begin(service, era(world.active.get(service)))
         readings, pushed = self._prometheus.take(), self._pushed.take()
-        found = {}
-        for service in services:
-            seen = observed[service.name]
-            if service.name in reported:
-                seen = merged(seen, reported[service.name])
-            seen = named(seen, service)
-            measures = tuple(sorted((*seen.measures, *pushed.get(service.name, ()))))
-            found[service.name] = replace(seen, measures=measures, readings=readings.get(service.name, ()))
-        return found, cursors
+        observed, cursors = await in_turns(self._collector.counting(start, end, links, of.versions))
+
+        def whole(name: str) -> Observation:
+            seen = merged(observed[name], reported[name]) if name in reported else observed[name]
+            seen = named(seen, of.services[name])
+            measures = tuple(sorted((*seen.measures, *pushed.get(name, ()))))
+            return replace(seen, measures=measures, readings=readings.get(name, ()))
+
+        return Observed(of.services.keys(), observed.counted | reported.counted, whole), cursors
+
+    def _of(self, catalog: Catalog) -> _Documents:
+        if self._documents is None or self._documents.catalog is not catalog:
+            self._documents = _Documents.of(catalog)
+        return self._documents
 
     def commit(self) -> None:
         """Say that the last observation was stored."""
@@ -145,10 +180,16 @@ def merged(one: Observation, other: Observation) -> Observation:
 
 def _by_node(views: Iterable[StreamView], by_fleet: Mapping[str, frozenset[str]]) -> dict[str, Client]:
     found: dict[str, Client] = {}
+    alike: dict[tuple[str | None, frozenset[str]], frozenset[str]] = {}  # many ask for the same
     for view in views:
         assert view.node is not None
         asked = view.of(LISTENER)
-        services = by_fleet.get(view.group or "", frozenset()) & (asked.names if asked else frozenset())
-        before = found.get(view.node.id, Client(frozenset(), frozenset()))
-        found[view.node.id] = Client(before.origins | {origin(view.peer)}, before.services | services)
+        which = view.group, asked.names if asked else frozenset()
+        services = alike.get(which)
+        if services is None:
+            services = alike[which] = by_fleet.get(view.group or "", frozenset()) & which[1]
+        origins, before = frozenset((origin(view.peer),)), found.get(view.node.id)
+        if before is not None:
+            origins, services = before.origins | origins, before.services | services
+        found[view.node.id] = Client(origins, services)
     return found

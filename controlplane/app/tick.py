@@ -14,6 +14,7 @@ import structlog
 from controlplane.app.heard import Heard
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
+from controlplane.evidence.observed import Observed
 from controlplane.evidence.verdict import Verdict
 from controlplane.failpoints import failpoint
 from controlplane.release import crossing, groups, point
@@ -44,9 +45,9 @@ class Proxies(Protocol):
 class Statistics(Protocol):
     """Where observations come from."""
 
-    def observe(
+    async def observe(
         self, world: World, start: datetime, end: datetime
-    ) -> tuple[Mapping[str, Observation], Mapping[str, Json | None]]:
+    ) -> tuple[Observed, Mapping[str, Json | None]]:
         """Return what was seen of each service since the last `commit`, and the cursors to store with it."""
         ...
 
@@ -169,7 +170,7 @@ class Loop:
             # A process that was stopped for an hour has not judged for an hour.
             elapsed = timedelta(0) if since is None else min(since, 2 * self._interval)
             start = now - (self._interval if since is None else since)
-            observed, cursors = self._statistics.observe(world, start, now)
+            observed, cursors = await self._statistics.observe(world, start, now)
             self.heard.take(
                 observed, world.catalog, lambda name: self._proxies.endpoints(world, name).places, monotonic
             )

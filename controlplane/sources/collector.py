@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from controlplane.evidence.observation import Cell, Measure, Observation, Stat, Tally
+from controlplane.evidence.observed import Observed
+from controlplane.sources.audiences import NOTHING, Audiences, State
 from controlplane.sources.cursor import Cursor, Delta, delta
 from controlplane.sources.envoy import VERSIONED, Export, MalformedError, parse_export
 from controlplane.xds.view import Peer
@@ -43,23 +45,77 @@ class _Exporter:
     clashed: datetime | None = None
 
 
+class _Heard(NamedTuple):
+    """The last export of a proxy from where its stream comes: as it was at the interval's end."""
+
+    export: Export
+    arrived: datetime
+    exporter: _Exporter
+
+
 @dataclass(slots=True)
-class _Seen:
-    """One service in the making."""
+class _Counts:
+    """What is new of one service."""
 
     tallies: dict[Cell, Tally] = field(default_factory=dict)
-    fresh: list[str] = field(default_factory=list)
-    late: list[str] = field(default_factory=list)
-    silent: list[str] = field(default_factory=list)
-    partial: list[tuple[str, str]] = field(default_factory=list)
-    healthy: list[tuple[str, str, int]] = field(default_factory=list)
     measures: list[Measure] = field(default_factory=list)
     stats: list[Stat] = field(default_factory=list)
-    reporting: list[str] = field(default_factory=list)
 
 
-# Between two exports is what falls just after an interval's end; a tuple holds the reason why it is partial.
-_State = Literal["fresh", "between", "late", "silent"] | tuple[str]
+@dataclass(frozen=True, slots=True)
+class _Interval:
+    """An interval in the making.
+
+    Attributes:
+        start: Its begin.
+        end: Its end.
+        connected: Proxies with an open ADS stream.
+        services: Names of the versions of each service.
+        heard: By proxy: what it said last, whatever arrives while this is made.
+        counts: By service.
+        audiences: Of the proxies that are connected.
+    """
+
+    start: datetime
+    end: datetime
+    connected: Mapping[str, Link]
+    services: Mapping[str, AbstractSet[str]]
+    heard: Mapping[str, _Heard]
+    counts: dict[str, _Counts] = field(default_factory=dict)
+    audiences: Audiences = field(default_factory=Audiences)
+
+    def of(self, service: str) -> _Counts:
+        """Return where the counts of a service belong."""
+        found = self.counts.get(service)
+        if found is None:
+            found = self.counts[service] = _Counts()
+        return found
+
+    def observed(self) -> Observed:
+        """Return what was seen, one observation per service."""
+        counted = {service for service, counts in self.counts.items() if counts.tallies}
+        return Observed(self.services.keys(), counted, self._observation)
+
+    def _observation(self, service: str) -> Observation:
+        counts = self.counts.get(service, _NO_COUNTS)
+        told = self.audiences.told(service, self.services[service])
+        return Observation(
+            service,
+            self.start,
+            self.end,
+            tuple(sorted(counts.tallies.items(), key=_cell)),
+            told.fresh,
+            told.silent,
+            told.partial,
+            healthy=told.healthy,
+            measures=tuple(sorted(counts.measures)),
+            stats=tuple(sorted(counts.stats)),
+            reporting=told.reporting,
+            late=told.late,
+        )
+
+
+_NO_COUNTS = _Counts()
 
 
 class Collector:
@@ -119,8 +175,26 @@ class Collector:
         end: datetime,
         connected: Mapping[str, Link],
         services: Mapping[str, AbstractSet[str]],
-    ) -> tuple[dict[str, Observation], dict[str, dict[str, Any] | None]]:
-        """Count what arrived since the last committed observation.
+    ) -> tuple[Observed, dict[str, dict[str, Any] | None]]:
+        """Count as :meth:`counting` does, at once."""
+        steps = self.counting(start, end, connected, services)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                found: tuple[Observed, dict[str, dict[str, Any] | None]] = done.value
+                return found
+
+    def counting(
+        self,
+        start: datetime,
+        end: datetime,
+        connected: Mapping[str, Link],
+        services: Mapping[str, AbstractSet[str]],
+    ) -> Generator[None, None, tuple[Observed, dict[str, dict[str, Any] | None]]]:
+        """Count what arrived since the last committed observation, a proxy in each step.
+
+        Exports may arrive between two steps: the next observation counts them.
 
         Args:
             start: Begin of the interval, UTC.
@@ -135,28 +209,22 @@ class Collector:
         for heard in self._exporters.values():
             heard.arrived = min(heard.arrived, end)  # if the clock went back: it may fall silent all the same
         self._since = {proxy: self._since.get(proxy, end) for proxy in connected}
-        seen = {service: _Seen() for service in services}
+        hosts = {proxy: origin(link.peer) for proxy, link in connected.items()}
+        left = {proxy: link for proxy, link in self._links.items() if proxy not in connected}
+        at = _Interval(start, end, connected, services, self._heard(hosts, left))
         for proxy, link in sorted(connected.items()):
-            state = self._count(proxy, link, end, seen, services)
-            cursor = self._pending.get(proxy) or self._cursors.get(proxy)
-            for service in link.services & seen.keys():
-                past = cursor.bypassed(service) if cursor and state in ("fresh", "between", "late") else None
-                _place(seen[service], proxy, (past,) if past else state)
-                if state != "silent":
-                    seen[service].healthy += self._healthy(proxy, link, service, services[service])
-                if link.reports:
-                    seen[service].reporting.append(proxy)
-        for proxy, link in sorted(self._links.items()):
-            if proxy not in connected:  # it has left: what it counted before that still counts
-                self._count(proxy, link, end, seen, services)
-        self._quarantined = tuple(sorted(self._strangers(connected, end)))
-        self._prune(connected, end)
-        found = {service: _observation(service, start, end, seen[service]) for service in sorted(seen)}
-        cursors = {
-            proxy: None if cursor is None else cursor.dump()
-            for proxy, cursor in sorted(self._pending.items())
-        }
-        return found, cursors
+            self._take(proxy, link, at)
+            yield
+        for proxy, link in sorted(left.items()):  # it has left: what it counted before that still counts
+            self._count(proxy, link, at)
+            yield
+        self._quarantined = tuple(sorted(self._strangers(hosts)))
+        self._prune(hosts, end)
+        cursors: dict[str, dict[str, Any] | None] = {}
+        for proxy, cursor in sorted(self._pending.items()):
+            cursors[proxy] = None if cursor is None else cursor.dump()
+            yield
+        return at.observed(), cursors
 
     def commit(self) -> None:
         """Make the cursors of the last observation current; they are stored."""
@@ -171,77 +239,76 @@ class Collector:
         """Go on from stored cursors."""
         self._cursors = {proxy: Cursor.load(proxy, data) for proxy, data in cursors.items()}
 
-    def _count(
-        self,
-        proxy: str,
-        link: Link,
-        end: datetime,
-        seen: Mapping[str, _Seen],
-        services: Mapping[str, AbstractSet[str]],
-    ) -> _State:
-        heard = self._exporters.get((proxy, origin(link.peer)))
+    def _heard(self, hosts: Mapping[str, str], left: Mapping[str, Link]) -> dict[str, _Heard]:
+        """Return what was heard of proxies where their streams come from, or came from."""
+        sources = {**hosts, **{proxy: origin(link.peer) for proxy, link in left.items()}}
+        found = ((proxy, self._exporters.get((proxy, host))) for proxy, host in sources.items())
+        return {proxy: _Heard(e.export, e.arrived, e) for proxy, e in found if e is not None}
+
+    def _take(self, proxy: str, link: Link, at: _Interval) -> None:
+        """Count what is new of a connected proxy, and note what is known of it."""
+        state = self._count(proxy, link, at)
+        cursor, heard = self._pending.get(proxy) or self._cursors.get(proxy), at.heard.get(proxy)
+        audience = at.audiences.of(link.services)
+        audience.place(proxy, state, cursor.bypassed if cursor else NOTHING)
+        if heard is not None and state != "silent":
+            audience.healthy.append((proxy, heard.export.healthy))
+        if link.reports:
+            audience.reporting.append(proxy)
+
+    def _count(self, proxy: str, link: Link, at: _Interval) -> State:
         cursor = self._cursors.get(proxy)
-        overdue = end - SILENT_AFTER * self._flush
-        if heard is None:
-            return "silent" if self._since.get(proxy, end) <= overdue else "between"
-        if cursor is not None and heard.export.overlaps(cursor.seen):
-            heard.clashed = heard.arrived
-        if heard.clashed is not None and heard.clashed > overdue:
-            self._pending[proxy] = Cursor(heard.export)  # nothing until now can be told apart
+        overdue = at.end - SILENT_AFTER * self._flush
+        if proxy not in at.heard:
+            return "silent" if self._since.get(proxy, at.end) <= overdue else "between"
+        export, arrived, exporter = at.heard[proxy]
+        if cursor is not None and export.overlaps(cursor.seen):
+            exporter.clashed = arrived
+        if exporter.clashed is not None and exporter.clashed > overdue:
+            self._pending[proxy] = Cursor(export)  # nothing until now can be told apart
             return (_clash(proxy),)
-        heard.clashed = None
-        added = delta(heard.export, cursor, self._longest)
+        exporter.clashed = None
+        added = delta(export, cursor, self._longest)
         if added is not None:
             self._pending[proxy] = added.cursor
-            for (service, cell), tally in added.tallies.items():
-                known = service in link.services and service in services
-                if known and cell.version in {*services[service], ""}:
-                    seen[service].tallies[cell] = tally
-            _besides(proxy, added, link.services & services.keys(), seen)
-        return self._state(heard, cursor, added, end)
+            _add(proxy, link, added, at)
+        return self._state(export, arrived, cursor, added, at.end)
 
-    def _state(self, heard: _Exporter, cursor: Cursor | None, added: Delta | None, end: datetime) -> _State:
+    def _state(
+        self, export: Export, arrived: datetime, cursor: Cursor | None, added: Delta | None, end: datetime
+    ) -> State:
         """Return how far the last export of a proxy covers the interval until ``end``."""
-        if heard.arrived < end - SILENT_AFTER * self._flush:
+        if arrived < end - SILENT_AFTER * self._flush:
             return "silent"
-        if cursor is not None and heard.export.time < cursor.seen.time:
+        if cursor is not None and export.time < cursor.seen.time:
             return ("its clock went back behind what was counted",)
         if doubt := added.doubt if added else cursor and cursor.doubt:
             return (doubt,)
-        if added and cursor and heard.export.time - cursor.seen.time > self._longest:
+        if added and cursor and export.time - cursor.seen.time > self._longest:
             return "late"  # much of what it counts may be from before the interval
-        if heard.arrived < end - LATE_AFTER * self._flush:
+        if arrived < end - LATE_AFTER * self._flush:
             return "late"
-        return "fresh" if added or heard.arrived >= end - self._flush else "between"
+        return "fresh" if added or arrived >= end - self._flush else "between"
 
-    def _healthy(
-        self, proxy: str, link: Link, service: str, versions: AbstractSet[str]
-    ) -> Iterator[tuple[str, str, int]]:
-        heard = self._exporters.get((proxy, origin(link.peer)))
-        healthy = heard.export.healthy if heard else {}
-        for version in sorted(versions):
-            if (count := healthy.get(f"{service}{VERSIONED}{version}")) is not None:
-                yield proxy, version, count
-
-    def _strangers(self, connected: Mapping[str, Link], end: datetime) -> Iterator[tuple[str, str]]:
+    def _strangers(self, hosts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         for (proxy, host), heard in self._exporters.items():
-            link = connected.get(proxy)
-            if link is None and proxy not in self._links:
+            known = hosts.get(proxy)
+            if known is None and proxy not in self._links:
                 yield proxy, f"exports from {host} without an ADS stream"
-            elif link is not None and origin(link.peer) != host:
-                yield proxy, f"exports from {host}, but its ADS stream comes from {origin(link.peer)}"
+            elif known is not None and known != host:
+                yield proxy, f"exports from {host}, but its ADS stream comes from {known}"
             elif heard.clashed is not None:
                 yield proxy, _clash(proxy)
 
-    def _prune(self, connected: Mapping[str, Link], end: datetime) -> None:
+    def _prune(self, hosts: Mapping[str, str], end: datetime) -> None:
         overdue = end - SILENT_AFTER * self._flush
         for (proxy, host), heard in list(self._exporters.items()):
-            if heard.arrived < overdue and not (proxy in connected and origin(connected[proxy].peer) == host):
+            if heard.arrived < overdue and hosts.get(proxy) != host:
                 del self._exporters[proxy, host]
         exporting = {proxy for proxy, _ in self._exporters}
         for proxy, cursor in self._cursors.items():
             gone = end.timestamp() - cursor.seen.time / 1e9 > FORGET_AFTER.total_seconds()
-            if gone and proxy not in connected and proxy not in exporting:
+            if gone and proxy not in hosts and proxy not in exporting:
                 self._pending[proxy] = None
 
 
@@ -254,45 +321,22 @@ def _clash(proxy: str) -> str:
     return f"two proxies call themselves {proxy!r}"
 
 
-def _place(seen: _Seen, proxy: str, state: _State) -> None:
-    match state:
-        case "fresh":
-            seen.fresh.append(proxy)
-        case "late":
-            seen.late.append(proxy)
-        case "silent":
-            seen.silent.append(proxy)
-        case (reason,):
-            seen.partial.append((proxy, reason))
-
-
-def _besides(proxy: str, added: Delta, services: AbstractSet[str], seen: Mapping[str, _Seen]) -> None:
-    """Take in what was counted besides requests."""
+def _add(proxy: str, link: Link, added: Delta, at: _Interval) -> None:
+    """Take in what a proxy counted of the services that it is given."""
+    for (service, cell), tally in added.tallies.items():
+        versions = at.services.get(service) if service in link.services else None
+        if versions is not None and (not cell.version or cell.version in versions):
+            at.of(service).tallies[cell] = tally
     for (series, service, segment, cluster), total in added.measures.items():
         owner, _, version = cluster.partition(VERSIONED)
-        if service in services and owner == service:  # a sum that stands still tells that it is counted
-            seen[service].measures.append(Measure(Cell(proxy, segment, version), series, total))
+        # A sum that stands still tells that it is counted.
+        if owner == service and service in link.services and service in at.services:
+            at.of(service).measures.append(Measure(Cell(proxy, segment, version), series, total))
     for (cluster, name), count in added.stats.items():
-        owner, version, *_ = *cluster.split(VERSIONED), ""
-        if count and owner in services:  # an adopted listener has several clusters of a version
-            seen[owner].stats.append(Stat(proxy, version, name, count))
-
-
-def _observation(service: str, start: datetime, end: datetime, seen: _Seen) -> Observation:
-    return Observation(
-        service,
-        start,
-        end,
-        tuple(sorted(seen.tallies.items(), key=_cell)),
-        tuple(seen.fresh),
-        tuple(seen.silent),
-        tuple(seen.partial),
-        healthy=tuple(seen.healthy),
-        measures=tuple(sorted(seen.measures)),
-        stats=tuple(sorted(seen.stats)),
-        reporting=tuple(seen.reporting),
-        late=tuple(seen.late),
-    )
+        if count:  # an adopted listener has several clusters of a version
+            owner, version, *_ = *cluster.split(VERSIONED), ""
+            if owner in link.services and owner in at.services:
+                at.of(owner).stats.append(Stat(proxy, version, name, count))
 
 
 def _cell(item: tuple[Cell, Tally]) -> Cell:

@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Any, Self, TypeVar
 
 from controlplane.evidence.observation import Cell, Tally
+from controlplane.evidence.once import once
 from controlplane.policy.latency import EDGES_MS
 from controlplane.sources.envoy import (
     CLUSTER_CLASSES,
@@ -74,7 +75,7 @@ class Gap:
         return Gap() if quiet >= QUIET else Gap(missing, self.widest, quiet, open=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: what each interval asks of a proxy that is quiet is worked out once
 class Cursor:
     """Up to where a proxy has been counted.
 
@@ -101,14 +102,15 @@ class Cursor:
             return f"latencies and requests differ in {', '.join('/'.join(group) for group in lost[:3])}"
         return None
 
-    def bypassed(self, service: str) -> str | None:
-        """Why the counts of one service are not all of its traffic, or None."""
-        past = [
-            f"{gap.missing} requests reached {cluster} past Turnout's routes"
-            for cluster, gap in sorted(self.bypass.items())
-            if gap.open and cluster.partition(VERSIONED)[0] == service
-        ]
-        return ", ".join(past) or None
+    @once
+    def bypassed(self) -> Mapping[str, str]:
+        """Why the counts of a service are not all of its traffic, by service."""
+        found: dict[str, list[str]] = {}
+        for cluster, gap in sorted(self.bypass.items()):
+            if gap.open:
+                words = f"{gap.missing} requests reached {cluster} past Turnout's routes"
+                found.setdefault(cluster.partition(VERSIONED)[0], []).append(words)
+        return {service: ", ".join(words) for service, words in found.items()}
 
     def dump(self) -> dict[str, Any]:
         """Return it in JSON's types, sorted."""

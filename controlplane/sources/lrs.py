@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from google.protobuf.message import DecodeError
 
 from controlplane._pb.lrs_pb2 import ClusterStats, LoadStatsRequest
 from controlplane.evidence.observation import Cell, Observation, Tally
+from controlplane.evidence.observed import Observed
 from controlplane.policy.latency import EDGES_MS
 from controlplane.resources.names import segment_cluster
+from controlplane.sources.audiences import Audiences
 from controlplane.sources.collector import SILENT_AFTER, origin
 from controlplane.xds.messages import MAX_NODE_ID
 from controlplane.xds.view import Peer
@@ -67,6 +69,31 @@ class _Counts:
         return _Counts(self.calls.copy(), self.errors.copy(), self.issued.copy())
 
 
+@dataclass(frozen=True, slots=True)
+class _Interval:
+    """An interval in the making: who asks for which services, and what was reported of each."""
+
+    start: datetime
+    end: datetime
+    audiences: Audiences = field(default_factory=Audiences)
+    tallies: dict[str, dict[Cell, Tally]] = field(default_factory=dict)
+    issued: dict[str, Counter[Cell]] = field(default_factory=dict)
+
+    def observation(self, service: str) -> Observation:
+        """Return what was seen of a service."""
+        told = self.audiences.told(service)
+        return Observation(
+            service,
+            self.start,
+            self.end,
+            tuple(sorted(self.tallies.get(service, {}).items(), key=lambda item: item[0])),
+            told.fresh,
+            told.silent,
+            told.partial,
+            tuple(sorted((+self.issued.get(service, Counter())).items())),
+        )
+
+
 class LoadReports:
     """Adds up the reports of all clients.
 
@@ -107,7 +134,7 @@ class LoadReports:
         end: datetime,
         connected: Mapping[str, Client],
         services: Mapping[str, AbstractSet[str]],
-    ) -> dict[str, Observation]:
+    ) -> Observed:
         """Count what was reported since the last committed observation.
 
         Args:
@@ -122,8 +149,7 @@ class LoadReports:
         self._taken, self._next_clients = self._counts.copy(), dict(connected)
         self._services, self._told = services, dict(self._ignored)
         self._since = {node: self._since.get(node, end) for node in connected}
-        tallies: dict[str, dict[Cell, Tally]] = {}
-        issued: dict[str, Counter[Cell]] = {}
+        at = _Interval(start, end)
         for place in dict.fromkeys((*self._taken.calls, *self._taken.issued)):
             source, service, cell = place
             client = connected.get(cell.proxy) or self._clients.get(cell.proxy)
@@ -132,17 +158,13 @@ class LoadReports:
             if cell.version not in services.get(service, ()):
                 continue
             if calls := self._taken.calls[place]:
-                found = tallies.setdefault(service, {})
+                found = at.tallies.setdefault(service, {})
                 found[cell] = found.get(cell, Tally()) + _tally(calls, self._taken.errors[place])
-            issued.setdefault(service, Counter())[cell] += self._taken.issued[place]
-        asked = {service for client in connected.values() for service in client.services}
-        return {
-            service: replace(
-                self._observation(service, start, end, tallies.get(service, {})),
-                issued=tuple(sorted((+issued.get(service, Counter())).items())),
-            )
-            for service in sorted((asked | issued.keys()) & services.keys())
-        }
+            at.issued.setdefault(service, Counter())[cell] += self._taken.issued[place]
+        for node, client in sorted(connected.items()):
+            self._place(node, client, at)
+        asked = at.audiences.services() | at.issued.keys()
+        return Observed(asked & services.keys(), at.tallies.keys(), at.observation)
 
     def commit(self) -> None:
         """Say that the last observation was stored."""
@@ -151,24 +173,15 @@ class LoadReports:
         self._room = Counter(self._whose(place) for place in {**self._counts.calls, **self._counts.issued})
         self._ignored = {who: why for who, why in self._ignored.items() if who not in self._told}
 
-    def _observation(
-        self, service: str, start: datetime, end: datetime, tallies: Mapping[Cell, Tally]
-    ) -> Observation:
-        fresh, silent = [], []
-        for node, client in sorted(self._next_clients.items()):
-            if service in client.services:
-                # A client without calls sends no reports: that its streams are open must do.
-                if all(self._open[node, source] for source in client.origins):
-                    fresh.append(node)
-                elif self._since[node] <= end - SILENT_AFTER * self._interval:
-                    silent.append(node)
-        cells = sorted(tallies.items(), key=lambda item: item[0])
-        reasons = {
-            node: {self._told.get((node, source), "") for source in self._next_clients[node].origins}
-            for node in fresh
-        }
-        partial = tuple((node, max(why)) for node, why in reasons.items() if any(why))
-        return Observation(service, start, end, tuple(cells), tuple(fresh), tuple(silent), partial=partial)
+    def _place(self, node: str, client: Client, at: _Interval) -> None:
+        audience = at.audiences.of(client.services)
+        # A client without calls sends no reports: that its streams are open must do.
+        if all(self._open[node, source] for source in client.origins):
+            audience.fresh.append(node)
+            if why := max((self._told.get((node, source), "") for source in client.origins), default=""):
+                audience.partial.append((node, why))
+        elif self._since[node] <= at.end - SILENT_AFTER * self._interval:
+            audience.silent.append(node)
 
     def _whose(self, place: _Place) -> tuple[str, str] | None:
         """Return whose room a place takes: what nobody knows shall take none of what is known."""

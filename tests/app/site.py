@@ -10,6 +10,7 @@ from controlplane.app.plane import Plane
 from controlplane.app.publish import Publisher
 from controlplane.app.tick import Loop
 from controlplane.evidence.observation import Cell, Measure, Observation, Stat, Tally
+from controlplane.evidence.observed import Observed
 from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase
 from controlplane.release.traffic import BUCKETS, endpoints, splits
@@ -72,7 +73,7 @@ class Traffic:
         self.totals[f"{segment}/{version}/n"] += requests
         self.totals[f"{segment}/{version}/e"] += requests // one_in
 
-    def observe(self, world, start, end):
+    async def observe(self, world, start, end):
         delta = self.totals - Counter(self._cursor)
         self._pending = dict(self.totals)
         names = sorted({key.rpartition("/")[0] for key in delta})
@@ -124,10 +125,10 @@ class Many:
         for traffic in self.of.values():
             traffic.arrive(world)
 
-    def observe(self, world, start, end):
+    async def observe(self, world, start, end):
         seen, cursors = {}, {}
         for traffic in self.of.values():
-            more = traffic.observe(world, start, end)
+            more = await traffic.observe(world, start, end)
             seen |= more[0]
             cursors |= more[1]
         return seen, cursors
@@ -176,8 +177,9 @@ class Site:
         self.traffic.totals = Counter(totals or {})
         return self
 
-    def observe(self, world, start, end):
-        return self.statistics.observe(world, start, end)
+    async def observe(self, world, start, end):
+        seen, cursors = await self.statistics.observe(world, start, end)
+        return Observed.of(seen), cursors
 
     def commit(self):
         self.statistics.commit()

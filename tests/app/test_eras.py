@@ -35,9 +35,9 @@ class Pushing:
             ("shop", "orders", cell("everyone", version)), Values(users=orders), "", summed=False
         )
 
-    def observe(self, world, start, end):
-        seen, cursors = self.traffic.observe(world, start, end)
-        pushed, _ = self._stream.observe(world, start, end)
+    async def observe(self, world, start, end):
+        seen, cursors = await self.traffic.observe(world, start, end)
+        pushed, _ = await self._stream.observe(world, start, end)
         self.seen = {measure.cell.version: measure for measure in pushed["shop"].measures}
         return {"shop": replace(seen["shop"], measures=pushed["shop"].measures)}, cursors
 

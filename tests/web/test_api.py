@@ -349,7 +349,7 @@ async def test_values_of_a_metric_are_pushed_and_stored_with_the_next_interval(a
     await error(api.post(f"{url}/orders", json=beyond), 400, "1000 of n 40; 'orders' is counted, so at most")
     for segment, why in (("nosuch", "'nosuch' is not one of everyone"), ("anonymous", "is in no comparison")):
         await error(api.post(f"{url}/orders", json=push | {"segment": segment}), 400, why)
-    seen, _ = plane.loop._statistics.observe(await plane.store.world(), T0, T0 + INTERVAL)
+    seen, _ = await plane.loop._statistics.observe(await plane.store.world(), T0, T0 + INTERVAL)
     assert seen["shop"].measures == (Measure(Cell("pushed", "everyone", "v2"), "orders", 3.0, 40, age=0.0),)
 
 

@@ -1,0 +1,121 @@
+"""What is known of proxies in an interval, once for all that are given the same services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Literal, TypeVar
+
+from controlplane.sources.envoy import VERSIONED
+
+# Between two exports is what falls just after an interval's end; a tuple holds the reason why it is partial.
+State = Literal["fresh", "between", "late", "silent"] | tuple[str]
+Named = TypeVar("Named", str, tuple[str, str])  # a proxy, or a proxy and a reason
+
+NOTHING: Mapping[str, str] = {}
+
+
+@dataclass(slots=True)
+class Audience:
+    """The proxies with the same services, each list in the order of their names.
+
+    Attributes:
+        fresh: As in an observation, and so on.
+        late: Likewise.
+        silent: Likewise.
+        partial: With the reason, for all services.
+        reporting: Likewise.
+        bypassed: By service: the proxies whose counts of it are partial, with the reason, and of others not.
+        healthy: By proxy: what it said of the endpoints of clusters.
+    """
+
+    fresh: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    partial: list[tuple[str, str]] = field(default_factory=list)
+    reporting: list[str] = field(default_factory=list)
+    bypassed: dict[str, dict[str, str]] = field(default_factory=dict)
+    healthy: list[tuple[str, Mapping[str, int]]] = field(default_factory=list)
+
+    def place(self, proxy: str, state: State, bypassed: Mapping[str, str] = NOTHING) -> None:
+        """Take a proxy in; call it in the order of names."""
+        match state:
+            case "fresh":
+                self.fresh.append(proxy)
+            case "late":
+                self.late.append(proxy)
+            case "silent":
+                self.silent.append(proxy)
+            case (reason,):
+                self.partial.append((proxy, reason))
+        if bypassed and state in ("fresh", "between", "late"):
+            for service, reason in bypassed.items():
+                self.bypassed.setdefault(service, {})[proxy] = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is known of the proxies of one service, as an observation says it."""
+
+    fresh: tuple[str, ...]
+    late: tuple[str, ...]
+    silent: tuple[str, ...]
+    partial: tuple[tuple[str, str], ...]
+    reporting: tuple[str, ...]
+    healthy: tuple[tuple[str, str, int], ...]
+
+
+class Audiences:
+    """All proxies, by their services."""
+
+    def __init__(self) -> None:
+        self._of: dict[frozenset[str], Audience] = {}
+
+    def of(self, services: frozenset[str]) -> Audience:
+        """Return where the proxies with these services belong."""
+        found = self._of.get(services)
+        if found is None:
+            found = self._of[services] = Audience()
+        return found
+
+    def services(self) -> frozenset[str]:
+        """Return the services of all."""
+        return frozenset().union(*self._of)
+
+    def told(self, service: str, versions: AbstractSet[str] = frozenset()) -> Told:
+        """Return what is known of those that are given a service; ``versions``: whose endpoints matter."""
+        mine = [audience for services, audience in self._of.items() if service in services]
+        apart = {proxy: why for a in mine for proxy, why in a.bypassed.get(service, NOTHING).items()}
+        partial = _joined([a.partial for a in mine])
+        return Told(
+            tuple(proxy for proxy in _joined([a.fresh for a in mine]) if proxy not in apart),
+            tuple(proxy for proxy in _joined([a.late for a in mine]) if proxy not in apart),
+            _joined([a.silent for a in mine]),
+            tuple(sorted((*partial, *apart.items()))) if apart else partial,
+            _joined([a.reporting for a in mine]),
+            _healthy(sorted(chain.from_iterable(a.healthy for a in mine), key=_proxy), service, versions),
+        )
+
+
+def _healthy(
+    told: Iterable[tuple[str, Mapping[str, int]]], service: str, versions: AbstractSet[str]
+) -> tuple[tuple[str, str, int], ...]:
+    clusters = [(version, f"{service}{VERSIONED}{version}") for version in sorted(versions)]
+    return tuple(
+        (proxy, version, healthy[cluster])
+        for proxy, healthy in told
+        for version, cluster in clusters
+        if cluster in healthy
+    )
+
+
+def _joined(lists: list[list[Named]]) -> tuple[Named, ...]:
+    if len(lists) == 1:
+        return tuple(lists[0])
+    return tuple(sorted(chain.from_iterable(lists)))
+
+
+def _proxy(told: tuple[str, Mapping[str, int]]) -> str:
+    return told[0]
