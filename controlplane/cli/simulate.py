@@ -14,7 +14,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -23,7 +22,8 @@ import typer
 from controlplane.cli.client import CommandError, Output, check_output, console, parsed
 from controlplane.cli.documents import read_files
 from controlplane.cli.processes import end_with_parent
-from controlplane.policy.values import format_duration, parse_duration, parse_share
+from controlplane.cli.simulated import Row, show
+from controlplane.policy.values import parse_duration, parse_share
 
 if TYPE_CHECKING:
     from controlplane.policy.catalog import Catalog
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from controlplane.simulation.business import Business
     from controlplane.simulation.faults import Fault
     from controlplane.simulation.loop import Ended
-    from controlplane.simulation.summary import Rate, Summary, Times
     from controlplane.simulation.traffic import Model
 
 OUTSIDE = ("grpc_status", "retries", "ejections", "stat", "prometheus")  # what traffic alone does not tell
@@ -97,7 +96,7 @@ def simulate(
     if noise not in FAMILIES:
         raise CommandError(f"--noise: {noise!r} is not known; known: {', '.join(FAMILIES)}", 2)
     try:
-        cells = {text: tuple(Fault.parse(part) for part in text.split("+")) for text in fault or USUAL_FAULTS}
+        cells = {text: Fault.several(text) for text in fault or USUAL_FAULTS}
         model = Model(
             rps=rps,
             errors=parsed("--errors", parse_share, errors) / 1e6,
@@ -123,14 +122,14 @@ def simulate(
     if not modelled and any(f.kind == "metric" for f in named):
         raise CommandError("--fault: the policy judges no metric of a service that is in the files", 2)
     found = _measure(_Seeds(pinned, model, tuple(cells.values())), range(seed, seed + releases), jobs)
-    summaries = {
-        text: _summary(faults, ended) for (text, faults), ended in zip(cells.items(), found, strict=True)
+    rows = {
+        text: Row(faults, seed, ended) for (text, faults), ended in zip(cells.items(), found, strict=True)
     }
     if as_json:
         head = {"policy": pinned.name, "seed": seed, "model": asdict(model)}
-        console.json(head | {"faults": {name: asdict(summary) for name, summary in summaries.items()}})
+        console.json(head | {"faults": {name: row.plain() for name, row in rows.items()}})
     else:
-        _print(pinned, model, summaries)
+        show(pinned, model, rows)
     took = f"{releases * len(found)} releases in {time.monotonic() - began:.0f} s"
     typer.echo(f"{took} on {min(jobs or os.cpu_count() or 1, releases)} processes", err=as_json)
 
@@ -296,18 +295,6 @@ def _measure(releases: _Seeds, seeds: range, jobs: int) -> list[tuple[Ended, ...
     return list(zip(*found, strict=True))
 
 
-def _summary(faults: tuple[Fault, ...], ended: Sequence[Ended]) -> Summary:
-    from controlplane.simulation.summary import summarise
-
-    bad = [fault for fault in faults if fault.bad]
-
-    def begun(one: Ended) -> float | None:
-        seconds = [second for fault in bad if (second := fault.begun(one.guarding)) is not None]
-        return min(seconds, default=None if bad else 0.0)
-
-    return summarise(ended, bad=bool(bad), begins=begun)
-
-
 def run_all(run: Callable[[int], Result], seeds: Sequence[int], jobs: int) -> Iterator[Result]:
     """Yield what becomes of each seed, in order, worked out by several processes."""
     jobs = min(jobs or os.cpu_count() or 1, len(seeds))
@@ -366,52 +353,3 @@ def _end_with(parent: int) -> None:
     gc.freeze()  # what is loaded stays, and is not looked through for garbage again and again
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(parent)
-
-
-def _print(policy: PinnedPolicy, model: Model, found: dict[str, Summary]) -> None:
-    n = next(iter(found.values())).releases
-    console.line(
-        f"policy {policy.name}, {n} releases of each kind: {model.rps:g} requests/s, "
-        f"{100 * model.errors:g} % errors, {100 * model.client_errors:g} % client errors, "
-        f"noise {model.noise}, {len(model.proxies)} proxies, statistics each {model.interval:g} s"
-    )
-    for metric in model.metrics:
-        worth = "" if metric.amount is None else f", {metric.amount:g} each in the mean"
-        console.line(
-            f"metric {metric.name}: {100 * metric.share:g} % of the requests that do not fail{worth}"
-        )
-    for name, s in found.items():
-        console.line(f"\n{name} ({'bad' if s.bad else 'good'})")
-        false, missed = ("", "missed") if s.bad else ("false", "")
-        for what, value, note in (
-            ("rolled back", _rate(s.rolled_back), false),
-            ("promoted", _rate(s.promoted), missed),
-            ("ended", _rate(s.ended) if policy.ends else "", "the test is over, everyone is back"),
-            ("undecided", _rate(s.undecided), ""),
-            ("found after", _times(s.detected), "from the fault's begin to the rollback" if s.bad else ""),
-            ("last step after", _times(s.whole), ""),
-            ("promoted after", _times(s.done), ""),
-            ("harmed", _harm(s), "requests of the canary that the fault spoiled, mean"),
-        ):
-            if value:
-                console.line(f"  {what:16s}{value:33s} {note}".rstrip())
-        for where, count in s.where.items():
-            console.line(f"    {count:5d} {where}")
-        for code, reason in s.held.items():
-            console.line(f"    {s.why[f'undecided: {code}']:5d} held last by {code}, such as: {reason}")
-
-
-def _harm(summary: Summary) -> str:
-    parts = ((summary.failed, "failed"), (summary.slow, "slow"), (summary.lost, "events of metrics"))
-    return ", ".join(f"{count:.1f} {word}" for count, word in parts if count >= 0.05)
-
-
-def _rate(rate: Rate) -> str:
-    return f"{100 * rate.share:.3g} % (95 % sure: {100 * rate.low:.3g} to {100 * rate.high:.3g} %)"
-
-
-def _times(times: Times | None) -> str:
-    if times is None:
-        return ""
-    median, p95 = (format_duration(timedelta(seconds=round(t))) for t in (times.median, times.p95))
-    return f"{median}, 95 % within {p95}"

@@ -45,7 +45,7 @@ class Business:
     every: float = 300.0
 
     def worse(self, loss: float) -> float:
-        """Return the factor of its rate when it is worse by ``loss``, in 0..1."""
+        """Return the factor of its rate when it is worse by ``loss``, at most 1; below 0 it is better."""
         return 1 - loss if self.more else 1 / max(1 - loss, 0.01)
 
 

@@ -6,11 +6,13 @@ It has the words of the demo's ``--fault`` and some more, since time costs nothi
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import exp
 from typing import Literal
 
+from controlplane.policy.documents import EVERYONE
 from controlplane.policy.values import format_duration, parse_duration
 from controlplane.simulation.reads import Chance
 
@@ -33,10 +35,11 @@ Kind = Literal[
 
 ALLOWED = (
     "none; errors=10%, errors=x5, client_errors=10%, client_errors=x5, latency=x2, tail=x4, leak=20%, crash, "
-    "coldstart=x2, metric=20% (the canary's); "
-    "both=10%, outage=20% (both versions', the second for 90 s from 2m); "
+    "coldstart=x2, metric=20% (the canary's), metric=+10% (a gain); "
+    "both=10%, outage=20% (both versions', the second for 90 s, from 2m if not said); "
     "lost=5%, resets=1% (of the proxies' statistics), silent (none arrive any more); "
-    "then @5m (from then on), @2m-4m (between), @guarding (from the guard on), @segment=NAME, @proxy=p0, "
+    "then @5m (from then on), @2m-4m (between), @guarding (from the guard on; times then count from it), "
+    "@segment=NAME, @proxy=p0, "
     "@metric=NAME (of metric=20%), @steps (of coldstart=x2: whenever the share grows)"
 )
 _AMOUNT = {
@@ -45,11 +48,17 @@ _AMOUNT = {
     "resets": "share",
 }  # fmt: skip
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%")
+_GAIN = re.compile(rf"\+{_SHARE.pattern}")
 _FACTOR = re.compile(r"x([0-9]{1,4}(?:\.[0-9]{1,2})?)")
+_TIME, _JOINED = re.compile("[0-9]"), re.compile(r"(?<!=)\+")
 _ALWAYS = 1e12
 LEAK_GROWS, LEAK_BEGINS = 600.0, 300.0  # seconds
 WARMS = 20.0  # seconds in which a cold canary becomes e times less slow
-OUTAGE = (120.0, 210.0)  # seconds
+OUTAGE_BEGINS, OUTAGE_LASTS = 120.0, 90.0  # seconds
+
+
+class _RefusedError(ValueError):
+    """Why what looks like a fault is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +67,13 @@ class Fault:
 
     Attributes:
         kind: What.
-        share: Of the requests that fail besides the usual ones, or of the reads that are lost, in 0..1.
+        share: Of the requests that fail besides the usual ones, or of the reads that are lost, in 0..1; of a
+            metric the part by which it is worse, below 0 where it is better.
         factor: By which usual errors, latency, or the slow part of the requests are multiplied.
         segment: Only its requests are hit; None for all.
-        begins: Seconds after the release's start.
+        begins: Seconds after the release's start, or after the guard's.
         ends: The same.
-        guarding: True if it begins with the guard.
+        guarding: True if its times count from the guard's begin.
         proxy: Only what goes through it is hit; None for all.
         metric: The business metric that suffers; None for all.
         steps: Whether it begins anew whenever the canary's share grows.
@@ -89,8 +99,19 @@ class Fault:
         """
         try:
             return cls._parse(text.strip())
+        except _RefusedError as why:
+            raise ValueError(f"--fault: {text!r} is not a fault: {why}; allowed: {ALLOWED}") from None
         except (KeyError, ValueError):
             raise ValueError(f"--fault: {text!r} is not a fault; allowed: {ALLOWED}") from None
+
+    @classmethod
+    def several(cls, text: str) -> tuple[Fault, ...]:
+        """Return the faults that a ``+`` joins; one after an equals sign is that of a gain.
+
+        Raises:
+            ValueError: As :meth:`parse` does.
+        """
+        return tuple(cls.parse(part) for part in _JOINED.split(text))
 
     @classmethod
     def _parse(cls, text: str) -> Fault:
@@ -101,53 +122,92 @@ class Fault:
                 raise ValueError(name)
             fault = cls(name, share=1.0 if name == "crash" else 0.0)  # type: ignore[arg-type]  # just checked
         else:
-            share, factor = _SHARE.fullmatch(amount), _FACTOR.fullmatch(amount)
-            if not (
-                share
-                if _AMOUNT[name] == "share"
-                else factor
-                if _AMOUNT[name] == "factor"
-                else share or factor
-            ):
-                raise ValueError(amount)
-            fault = cls(
-                name,  # type: ignore[arg-type]  # the keys of _AMOUNT are kinds
-                share=float(share[1]) / 100 if share else 0.0,
-                factor=float(factor[1]) if factor else 1.0,
-            )
-            if not 0 <= fault.share <= 1 or fault.factor < 1:
-                raise ValueError(amount)
-        if name == "outage":
-            fault = replace(fault, begins=OUTAGE[0], ends=OUTAGE[1])
-        if name == "leak":
-            fault = replace(fault, begins=LEAK_BEGINS)
+            fault = cls._of(name, amount)
+        if name == "none" and when:
+            raise _RefusedError("where nothing is wrong there is no when or where")
         for part in when:
-            fault = fault._when(part)
-        if fault.ends <= fault.begins or (fault.delays and fault.segment is not None):
-            raise ValueError(text)  # a proxy's statistics are those of all segments
+            if not _TIME.match(part):
+                fault = fault._where(part)
+        times = [part for part in when if _TIME.match(part)]
+        fault = fault._when(times)
+        if fault.delays and fault.segment is not None:
+            raise _RefusedError("a proxy's statistics are those of all segments")
         return fault
 
-    def _when(self, part: str) -> Fault:
-        if part == "guarding":
-            return replace(self, guarding=True)
-        if part == "steps" and self.kind == "coldstart":
-            return replace(self, steps=True)
-        if part.startswith("segment="):
-            return replace(self, segment=part.removeprefix("segment="))
-        if part.startswith("proxy="):
-            return replace(self, proxy=part.removeprefix("proxy="))
-        if part.startswith("metric=") and self.kind == "metric":
-            return replace(self, metric=part.removeprefix("metric="))
-        begin, sign, end = part.partition("-")
-        begins = parse_duration(begin).total_seconds()
-        return replace(self, begins=begins, ends=parse_duration(end).total_seconds() if sign else self.ends)
+    @classmethod
+    def _of(cls, name: str, amount: str) -> Fault:
+        """Return a fault that is as bad as ``amount`` says."""
+        share, factor, gain = (form.fullmatch(amount) for form in (_SHARE, _FACTOR, _GAIN))
+        if gain and name != "metric":
+            raise _RefusedError("only a metric can be better")
+        allowed = _AMOUNT[name]
+        if not (
+            (share or gain) if allowed == "share" else factor if allowed == "factor" else share or factor
+        ):
+            raise ValueError(amount)
+        part = float(share[1]) / 100 if share else -float(gain[1]) / 100 if gain else 0.0
+        fault = cls(name, share=part, factor=float(factor[1]) if factor else 1.0)  # type: ignore[arg-type]  # the keys of _AMOUNT are kinds
+        if fault.share > 1:
+            raise _RefusedError("more than 100%")
+        if fault.factor < 1:
+            raise _RefusedError("a factor is at least 1")
+        return fault
+
+    def _where(self, part: str) -> Fault:
+        """Return the fault with what is said of it besides its times."""
+        name, _, value = part.partition("=")
+        if name == "steps" and self.kind != "coldstart":
+            raise _RefusedError("@steps is of coldstart")
+        if name == "metric" and self.kind != "metric":
+            raise _RefusedError("@metric is of metric")
+        if getattr(self, name, None) and name in ("guarding", "steps", "segment", "proxy", "metric"):
+            raise _RefusedError(f"@{name} stands twice; write two faults, with + between")
+        match name, value:
+            case "guarding", "" if part == name:
+                return replace(self, guarding=True)
+            case "steps", "" if part == name:
+                return replace(self, steps=True)
+            case "segment", str(value) if value:
+                return replace(self, segment=value)
+            case "proxy", str(value) if value:
+                return replace(self, proxy=value)
+            case "metric", str(value) if value:
+                return replace(self, metric=value)
+            case _:
+                raise ValueError(part)
+
+    def _when(self, times: list[str]) -> Fault:
+        """Return the fault with its times; an outage and a leak have usual ones."""
+        if len(times) > 1:
+            raise _RefusedError(
+                f"@{times[0]} and @{times[1]} both say when; write two faults, with + between"
+            )
+        begins, ends = self._usual
+        if times:
+            begin, sign, end = times[0].partition("-")
+            begins = parse_duration(begin).total_seconds()
+            ends = parse_duration(end).total_seconds() if sign else self._from(begins)
+        if ends <= begins:
+            raise _RefusedError("it ends before it begins")
+        return replace(self, begins=begins, ends=ends)
+
+    @property
+    def _usual(self) -> tuple[float, float]:
+        """When it begins and ends if nothing is said."""
+        begins = {"outage": OUTAGE_BEGINS, "leak": LEAK_BEGINS}.get(self.kind, 0.0) * (not self.guarding)
+        return begins, self._from(begins)
+
+    def _from(self, begins: float) -> float:
+        """Return when it ends if it begins then, and nothing is said of its end."""
+        return begins + OUTAGE_LASTS if self.kind == "outage" else _ALWAYS
 
     def __str__(self) -> str:
-        amount = f"={100 * self.share:g}%" if self.share else f"=x{self.factor:g}"
+        better = "+" * (self.share < 0)
+        amount = f"={better}{100 * abs(self.share):g}%" if self.share else f"=x{self.factor:g}"
         text = self.kind + (amount if self.kind in _AMOUNT else "")
-        usual = {"outage": OUTAGE, "leak": (LEAK_BEGINS, _ALWAYS)}.get(self.kind, (0.0, _ALWAYS))
-        if (self.begins, self.ends) != usual:
-            until = f"-{format_duration(timedelta(seconds=self.ends))}" if self.ends < _ALWAYS else ""
+        if (self.begins, self.ends) != self._usual:
+            said = self.ends != self._from(self.begins)
+            until = f"-{format_duration(timedelta(seconds=self.ends))}" if said else ""
             text += f"@{format_duration(timedelta(seconds=self.begins))}{until}"
         text += (
             "@steps" * self.steps
@@ -163,9 +223,28 @@ class Fault:
         alone = self.kind in ("errors", "client_errors", "latency", "metric", "tail", "leak", "crash")
         return alone and (self.share > 0 or self.factor > 1)
 
-    def begun(self, guarding: float | None) -> float | None:
-        """Return the second at which it begins, if the guard does at ``guarding``; None if it never does."""
-        return guarding if self.guarding else self.begins
+    @property
+    def gain(self) -> bool:
+        """True if it is none: a business metric is better on the canary."""
+        return self.kind == "metric" and self.share < 0
+
+    def begun(self, guarding: float | None, reached: Mapping[str, float]) -> float | None:
+        """Return the second from which on requests of the canary have it; None if none ever have.
+
+        Args:
+            guarding: The second at which the guard begins; None if it never does.
+            reached: By segment the second from which on the canary has requests of it.
+        """
+        if self.guarding and guarding is None:
+            return None
+        from_ = (guarding or 0.0) * self.guarding
+        if self.segment is None:
+            first = min(reached.values(), default=None)
+        else:
+            first = reached.get(self.segment, reached.get(EVERYONE))
+        if first is None or first >= from_ + self.ends:
+            return None
+        return max(first, from_ + self.begins)
 
     @property
     def delays(self) -> bool:
@@ -204,8 +283,8 @@ class Fault:
         """Return for how many seconds it has been there, or None while it is not."""
         if self.guarding and guarding is None:
             return None
-        since = second - ((guarding or 0.0) if self.guarding else self.begins)
-        return since if since >= 0 and second < self.ends else None
+        there = second - (guarding or 0.0) * self.guarding
+        return there - self.begins if self.begins <= there < self.ends else None
 
     @property
     def shared(self) -> bool:
@@ -229,7 +308,7 @@ class Effect:
         times: Factor of the usual errors, which come as clustered as ever.
         slower: Factor of latency.
         tail: Factor of the slow part of the requests.
-        loss: Part by which business metrics are worse.
+        loss: Part by which business metrics are worse, below 0 where they are better.
         refused: Share of the requests that are answered with a client error, each independently.
         refusals: Factor of the usual client errors.
     """

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Literal, Protocol
 
+from controlplane.evidence.better import Said
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Outcome as Answer
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.pinned import PinnedPolicy
+from controlplane.release.ending import ASKED
+from controlplane.release.outcomes import Failure
 from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import Action, Phase, ReleaseState
 from controlplane.release.traffic import BUCKETS, splits
@@ -38,6 +41,9 @@ class Ended:
         metric: What decided a rollback, or what held it last.
         reason: The last decision's.
         guarding: Seconds until the guard began, None if it never did.
+        failure: What kind of failure the last decision followed; '' if none.
+        reached: By segment, seconds until the canary had requests of it.
+        shown: What an A/B test has shown at last: by metric what it is said to be, and since which second.
     """
 
     outcome: Outcome
@@ -48,17 +54,29 @@ class Ended:
     metric: str
     reason: str
     guarding: float | None = None
+    failure: str = ""
+    reached: Mapping[str, float] = field(default_factory=dict)
+    shown: Mapping[str, tuple[Said, float]] = field(default_factory=dict)
+
+    @property
+    def by_clock(self) -> bool:
+        """True if it was rolled back for want of time or of proof, not because of what was seen."""
+        return self.outcome == "rolled back" and self.failure in (Failure.LATE, Failure.UNSURE)
 
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """One interval of a simulated release: when it ended, what was seen and done, the harm until then."""
+    """One interval of a simulated release: when it ended, what was seen and done, the harm until then.
+
+    ``shares`` are those of the interval itself, by segment.
+    """
 
     second: float
     observation: Observation
     turn: Turn
     harm: Harm
     learned: Learned
+    shares: Mapping[str, tuple[str, float]]
 
 
 def segments(policy: PinnedPolicy, shares: Mapping[str, float]) -> dict[str, float]:
@@ -167,15 +185,16 @@ def follow(
     progress = turn(Progress(order(policy)), learned, moment(START, timedelta(0))).after
     guarding, whole = None, Harm()
     while traffic.second < longest:
-        observation, harm = traffic.step(_shares(progress.state), guarding)
+        shares = _shares(progress.state)
+        observation, harm = traffic.step(shares, guarding)
         whole += harm
         elapsed = observation.end - observation.start
         took = turn(progress, learned, moment(observation.end, elapsed, observation))
-        yield Instant(traffic.second, observation, took, whole, learned)
+        yield Instant(traffic.second, observation, took, whole, learned, shares)
         learned, progress = learn(learned, observation, STABLE), took.after
         if took.decision.action is Action.GUARD:
             guarding = traffic.second
-        if progress.state.ended or _failed(took):
+        if progress.state.ended or _failed(took) or took.decision.code == ASKED:
             return
 
 
@@ -188,23 +207,57 @@ def end(policy: PinnedPolicy, instants: Iterator[Instant]) -> Ended:
     """Return how a release ended."""
     whole = guarding = last = None
     final = len(policy.steps) - 1
-    for last in instants:
+    named = (*segments(policy, {}), EVERYONE)
+    reached: dict[str, float] = {}
+    shown: dict[str, tuple[Said, float]] = {}
+    for instant in instants:
+        begin = last.second if last else 0.0
+        if last is None or instant.shares != last.shares:
+            for segment in _reached(named, instant.shares):
+                reached.setdefault(segment, begin)
+        last = instant
         state = last.turn.after.state
         if whole is None and state.phase is Phase.PROGRESSING and state.step == final:
             whole = last.second
         if last.turn.decision.action is Action.GUARD:
             guarding = last.second
+        for result in state.result:
+            before = shown.get(result.metric)
+            if before is None or before[0] != result.said:
+                shown[result.metric] = result.said, last.second
     assert last is not None, "the model's longest time is less than an interval"
     state, decision = last.turn.after.state, last.turn.decision
-    outcome: Outcome = "undecided"
-    if state.phase is Phase.PROMOTED:
-        outcome = "promoted"
-    elif state.phase is Phase.ENDED:
-        outcome = "ended"
-    elif _failed(last.turn):
-        outcome = "rolled back"
     where = policy.steps[state.step].name if state.step <= final else "guard"
-    return Ended(outcome, last.second, whole, last.harm, where, _cause(last.turn), decision.reason, guarding)
+    failure = str(decision.failure or "")
+    return Ended(
+        _outcome(last.turn),
+        last.second,
+        whole,
+        last.harm,
+        where,
+        _cause(last.turn),
+        decision.reason,
+        guarding,
+        failure,
+        reached,
+        shown,
+    )
+
+
+def _reached(named: tuple[str, ...], shares: Mapping[str, tuple[str, float]]) -> Iterator[str]:
+    """Yield the segments of which the canary has requests; one that no step is for is part of everyone."""
+    usual = shares.get(EVERYONE, (EVERYONE, 0.0))
+    return (segment for segment in named if shares.get(segment, usual)[1])
+
+
+def _outcome(last: Turn) -> Outcome:
+    """Return what became of a release; where an A/B test asks a person, it is over."""
+    phase = last.after.state.phase
+    if phase is Phase.PROMOTED:
+        return "promoted"
+    if phase is Phase.ENDED or last.decision.code == ASKED:
+        return "ended"
+    return "rolled back" if _failed(last) else "undecided"
 
 
 def _cause(took: Turn) -> str:

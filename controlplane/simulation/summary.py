@@ -54,31 +54,51 @@ def percentile(known: Sequence[float], part: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """Simulated releases of one policy under one fault.
+class Shown:
+    """What A/B tests have shown of one metric at last, and when they did so for good.
 
     Attributes:
-        releases: How many.
+        better: Share of the releases in which it is said to be better.
+        worse: The same of worse.
+        after: From the gain's begin until it was said to be better.
+    """
+
+    better: Rate
+    worse: Rate
+    after: Times | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Simulated releases of one policy under one fault; shares, times and harm are of those that had it.
+
+    Attributes:
+        releases: How many, with those that did not have the fault.
         bad: True if they should have been rolled back.
-        rolled_back: Share that was; of good releases these are the false ones.
+        before: By outcome: how many were over before the fault began.
+        rolled_back: Share that was, for what was seen; of good releases these are the false ones.
+        timed_out: Share that was rolled back by the clock: the time or the proof lacked.
         promoted: Share that was; of bad releases these are the misses.
-        ended: Share whose A/B test ended with everyone back; of good releases that is no failure.
+        ended: Share whose A/B test was over, with everyone back or a person asked.
         undecided: Share that was none of these at the longest time.
-        detected: From the fault's begin to the rollback.
+        detected: From the fault's begin to a rollback for what was seen.
         whole: From the start to the begin of the last step, of those that were promoted.
         done: From the start to the promotion.
         failed: Requests that failed by the fault, mean.
         slow: Requests that were slower than 250 ms by the fault, mean.
-        lost: Events of business metrics that the fault cost, mean.
+        lost: Events of business metrics that the fault changed, mean.
         failed_p95: 95 % of the releases stay within.
         where: How many ended in which step.
         why: How many ended, or were held, for which cause.
-        held: By cause of those that are undecided: what one of them said last.
+        reasons: By the same: what one of them said last.
+        shown: What A/B tests have shown, by metric.
     """
 
     releases: int
     bad: bool
+    before: dict[str, int]
     rolled_back: Rate
+    timed_out: Rate
     promoted: Rate
     ended: Rate
     undecided: Rate
@@ -91,7 +111,8 @@ class Summary:
     failed_p95: float
     where: dict[str, int] = field(default_factory=dict)
     why: dict[str, int] = field(default_factory=dict)
-    held: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, Shown] = field(default_factory=dict)
 
 
 def summarise(
@@ -102,30 +123,47 @@ def summarise(
     Args:
         ended: At least one release.
         bad: Whether they should have been rolled back.
-        begins: Second at which the fault began, or each release's own; detection counts from then on.
+        begins: Second at which the fault began, or each release's own, None if it never did. Detection counts
+            from then on; what was over before is counted apart.
     """
-    back = [e for e in ended if e.outcome == "rolled back"]
-    done = [e for e in ended if e.outcome == "promoted"]
-    over = sum(e.outcome == "ended" for e in ended)
-    n = len(ended)
-    since = ((e.seconds, begins(e) if callable(begins) else begins) for e in back)
+    since = [(e, begins(e) if callable(begins) else begins) for e in ended]
+    had = [(e, begun) for e, begun in since if begun is not None and begun < e.seconds]
+    before = [e for e, begun in since if begun is None or begun >= e.seconds]
+    n, of = len(had), Counter("timed out" if e.by_clock else e.outcome for e, _ in had)
+    back = [(e, begun) for e, begun in had if e.outcome == "rolled back" and not e.by_clock]
+    done = [e for e, _ in had if e.outcome == "promoted"]
+    failed = sorted(e.harm.failed for e, _ in had)
+    causes = [(f"{e.outcome}: {e.metric}", e) for e, _ in had if e.outcome != "promoted"]
     return Summary(
-        releases=n,
+        releases=len(ended),
         bad=bad,
+        before=dict(sorted(Counter(e.outcome for e in before).items())),
         rolled_back=Rate.of(len(back), n),
+        timed_out=Rate.of(of["timed out"], n),
         promoted=Rate.of(len(done), n),
-        ended=Rate.of(over, n),
-        undecided=Rate.of(n - len(back) - len(done) - over, n),
-        detected=Times.of(end - begun for end, begun in since if begun is not None and end >= begun),
+        ended=Rate.of(of["ended"], n),
+        undecided=Rate.of(of["undecided"], n),
+        detected=Times.of(e.seconds - begun for e, begun in back),
         whole=Times.of(e.whole for e in done if e.whole is not None),
         done=Times.of(e.seconds for e in done),
-        failed=sum(e.harm.failed for e in ended) / n,
-        slow=sum(e.harm.slow for e in ended) / n,
-        lost=sum(e.harm.lost for e in ended) / n,
-        failed_p95=percentile(sorted(e.harm.failed for e in ended), 0.95),
-        where=dict(sorted(Counter(f"{e.outcome} in {e.where}" for e in ended).items())),
-        why=dict(
-            sorted(Counter(f"{e.outcome}: {e.metric}" for e in ended if e.outcome != "promoted").items())
-        ),
-        held={e.metric: e.reason for e in ended if e.outcome == "undecided"},
+        failed=sum(failed) / max(n, 1),
+        slow=sum(e.harm.slow for e, _ in had) / max(n, 1),
+        lost=sum(e.harm.lost for e, _ in had) / max(n, 1),
+        failed_p95=percentile(failed, 0.95) if failed else 0.0,
+        where=dict(sorted(Counter(f"{e.outcome} in {e.where}" for e, _ in had).items())),
+        why=dict(sorted(Counter(cause for cause, _ in causes).items())),
+        reasons={cause: e.reason for cause, e in causes},
+        shown=_shown(had),
     )
+
+
+def _shown(had: Sequence[tuple[Ended, float]]) -> dict[str, Shown]:
+    """Return what A/B tests have shown, by metric."""
+    found = {}
+    for metric in sorted({metric for e, _ in had for metric in e.shown}):
+        said = [(*e.shown[metric], begun) for e, begun in had if metric in e.shown]
+        better = [max(0.0, since - begun) for word, since, begun in said if word == "better"]
+        worse = sum(word == "worse" for word, _, _ in said)
+        n = len(had)
+        found[metric] = Shown(Rate.of(len(better), n), Rate.of(worse, n), Times.of(better))
+    return found

@@ -292,3 +292,76 @@ def test_a_simulation_ends_with_all_of_its_processes(simulating, sign):
     assert b"Traceback" not in said, said.decode()
     assert process.returncode in (130, -signal.SIGKILL)
     until_blocking(lambda: gone(workers))
+
+
+def test_simulate_says_why_releases_were_rolled_back_and_tells_the_clock_from_what_was_seen(
+    turnout, tmp_path
+):
+    text = POLICY + "deadline: 40s\non_timeout: rollback\n"
+    (tmp_path / "policy.yaml").write_text(text)
+
+    said = turnout("simulate", tmp_path, *SMALL, "--fault", "errors=0.1%", "--fault", "crash", "--jobs", 1)
+
+    late, crash = said.out.split("crash (bad)")
+    lines = [" ".join(line.split()) for line in late.splitlines()]
+    assert "4 rolled back by the clock (`deadline` or `within`), such as: not promoted within 40s" in late
+    assert any(line.startswith("out of time 100 %") for line in lines)
+    assert any(line.startswith("rolled back 0 %") for line in lines)
+    assert not any(line.startswith("found after") for line in lines)
+    assert "rolled back by errors of everyone, such as: " in crash
+    assert "out of time" not in crash
+
+
+def test_simulate_says_what_was_over_before_the_fault_began(turnout, policy):
+    said = turnout("simulate", policy, *SMALL, "--fault", "errors=10%@1h", "--jobs", 1)
+
+    assert any(" ".join(line.split()).startswith("over before 4 of 4: promoted 4") for line in said.lines)
+    assert "missed" not in said.out
+
+
+def test_every_figure_can_be_counted_again_from_the_releases(turnout, policy):
+    said = turnout(
+        "simulate", policy, *SMALL, "-o", "json", "--seed", 7, "--fault", "errors=20%", "--jobs", 1
+    )
+
+    found = json.loads(said.out)["faults"]["errors=20%"]
+    each = found["each"]
+    assert [one["seed"] for one in each] == [7, 8, 9, 10]
+    assert {one["outcome"] for one in each} == {"rolled back"}
+    assert {one["failure"] for one in each} == {"condition"}
+    took = sorted(one["seconds"] - one["begun"] for one in each)
+    assert found["detected"] == {"count": 4, "median": took[1], "p95": took[3]}
+    assert found["failed"] == pytest.approx(sum(one["harm"]["failed"] for one in each) / 4)
+    assert found["why"] == {
+        f"rolled back: {metric}": sum(one["metric"] == metric for one in each)
+        for metric in {one["metric"] for one in each}
+    }
+
+
+GAIN = """
+kind: Policy
+name: gain
+steps: [{name: half, everyone: 50%}]
+conditions: [{metric: {name: orders, margin: 10%}}]
+ends: {after: 5m, do: promote_if_better, per_user: 1}
+guard: {for: 5s}
+"""
+
+
+def test_simulate_says_whether_a_gain_is_found_and_after_how_long(turnout, tmp_path):
+    (tmp_path / "all.yaml").write_text(f"{GAIN}---\n{FLEET}---\n{SERVICE}{METRICS}")
+    few = ("--releases", 2, "--noise", "iid", "--rps", 1000, "--history", "1m", "--jobs", 1)
+
+    said = turnout("simulate", tmp_path, *few, "--metric", "orders=10%", "--fault", "metric=+80%")
+    none = turnout("simulate", tmp_path, *few, "--metric", "orders=0.1%", "--fault", "metric=+1%")
+
+    lines = [" ".join(line.split()) for line in said.lines]
+    assert "metric=+80% (better)" in lines
+    assert any(line.startswith("promoted 100 %") and line.endswith("found") for line in lines)
+    assert any(line.startswith("orders better 100 %") and line.endswith("found") for line in lines)
+    assert any(line.startswith("shown after") for line in lines)
+    assert any(line.startswith("brought") for line in lines)
+    ended = [" ".join(line.split()) for line in none.lines if line.startswith("  ended")]
+    assert "100 %" in ended[0]
+    assert "not found: the test is over" in ended[0]
+    assert "missed" not in said.out + none.out

@@ -10,6 +10,7 @@ from controlplane.policy.pinned import PinnedPolicy
 from controlplane.simulation.business import Business
 from controlplane.simulation.faults import Fault
 from controlplane.simulation.loop import release
+from controlplane.simulation.summary import summarise
 from controlplane.simulation.traffic import CANARY, STABLE, Model, Traffic
 
 ORDERS = Business("orders", 0.05)
@@ -27,7 +28,7 @@ STEPS = ({"name": "half", "share": "50%", "for": "10m"}, {"name": "all", "share"
 
 
 def faults(text):
-    return tuple(Fault.parse(part) for part in text.split("+"))
+    return Fault.several(text)
 
 
 def drawn(text="none", model=MODEL, intervals=400):
@@ -152,3 +153,37 @@ def test_a_comparison_does_not_keep_everyone_on_the_canary_undecided(pushed):
     ended = release(rules, model, (), 7)
 
     assert ended.outcome == "promoted", ended.reason
+
+
+def test_a_gain_is_more_of_what_is_better_and_less_of_what_is_worse():
+    usual, better = (totals(drawn(text, intervals=3000), CANARY) for text in ("none", "metric=+25%"))
+
+    for name in ("orders", "revenue", "signups"):
+        assert better[name] / usual[name] == pytest.approx(1.25, rel=0.03)
+    assert better["complaints"] / usual["complaints"] == pytest.approx(0.8, rel=0.03)
+
+
+@pytest.mark.parametrize("do", ["promote_if_better", "ask", "report"])
+def test_a_test_shows_a_gain_whatever_its_end_does(do):
+    test = PinnedPolicy.model_validate(
+        {
+            "name": "ab",
+            "steps": ({"name": "half", "share": "50%"},),
+            "conditions": ({"metric": {"name": "orders", "margin": "10%"}},),
+            "metrics": ({"name": "orders", "better": "more"},),
+            "ends": {"after": "20m", "do": do, "per_user": 1},
+            "guard": {"for": "10s"},
+        }
+    )
+    model = replace(MODEL, metrics=(ORDERS,), longest=3600)
+
+    found = release(test, model, faults("metric=+50%"), 5)
+    summary = summarise([found], bad=False)
+
+    assert found.outcome == ("promoted" if do == "promote_if_better" else "ended")
+    assert found.seconds < 1500  # nobody is waited for
+    word, since = found.shown["orders"]
+    assert word == "better"
+    assert since < 1300
+    assert summary.shown["orders"].better.share == 1.0
+    assert summary.shown["orders"].after.median == since

@@ -1,6 +1,7 @@
 """Releases on simulated traffic: reproducible, true to the model, and through the real loop."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +33,7 @@ QUICK = PinnedPolicy.model_validate(
 
 
 def faults(text):
-    return tuple(Fault.parse(part) for part in text.split("+"))
+    return Fault.several(text)
 
 
 def drawn(model, *wrong, intervals=200, shares=HALF, guarding=None):
@@ -255,7 +256,8 @@ def test_a_simulation_waits_for_nobody_who_would_be_called_or_asked():
              "errors=50%@segment=beta", "outage=20%", "lost=5%", "silent@proxy=p1",
              "errors=10%@1m@segment=beta@proxy=p0", "client_errors=10%@2m@segment=beta", "client_errors=x5",
              "coldstart=x2@steps", "coldstart=x2@steps@proxy=p1", "metric=20%@5m",
-             "metric=20%@metric=orders"],
+             "metric=20%@metric=orders", "metric=+10%@metric=orders", "outage=20%@10m", "outage=20%@guarding",
+             "errors=10%@1m@guarding", "leak=20%@guarding"],
 )  # fmt: skip
 def test_a_fault_is_written_as_it_is_read(text):
     assert str(Fault.parse(text)) == text
@@ -266,21 +268,114 @@ def test_a_fault_is_written_as_it_is_read(text):
     [
         "",
         "metric=x2",
-        "errors=5%@metric=orders",
         "errors",
         "errors=10",
         "latency=10%",
-        "errors=200%",
         "none=1",
         "errors=5%@x",
+        "errors=5%@5m-",
+        "errors=5%@segment=",
+        "errors=5%@guarding=1",
+        "errors=5%@kind=x",
         "client_errors",
-        "latency=x2@steps",
-        "lost=5%@segment=beta",
     ],
 )
 def test_what_is_no_fault_is_refused_with_what_is_allowed(text):
     with pytest.raises(ValueError, match="is not a fault; allowed: none; errors=10%"):
         Fault.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("errors=5%@metric=orders", "@metric is of metric"),
+        ("latency=x2@steps", "@steps is of coldstart"),
+        ("lost=5%@segment=beta", "a proxy's statistics are those of all segments"),
+        ("errors=200%", "more than 100%"),
+        ("errors=+5%", "only a metric can be better"),
+        ("outage=20%@10m-5m", "it ends before it begins"),
+        ("errors=10%@1m@guarding@5m", "@1m and @5m both say when"),
+        ("errors=10%@guarding@guarding", "@guarding stands twice"),
+        ("errors=10%@segment=a@segment=b", "@segment stands twice"),
+        ("none@5m", "where nothing is wrong there is no when or where"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_the_reason(text, why):
+    with pytest.raises(ValueError, match=f"is not a fault: {re.escape(why)}.*; allowed: none"):
+        Fault.parse(text)
+
+
+def test_an_outage_lasts_as_long_whenever_it_begins():
+    def there(text, guarding=None):
+        fault = Fault.parse(text)
+        return [s for s in range(0, 2000, 30) if fault.effect(s, guarding).added]
+
+    assert there("outage=20%") == [120, 150, 180]
+    assert there("outage=20%@10m") == [600, 630, 660]
+    assert there("outage=20%@1m-2m") == [60, 90]
+    assert there("outage=20%@guarding", 900) == [900, 930, 960]
+
+
+def test_times_of_a_fault_of_the_guard_count_from_it():
+    fault = Fault.parse("errors=10%@guarding@1m-2m")
+
+    assert str(fault) == "errors=10%@1m-2m@guarding"
+    assert [s for s in range(0, 900, 30) if fault.effect(s, 300.0).added] == [360, 390]
+    assert not any(fault.effect(s, None).added for s in range(0, 900, 30))
+
+
+def test_a_fault_begins_when_the_canary_has_requests_that_it_hits():
+    staff = {"name": "staff", "segment": "staff", "match": BETA | {"cookie": {"name": "s", "present": True}}}
+    order = ({**staff, "share": "100%"}, *QUICK.model_dump(by_alias=True)["steps"])
+    second = PinnedPolicy.model_validate(QUICK.model_dump(by_alias=True) | {"steps": order})
+    within = QUICK.model_copy(update={"steps": (QUICK.steps[1], QUICK.steps[0], QUICK.steps[2])})
+    beta = Fault.parse("errors=20%@segment=beta")
+
+    late = release(second, MODEL, (beta,), 5)
+    early = release(within, MODEL, faults("none"), 5)
+
+    assert late.reached["staff"] == 0.0
+    assert beta.begun(None, late.reached) == late.reached["beta"] > 0
+    # Until a step is for it, a segment is part of everyone.
+    assert beta.begun(None, early.reached) == 0.0
+    nobody = Fault.parse("errors=20%@segment=nobody")
+    assert nobody.begun(None, early.reached) == 0.0
+    assert Fault.parse("errors=20%@0s-5s@segment=beta").begun(None, {"everyone": 0.0, "beta": 60.0}) is None
+    assert Fault.parse("errors=20%@guarding@1m").begun(300.0, early.reached) == 360.0
+    assert Fault.parse("errors=20%@guarding").begun(None, early.reached) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "metric"),
+    [
+        ({"deadline": "30s", "on_timeout": "rollback"}, "late"),
+        ({"when_unsure": {"after": "1m", "do": "rollback"}}, "unsure/everyone"),
+    ],
+)
+def test_a_rollback_by_the_clock_is_neither_a_false_alarm_nor_a_fault_that_was_found(more, metric):
+    policy = PinnedPolicy.model_validate(QUICK.model_dump(by_alias=True) | more)
+
+    ended = release(policy, replace(MODEL, rps=2), faults("errors=0.1%"), 5)
+    found = summarise([ended], bad=True)
+
+    assert (ended.outcome, ended.metric, ended.by_clock) == ("rolled back", metric, True)
+    assert (found.rolled_back.share, found.timed_out.share, found.detected) == (0.0, 1.0, None)
+    assert found.reasons == {f"rolled back: {metric}": ended.reason}
+
+
+def test_what_was_over_before_the_fault_began_is_neither_missed_nor_found():
+    found = release(QUICK, MODEL, faults("errors=20%"), 1)
+    early = [replace(found, outcome=outcome, seconds=60.0) for outcome in ("promoted", "rolled back")]
+    late = replace(found, seconds=400.0)
+
+    summary = summarise([*early, late], bad=True, begins=300.0)
+    never = summarise(early, bad=True, begins=lambda _: None)
+
+    assert (summary.releases, summary.before) == (3, {"promoted": 1, "rolled back": 1})
+    assert (summary.rolled_back.share, summary.promoted.share) == (1.0, 0.0)
+    assert summary.detected.median == 100.0
+    assert never.before == {"promoted": 1, "rolled back": 1}
+    assert (never.promoted.share, never.failed) == (0.0, 0.0)
 
 
 def test_rates_have_an_interval_that_holds_near_zero():
