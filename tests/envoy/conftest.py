@@ -86,7 +86,10 @@ class Site:
         self.load = None
         self.xds, self.http, *self.endpoints = free_ports(4)
         self.client = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{self.http}", timeout=PATIENCE, verify=False
+            base_url=f"http://127.0.0.1:{self.http}",
+            timeout=PATIENCE,
+            verify=False,
+            limits=httpx.Limits(keepalive_expiry=1),  # long before the server closes what rests
         )
         self.sample = SampleProcess(tuple(self.endpoints))
         self.life = None
@@ -280,14 +283,16 @@ class Site:
         async def one(request):
             done = asyncio.get_running_loop().create_future()
             async with turn:
-                pool.send(request, done.set_result)
+                # Whoever asks may be cancelled before the answer comes.
+                pool.send(request, lambda answer: done.done() or done.set_result(answer))
                 answer = await asyncio.wait_for(done, PATIENCE)
             assert answer.status == 200 or answer.header(INJECTED), answer
             return answer.header(VERSION)
 
-        versions = await asyncio.gather(*map(one, requests))
-        pool.close()
-        return versions
+        try:
+            return await asyncio.gather(*map(one, requests))
+        finally:
+            pool.close()
 
     # --- life ---
 

@@ -35,8 +35,11 @@ def to(service, request):
     return request.replace(HOST.encode(), f"{service}.example.com".encode())
 
 
-async def begin(site, *steps):
-    """Start everything, users of all three services included, and order the group."""
+async def begin(site, *steps, stay=False):
+    """Start everything, users of all three services included, and order the group.
+
+    If they are to ``stay`` at the last of these steps, the one after it asks for consent.
+    """
     v1, v2 = site.sample.ports
     services = [placed(name, v1, v2) for name in CHAIN]
     await site.serve()
@@ -51,7 +54,10 @@ async def begin(site, *steps):
     await site.load.start()
     afters = ("", "after: [{release: back-2}]", "after: [{release: mid-2}]")
     orders = [RELEASE.format(name=name, after=after) for name, after in zip(CHAIN, afters, strict=True)]
-    await site.apply(site.order(*steps, guard="1s")[0], *orders)
+    policy, _ = site.order(*steps, guard="1s")
+    if stay:
+        policy = policy.replace("name: all,", "name: all, approve: {},")
+    await site.apply(policy, *orders)
 
 
 async def shown(site):
@@ -88,7 +94,7 @@ async def never_ahead(site, ahead):
 
 
 async def test_a_chain_goes_forward_from_its_end_and_back_from_its_front(site):
-    await begin(site, "name: third, everyone: 30%")
+    await begin(site, "name: third, everyone: 30%", stay=True)
     ahead = []
     watch = asyncio.create_task(never_ahead(site, ahead))
     await site.until(lambda: all_at(site, "third"))
