@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pydantic import BaseModel
 
 from controlplane.app import permits
-from controlplane.app.acceptance import accept, fitting, in_use, ordered, possible_orders, put_back
+from controlplane.app.acceptance import accept, ordered
 from controlplane.app.actions import Moved, Standing, move
 from controlplane.app.adoption import Newness, adopt
 from controlplane.app.blackouts import declare, withdraw
@@ -21,7 +20,8 @@ from controlplane.app.records import record_of
 from controlplane.app.showing import show_service
 from controlplane.app.strays import leaving
 from controlplane.app.switching import last_promoted, switched
-from controlplane.policy.loading import Files, load
+from controlplane.app.trial import Outcome, Trial
+from controlplane.policy.loading import Files
 from controlplane.policy.values import listed
 from controlplane.release import groups
 from controlplane.release import watch as watching
@@ -33,6 +33,8 @@ from controlplane.sources.pushed import Values, cell
 from controlplane.web.asked import Act, Adopt, Declare, Documents, Order, Push, Switch, Who
 from controlplane.web.port import Need, RefusedError
 from controlplane.web.shown import Applied, BlackoutShown, PushShown, ReleaseShown, ServiceShown
+
+TRIALS = 3  # of documents before the loop has to wait for one
 
 
 class Plane(Overview):
@@ -131,11 +133,11 @@ class Plane(Overview):
     async def apply(self, documents: Documents) -> Applied:
         """Take in documents; what they do not mention stays."""
         part = Part({name: text.encode() for name, text in documents.files.items()})
-        async with self._loop.lock:
+        async with self._loop.documents:
             world = await self._store.world()
             if documents.generation not in (None, world.generation):
                 raise RefusedError(409, await self._changes(world, documents.generation or 0))
-            applied = await self._take(world, part, documents.actor, keep_absent=not documents.prune)
+            applied = await self._take(part, documents.actor, keep_absent=not documents.prune)
         if self.followed is None:
             return applied
         catalog, keys = self.world.catalog, (tuple(what.split(" ", 1)) for what in applied.accepted)
@@ -148,16 +150,16 @@ class Plane(Overview):
         Raises:
             RefusedError: If a ``generation`` is given and another one is in force by now.
         """
-        async with self._loop.lock:
+        async with self._loop.documents:
             world = await self._store.world()
             if generation not in (None, world.generation):
                 raise RefusedError(409, "other documents were taken at the same moment; looking again")
-            return await self._take(world, Part(files), actor)
+            return await self._take(Part(files), actor)
 
     async def take_part(self, part: Part, actor: str) -> Applied:
         """Take in a part of a folder; the rest stays as it is in force."""
-        async with self._loop.lock:
-            return await self._take(await self._store.world(), part, actor, keep_absent=True)
+        async with self._loop.documents:
+            return await self._take(part, actor, keep_absent=True)
 
     async def _changes(self, world: World, since: int) -> str:
         """Say by whom the documents were changed since a generation."""
@@ -170,41 +172,44 @@ class Plane(Overview):
         text = f"the documents are of generation {world.generation}, not {since}; nothing was changed"
         return f"{text}. Changed since: {listed(told)}" if records else text
 
-    async def _take(self, world: World, part: Part, actor: str, *, keep_absent: bool = False) -> Applied:
-        """Take in documents, under the lock.
+    async def _take(self, part: Part, actor: str, *, keep_absent: bool = False) -> Applied:
+        """Take in documents; `Loop.documents` is held, so that nobody else does meanwhile.
+
+        Decisions and what people do wait for the last part alone. Where they come faster than what documents
+        come to is found out again, they wait for the last time of that, which is of what they changed.
+        """
+        trial = Trial(part, self._publisher.rehearsal(), keep_absent=keep_absent)
+        for _ in range(TRIALS):
+            # In a thread: megabytes take a second, in which no stream would be answered.
+            outcome = await asyncio.to_thread(trial.run, await self._store.world())
+            async with self._loop.lock:
+                world = await self._store.world()
+                if outcome.holds(world):
+                    return await self._accept(world, outcome, actor)
+        async with self._loop.lock:
+            world = await self._store.world()
+            return await self._accept(world, await asyncio.to_thread(trial.run, world), actor)
+
+    async def _accept(self, world: World, outcome: Outcome, actor: str) -> Applied:
+        """Put in force what documents come to, under the loop's lock.
 
         The first ones of a store start no release: they may be those of a store that was lost.
         """
-        # In a thread: megabytes take a second, in which no stream would be answered.
-        known = {state.name: state.service for state in world.releases.values()}
-        loaded = await asyncio.to_thread(
-            load, part.files, world.catalog, keep_absent=keep_absent, gone=part.gone, ordered=known
-        )
-        catalog, kept = in_use(world, loaded)
-        catalog, misfits = fitting(world, catalog)
-        unfit = await asyncio.to_thread(self._publisher.unrenderable, replace(world, catalog=catalog))
-        catalog, without = possible_orders(world.catalog, put_back(world.catalog, catalog, unfit.keys()))
-        refused = (f"Service {name!r} cannot be rendered: {why}" for name, why in unfit.items())
-        errors = (*(str(problem) for problem in loaded.errors), *kept, *misfits, *refused, *without)
-        warnings = tuple(str(problem) for problem in loaded.problems if problem.level == "warning")
-        before, after = world.catalog.digests(), catalog.digests()
-        accepted = tuple(f"{k} {n}" for k, n in sorted(after) if before.get((k, n)) != after[k, n])
-        if before != after:
-            new = world.generation == 0
-            change = accept(world, catalog, actor, self._clock(), hold_orders=new)
+        warnings = outcome.warnings
+        if outcome.accepted or outcome.removed:
+            change = accept(world, outcome.catalog, actor, self._clock(), hold_orders=world.generation == 0)
             drift = (record for record in change.records if record.action == "drift")
             warnings += tuple(f"Release {r.release!r} is as it was: {r.reason}" for r in drift)
-            warnings += tuple(leaving(self._publisher.server.views(), world, catalog))
+            warnings += tuple(leaving(self._publisher.server.views(), world, outcome.catalog))
             world = await self._commit(change)
             for state in change.releases:
                 if state.phase is Phase.WAITING:
                     self._loop.forget(state.name)
-        removed = tuple(f"{k} {n}" for k, n in sorted(before.keys() - after.keys()))
         return Applied(
             generation=world.generation,
-            accepted=accepted,
-            removed=removed,
-            problems=errors,
+            accepted=outcome.accepted,
+            removed=outcome.removed,
+            problems=outcome.problems,
             warnings=warnings,
         )
 

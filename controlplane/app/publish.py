@@ -123,13 +123,9 @@ class Publisher:
             self.server.regroup()
         self.revision = world.revision
 
-    def unrenderable(self, world: World) -> dict[str, str]:
-        """Return the services of a world that could not be rendered, with the reason; publishes nothing."""
-        found: dict[str, str] = {}
-        for fleet in world.catalog.fleets():
-            traffics = Treatment().of(world, fleet)
-            found |= _rendered(world, fleet, traffics, self._renderings.get(fleet.name))[1]
-        return found
+    def rehearsal(self) -> Rehearsal:
+        """Return what tries to render worlds that are not there yet; publishes nothing."""
+        return Rehearsal(self._renderings)
 
     def propagation(self, world: World, service: str) -> Propagation:
         """Return who has what the service should look like in a world."""
@@ -230,6 +226,37 @@ class Publisher:
 
     def _group_of(self, node: Node) -> str | None:
         return member(node, self._fleets).group
+
+
+class Rehearsal:
+    """Renders worlds that might be, each after the first only where it differs. For one thread at a time."""
+
+    def __init__(self, published: Mapping[str, Rendering]) -> None:
+        """``published`` has the fleets as they are published, at any time."""
+        self._published = published
+        self._tried: dict[str, Rendering] = {}
+        self._treatment = Treatment()
+
+    def unrenderable(self, world: World) -> dict[str, str]:
+        """Return the services of a world that could not be rendered, with the reason."""
+        found: dict[str, str] = {}
+        for fleet in world.catalog.fleets():
+            found |= self._fleet(world, fleet)
+        return found
+
+    def _fleet(self, world: World, fleet: Fleet) -> dict[str, str]:
+        traffics = self._treatment.of(world, fleet)
+        tried = self._tried.pop(fleet.name, None)
+        if tried is not None:
+            rendering, wrong = _rendered(world, fleet, traffics, tried)
+            if rendering is not None and not wrong:
+                self._tried[fleet.name] = rendering
+                return {}
+        # What is in the way, and what stays, goes by what is published.
+        rendering, wrong = _rendered(world, fleet, traffics, self._published.get(fleet.name))
+        if rendering is not None and not wrong:
+            self._tried[fleet.name] = rendering
+        return wrong
 
 
 def _rendered(

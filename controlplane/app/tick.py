@@ -93,11 +93,13 @@ class Loop:
     """Ticks at the interval of the proxies' statistics.
 
     ``lock`` is held from reading the world to committing; whoever else writes releases takes it too.
-    ``heard`` is what the last tick saw.
+    ``documents`` is held, before that, by who writes documents: what these come to takes too long to find out
+    for the loop to wait for. ``heard`` is what the last tick saw.
     """
 
     def __init__(self, store: Store, statistics: Statistics, proxies: Proxies, interval: timedelta) -> None:
         self.lock = asyncio.Lock()
+        self.documents = asyncio.Lock()
         self.readings: dict[str, Reading] = {}
         self.watches: dict[str, Watch] = {}
         self.heard = Heard(2 * interval)
