@@ -133,8 +133,9 @@ class _Drift(Noise):
         clusters = self._rng.poisson(means / cluster)
         drawn = clusters
         if cluster > 1:
-            more = self._rng.negative_binomial(np.maximum(clusters, 1), 1 / cluster)
-            drawn = clusters + more * (clusters > 0)
+            # One by one: numpy looks at a table of such numbers for longer than it draws most.
+            more = [self._rng.negative_binomial(n, 1 / cluster) for n in np.maximum(clusters, 1).tolist()]
+            drawn = clusters + np.array(more) * (clusters > 0)
         late = self._rng.binomial(drawn, self._kind.spill) if self._kind.spill else 0 * drawn
         now: Counts = np.minimum(drawn - late + self._late, requests)
         self._late = late
