@@ -39,10 +39,14 @@ def misfit(server: ssl.SSLContext, chain: Sequence[Certificate]) -> str:
 
 
 def shortened(chain: Sequence[Certificate], before: Sequence[Certificate]) -> str:
-    """Say what a chain lacks that the one before it had; '' if it is as long, or leads to a root."""
-    last = chain[-1]
-    if len(chain) >= len(before) or last.self_issued:
+    """Say what a chain lacks that the one before it had; '' if it is as long, or leads to a root.
+
+    It ends where an issuer is missing, in whatever order it is; what is there twice counts once.
+    """
+    if len(set(chain)) >= len(set(before)) or any(each.self_issued for each in chain):
         return ""
+    subjects = {each.subject for each in chain}
+    last = next((each for each in chain if each.issuer not in subjects), chain[-1])
     had = next((each for each in before if each.subject == last.issuer), None)
     if had is not None and had.self_issued:
         return ""  # a root, which clients have themselves

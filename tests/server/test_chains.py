@@ -137,6 +137,8 @@ async def test_the_root_may_be_there_or_not_and_the_order_is_free(site, port):
     for chain in (
         (site.leaf, site.middle.cert, site.root.cert),
         (site.leaf, site.root.cert, site.middle.cert, site.leaf),
+        (site.leaf, site.root.cert, site.middle.cert),
+        (site.leaf, site.middle.cert, site.leaf),
         (site.leaf, site.middle.cert),
     ):
         site.put(*chain)
