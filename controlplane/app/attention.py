@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
+from controlplane.app.behind import AHEAD
 from controlplane.app.membership import Member
 from controlplane.app.propagation import refusals
 from controlplane.policy.values import format_duration, listed
@@ -96,7 +97,7 @@ def _troubles(view: StreamView, member: Callable[[StreamView], Member]) -> Itera
         if not any(words.startswith(f"Listener {name!r}") for name in missing):
             yield 2, f"refuses {words}; what it had stays until the document that it comes from is right"
     if view.behind:
-        yield 3, "has seen newer versions than this store has: restore a newer copy, or `turnout store init`"
+        yield 3, f"{AHEAD}: restore a newer copy, or `turnout store init`"
 
 
 def _age(value: timedelta) -> str:

@@ -118,7 +118,7 @@ class Overview:
         """Return all connected proxies, by id."""
         silent, now = dict(self._collector.quarantined), self._clock()
         shown: list[ProxyShown] = []
-        for view in self._publisher.server.views():
+        for view in self._publisher.views():
             shown.append(show_proxy(view, self._publisher, self._revision, silent, now))
             if len(shown) % _AT_ONCE == 0:  # thousands take a while, and streams must not wait for it
                 await asyncio.sleep(0)
@@ -127,7 +127,7 @@ class Overview:
     def proxy_states(self) -> Iterator[tuple[str, str, float]]:
         """Yield fleet, state and seconds since the oldest unanswered response, of each connected proxy."""
         now = self._clock()
-        for view in self._publisher.server.views():
+        for view in self._publisher.views():
             since = [each.waiting_since for each in view.types if each.waiting_since is not None]
             age = (now - min(since)).total_seconds() if since else 0.0
             yield view.group or "-", proxy_state(view, self._publisher, self._revision), age
@@ -179,7 +179,7 @@ class Overview:
         ends = (f"release {r.name}: {why}" for r in world.open_ends if (why := confirming.alarm(r)))
         alone = problems(self._publisher.in_question(world), world)
         held = of_releases(world.releases.values())
-        views = self._publisher.server.views()
+        views = self._publisher.views()
         proxies = of_proxies(views, self._publisher.member)
         expiring = of_certificates(views, self._clock())
         urgent = (*store, *alone, *alarms, *ends, *held, *proxies)

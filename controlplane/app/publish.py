@@ -9,6 +9,7 @@ from dataclasses import replace
 import structlog
 
 from controlplane.app.adoption import InQuestion, in_question, proven, questioned
+from controlplane.app.behind import Behind
 from controlplane.app.membership import Member, member
 from controlplane.app.propagation import Relevant, merge, propagation, refusals, unacked
 from controlplane.app.remembered import Remembered
@@ -73,6 +74,7 @@ class Publisher:
         self._renderings: dict[str, Rendering] = {}
         self._treatment = Treatment()
         self._remembered = Remembered()
+        self._behind = Behind()
         self._open: Counter[tuple[str, str]] = Counter()  # streams by node id and origin
         self._proofs: dict[tuple[str, str, str], str] = {}
         self._world: World | None = None
@@ -82,6 +84,10 @@ class Publisher:
         """Return whether statistics of this prefix come from a listener of ours."""
         ours = (fleet for fleet in self._fleets if not fleet.adopted)
         return any(listener.name == prefix for fleet in ours for listener in fleet.listeners)
+
+    def views(self) -> tuple[StreamView, ...]:
+        """Return all streams, and those that ended a moment ago because their clients are ahead."""
+        return self._behind.beside(self.server.views())
 
     async def run(self) -> None:
         """Publish after each change of the store, until cancelled."""
@@ -132,7 +138,7 @@ class Publisher:
         document = world.catalog.get("Service", service)
         if not isinstance(document, Service):
             return Propagation()
-        views = self.server.views()
+        views = self.views()
         held = [(view.node.id, self.member(view)) for view in views if view.node and view.group is None]
         parts = []
         for name in document.fleets:
@@ -161,7 +167,7 @@ class Publisher:
 
     def in_question(self, world: World) -> InQuestion:
         """Return the services that proxies have from another store, and that nobody adopted yet."""
-        return in_question(self.server.views(), self._renderings, world.settled, self._proven)
+        return in_question(self.views(), self._renderings, world.settled, self._proven)
 
     def endpoints(self, world: World, service: str) -> Endpoints:
         """Return where each version of a service answers."""
@@ -207,6 +213,7 @@ class Publisher:
         self._open[who] -= 1
         if not self._open[who]:
             del self._open[who]
+        self._behind.note(view)
         rendering = self._renderings.get(view.group or "")
         if rendering is not None:
             self._remembered.note(view, rendering.snapshot)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from controlplane.app.adoption import Question
+from controlplane.app.behind import AHEAD
 from controlplane.app.publish import Publisher
 from controlplane.app.taking import drifted
 from controlplane.app.tick import Reading
@@ -247,7 +248,8 @@ def show_proxy(
     """Return one stream's proxy, where ``revision`` is the world's."""
     node = view.node or Node("?")
     if view.group:
-        problems = (*publisher.refused(view), *_waits(view), *publisher.lacks(view), view.alone)
+        ahead = AHEAD if view.behind else ""
+        problems = (*publisher.refused(view), *_waits(view), *publisher.lacks(view), view.alone, ahead)
     else:
         problems = (publisher.member(view).problem,)
     return ProxyShown(

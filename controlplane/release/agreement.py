@@ -5,6 +5,7 @@ Source: DESIGN "How a release runs", verify.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -34,11 +35,16 @@ class SplitSeen:
 
 
 def split_seen(
-    watch: Watch, state: ReleaseState, crowd: Crowd, settle: timedelta = timedelta(0)
+    watch: Watch,
+    state: ReleaseState,
+    crowd: Crowd,
+    settle: timedelta = timedelta(0),
+    unacked: Collection[str] = (),
 ) -> SplitSeen:
     """Compare per proxy and segment, and over all proxies for the segment of the step.
 
-    ``crowd`` says how far heavy users may move a share, ``settle`` from when on requests are counted.
+    ``crowd`` says how far heavy users may move a share, ``settle`` from when on requests are counted,
+    ``unacked`` who has not acknowledged what it should have now, as one that came back with something else.
 
     Source: DESIGN "How a release runs", verify.
     """
@@ -52,9 +58,9 @@ def split_seen(
             older_of = older[0], older[1]
             verdict = check_split(shares[segment], canary, baseline, older=older_of, crowding=crowding)
             if verdict.agreement is Agreement.DISAGREES:
-                return SplitSeen(
-                    f"{proxy} acknowledged but does not split as asked, segment {segment}: {verdict.reason}"
-                )
+                acked = "has not acknowledged and" if proxy in unacked else "acknowledged but"
+                what = f"{proxy} {acked} does not split as asked, segment {segment}"
+                return SplitSeen(f"{what}: {verdict.reason}")
     split = step_split(state)
     rows = [counts for (_, segment), counts in watch.step.items() if segment == split.segment]
     requests = sum(row[0] + row[2] for row in rows)

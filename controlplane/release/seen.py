@@ -51,6 +51,11 @@ class Propagation:
         return (*behind, *(f"{p} (not connected)" for p in self.absent if p not in refused))
 
     @property
+    def unacked(self) -> frozenset[str]:
+        """Connected proxies that have not acknowledged what they should have now, for whatever reason."""
+        return frozenset(self.live) - frozenset(self.acked)
+
+    @property
     def left_alone(self) -> str:
         """Which proxies are left alone, and what ends that; '' if none is."""
         how = "proxies are left alone with what another store gave them: {}; see `turnout store init`"

@@ -91,7 +91,7 @@ def _taken(before: Progress, state: ReleaseState, learned: Learned, moment: Mome
             # With less than all to wait for, a client may be without the step and not split for that reason.
             if settled and propagation.at_least == PPM:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
-        split = split_seen(watch, state, learned.crowd, moment.settle)
+        split = split_seen(watch, state, learned.crowd, moment.settle, propagation.unacked)
         if split.problem:
             watch = watching.unproved(watch)
         watch = watching.vouched(watch, state, learned.crowd, wrong=bool(split.problem))

@@ -1,11 +1,13 @@
 """What needs a person is in the list of problems and in the figures, the worst first."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from controlplane.app.attention import MOST, of_proxies
+from controlplane.app.behind import AHEAD, LASTS, Behind
 from controlplane.app.membership import Member
 from controlplane.app.metrics import Metrics
 from controlplane.web.asked import Act, Order
@@ -100,6 +102,49 @@ async def test_unknown_and_refusing_proxies_are_problems_of_the_plane(site, monk
     assert shown["turnout_problems"] == 2
     assert shown['turnout_proxies{fleet="-",state="unknown"}'] == 1
     assert shown['turnout_proxies{fleet="edge",state="nacked"}'] == 1
+
+
+class Pending:
+    """A monotonic clock, moved by hand."""
+
+    seconds = 100.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def served(view):
+    return replace(view, types=tuple(replace(each, acked_at=NOW, acked=Versions({})) for each in view.types))
+
+
+async def test_a_proxy_that_is_ended_as_ahead_again_and_again_is_told_throughout(site, monkeypatch):
+    site.publisher.publish(await site.store.world())
+    ended, clock = site.publisher.server._callbacks.ended, Pending()
+    monkeypatch.setattr(site.publisher, "_behind", Behind(clock))
+    ahead = replace(view("edge-1", behind=True), types=())
+    new, back = replace(ahead, behind=False), served(view("edge-1"))
+
+    async def looks(*open_):
+        monkeypatch.setattr(site.publisher.server, "views", lambda: open_)
+        [problem] = site.plane.problems() or [""]
+        shown = {proxy.state: proxy.problems for proxy in await site.plane.proxies()}
+        figure = figures(site).get('turnout_proxies{fleet="edge",state="behind"}', 0)
+        return AHEAD in problem, shown.get("behind"), figure
+
+    site.publisher._connected(ahead)
+    ended(ahead)
+    told = [await looks(), await looks(new), await looks(ahead)]
+    clock.seconds += LASTS
+    well = [await looks()]
+    site.publisher._connected(ahead)
+    ended(ahead)
+    well.append(await looks(back))
+    site.publisher._connected(back)
+    ended(back)
+    well.append(await looks())
+
+    assert told == 3 * [(True, (AHEAD,), 1)]
+    assert well == 3 * [(False, None, 0)]
 
 
 # --- releases ---------------------------------------------------------------------------------------------

@@ -69,6 +69,15 @@ def test_one_client_alone_without_the_canary_holds_and_is_named(make):
     assert after.because.startswith("a acknowledged but does not split as asked")
 
 
+def test_one_that_came_back_and_acknowledged_nothing_is_not_said_to_have(make):
+    state = make.state(stage=Stage.JUDGE, elapsed=TEN)
+    cells = ("a", "v1", 900), ("b", "v1", 90), ("b", "v2", 10)
+
+    after = intervals(make, *cells, state=state, count=3, acked=("b",))
+
+    assert after.because.startswith("a has not acknowledged and does not split as asked, segment everyone: ")
+
+
 def proved(make, *cells, count=3, **changed):
     """Return the canary requests that speak for promotion after intervals that are all alike."""
     state = make.state(**({"elapsed": TEN} | changed))
