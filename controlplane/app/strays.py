@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 
-from controlplane.app.membership import member
+from controlplane.app.membership import Member, member
 from controlplane.policy.catalog import Catalog
+from controlplane.policy.documents import Service
 from controlplane.policy.values import listed
 from controlplane.release.ports import World
 from controlplane.release.seen import Propagation
@@ -61,6 +62,8 @@ def _replaced(view: StreamView, service: str) -> bool:
 def leaving(views: Iterable[StreamView], world: World, after: Catalog) -> Iterator[str]:
     """Yield a warning for each fleet out of which documents take proxies while a release runs there.
 
+    Who comes into another fleet of the release's service gets what that one says at once, so nothing is lost.
+
     Args:
         views: The streams as they are, before the documents are taken in.
         world: As it is.
@@ -69,22 +72,34 @@ def leaving(views: Iterable[StreamView], world: World, after: Catalog) -> Iterat
     fleets = after.fleets()
     if fleets == world.catalog.fleets():
         return
-    leave: dict[str, dict[str, str]] = {}
+    leave: dict[str, dict[str, Member]] = {}
     for view in views:
         if view.node is None or view.group is None:
             continue
         place = member(view.node, fleets)
         if place.group != view.group:
-            why = place.problem or f"is of fleet {place.group!r} then"
-            leave.setdefault(view.group, {})[view.node.id] = why
+            leave.setdefault(view.group, {})[view.node.id] = place
     for fleet, proxies in sorted(leave.items()):
-        running = [
-            state.name
-            for state in world.active.values()
-            if fleet in getattr(world.catalog.get("Service", state.service), "fleets", ())
-        ]
+        running, without = set[str](), dict[str, str]()
+        for state in world.active.values():
+            if fleet not in _fleets_of(world.catalog, state.service):
+                continue
+            having = _fleets_of(after, state.service)
+            lost = {n: _why(place) for n, place in proxies.items() if place.group not in having}
+            if lost:
+                running.add(state.name)
+                without |= lost
         if running:
-            yield _warning(fleet, proxies, sorted(running))
+            yield _warning(fleet, without, sorted(running))
+
+
+def _fleets_of(catalog: Catalog, service: str) -> tuple[str, ...]:
+    document = catalog.get("Service", service)
+    return document.fleets if isinstance(document, Service) else ()
+
+
+def _why(place: Member) -> str:
+    return place.problem or f"is of fleet {place.group!r} then"
 
 
 def _warning(fleet: str, proxies: dict[str, str], running: list[str]) -> str:

@@ -141,6 +141,26 @@ async def test_a_fleet_edit_that_takes_proxies_out_under_a_release_is_warned_abo
     assert "release shop-v2 in progress there" in running.warnings[0]
 
 
+@pytest.mark.parametrize(("fleets", "warned"), [("[edge, west]", []), ("[edge]", ["Fleet 'edge'"])])
+async def test_proxies_that_come_into_another_fleet_of_the_released_service_are_not_warned_about(
+    tmp_path, kit, monkeypatch, fleets, warned
+):
+    west = kit.FLEET.replace("edge", "west").replace("8080", "8081")
+    site = await kit.start(tmp_path, west=west, shop=kit.SERVICE.replace("[edge]", fleets))
+    views = (stream(Node("e-1", "edge", version=(1, 40, 0)), "edge"),)
+    monkeypatch.setattr(site.publisher.server, "views", lambda: views)
+    await site.plane.order(Order(service="shop", to="v2", policy="quick", actor="ann"))
+    await kit.tick(site)
+    swapped = {"a.yaml": kit.FLEET.replace("cluster: edge", "cluster: x"),
+               "b.yaml": west.replace("cluster: west", "cluster: edge")}  # fmt: skip
+
+    applied = await site.plane.apply(Documents(files=swapped, actor="ann"))
+
+    assert applied.accepted == ("Fleet edge", "Fleet west")
+    assert [warning.partition(":")[0] for warning in applied.warnings] == warned
+    await site.store.close()
+
+
 async def test_a_proxy_that_is_too_old_for_a_setting_is_served_and_shown_with_it(tmp_path, kit):
     site = await kit.start(tmp_path, shop=kit.SERVICE + "retries: {other_version: true}\n")
     site.publisher.publish(await site.store.world())
