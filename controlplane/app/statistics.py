@@ -121,10 +121,11 @@ class StreamStatistics:
 
 
 def era(state: ReleaseState | None) -> str:
-    """Return within what a user counts once: while nobody changes versions."""
+    """Return within what a user counts once: while nobody changes versions, or has the wrong one."""
     if state is None:
         return ""
-    return f"{state.key}/{state.phase}/{state.step}/{state.stage is Stage.PROPAGATE}"
+    apart = "/apart" if state.apart else ""
+    return f"{state.key}/{state.phase}/{state.step}/{state.stage is Stage.PROPAGATE}{apart}"
 
 
 def queries(state: ReleaseState) -> Iterator[Query]:

@@ -8,19 +8,21 @@ Source: docs/decision-rule.md, "A/B tests".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, log
 from typing import Literal
 
-from controlplane.evidence.account import EMPTY, Account, Interval
+from controlplane.evidence import totals
+from controlplane.evidence.account import EMPTY, Account, Counts, Interval
 from controlplane.evidence.conversions import PROCESS, Conversions
-from controlplane.evidence.difference import Difference, bounds
+from controlplane.evidence.difference import Difference, bounds, left
 from controlplane.evidence.evidence import Evidence
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.measures import Measured
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.sums import Sums
+from controlplane.evidence.totals import Totals
 from controlplane.policy.pinned import PinnedMetric
 
 ERROR_RATE = 0.05  # chance that any of the metrics is called better when none is; the same for worse
@@ -35,7 +37,7 @@ class Half:
     """One direction of a test; its account begins anew with the step."""
 
     name: str
-    test: Conversions | Sums | Difference
+    test: Conversions | Sums | Difference | Totals
 
     @property
     def covers(self) -> float:
@@ -59,24 +61,28 @@ class MetricTest:
 
     Attributes:
         metric: Its name.
+        more: Whether more is better.
         decides: Whether a promotion may rest on it.
         threshold: e-value from which on a difference is shown.
         better: Looks for what is better on the canary.
         worse: Looks for what is worse.
         difference: Looks for the bounds of the difference.
+        users: Keeps what users came to, where values are pushed by user: these tell instead of the others.
     """
 
     metric: str
+    more: bool
     decides: bool
     threshold: float
     better: Half
     worse: Half
     difference: Half
+    users: Half
 
     @property
     def parts(self) -> tuple[Half, ...]:
         """What is gathered."""
-        return self.better, self.worse, self.difference
+        return self.better, self.worse, self.difference, self.users
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,34 +146,58 @@ def metric_tests(
 
 def _test(metric: PinnedMetric, decides: bool, among: int, per_user: float) -> MetricTest:
     threshold = among / ERROR_RATE
-    halves = []
-    for direction, more in (("better", metric.better != "more"), ("worse", metric.better == "more")):
-        name = f"{metric.name} {direction}"
+    more = metric.better == "more"
+    tests: list[Conversions | Sums] = []
+    for name, falls in ((f"{metric.name} better", not more), (f"{metric.name} worse", more)):
         every = metric.every.total_seconds()
         measured = Measured(
-            name, metric.name, metric.per or "", more, metric.pushed, every, metric.per_pushed
+            name, metric.name, metric.per or "", falls, metric.pushed, every, metric.per_pushed
         )
-        kind: Conversions | Sums = (
+        tests.append(
             Sums(name, measured, 0.0, None, threshold, per_user, BOLDEST)
             if metric.sum
             else Conversions(name, measured, 0.0, threshold, RATIOS, per_user)
         )
-        halves.append(Half(name, kind))
-    name = f"{metric.name} difference"
-    one, other = (half.test for half in halves)
-    assert not isinstance(one, Difference)
-    assert not isinstance(other, Difference)
-    falls, rises = (one, other) if one.measured.more else (other, one)
-    difference = Half(name, Difference(name, falls, rises))
-    return MetricTest(metric.name, decides, threshold, halves[0], halves[1], difference)
+    better, worse = tests
+    falling, rising = (worse, better) if more else (better, worse)
+    difference = Difference(f"{metric.name} difference", falling, rising)
+    users = Totals(f"{metric.name} users", falling.measured)
+    halves = (Half(test.name, test) for test in (better, worse, difference, users))
+    return MetricTest(metric.name, more, decides, threshold, *halves)
 
 
 def result(test: MetricTest, evidence: Evidence) -> Result:
     """Return what a test has shown until now."""
     account = evidence.accounts.get(test.better.name, EMPTY)
+    users = evidence.accounts.get(test.users.name, EMPTY)
+    if totals.known(users):
+        return _by_user(test, users)
     rows = [row for _, row in sorted(account.step.items()) if row[0] and row[2]]
-    n_c, n_b = sum(row[0] for row in rows), sum(row[2] for row in rows)
     low, high = bounds(evidence.accounts.get(test.difference.name, EMPTY), test.threshold)
+    found = _counted(test, rows)
+    return replace(
+        found,
+        better=_e_value(account),
+        worse=_e_value(evidence.accounts.get(test.worse.name, EMPTY)),
+        low=low,
+        high=high,
+    )
+
+
+def _by_user(test: MetricTest, users: Account) -> Result:
+    """Return what is shown by what each user came to."""
+    better, worse = (_e_of(totals.log_e(users, 1.0, more=more)) for more in (test.more, not test.more))
+
+    def rejected(change: float, above: bool) -> bool:
+        return totals.log_e(users, 1 + change, more=above) >= log(test.threshold)
+
+    low, high = left(rejected)
+    return replace(_counted(test, list(totals.counts(users))), better=better, worse=worse, low=low, high=high)
+
+
+def _counted(test: MetricTest, rows: Sequence[Counts]) -> Result:
+    """Return a result with what was counted, and no evidence."""
+    n_c, n_b = sum(row[0] for row in rows), sum(row[2] for row in rows)
     return Result(
         metric=test.metric,
         decides=test.decides,
@@ -175,17 +205,19 @@ def result(test: MetricTest, evidence: Evidence) -> Result:
         baseline=sum(row[0] / n_c * row[3] / row[2] for row in rows),
         canary_n=n_c,
         baseline_n=n_b,
-        better=_e_value(account),
-        worse=_e_value(evidence.accounts.get(test.worse.name, EMPTY)),
+        better=1.0,
+        worse=1.0,
         threshold=test.threshold,
-        low=low,
-        high=high,
     )
 
 
 def _e_value(account: Account) -> float:
     process = account.processes.get(PROCESS)
-    return exp(min(log_mean_exp(process), 690.0)) if process else 1.0
+    return _e_of(log_mean_exp(process)) if process else 1.0
+
+
+def _e_of(log_e: float) -> float:
+    return exp(min(log_e, 690.0))
 
 
 def divided(seen: Observation, whole: frozenset[str]) -> Observation:

@@ -5,7 +5,7 @@ Source: docs/decision-rule.md, "A/B tests".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import log
 
@@ -66,17 +66,26 @@ def bounds(account: Account, threshold: float) -> tuple[float | None, float | No
         threshold: e-value from which on a difference is rejected.
     """
 
-    def rejected(side: str, change: float) -> bool:
-        process = account.processes.get(f"{side}{change:g}")
+    def rejected(change: float, above: bool) -> bool:
+        process = account.processes.get(f"{ABOVE if above else BELOW}{change:g}")
         return process is not None and log_mean_exp(process) >= log(threshold)
 
+    return left(rejected)
+
+
+def left(rejected: Callable[[float, bool], bool]) -> tuple[float | None, float | None]:
+    """Return the least and the greatest difference that was not rejected.
+
+    Args:
+        rejected: Whether the true difference is shown to be above one that is tested, or below it.
+    """
     low = high = None
     for change in CHANGES:
-        if not rejected(ABOVE, change):
+        if not rejected(change, True):
             break
         low = change
     for change in reversed(CHANGES):
-        if not rejected(BELOW, change):
+        if not rejected(change, False):
             break
         high = change
     return low, high

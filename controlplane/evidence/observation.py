@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from zlib import crc32
 
 from controlplane.evidence.once import once
@@ -58,13 +59,30 @@ class Cell:
     version: str
 
 
+class Users(NamedTuple):
+    """What the users of a cell came to in an epoch, in which each counts as one.
+
+    Attributes:
+        epoch: Names the time since all of them were new.
+        n: How many there are.
+        total: Sum of what each came to; of what is counted, how many converted.
+        squares: Sum of its squares.
+    """
+
+    epoch: str
+    n: int
+    total: float
+    squares: float
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Measure:
     """A business metric in one cell: ``total`` over ``n``, or over the cell's requests if ``n`` is None.
 
     Where users count once, ``n`` are those who are new, and ``among`` those who could have added to the
     total: users that came earlier act later. ``age`` is how many seconds before the interval's end the last
-    value was pushed; None for what Envoy counts.
+    value was pushed; None for what Envoy counts. ``users`` is what those who were pushed by user came to
+    until the interval's end, in a release.
     """
 
     cell: Cell
@@ -73,6 +91,7 @@ class Measure:
     n: int | None = None
     among: int | None = None
     age: float | None = None
+    users: Users | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, replace
 from math import ceil, log1p, sqrt
 from typing import NamedTuple
 
+from controlplane.evidence import totals
 from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
 from controlplane.evidence.conversions import EXCLUDED_MARGINS, EXCLUDED_MOST
 from controlplane.evidence.learned import Learned
@@ -166,6 +167,7 @@ class Sums:
         threshold: e-value at which it fails.
         per_user: How many events one user makes; its evidence counts as that of one.
         boldest: Most that the largest stake loses with one standard deviation.
+        by_user: Whether, of what is pushed by user, a difference must show between users as well.
     """
 
     name: str
@@ -175,9 +177,12 @@ class Sums:
     threshold: float = 1 / ALPHA
     per_user: float = 1.0
     boldest: float = BOLDEST
+    by_user: bool = False
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
+        if self.by_user and interval.counting:
+            account = totals.noted(account, interval, self.measured)
         account, seen, counting = gathered(account, interval, self.measured, WINDOW)
         scale, whole = Scale(*account.state.get(SCALE, ())), interval.stage.full_segments
         span = scale.deviation * SPANS
@@ -257,8 +262,7 @@ class Sums:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        process = account.processes.get(PROCESS)
-        reading = Reading(account, log_mean_exp(process) if process else 0.0, self.threshold, {})
+        reading = Reading(account, self._log_e(account, stage), self.threshold, {})
         scale = Scale(*account.state.get(SCALE, ()))
         windows = self._windows(account, scale)
 
@@ -296,6 +300,15 @@ class Sums:
             found = answer.saying(said)
         found = self.measured.current(found, account, stage)
         return found if self.margin is None else rested(found, reading.log_e, stage)
+
+    def _log_e(self, account: Account, stage: Stage) -> float:
+        """Return the evidence of a fault; between users it is sought where both versions have some."""
+        process = account.processes.get(PROCESS)
+        found = log_mean_exp(process) if process else 0.0
+        if not self.by_user or self.margin is None or stage.full_segments or not totals.known(account):
+            return found
+        tolerated = self.measured.worse(self.margin)
+        return min(found, totals.log_e(account, tolerated, more=not self.measured.more))
 
     def _window(self, account: Account) -> float:
         """Return the seconds of a window: what is pushed fills none before it comes."""

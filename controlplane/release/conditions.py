@@ -119,7 +119,11 @@ def _business(condition: MetricCondition, policy: PinnedPolicy) -> tuple[Metric,
     margin = condition.margin / PPM if condition.compared else None
     compared: tuple[Metric, ...] = ()
     if margin is not None:
-        test = Sums(title, measured, margin) if found.sum else Conversions(title, measured, margin, 1 / ALPHA)
+        test = (
+            Sums(title, measured, margin, by_user=True)
+            if found.sum
+            else Conversions(title, measured, margin, 1 / ALPHA)
+        )
         compared = (test,)
     limits = (("at least", condition.at_least), ("at most", condition.at_most))
     given = [(which, limit) for which, limit in limits if limit is not None]

@@ -182,6 +182,7 @@ class ReleaseState(Model):
         way_back: How many endpoints the old version had at the start, or when that was first known.
         alarmed: Of what kind of danger to the way back people were told; '' of none. See `release.way_back`.
         result: What its A/B test has shown, by metric; empty before the test.
+        apart: Whether values that are pushed may tell of a time in which the split of its test was wrong.
         undone: Who made another version stable after its promotion, when and why; '' if nobody did.
         gate: Proxies that must acknowledge the present step, each with the seconds that it has been away.
         unconfirmed: Proxies that were given it and are not known to have left it, or, once it is promoted,
@@ -245,6 +246,7 @@ class ReleaseState(Model):
     alarmed: str = ""
     undone: str = ""
     result: tuple[Result, ...] = ()
+    apart: bool = False
     gate: tuple[tuple[str, float], ...] = ()
     unconfirmed: tuple[Unconfirmed, ...] = ()
     turned_at: datetime | None = None

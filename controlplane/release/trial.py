@@ -69,6 +69,12 @@ class Check:
     crowd: Crowd
 
 
+def apart(trial: Trial, tests: Sequence[Folded]) -> bool:
+    """Return whether what is pushed may still tell of a time in which the split was wrong."""
+    covered = max((half.covers for half in tests if isinstance(half, Half)), default=0.0)
+    return trial.clean is not None and trial.clean < covered
+
+
 def gathered(
     trial: Trial,
     evidence: tuple[Evidence, Evidence],
@@ -87,11 +93,10 @@ def gathered(
     """
     before, after = evidence
     accounts = dict(after.accounts)
-    for half in tests:
-        covered = half.covers if isinstance(half, Half) else 0.0
-        if trial.clean is not None and trial.clean + seconds < covered:
-            # A value that is pushed tells of the time before it, in which the split was wrong.
-            accounts[half.name] = before.accounts.get(half.name, EMPTY)
+    if apart(trial, tests):
+        # A value that is pushed tells of the time before it, in which the split was wrong.
+        waiting = (half.name for half in tests if isinstance(half, Half) and half.covers)
+        accounts |= {name: before.accounts.get(name, EMPTY) for name in waiting}
     batch = dict(trial.batch)
     for place, row in fresh.items():
         known = batch.get(place, (0, 0))

@@ -95,6 +95,8 @@ def _taken(before: Progress, state: ReleaseState, learned: Learned, moment: Mome
         if split.problem:
             watch = watching.unproved(watch)
         watch = watching.vouched(watch, state, learned.crowd, wrong=bool(split.problem))
+        if (apart := watching.apart(watch, state)) != state.apart:
+            state = state.model_copy(update={"apart": apart})
         verdicts = (*watching.verdicts(watch, learned, state), *hooks.verdicts(state))
         watch = watching.heard(watch, verdicts)
     where = alive(moment.where, moment.observation, state.to_version)

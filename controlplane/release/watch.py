@@ -268,6 +268,11 @@ def vouched(watch: Watch, state: ReleaseState, crowd: Crowd, *, wrong: bool) -> 
     return replace(watch, trial=trial, evidence=evidence)
 
 
+def apart(watch: Watch, state: ReleaseState) -> bool:
+    """Return whether users may be told of who had other versions: after a time of a wrong split in a test."""
+    return trials.apart(watch.trial, setting(state, counting=False).limits.tests)
+
+
 def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdict, ...]:
     """Return how each condition reads now, the budget, and where no client reaches the canary."""
     at = setting(state, counting=state.stage is Stage.JUDGE)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from xxhash import xxh64_intdigest
 
-from controlplane.evidence.observation import Cell, Measure
+from controlplane.evidence.observation import Cell, Measure, Users
 
 PROXY = "pushed"  # where they are counted, beside the proxies
 MAX_KEYS = 10_000  # that are remembered, the newest
@@ -35,17 +36,31 @@ class Values:
 
 @dataclass(slots=True)
 class _Users:
-    """Who was named of one metric and version; a user's value tells whether they have converted."""
+    """Who was named of one metric and version, and what each came to: 1 for one who has converted."""
 
-    known: dict[int, bool] = field(default_factory=dict)
-    converted: int = 0
+    known: dict[int, float] = field(default_factory=dict)
+    total: float = 0.0
+    squares: float = 0.0
+    converted: int = 0  # where they are counted
     before: int = 0  # of them, those in an observation that was stored
+
+    def add(self, user: int, value: float, *, summed: bool) -> tuple[int, float]:
+        """Take in a user's value; return whether they are new, and by how much the total grew."""
+        had = self.known.get(user)
+        more = value if summed else float(bool(value) and not had)
+        self.known[user] = now = (had or 0.0) + more
+        self.total, self.squares = self.total + more, self.squares + now**2 - (had or 0.0) ** 2
+        self.converted += not summed and bool(more)
+        return had is None, more
 
     def sample(self, part: int) -> None:
         """Keep one user in ``part``."""
-        self.known = {user: had for user, had in self.known.items() if user % part == 0}
-        all_of_them, self.converted = self.converted, sum(self.known.values())
-        self.before = self.before * self.converted // max(all_of_them, 1)
+        self.known = {user: came_to for user, came_to in self.known.items() if user % part == 0}
+        self.total = sum(self.known.values())
+        self.squares = sum(came_to**2 for came_to in self.known.values())
+        if all_of_them := self.converted:
+            self.converted = round(self.total)
+            self.before = self.before * self.converted // all_of_them
 
 
 @dataclass(slots=True)
@@ -60,12 +75,14 @@ class Pushed:
     """
 
     clock: Callable[[], float] = time.monotonic
+    born: str = field(default_factory=lambda: secrets.token_hex(4))  # what it adds up is of no other one
     _kept: dict[_Place, tuple[int, float]] = field(default_factory=dict)
     _taken: dict[_Place, tuple[int, float]] = field(default_factory=dict)
     _keys: dict[str, None] = field(default_factory=dict)
     _users: dict[_Place, _Users] = field(default_factory=dict)
     _parts: dict[tuple[str, str], int] = field(default_factory=dict)  # service, metric: one user in so many
     _eras: dict[str, str] = field(default_factory=dict)
+    _epochs: dict[str, int] = field(default_factory=dict)  # of each service, how often its users were new
     _pushed_at: dict[_Place, float] = field(default_factory=dict)
 
     def begin(self, service: str, era: str) -> None:
@@ -73,6 +90,7 @@ class Pushed:
         if self._eras.get(service, "") == era:
             return
         self._eras[service] = era
+        self._epochs[service] = self._epochs.get(service, 0) + 1
         for place in [place for place in self._users if place[0] == service]:
             del self._users[place]
             self._kept.pop(place, None)
@@ -105,13 +123,9 @@ class Pushed:
         part, n, total = self._parts.get(place[:2], 1), 0, 0.0
         for user, value in values.users.items():
             key = xxh64_intdigest(user.encode(), SEED)
-            if key % part:
-                continue
-            had = users.known.get(key)
-            new = not summed and bool(value) and not had
-            n, total = n + (had is None), total + (value if summed else new)
-            users.converted += new
-            users.known[key] = bool(had) or new
+            if key % part == 0:
+                new, more = users.add(key, value, summed=summed)
+                n, total = n + new, total + more
         if len(users.known) > MAX_USERS:
             self._parts[place[:2]] = part * 2
             for other, known in self._users.items():
@@ -122,7 +136,7 @@ class Pushed:
     def take(self) -> dict[str, tuple[Measure, ...]]:
         """Return what was added up since the last ``commit``, by service.
 
-        During a release also how old the last push is, and whose values could have come.
+        During a release also how old the last push is, whose values could have come, and what users came to.
         """
         self._taken, now = dict(self._kept), self.clock()
         during = {place for place in self._pushed_at if self._eras.get(place[0])}
@@ -134,8 +148,15 @@ class Pushed:
             if n or total or place in during:
                 among = None if users is None else len(users.known) - users.before
                 age = round(max(0.0, now - self._pushed_at[place]), 1)
-                found.setdefault(service, []).append(Measure(cell, metric, total, n, among, age))
+                came_to = self._came_to(place) if place in during else None
+                found.setdefault(service, []).append(Measure(cell, metric, total, n, among, age, came_to))
         return {service: tuple(measures) for service, measures in found.items()}
+
+    def _came_to(self, place: _Place) -> Users | None:
+        if (users := self._users.get(place)) is None:
+            return None
+        epoch = f"{self.born}.{self._epochs[place[0]]}"
+        return Users(epoch, len(users.known), users.total, users.squares)
 
     def commit(self) -> None:
         """Say that what was taken is stored."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from controlplane.evidence.observation import Cell, Measure, Observation, Reading, Stat, Tally
+from controlplane.evidence.observation import Cell, Measure, Observation, Reading, Stat, Tally, Users
 from controlplane.release.seen import Moment
 
 _MOMENT: TypeAdapter[Moment] = TypeAdapter(Moment)
@@ -37,7 +37,13 @@ def pack_observation(observation: Observation) -> str:
 
 
 def _measure(m: Measure) -> list[object]:
-    return [m.cell.proxy, m.cell.segment, m.cell.version, m.metric, m.total, m.n, m.among, m.age]
+    row = [m.cell.proxy, m.cell.segment, m.cell.version, m.metric, m.total, m.n, m.among, m.age]
+    return row if m.users is None else [*row, m.users]
+
+
+def _unpacked(p: str, s: str, v: str, *rest: Any) -> Measure:
+    """Return a measure; rows of before users were added up have none of them."""
+    return Measure(Cell(p, s, v), *rest[:5], *(Users(*users) for users in rest[5:]))
 
 
 def unpack_observation(text: str) -> Observation:
@@ -58,7 +64,7 @@ def unpack_observation(text: str) -> Observation:
         tuple((proxy, version, *(count or (0,))) for proxy, version, *count in more[1])
         if len(more) > 1
         else (),
-        tuple(Measure(Cell(p, s, v), *rest) for p, s, v, *rest in besides.get("measures", ())),
+        tuple(_unpacked(*row) for row in besides.get("measures", ())),
         tuple(Stat(*row) for row in besides.get("stats", ())),
         tuple(besides.get("reporting", ())),
         tuple(Reading(*row) for row in besides.get("readings", ())),

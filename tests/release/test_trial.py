@@ -7,6 +7,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from controlplane.app.statistics import era
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Cell, Measure, Observation, Tally
 from controlplane.policy.pinned import PinnedMetric
@@ -14,6 +15,7 @@ from controlplane.release import watch as watching
 from controlplane.release.seen import Moment, Propagation
 from controlplane.release.turn import Progress, turn
 from controlplane.release.watch import Watch
+from controlplane.sources.pushed import Pushed, Values, cell
 
 MINUTE = timedelta(minutes=1)
 
@@ -90,3 +92,50 @@ def test_a_test_counts_what_is_seen_to_be_split_and_not_what_is_still_open(make)
     # The minute alone shows that its split is wrong; it adds nothing but what may begin in it.
     assert (after[1].canary, after[1].canary_n) == (before[1].canary, before[1].canary_n)
     assert after[1].better == pytest.approx(before[1].better, rel=0.02)
+
+
+def by_user(make, minutes, wrong, *, anew=True):
+    """Run a test of two equal versions, of which orders are pushed by user; yield its result.
+
+    In the minutes of ``wrong`` all but 5 % of the users have the old version.
+    """
+    metric = PinnedMetric(name="orders", better="more", pushed=True, every="5m")
+    steps = (make.step("ten", "10%"), make.step("half", "50%", for_="0s"))
+    ends = {"after": "14d", "do": "report"}
+    rules = make.policy(steps=steps, ends=ends, metrics=(metric,), observe=("orders",), conditions=())
+    progress = Progress(make.state(policy=rules, elapsed=MINUTE))
+    rng, pushed, who = np.random.default_rng(4), Pushed(born="a"), Propagation(("a",), ("a",))
+    for minute in range(minutes):
+        start, share = make.T0 + minute * MINUTE, 0.05 if minute in wrong else 0.5
+        state = progress.state if anew else progress.state.model_copy(update={"apart": False})
+        pushed.begin("shop", era(state))
+        came = rng.integers(0, 3000, 600)
+        cells = []
+        for version, mine in (("v1", came >= 3000 * share), ("v2", came < 3000 * share)):
+            cells.append((Cell("a", "everyone", version), Tally(int(rng.poisson(4000 * mine.mean())))))
+            named = {str(user): float(rng.random() < 0.02) for user in came[mine]}
+            pushed.receive(
+                ("shop", "orders", cell("everyone", version)), Values(users=named), "", summed=False
+            )
+        measures = tuple(sorted(pushed.take()["shop"]))
+        pushed.commit()
+        observation = Observation(
+            "shop", start, start + MINUTE, tuple(cells), fresh=("a",), measures=measures
+        )
+        moment = Moment(start + MINUTE, MINUTE, observation, propagation=who, endpoints=make.ENDPOINTS)
+        took = turn(progress, Learned(), moment)
+        progress = Progress(took.after.state, took.after.watch, took.after.verdicts)
+        yield took.decision.code, *watching.results(progress.watch, progress.state)
+
+
+def test_users_who_had_the_wrong_version_for_a_while_are_new_after_it(make):
+    seen = list(by_user(make, 90, range(42, 58)))
+    *_, (_, mixed) = by_user(make, 90, range(42, 58), anew=False)
+
+    (_, before), (code, wrong), (last, result) = seen[41], seen[57], seen[-1]
+    assert (code, last) == ("split", "testing")
+    assert wrong.canary == pytest.approx(before.canary, abs=0.02)  # of when it was right
+    assert result.said == "no difference seen"
+    assert result.canary_n == pytest.approx(3000, rel=0.05)  # 1500 before, and as many after
+    assert result.baseline_n == pytest.approx(3000, rel=0.05)
+    assert mixed.said == "better"  # half of the old version's users are not there any more

@@ -12,7 +12,7 @@ from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.blocks import total as total_row
 from controlplane.evidence.conversions import Conversions, LeastShare, MostShare
 from controlplane.evidence.measures import Measured
-from controlplane.evidence.observation import Measure, Observation
+from controlplane.evidence.observation import Measure, Observation, Users
 from controlplane.evidence.sums import Sums
 from controlplane.evidence.table import rows_of
 from controlplane.sources.pushed import MAX_KEYS, Pushed, Values, cell
@@ -62,7 +62,7 @@ def test_a_user_counts_once_and_converts_once_while_sums_add_up(summed, total):
 
 
 def test_in_a_new_era_every_user_is_new_and_none_acts_without_being_counted():
-    pushed = Pushed(clock=lambda: 0.0)
+    pushed, came_to = Pushed(clock=lambda: 0.0, born="a"), Users("a.1", 3, 1.0, 1.0)
     pushed.receive(PLACE, Values(users={"ada": 0, "bob": 1}), "", summed=False)
     pushed.take()
     pushed.commit()
@@ -71,13 +71,37 @@ def test_in_a_new_era_every_user_is_new_and_none_acts_without_being_counted():
     assert pushed.take() == {}
 
     pushed.receive(PLACE, Values(users={"ada": 1, "bob": 0, "eve": 0}), "", summed=False)
-    assert pushed.take()["shop"] == (Measure(V2, "orders", 1, 3, among=3, age=0.0),)
+    assert pushed.take()["shop"] == (Measure(V2, "orders", 1, 3, among=3, age=0.0, users=came_to),)
     pushed.commit()
     pushed.receive(PLACE, Values(users={"bob": 1}), "", summed=False)
     pushed.begin("shop", "v2#1/first")
-    assert pushed.take()["shop"] == (Measure(V2, "orders", 1, 0, among=2, age=0.0),)  # ada has acted
+    came_to = Users("a.1", 3, 2.0, 2.0)
+    # ada has acted
+    assert pushed.take()["shop"] == (Measure(V2, "orders", 1, 0, among=2, age=0.0, users=came_to),)
     pushed.commit()
-    assert pushed.take()["shop"] == (Measure(V2, "orders", 0, 0, among=1, age=0.0),)
+    assert pushed.take()["shop"] == (Measure(V2, "orders", 0, 0, among=1, age=0.0, users=came_to),)
+
+
+def test_what_each_user_came_to_is_known_until_all_are_new(monkeypatch):
+    monkeypatch.setattr("controlplane.sources.pushed.MAX_USERS", 100)
+    pushed, told = Pushed(clock=lambda: 0.0, born="a"), []
+    for era in ("v2#1/first", "v2#1/second"):
+        pushed.begin("shop", era)
+        for users in ({"ada": 3, "bob": 0}, {"ada": 4, "eve": 2}):
+            pushed.receive(PLACE, Values(users=users), "", summed=True)
+            told.append(pushed.take()["shop"][0].users)
+            pushed.commit()
+    pushed.receive(PLACE, Values(users={f"u{i}": 1.0 for i in range(150)}), "", summed=True)
+    sampled = pushed.take()["shop"][0].users
+    other = Pushed(clock=lambda: 0.0)
+    other.begin("shop", "v2#1/second")
+    other.receive(PLACE, Values(users={"ada": 1}), "", summed=True)
+
+    first, second = Users("a.1", 2, 3.0, 9.0), Users("a.1", 3, 9.0, 53.0)
+    assert told == [first, second, first._replace(epoch="a.2"), second._replace(epoch="a.2")]
+    assert sampled.n < 100
+    assert sampled.total <= sampled.n + 6  # of those who are left, and theirs alone
+    assert other.take()["shop"][0].users.epoch not in ("a.1", "a.2")  # another process knows nobody
 
 
 def test_during_a_release_it_is_known_how_old_the_last_push_is():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from controlplane.evidence.observation import Cell, Measure, Users
 from controlplane.policy.catalog import Catalog
 from controlplane.release.ports import Change, Memory, StoreConflictError, StoreError, World
 from controlplane.release.recording import Recording
@@ -211,6 +212,15 @@ def test_a_packed_observation_is_the_observation(make, over):
     before = make.observation(**over)
 
     assert unpack_observation(pack_observation(before)) == before
+
+
+def test_what_users_came_to_is_packed_and_older_rows_have_nothing_of_it(make):
+    told = Measure(Cell("pushed", "everyone", "v2"), "spend", 12.0, 2, 3, 5.0, Users("a.1", 3, 40.0, 900.0))
+    before = make.observation(measures=(told,))
+    older = pack_observation(before).replace(',["a.1",3,40.0,900.0]', "")
+
+    assert unpack_observation(pack_observation(before)) == before
+    assert unpack_observation(older).measures == (replace(told, users=None),)
 
 
 def test_a_version_without_a_healthy_endpoint_is_read_from_rows_that_had_no_counts(make):
