@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -12,8 +12,8 @@ from typing import Protocol
 import structlog
 
 from controlplane.app.heard import Heard
-from controlplane.evidence.learned import Learned, learn
-from controlplane.evidence.observation import Observation
+from controlplane.app.pasts import Pasts
+from controlplane.app.turns import in_turns
 from controlplane.evidence.observed import Observed
 from controlplane.evidence.verdict import Verdict
 from controlplane.failpoints import failpoint
@@ -109,7 +109,7 @@ class Loop:
         self._statistics = statistics
         self._proxies = proxies
         self._interval = interval
-        self._learned: dict[str, Learned] = {}
+        self._pasts = Pasts()
         self._ticked_at: float | None = None
         self._observed_at: datetime | None = None
 
@@ -129,12 +129,12 @@ class Loop:
         self.world = await self._store.commit(Change(releases=left)) if left else world
         memory = await self._store.memory()
         self.watches = {name: Watch.from_json(body) for name, body in memory.evidence.items()}
-        self._learned = {name: Learned.from_json(body) for name, body in memory.learned.items()}
+        self._pasts = Pasts(memory.learned)
         return memory.cursors
 
     def origin(self, state: ReleaseState) -> Origin:
         """Return a release as it is right before its first step, to decide it again later."""
-        return Origin(state, self._learned.get(state.service, Learned()).to_json())
+        return Origin(state, self._pasts.of(state.service).to_json())
 
     def forget(self, release: str) -> None:
         """Drop what was shown under a name: it is another attempt now."""
@@ -177,14 +177,14 @@ class Loop:
                 observed, world.catalog, lambda name: self._proxies.endpoints(world, name).places, monotonic
             )
             busy = {state.service: state.name for state in world.releases.values() if state.active}
-            steps = self._decide_all(_Moment(now, elapsed, world, busy))
-            learned = self._learn(world, observed)
+            steps = await in_turns(self._deciding(_Moment(now, elapsed, world, busy)))
+            lesson = await in_turns(self._pasts.learning(observed, (start, now), world.stable, busy.keys()))
             change = Change(
                 releases=tuple(s.state for s in steps if s.state != world.releases[s.state.name]),
                 stable={k: v for s in steps for k, v in s.stable.items()},
                 records=tuple(record for s in steps for record in s.records),
                 evidence={s.state.key: s.watch.to_json() for s in steps if s.state.active},
-                learned={name: value.to_json() for name, value in learned.items()},
+                learned=lesson.stored,
                 cursors=cursors,
                 origins={s.state.name: s.origin for s in steps if s.origin},
                 turns=tuple((s.state.name, s.recorded) for s in steps if s.recorded),
@@ -194,7 +194,7 @@ class Loop:
             self.world = after = await self._commit(with_notices(change, world))
             self._ticked_at, self._observed_at = monotonic, now
             self._statistics.commit()
-            self._learned |= learned
+            self._pasts.commit(lesson)
             for s in steps:
                 self.watches[s.state.key] = s.watch
                 self.readings[s.state.name] = replace(s.reading, state=after.releases[s.state.name])
@@ -213,16 +213,8 @@ class Loop:
             log.warning("another writer was first; reading again")
             raise
 
-    def _learn(self, world: World, observed: Mapping[str, Observation]) -> dict[str, Learned]:
-        learned = {}
-        for service, observation in observed.items():
-            before = self._learned.get(service, Learned())
-            after = learn(before, observation, world.stable.get(service, ""))
-            if after != before:
-                learned[service] = after
-        return learned
-
-    def _decide_all(self, at: _Moment) -> list[_Step]:
+    def _deciding(self, at: _Moment) -> Generator[None, None, list[_Step]]:
+        """Decide all releases, one in each step."""
         steps = []
         for state in _undecided(at.world):
             try:
@@ -234,6 +226,7 @@ class Loop:
             if step.state.active:
                 at.busy[state.service] = state.name
             steps.append(step)
+            yield
         return self._joint(steps, at)
 
     def _joint(self, steps: list[_Step], at: _Moment) -> list[_Step]:
@@ -281,7 +274,7 @@ class Loop:
         )
         shown, watch = self.readings.get(state.name), self.watches.get(state.key, Watch())
         verdicts = shown.verdicts if shown and shown.state.key == state.key else ()
-        learned = self._learned.get(state.service, Learned())
+        learned = self._pasts.of(state.service)
         took = turn(Progress(state, watch, verdicts), learned, moment)
         after = took.after
         begins = after.state.active and not state.active
