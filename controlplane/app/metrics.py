@@ -127,7 +127,7 @@ class Metrics:
         )
         refused = CounterMetricFamily(
             "turnout_refused",
-            "Statistics, load reports and certificates that could not be used.",
+            "Statistics, load reports, certificates and connections that were refused.",
             labels=["what"],
         )
         for what, number in sorted(self._plane.troubles.counts.items()):

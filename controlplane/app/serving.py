@@ -30,6 +30,7 @@ from controlplane.server import options
 from controlplane.server.accepting import ended, make
 from controlplane.server.ads import services, stop
 from controlplane.server.certificates import Certificates
+from controlplane.server.descriptors import operators_share
 from controlplane.server.garbage import collect_seldom
 from controlplane.server.intake import Intake
 from controlplane.server.limits import Limits
@@ -45,6 +46,7 @@ from controlplane.sources.pushed import Pushed
 from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.access import Access
 from controlplane.web.api import Api
+from controlplane.web.connections import Listener, Punctual
 from controlplane.web.operators import Operators, OperatorsError
 
 log = structlog.get_logger()
@@ -151,6 +153,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         collector.restore(await loop.restore())
         outbox = Outbox(store)
         plane = Plane(store, loop, publisher, collector, outbox=outbox, pushed=pushed)
+        many = f"{http.most} are open at --http, as many as may be"
+        http.refused = lambda host: plane.troubles.add("connections of", host, many)
         certificates: list[Certificates] = []
         registry = CollectorRegistry()
         registry.register(Metrics(plane))
@@ -205,6 +209,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
 def _web_config(app: Starlette, tls: TlsFiles | None) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
+        http=Punctual,
         log_config=None,
         lifespan="off",
         access_log=False,
@@ -302,9 +307,9 @@ def split_address(address: str) -> tuple[str, int]:
         raise ServeError(str(error)) from error
 
 
-def _listen(address: str) -> socket.socket:
+def _listen(address: str) -> Listener:
     host, port = split_address(address)
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener = Listener(socket.AF_INET6 if ":" in host else socket.AF_INET, operators_share())
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

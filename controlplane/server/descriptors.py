@@ -13,6 +13,7 @@ import structlog
 log = structlog.get_logger()
 ENOUGH: Final = 10_000  # below that it is worth a warning
 OTHERS: Final = 50  # files that are no connections: the store, logs, sockets that listen
+_OPERATORS: Final = 1000  # connections: more have nothing to do here
 _MOST: Final = 1 << 20  # where the system sets no limit
 _QUIET: Final = 10.0  # seconds between two lines about the same shortage
 
@@ -25,6 +26,12 @@ def allow_many() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
     return soft
+
+
+def operators_share() -> int:
+    """Return how many connections of operators may be open: a tenth; the rest of the files is for proxies."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _OPERATORS if allowed == resource.RLIM_INFINITY else max(1, min(_OPERATORS, allowed // 10))
 
 
 def say(limit: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import subprocess
 import sys
 from unittest.mock import Mock
@@ -12,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from controlplane.server import descriptors
-from controlplane.server.descriptors import ENOUGH, Shortage
+from controlplane.server.descriptors import ENOUGH, Shortage, operators_share
 
 ALLOW = """
 import resource, sys
@@ -33,6 +34,15 @@ def test_as_many_as_the_system_allows_and_a_warning_if_they_are_few(soft, hard, 
     assert f"soft {hard}" in done.stdout
     assert said in done.stdout
     assert ("warning" in done.stdout) == (hard < ENOUGH)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "share"), [(1024, 102), (20_000, 1000), (8, 1), (resource.RLIM_INFINITY, 1000)]
+)
+def test_operators_have_a_tenth_of_the_files_and_never_more_than_they_need(monkeypatch, allowed, share):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, allowed))
+
+    assert operators_share() == share
 
 
 async def test_a_shortage_is_said_once_and_not_for_each_connection(monkeypatch):
