@@ -68,17 +68,17 @@ class Pushed:
     """Adds up what is pushed.
 
     Sums leave by ``commit``, once an observation with them was stored; until then ``take`` gives the same
-    again. A push with a key counts once as long as this process runs. A user counts once per metric and
-    version in each era of a release, however often a push names it: what was known before does not compare
-    with a version that nobody had. Of more than MAX_USERS of them every second one counts, of both versions
-    alike, then every fourth, and so on. A crash loses what was not stored.
+    again. A push with a key counts once at its place as long as this process runs. A user counts once per
+    metric and version in each era of a release, however often a push names it: what was known before does not
+    compare with a version that nobody had. Of more than MAX_USERS of them every second one counts, of both
+    versions alike, then every fourth, and so on. A crash loses what was not stored.
     """
 
     clock: Callable[[], float] = time.monotonic
     born: str = field(default_factory=lambda: secrets.token_hex(4))  # what it adds up is of no other one
     _kept: dict[_Place, tuple[int, float]] = field(default_factory=dict)
     _taken: dict[_Place, tuple[int, float]] = field(default_factory=dict)
-    _keys: dict[str, None] = field(default_factory=dict)
+    _keys: dict[tuple[_Place, str], None] = field(default_factory=dict)
     _users: dict[_Place, _Users] = field(default_factory=dict)
     _parts: dict[tuple[str, str], int] = field(default_factory=dict)  # service, metric: one user in so many
     _eras: dict[str, str] = field(default_factory=dict)
@@ -103,14 +103,15 @@ class Pushed:
         Args:
             place: Service, metric and where it counts.
             values: What is added.
-            key: Names the push, so that it may be sent again; '' for none.
+            key: Names the push among those of its place, so that it may be sent again; '' for none.
             summed: Whether the values of users are added up, not counted.
         """
-        if key and key in self._keys:
+        named = place, key
+        if key and named in self._keys:
             return False
         self._pushed_at[place] = self.clock()
         if key:
-            self._keys[key] = None
+            self._keys[named] = None
             while len(self._keys) > MAX_KEYS:
                 del self._keys[next(iter(self._keys))]
         n, total = self._of_users(place, values, summed) if values.users else (values.n, values.total)

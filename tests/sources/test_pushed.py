@@ -61,6 +61,16 @@ def test_a_user_counts_once_and_converts_once_while_sums_add_up(summed, total):
     assert measure.total + (12 if summed else 1) == total
 
 
+def test_one_run_of_a_job_may_name_all_of_its_pushes_alike():
+    pushed = Pushed(clock=lambda: 0.0)
+    places = [("shop", "orders", cell("everyone", "v1")), PLACE, ("shop", "spend", V2)]
+    places += [("shop", "orders", cell("beta", "v2")), ("cart", "orders", V2)]
+
+    taken = [pushed.receive(place, Values(10, 2), "run-7", summed=False) for place in (*places, *places)]
+
+    assert taken == [True] * 5 + [False] * 5
+
+
 def test_in_a_new_era_every_user_is_new_and_none_acts_without_being_counted():
     pushed, came_to = Pushed(clock=lambda: 0.0, born="a"), Users("a.1", 3, 1.0, 1.0)
     pushed.receive(PLACE, Values(users={"ada": 0, "bob": 1}), "", summed=False)
