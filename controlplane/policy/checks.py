@@ -251,6 +251,9 @@ def _excluded(steps: Sequence[Step | None]) -> Iterator[Finding]:
         yield Finding(("steps", len(steps) - 1, "exclude"), text, "warning")
 
 
+BOTH = "{name: NAME, against: baseline, margin: 10%, at_least: 2%}"  # comparison and limit of a metric
+
+
 def _conditions(path: Path, conditions: Sequence[Condition | None]) -> Iterator[Finding]:
     first: dict[str, int] = {}
     for index, condition in enumerate(conditions):
@@ -259,7 +262,8 @@ def _conditions(path: Path, conditions: Sequence[Condition | None]) -> Iterator[
         at = (*path, "conditions", index)
         before = first.setdefault(condition.title, index)
         if before != index:
-            yield Finding(at, f"{condition.title} stands twice; first in conditions[{before}]")
+            one = f"; one entry takes both: {BOTH}" if condition.metric else ""
+            yield Finding(at, f"{condition.title} stands twice; first in conditions[{before}]{one}")
         if condition.off and condition.grace:
             yield Finding((*at, "grace"), "says when to begin judging what is off")
 

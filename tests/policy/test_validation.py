@@ -267,6 +267,14 @@ def test_a_guard_that_outlasts_what_is_known_of_the_baseline_warns(conditions, g
             ],
         ),
         (
+            "conditions: [{metric: {name: o, margin: 5%}}, {metric: {name: o, at_least: 2%}}]\n"
+            "guard: {hold_back: 2%}",
+            [
+                "4:47: conditions[1]: metric o stands twice; first in conditions[0]; one entry takes both:"
+                " {name: NAME, against: baseline, margin: 10%, at_least: 2%}",
+            ],
+        ),
+        (
             "conditions: [{latency: {margin: 5%, p99: 5ms}}, {client_errors: off, grace: 5s}]\n"
             "guard: {hold_back: 2%}",
             [
