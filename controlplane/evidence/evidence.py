@@ -20,12 +20,14 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.measures import CLOCK
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reading import timed
+from controlplane.evidence.scalars import unjudged
 from controlplane.evidence.slowdown import PARTS, Slowdown
 from controlplane.evidence.table import CLIENT_ERRORS, ERRORS, SLOWER
 from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.evidence.volume import Volume
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.latency import EDGES_MS
+from controlplane.policy.values import format_duration
 
 
 class _Make(Protocol):
@@ -158,7 +160,8 @@ def fold(
         # In its grace a metric is not judged: neither for the canary nor against it.
         wait = grace.get(metric.name)
         judged = wait is None or stage.since >= wait
-        accounts[metric.name] = metric.fold(account, interval) if judged else account
+        folded = metric.fold(account, interval) if judged else unjudged(account, interval.seconds)
+        accounts[metric.name] = folded
     return Evidence(now, accounts, begun)
 
 
@@ -180,6 +183,13 @@ def heard(evidence: Evidence, said: Iterable[Verdict]) -> Evidence:
     return Evidence(evidence.minute, {**evidence.accounts, **calm}, evidence.begun) if calm else evidence
 
 
+def _graced(verdict: Verdict, grace: timedelta) -> Said:
+    """Return what a verdict says, with what its counts leave out."""
+    without = f"{verdict.metric} leaves out the first {format_duration(grace)} of each step, its grace"
+    note = f"{verdict.note}; {without}" if verdict.note else without
+    return replace(verdict.said, note=note)
+
+
 def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdict, ...]:
     """Return what each metric says, after each fold: evidence of a fault may fall again."""
     grace, found = graces(stage.limits), []
@@ -192,6 +202,8 @@ def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdic
             found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, Said(reason), lacking=True))
         else:
             verdict = timed(metric.verdict(account, learned, stage), account)
+            if wait and not verdict.lacking:
+                verdict = verdict.saying(partial(_graced, verdict, wait))
             observed = metric.name.endswith(" (observed)")
             found.append(replace(verdict, decisive=False) if observed else verdict)
     return tuple(found)

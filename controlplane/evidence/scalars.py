@@ -159,6 +159,15 @@ def noted(account: Account, interval: Interval, name: str) -> tuple[Account, tup
     return account._replace(state=state), tuple(fresh)
 
 
+def unjudged(account: Account, seconds: float) -> Account:
+    """Return the account after an interval of a grace: readings are older, and a row of them ends."""
+    if AGE not in account.state:
+        return account
+    state = {key: kept for key, kept in account.state.items() if key != STREAK}
+    state[AGE] = (state[AGE][0] + seconds,)
+    return account._replace(state=state, step={k: kept for k, kept in account.step.items() if k != GOOD})
+
+
 def lacking(name: str, account: Account, every: float) -> str:
     """Return why the last readings say nothing, or ''."""
     problem = next((key.removeprefix(PROBLEM) for key in account.state if key.startswith(PROBLEM)), "")
@@ -180,7 +189,7 @@ def shown(account: Account) -> str:
 class ScalarLimit:
     """A limit on readings of the canary: three in a row beyond it fail, two of a step within it pass.
 
-    After a gap in the readings a row begins anew.
+    After a gap in the readings a row begins anew, and so it does after a grace.
 
     A rule, not a test: what a reading is worth, only who wrote the query knows. With a baseline, a reading
     counts as beyond only while the baseline's keeps the limit or the canary's is worse by a tenth.

@@ -562,6 +562,28 @@ def test_a_limit_on_readings(intervals, outcome, words):
     assert (verdict.outcome, words in verdict.reason) == (outcome, True), verdict.reason
 
 
+def test_readings_before_a_grace_are_in_no_row_with_those_after_it(known):
+    """Two beyond the limit, a step begins, and after a grace in which all were good there is one more."""
+    at = Stage("v2", "v1", limits(LIMIT), timedelta(0), 0.1)
+    at = replace(at, limits=replace(at.limits, grace=((LIMIT.name, timedelta(minutes=1)),)))
+    evidence = Evidence()
+
+    def told(value, since):
+        nonlocal evidence
+        evidence = fold(evidence, known, read(value), replace(at, since=timedelta(seconds=since)))
+        return verdicts(evidence, known, replace(at, since=timedelta(seconds=since + 10)))[0]
+
+    before = [told(value, 100 + n) for n, value in enumerate((10, 5000, 5000))]
+    within = [told(10, since) for since in range(0, 60, 10)]
+    after = [told(5000, since) for since in (60, 70, 80)]
+
+    assert dict(before[-1].numbers)["beyond"] == 2
+    assert all("in grace" in one.reason for one in within[:-1])
+    assert "the last reading is 60 s old" in within[-1].reason
+    assert [dict(one.numbers)["beyond"] for one in after] == [1, 2, 3]
+    assert [one.outcome for one in after] == [Outcome.NOT_YET, Outcome.NOT_YET, Outcome.FAIL]
+
+
 @pytest.mark.parametrize("more", [True, False])
 @pytest.mark.parametrize("value", [10.0, 0.0, -10.0])
 def test_equal_readings_are_never_worse(value, more):
