@@ -36,11 +36,14 @@ class SplitVerdict(NamedTuple):
         agreement: How they compare.
         why: What is wrong, or missing; '' if nothing is.
         counted: The share that was desired, and the requests of both versions, where these say it.
+        perhaps_few: Whether a few users who send much may do it though every route is right: where something
+            spreads their requests over the proxies, they are not known.
     """
 
     agreement: Agreement
     why: str
     counted: tuple[float, int, int] | None = None
+    perhaps_few: bool = False
 
     @property
     def reason(self) -> str:
@@ -106,9 +109,10 @@ def check_split(
         # Where a side has nothing at all it does not matter how few users there are.
         none = any(got <= late for _, got in due)
         if none or surprise(share, canary, baseline, crowding) >= RARE:
-            return SplitVerdict(Agreement.DISAGREES, "", seen)
+            return SplitVerdict(Agreement.DISAGREES, "", seen, perhaps_few=not none)
     if due and crowding.known and surprise(share, canary, baseline, _at_least(crowding)) >= RAREST:
-        return SplitVerdict(Agreement.DISAGREES, "heavy users do not explain that", seen)
+        why = "heavy users that are known do not explain that"
+        return SplitVerdict(Agreement.DISAGREES, why, seen, perhaps_few=True)
     missing = ""
     if share * requests < EXPECTED:
         missing = f"{EXPECTED} canary requests must be due"

@@ -12,7 +12,7 @@ from datetime import timedelta
 from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.reading import rough
 from controlplane.evidence.shares import Lately
-from controlplane.evidence.split import EXPECTED, LATE, Agreement, check_split
+from controlplane.evidence.split import EXPECTED, LATE, Agreement, SplitVerdict, check_split
 from controlplane.policy.documents import FOLLOWED, UNCOMPARED
 from controlplane.policy.values import format_duration
 from controlplane.release.arrivals import ALL, step_split
@@ -59,8 +59,9 @@ def split_seen(
             verdict = check_split(shares[segment], canary, baseline, older=older_of, crowding=crowding)
             if verdict.agreement is Agreement.DISAGREES:
                 acked = "has not acknowledged and" if proxy in unacked else "acknowledged but"
-                what = f"{proxy} {acked} does not split as asked, segment {segment}"
-                return SplitSeen(f"{what}: {verdict.reason}")
+                where = f"{proxy} {acked} does not split as asked, segment {segment}"
+                few = "" if proxy in unacked else _few(verdict, state)
+                return SplitSeen(f"{where}: {verdict.reason}{few}")
     split = step_split(state)
     rows = [counts for (_, segment), counts in watch.step.items() if segment == split.segment]
     requests = sum(row[0] + row[2] for row in rows)
@@ -72,12 +73,21 @@ def split_seen(
         case Agreement.AGREES:
             return SplitSeen(agrees=True)
         case Agreement.DISAGREES:
-            return SplitSeen(f"segment {split.segment}: {verdict.reason}")
+            return SplitSeen(f"segment {split.segment}: {verdict.reason}{_few(verdict, state)}")
         case Agreement.TOO_FEW:
             due = _until(share, canary + baseline, state.elapsed)
             if not canary + baseline:
                 due = _counted(state, settle)
             return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}{due}{_elsewhere(watch)}")
+
+
+def _few(verdict: SplitVerdict, state: ReleaseState) -> str:
+    """Say that a few large users may be why, how that is seen, and what goes on then."""
+    if not verdict.perhaps_few:
+        return ""
+    name = state.name
+    see = f"`turnout cohort {name} --users FILE` says who is in"
+    return f"; or a few users send that much: {see}, `turnout advance {name}` goes on all the same"
 
 
 def _until(share: float, requests: int, since: timedelta) -> str:

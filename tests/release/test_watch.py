@@ -152,6 +152,19 @@ def test_the_split_of_a_tenth_of_everyone_and_all_of_staff(make, cells, problem,
     assert bool(got.missing) is not (agrees or bool(got.problem))
 
 
+@pytest.mark.parametrize(("canary", "few"), [(2800, True), (0, False)])
+def test_a_share_that_a_few_large_users_may_make_is_told_with_what_can_be_done(make, canary, few):
+    state = make.state(step=1, policy=make.policy(steps=(make.step("staff", "0%"), make.step("five", "5%"))))
+    cells = [("a", "everyone", "v1", 10_000 - canary, 0), ("a", "everyone", "v2", canary, 0)]
+
+    problem = split_seen(watched(make, state, cells), state, Crowd()).problem
+
+    assert f"{canary} of 10000 requests went to the canary, 5 % should" in problem
+    hint = f"; or a few users send that much: `turnout cohort {state.name} --users FILE` says who is in, "
+    assert (hint in problem) is few
+    assert problem.endswith(f"`turnout advance {state.name}` goes on all the same") is few
+
+
 def test_a_proxy_that_splits_nearly_as_asked_is_named_once_heavy_users_are_known(make):
     state = make.state(step=1)
     cells = [(p, "everyone", v, n, 0) for p in "ab" for v, n in (("v1", 9000), ("v2", 1000))]
