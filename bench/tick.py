@@ -1,7 +1,8 @@
-"""What deciding costs: a tick over many releases, and the intake of one push of an Envoy's statistics.
+"""What deciding costs: a tick over many releases, the intake of one push of statistics, and whole ticks.
 
 A tick is what the loop does per interval without the store: fold what each release's service was seen to do,
-judge, decide, learn. The intake is reading one export and counting what is new in it.
+judge, decide, learn. The intake is reading one export and counting what is new in it. Whole ticks
+(`--fleet`) are those of many services and proxies, from what was pushed to what is stored.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from statistics import median
 
+from bench.fleet import fleet
 from controlplane._pb import otlp_pb2
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Cell, Observation, Tally
@@ -150,13 +152,18 @@ def intakes(size: int, rounds: int) -> list[float]:
 
 
 def main() -> None:
-    """Print both as one JSON object."""
+    """Print the first two, or the last, as one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--releases", type=int, default=20)
     parser.add_argument("--proxies", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--bytes", type=int, default=12_000)
+    parser.add_argument("--fleet", type=int, default=0, metavar="PROXIES", help="whole ticks of so many")
+    parser.add_argument("--services", type=int, default=1000, help="of the fleet")
     args = parser.parse_args()
+    if args.fleet:
+        print(json.dumps(fleet(args.services, args.fleet, args.releases)))  # noqa: T201
+        return
     tick, intake = ticks(args.releases, args.proxies, args.rounds), intakes(args.bytes, 50)
     found = {
         "tick": {
