@@ -108,8 +108,9 @@ def _show(policy: PinnedPolicy, row: Row, found: Summary) -> None:
         console.line(f"    {count:5d} {where}")
     for why, reason in found.reasons.items():
         outcome, _, cause = why.partition(": ")
-        held = "held last by" if outcome == "undecided" else f"{outcome} by"
-        console.line(f"    {found.why[why]:5d} {held} {_cause(cause)}, such as: {reason}")
+        held = "held last" if outcome == "undecided" else outcome
+        by = "" if cause == outcome else f" by {_cause(cause)}"
+        console.line(f"    {found.why[why]:5d} {held}{by}, such as: {reason}")
 
 
 def _line(what: str, value: str, note: str) -> None:

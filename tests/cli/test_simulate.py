@@ -364,4 +364,5 @@ def test_simulate_says_whether_a_gain_is_found_and_after_how_long(turnout, tmp_p
     ended = [" ".join(line.split()) for line in none.lines if line.startswith("  ended")]
     assert "100 %" in ended[0]
     assert "not found: the test is over" in ended[0]
+    assert "2 ended, such as: " in none.out
     assert "missed" not in said.out + none.out
