@@ -196,8 +196,8 @@ def test_users_who_were_known_before_the_release_do_not_roll_it_back():
     assert all(bad)
 
 
-def rhythmic(metric, offset, rates, every=300, hours=2.0, segments=("everyone", "everyone"), value=1.0):
-    """Fold pushes of 1000, the baseline's ``offset`` seconds later; return the second and the verdict."""
+def rhythm(metric, offset, rates, every=300, hours=2.0, segments=("everyone", "everyone"), value=1.0):
+    """Fold pushes of 1000, the baseline's ``offset`` seconds later; yield each second and its verdict."""
     rng, now = np.random.default_rng(3), 0.0
     pushed, evidence = Pushed(clock=lambda: now), Evidence()
     pushed.begin("shop", "v2#1/first")
@@ -217,9 +217,15 @@ def rhythmic(metric, offset, rates, every=300, hours=2.0, segments=("everyone", 
         seen = Observation("shop", *interval, fresh=("p",), measures=measures)
         evidence = fold(Evidence.from_json(evidence.to_json()), Learned(), seen, at)
         [verdict] = verdicts(evidence, Learned(), at)
-        if verdict.outcome is not Outcome.NOT_YET:
+        yield now, verdict
+
+
+def rhythmic(*arguments, **more):
+    """Return when the first verdict was that is not "not yet", or the last one, and that verdict."""
+    for found in rhythm(*arguments, **more):
+        if found[1].outcome is not Outcome.NOT_YET:
             break
-    return now, verdict
+    return found
 
 
 ORDERS = Measured("orders", "orders", pushed=True)
@@ -292,13 +298,13 @@ def test_a_sum_whose_orders_are_pushed_apart_waits_for_all_four():
 ])  # fmt: skip
 def test_the_time_still_needed_is_that_of_pushes_and_is_not_lacking_between_them(metric, each):
     value = 25.0 if isinstance(metric, Sums) else 1.0
-    said = [
-        rhythmic(metric, 60, (0.03, 0.03), each, part * each / 3600, value=value)[1]
-        for part in (0.5, 8.05, 8.3, 8.9, 9.1)
-    ]
-    young, *steady = said
+    looked = {round(part * each) for part in (0.5, 8.05, 8.3, 8.9, 9.1)}
+    told = rhythm(metric, 60, (0.03, 0.03), each, max(looked) / 3600, value=value)
+    young, *steady = [verdict for second, verdict in told if second in looked]
 
-    assert (young.outcome, young.lacking) == (Outcome.NOT_YET, False)
+    assert len(steady) == 4
+    assert {verdict.outcome for verdict in (young, *steady)} == {Outcome.NOT_YET}
+    assert not young.lacking
     assert "no values of both versions in this step yet, they should come every" in young.reason
     assert not any(verdict.lacking for verdict in steady)
     seconds = [verdict.seconds_needed for verdict in steady]
