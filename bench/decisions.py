@@ -234,7 +234,7 @@ def table(found: Found) -> Iterator[str]:
 
 def nothing(cell: Cell) -> Summary:
     """Return what is said of a cell of which nothing is known."""
-    ended = Ended("undecided", 0.0, None, Harm(1.0, 1.0), "", "", "")
+    ended = Ended("undecided", 1.0, None, Harm(1.0, 1.0), "", "", "")
     return replace(summarise([ended], bad=cell.bad), releases=0)
 
 
