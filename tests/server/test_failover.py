@@ -22,10 +22,10 @@ class ControlPlane:
     """A control plane in a process of its own, and which nodes said hello to it."""
 
     async def start(self, *arguments):
-        command = [sys.executable, real_envoy.__file__, *map(str, arguments)]
+        command = [sys.executable, "-m", "tests.server.real_envoy", *map(str, arguments)]
         pipe = asyncio.subprocess.PIPE
         self.process = await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+            *command, cwd=real_envoy.ROOT, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
         )
         self.port = int((await asyncio.wait_for(self.process.stdout.readline(), PATIENCE)).split()[1])
         self.connected = []
