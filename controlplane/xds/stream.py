@@ -30,7 +30,7 @@ from controlplane.xds.plan import Plan
 from controlplane.xds.position import Position
 from controlplane.xds.sharing import NOBODY, Table, shared
 from controlplane.xds.snapshot import Resource, Snapshot
-from controlplane.xds.type_urls import BY_NAME, DRAINING, EAGER, FULL_STATE, LISTENER, RIVALS, Ref
+from controlplane.xds.type_urls import BY_NAME, DRAINING, EAGER, FULL_STATE, LISTENED, LISTENER, RIVALS, Ref
 from controlplane.xds.uses import Uses
 from controlplane.xds.version import Version
 from controlplane.xds.view import Peer, Received, StreamView, Variant, answered
@@ -63,6 +63,7 @@ class Stream(Position):
         "_heard_out",
         "_horizon",
         "_implied",
+        "_listening",
         "_unheard",
         "alone",
         "group",
@@ -99,6 +100,7 @@ class Stream(Position):
         self._horizon = 0  # revision that no store can have reached when the client last told what it brought
         self._brought = False  # something of an earlier stream
         self._heard_out = type_url is not None  # all that the client asks for was read
+        self._listening = False  # a listener was sent that the client had not
         self._unheard = False  # an answer waits for requests that may not have been read
 
     # -- what comes in
@@ -340,6 +342,8 @@ class Stream(Position):
         if conversation.wildcard:
             conversation.dirty.update(dict.fromkeys(snapshot.of(conversation.type_url)))
         conversation.dirty.update(dict.fromkeys((*conversation.held, *sorted(conversation.names))))
+        if self._listening and conversation.type_url in LISTENED:
+            conversation.resend(tuple(conversation.held))
         conversation.resync = False
         return True
 
@@ -378,8 +382,11 @@ class Stream(Position):
         for resource in updates.values():
             conversation.high = max(conversation.high, resource.version.revision)
         data = self._encode(conversation, updates, removed, snapshot, nonce)
-        if type_url == LISTENER and any(name in conversation.held for name in (*updates, *removed)):
-            self._drain()
+        if type_url == LISTENER:
+            if any(name in conversation.held for name in (*updates, *removed)):
+                self._drain()
+            if any(conversation.latest(name) is None for name in updates):
+                self._listen()
         conversation.depart(Flight(nonce, updates, removed, now))
         self._view = None
         if not conversation.dirty:
@@ -393,6 +400,15 @@ class Stream(Position):
         for type_url in DRAINING & self._conversations.keys():
             used = self._conversations[type_url]
             used.draining |= {name for name in used.names if used.latest(name) is not None}
+
+    def _listen(self) -> None:
+        """Have sent what a new listener of the client waits for, though the client tells that it has that."""
+        self._listening = True
+        for type_url in LISTENED & self._conversations.keys():
+            used = self._conversations[type_url]
+            if self._brought and used.held and used.wildcard and not used.resync:
+                used.resend(tuple(used.held))
+                self._note(used)
 
     def _trail(self, type_url: str, updates: Iterable[str], snapshot: Snapshot) -> None:
         """Have what follows the changed resources sent again: Envoy warms a changed cluster until then."""

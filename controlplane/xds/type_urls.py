@@ -51,3 +51,8 @@ KEPT: Final = frozenset({ROUTE})
 # Of these a client that asks by name (gRPC) drops what it uses no longer. It may use it for a while after it
 # accepted the routes that left it, and fails calls if it goes in that time (seen with grpcio 1.85).
 DROPPED: Final = frozenset({CLUSTER})
+
+# Of these a new listener is given only what comes after it. A client that comes back tells of those that it
+# had, also where no listener of its uses them, as after one whose port was taken; a listener that it is given
+# then waits for them, and nobody is served (seen in Envoy 1.40).
+LISTENED: Final = frozenset({SCOPED_ROUTE})
