@@ -19,6 +19,7 @@ from controlplane.xds.view import StreamView
 
 ASKED = timedelta(minutes=15)  # that a consent may take before it is something to look at
 PAUSED = timedelta(hours=1)  # likewise a pause
+AGAIN = "correct its document, or the proxy, and then `turnout resend NODE`"
 MOST = 20  # lines of proxies
 
 AT_ONCE = frozenset({"approval-expired", "stepped-back"})
@@ -92,10 +93,13 @@ def _troubles(view: StreamView, member: Callable[[StreamView], Member]) -> Itera
     asked = view.of(LISTENER)
     missing = {name: nack for name, nack in asked.nacks.items() if name not in asked.acked} if asked else {}
     for name, nack in missing.items():
-        yield 0, f"has no listener {name!r}, which it refuses: {nack.message}; nobody serves its address"
+        yield (
+            0,
+            f"has no listener {name!r}, which it refuses: {nack.message}; nobody serves its address; {AGAIN}",
+        )
     for words in refusals(view) if any(each.nacks for each in view.types) else ():
         if not any(words.startswith(f"Listener {name!r}") for name in missing):
-            yield 2, f"refuses {words}; what it had stays until the document that it comes from is right"
+            yield 2, f"refuses {words}; what it had stays; {AGAIN}"
     if view.behind:
         yield 3, f"{AHEAD}: restore a newer copy, or `turnout store init`"
 

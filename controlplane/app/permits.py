@@ -8,7 +8,7 @@ from controlplane.policy.documents import Policy, Release
 from controlplane.release import drift, gates
 from controlplane.release.ports import World
 from controlplane.release.state import ReleaseState
-from controlplane.web.asked import Act, Adopt, Documents, Order, Push, Switch
+from controlplane.web.asked import Act, Adopt, Documents, Order, Push, Resend, Switch
 from controlplane.web.port import Need
 
 # Whoever is on call may stop what does harm, go on with it or try it again, but take no new traffic into it.
@@ -33,7 +33,7 @@ def need(world: World, action: str, name: str, wanted: BaseModel) -> Need:
         case Act():
             return _to_act(world, action, name, wanted)
         case _:
-            return Need("releaser")
+            return Need("operator" if isinstance(wanted, Resend) else "releaser")
 
 
 def _new_order(world: World, state: ReleaseState) -> Need | None:

@@ -26,11 +26,11 @@ from controlplane.policy.values import listed
 from controlplane.release import groups
 from controlplane.release import watch as watching
 from controlplane.release.notices import with_notices
-from controlplane.release.ports import Change, StoreConflictError, StoreError, World
+from controlplane.release.ports import Change, Record, StoreConflictError, StoreError, World
 from controlplane.release.state import Action, Phase, ReleaseState
 from controlplane.release.watch import Watch
 from controlplane.sources.pushed import Values, cell
-from controlplane.web.asked import Act, Adopt, Declare, Documents, Order, Push, Switch, Who
+from controlplane.web.asked import Act, Adopt, Declare, Documents, Order, Push, Resend, Switch, Who
 from controlplane.web.port import Need, RefusedError
 from controlplane.web.shown import Applied, BlackoutShown, PushShown, ReleaseShown, ServiceShown
 
@@ -129,6 +129,21 @@ class Plane(Overview):
                 raise RefusedError(404, f"no declared blackout has the id {blackout!r}; known: {known}")
             await self._commit(withdraw(world, blackout, wanted, self._clock()))
         return self.blackouts()
+
+    async def resend(self, wanted: Resend) -> None:
+        """End a proxy's streams, so that it comes back and is sent again what it refused."""
+        async with self._loop.lock:
+            views, node = self._publisher.server.views(), wanted.node
+            known = sorted({view.node.id for view in views if view.node is not None})
+            if node not in known:
+                raise RefusedError(404, f"no proxy {node!r} is connected; known: {listed(known) or 'none'}")
+            reason = f"{node}: {wanted.reason}" if wanted.reason else node
+            now, of = self._clock(), {"node": node}
+            said = Record(
+                at=now, kind="action", action="resend", reason=reason, actor=wanted.actor, numbers=of
+            )
+            await self._commit(Change(records=(said,)))
+            self._publisher.server.resend(node)
 
     async def apply(self, documents: Documents) -> Applied:
         """Take in documents; what they do not mention stays."""

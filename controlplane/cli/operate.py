@@ -22,8 +22,8 @@ from controlplane.cli.client import (
     post,
 )
 from controlplane.policy.values import parse_duration
-from controlplane.web.asked import Act, Order, Switch
-from controlplane.web.shown import ReleaseShown, ServiceShown
+from controlplane.web.asked import Act, Order, Resend, Switch
+from controlplane.web.shown import ProxyShown, ReleaseShown, ServiceShown
 
 Past = Annotated[
     bool, typer.Option("--past-point-of-no-return", help="Go back although the point of no return is passed.")
@@ -69,6 +69,7 @@ def register(app: typer.Typer) -> None:
     app.command()(undo)
     app.command()(wait)
     app.command()(switch)
+    app.command()(resend)
 
 
 def release(
@@ -167,6 +168,13 @@ def switch(
     )
     shown = post(server, f"/v1/services/{service}/switch", act, ServiceShown)
     console.line(f"service {shown.name}: stable is {shown.stable}")
+
+
+def resend(node: str, reason: Reason = "", actor: Actor = "", server: Server = DEFAULT_SERVER) -> None:
+    """Send the proxy NODE again what it refused, once it was put right: its streams begin anew."""
+    wanted = Resend(node=node, actor=actor or me(), reason=reason)
+    post(server, "/v1/proxies/resend", wanted, tuple[ProxyShown, ...])
+    console.line(f"proxy {node}: begins anew; `turnout get proxies` shows what it says")
 
 
 def _command(action: str) -> Callable[..., None]:

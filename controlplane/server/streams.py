@@ -34,6 +34,7 @@ GroupOf = Callable[[Node], str | None]
 Refusal = Callable[[Node, Peer], str | None]
 
 _NOW = partial(datetime.now, UTC)
+_ANEW = ProtocolError("UNAVAILABLE", "an operator asked to begin anew")
 _STOPPING = ProtocolError("UNAVAILABLE", "the server is stopping")
 _FAILED = ProtocolError("INTERNAL", "the server failed at this stream; its log says how")
 _LARGE = 128 << 10  # bytes of a request; a real Envoy's first one has 61 KB
@@ -108,6 +109,13 @@ class XdsServer:
     def regroup(self) -> None:
         """Have the group of each node asked for again: after a change of fleets, or of who may be served."""
         self._newcomers.add_all(self._sessions)
+
+    def resend(self, node: str) -> int:
+        """End a node's streams, so that it comes back and is sent what it has not; returns how many."""
+        mine = [s for s in self._sessions if s.stream.node is not None and s.stream.node.id == node]
+        for session in mine:
+            self._close(session, _ANEW)
+        return len(mine)
 
     def snapshot(self, group: str) -> Snapshot | None:
         """Return a group's target."""

@@ -28,6 +28,7 @@ from controlplane.web.asked import (
     Documents,
     Order,
     Push,
+    Resend,
     Switch,
     Who,
 )
@@ -68,6 +69,7 @@ class Api:
             self._post("/v1/blackouts", self._declare),
             self._post("/v1/blackouts/{id}/end", self._withdraw),
             self._get("/v1/proxies", self._proxies),
+            self._post("/v1/proxies/resend", self._resend),
             self._get("/v1/problems", self._problems),
             self._get("/v1/records", self._records),
             self._get("/v1/events", self._events),
@@ -196,6 +198,10 @@ class Api:
     async def _withdraw(self, request: Request) -> Response:
         wanted = await self._wanted(request, Who, "blackout")
         return _listed(await self._plane.withdraw(request.path_params["id"], wanted))
+
+    async def _resend(self, request: Request) -> Response:
+        await self._plane.resend(await self._wanted(request, Resend, "resend"))
+        return await self._proxies(request)
 
     async def _documents(self, _: Request) -> Response:
         return _one(self._plane.documents())

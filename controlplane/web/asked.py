@@ -53,6 +53,12 @@ class Switch(Who):
     past_point_of_no_return: bool = False
 
 
+class Resend(Who):
+    """The node id of a proxy that is to be sent again what it refused."""
+
+    node: str
+
+
 class Adopt(Who):
     """What is stable of services that proxies have from another store, and which of them are gone."""
 

@@ -20,6 +20,7 @@ from controlplane.web.asked import (
     Documents,
     Order,
     Push,
+    Resend,
     Switch,
     Who,
 )
@@ -129,6 +130,10 @@ class ControlPlane(Protocol):
 
     async def withdraw(self, blackout: str, who: Who) -> tuple[BlackoutShown, ...]:
         """Remove a blackout that an operator added."""
+        ...
+
+    async def resend(self, wanted: Resend) -> None:
+        """Let a proxy begin anew, so that it is sent what it refused."""
         ...
 
     def push(self, service: str, metric: str, push: Push) -> PushShown:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from controlplane.app.attention import MOST, of_proxies
+from controlplane.app.attention import AGAIN, MOST, of_proxies
 from controlplane.app.behind import AHEAD, LASTS, Behind
 from controlplane.app.membership import Member
 from controlplane.app.metrics import Metrics
@@ -19,7 +19,7 @@ from controlplane.xds.view import Nack, Peer, StreamView, TypeView, Versions
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ANN = Act(actor="ann")
 TO_V2 = Order(service="shop", to="v2", policy="quick", actor="ann")
-KEEPS = "bad; what it had stays until the document that it comes from is right"
+KEEPS = f"bad; what it had stays; {AGAIN}"
 NO_FLEET = "belongs to no fleet: nodes of no Fleet document match it"
 
 
@@ -61,7 +61,10 @@ def test_proxies_with_the_same_trouble_share_a_line_and_the_worst_comes_first():
     lines = told(*many, view("fine"), lost, closed)
 
     assert [line.partition(" of fleet 'edge'")[::2] for line in lines] == [
-        ("proxy edge-x", ": has no listener 'http', which it refuses: bad; nobody serves its address"),
+        (
+            "proxy edge-x",
+            f": has no listener 'http', which it refuses: bad; nobody serves its address; {AGAIN}",
+        ),
         (f"proxy lost-1: not served: {NO_FLEET}; correct them, or what its bootstrap says of its node", ""),
         (
             "proxies edge-0, edge-1, edge-2, edge-3, edge-4 and 4 more",

@@ -27,6 +27,7 @@ BODIES = {
     "/v1/blackouts": asked.Declare,
     "/v1/blackouts/{id}/end": asked.Who,
     "/v1/documents": asked.Documents,
+    "/v1/proxies/resend": asked.Resend,
 }
 ELSEWHERE = {"actor", "reason"}
 

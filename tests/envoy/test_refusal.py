@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+import socket
 
 import pytest
 
@@ -127,3 +129,34 @@ async def test_a_proxy_that_refuses_and_is_away_or_just_back_still_refuses(site)
     await relay.stop()
 
     assert moved == [("waiting", "order"), ("waiting", "start")]
+
+
+async def test_what_a_proxy_refused_for_a_reason_of_its_own_is_sent_again_when_somebody_asks(site):
+    await site.serve()
+    documents = site.world("edge")
+    with socket.create_server(("127.0.0.1", site.ports["edge"])):
+        await site.apply(*documents)
+        await site.launch(edge_1=site.bootstrap("edge-1"))
+
+        async def unserved():
+            return [p for p in await site.get("/v1/problems") if "nobody serves its address" in p]
+
+        [problem] = await site.until(unserved)
+    free = await site.get("/v1/proxies")
+    await site.post("/v1/proxies/resend", node="edge-1", reason="the port is free")
+    await site.synced()
+
+    async def served():
+        with contextlib.suppress(AssertionError):
+            return await site.ask(site.ports["edge"], [request(1)])
+
+    versions = await site.until(served)
+    record = (await site.get("/v1/records"))[-1]
+    wrong = await site.client.post("/v1/proxies/resend", json={"actor": "ann", "node": "edge-9"})
+
+    assert "Address already in use" in problem
+    assert problem.endswith("correct its document, or the proxy, and then `turnout resend NODE`")
+    assert [proxy["state"] for proxy in free] == ["nacked"]
+    assert (list(versions), record["action"]) == (["v1"], "resend")
+    assert record["reason"] == "edge-1: the port is free"
+    assert (wrong.status_code, "known: edge-1" in wrong.text) == (404, True)

@@ -55,6 +55,7 @@ NEEDED = [  # the least role, and what takes it
     ("operator", "releases/shop-v2/retry", ME),
     ("operator", "releases/shop-v2/approve", ME),
     ("operator", "services/shop/metrics/sales", PUSH),
+    ("operator", "proxies/resend", {**ME, "node": "edge-1"}),
     ("releaser", "releases", {**ME, "service": "shop", "to": "v2", "policy": "calm"}),
     ("releaser", "releases/shop-v2/advance", ME),
     ("releaser", "releases/shop-v2/promote", ME),
