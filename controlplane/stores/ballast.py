@@ -28,12 +28,20 @@ class Ballast:
         except OSError:
             return False
 
+    @property
+    def short(self) -> bool:
+        """True if there is no room for another one."""
+        try:
+            return shutil.disk_usage(self._path.parent).free < self._size
+        except OSError:
+            return False
+
     def keep(self) -> bool:
         """Make the file unless it is there; returns whether the room is kept."""
         if self.whole:
             return True
         try:
-            if shutil.disk_usage(self._path.parent).free < self._size:
+            if self.short:
                 return False
             # Really written: a sparse file keeps no room.
             with self._path.open("wb") as file:

@@ -38,6 +38,10 @@ from controlplane.stores.upkeep import FILE
 T = TypeVar("T")
 
 _ADVICE = "free some room: nothing but a rollback is recorded until then"
+_UNWRITABLE = (
+    "the disk takes no writes, and the system's log says why: nothing is recorded until then, no rollback"
+    " either; docs/operating.md says how to go on from a copy"
+)
 
 
 class SqliteStore:
@@ -133,7 +137,7 @@ class SqliteStore:
             try:
                 return work()
             except sqlite3.Error as error:
-                raise StoreError(f"{self.path}: {error}{_advice(error)}") from error
+                raise StoreError(f"{self.path}: {error}{self._advice(error)}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
@@ -234,7 +238,7 @@ class SqliteStore:
             self._write(before, after, change)
         except sqlite3.Error as error:
             # A full disk must not keep traffic on a version that has to go.
-            if not (_full(error) and change.retreats and self._ballast.give_up()):
+            if not (self._full(error) and change.retreats and self._ballast.give_up()):
                 raise
             self._write(before, after, change)
         self._presence.check()
@@ -278,13 +282,15 @@ class SqliteStore:
                     f"release {state.name!r} was changed by somebody else; read it again"
                 )
 
+    def _advice(self, error: sqlite3.Error) -> str:
+        if self._full(error):
+            return f"; {_ADVICE}"
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
+            return f"; {_UNWRITABLE}"
+        return "; restore a copy" if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else ""
 
-def _advice(error: sqlite3.Error) -> str:
-    if _full(error):
-        return f"; {_ADVICE}"
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return "; restore a copy" if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else ""
-
-
-def _full(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+    def _full(self, error: sqlite3.Error) -> bool:
+        """Return whether room is what lacks: a write may fail for other reasons, which no room mends."""
+        code = getattr(error, "sqlite_errorcode", None)
+        return code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR_WRITE and self._ballast.short)

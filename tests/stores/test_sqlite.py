@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -393,6 +394,24 @@ async def test_a_full_disk_stops_steps_but_not_a_rollback(small_disk, make):
         assert verify(store.path).problems == ()
     finally:
         await store.close()
+
+
+async def test_a_write_that_fails_for_another_reason_than_room_gives_none_up(tmp_path, make):
+    """A file may grow no further, with room on the disk: like a disk that takes no writes."""
+    store = await SqliteStore(tmp_path, ballast=64 * 1024).open()
+    back = make.release(phase="rolling_back")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, hard))
+    try:
+        with pytest.raises(StoreError, match=r"takes no writes.*how to go on from a copy"):
+            await store.commit(Change(releases=(back,), records=(make.record(reason="x" * 500_000),)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert (tmp_path / "ballast").stat().st_size == 64 * 1024
+    world = await store.commit(Change(releases=(back,)))
+    assert world.releases["r"].phase is Phase.ROLLING_BACK
+    await store.close()
 
 
 @pytest.mark.parametrize("file", ["turnout.db", "turnout.db-wal"])
