@@ -43,6 +43,7 @@ class _Exporter:
     arrived: datetime
     former: tuple[int, ...] = ()  # starts of earlier processes
     clashed: datetime | None = None
+    older: datetime | None = None  # when one came that its proxy's clock says is older than this
 
 
 class _Heard(NamedTuple):
@@ -116,6 +117,7 @@ class _Interval:
 
 
 _NO_COUNTS = _Counts()
+_WENT_BACK = "its clock went back behind what was counted"
 
 
 class Collector:
@@ -162,6 +164,8 @@ class Collector:
             self._exporters[key] = _Exporter(export, now)
         elif export.time <= last.export.time:
             self.ignored += 1
+            if export.time < last.export.time:
+                last.older = now
         else:
             if export.start != last.export.start:
                 if export.overlaps(last.export) or (export.start and export.start in last.former):
@@ -272,16 +276,15 @@ class Collector:
         if added is not None:
             self._pending[proxy] = added.cursor
             _add(proxy, link, added, at)
-        return self._state(export, arrived, cursor, added, at.end)
+        return self._state(at.heard[proxy], cursor, added, at.end)
 
-    def _state(
-        self, export: Export, arrived: datetime, cursor: Cursor | None, added: Delta | None, end: datetime
-    ) -> State:
+    def _state(self, heard: _Heard, cursor: Cursor | None, added: Delta | None, end: datetime) -> State:
         """Return how far the last export of a proxy covers the interval until ``end``."""
-        if arrived < end - SILENT_AFTER * self._flush:
-            return "silent"
+        (export, arrived, exporter), overdue = heard, end - SILENT_AFTER * self._flush
+        if arrived < overdue:
+            return (_WENT_BACK,) if exporter.older is not None and exporter.older >= overdue else "silent"
         if cursor is not None and export.time < cursor.seen.time:
-            return ("its clock went back behind what was counted",)
+            return (_WENT_BACK,)
         if doubt := added.doubt if added else cursor and cursor.doubt:
             return (doubt,)
         if added and cursor and export.time - cursor.seen.time > self._longest:

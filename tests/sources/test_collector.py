@@ -252,6 +252,21 @@ def test_a_replayed_export_after_a_restart_is_not_fresh(counting, otlp):
     assert seen.partial == (("edge-1", "its clock went back behind what was counted"),)
 
 
+def test_a_proxy_whose_clock_was_set_back_is_not_silent(counting, otlp):
+    """What it exports is older than what is known of it, until its clock has caught up."""
+    counting.receive(otlp.traffic(130, at=600))
+    counting.observe()
+    for number in range(1, 6):
+        counting.receive(otlp.traffic(130 + number, at=number))
+        seen = counting.observe()
+    counting.receive(otlp.traffic(140, at=605))
+    caught_up = counting.observe()
+
+    assert (seen.cells, seen.silent) == ((), ())
+    assert seen.partial == (("edge-1", "its clock went back behind what was counted"),)
+    assert requests(caught_up) == {V1: 10}
+
+
 def test_a_gap_stays_partial_between_exports(counting, otlp):
     counting.receive(otlp.traffic(130, at=6, ended=200))
 

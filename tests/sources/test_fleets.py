@@ -33,9 +33,12 @@ class Plain:
     def receive(self, peer, data, now):
         export = parse_export(data)
         heard = self.heard.setdefault(
-            (export.proxy, peer.host), {"export": export, "at": now, "clashed": None, "starts": []}
+            (export.proxy, peer.host),
+            {"export": export, "at": now, "clashed": None, "starts": [], "older": None},
         )
         last = heard["export"]
+        if export.time < last.time:
+            heard["older"] = now
         if export.time > last.time:
             if export.start != last.start:
                 if export.overlaps(last) or export.start in heard["starts"]:
@@ -72,10 +75,12 @@ class Plain:
         added = delta(export, cursor, 12.5e9)
         after = added.cursor if added else cursor
         doubt = added.doubt if added else cursor and cursor.doubt
+        went_back = ("its clock went back behind what was counted",)
         if at < end - 3 * FLUSH:
-            state = "silent"
+            older = heard["older"] is not None and heard["older"] >= end - 3 * FLUSH
+            state = went_back if older else "silent"
         elif cursor and export.time < cursor.seen.time:
-            state = ("its clock went back behind what was counted",)
+            state = went_back
         elif doubt:
             state = (doubt,)
         elif (added and cursor and export.time - cursor.seen.time > 12.5e9) or at < end - 2 * FLUSH:
