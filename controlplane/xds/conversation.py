@@ -316,7 +316,8 @@ class Conversation(Holdings):
                 self._settle((name,))
             else:
                 self.maybe[name] = others
-                if self.held.get(name) not in (None, resource):
+                held = self.held.get(name)
+                if held is not None and held.version != resource.version:
                     self.dirty[name] = None  # what it is known to have had, over what it may have
         if self.wants(name):
             refusals.refused[name] = nack

@@ -84,7 +84,7 @@ class Planner:
         held, latest = conversation.held.get(name), conversation.latest(name)
         forced = name in conversation.again or name in conversation.maybe
         if refusals.forbids(target):
-            again = held if forced and name not in conversation.past.foreign else None
+            again = self._known(name) if forced else None
             # Once a version that is under way is accepted, the refusal is forgotten.
             return "wait" if conversation.coming(name) else again or "keep"
         if latest is not None and latest.version == target.version:
@@ -93,6 +93,13 @@ class Planner:
             if not forced:
                 return "keep"
         return self._approach(target, latest, forced=forced)
+
+    def _known(self, name: str) -> Resource | None:
+        """Return what the client accepted, to have it on that for sure; None if unknown, or refused since."""
+        held = self.conversation.held.get(name)
+        if held is None or name in self.conversation.past.foreign or self.conversation.refusals.has(held):
+            return None
+        return held
 
     def _approach(self, target: Resource, latest: Resource | None, *, forced: bool) -> Resource | str:
         """Return as much of a target as may be sent, or ``wait`` if the client has that."""

@@ -138,3 +138,22 @@ def test_a_cluster_stays_while_routes_that_went_meanwhile_are_led_to(model):
     state.remove_cluster(name="a")
 
     state.teardown()
+
+
+def test_what_a_client_had_and_comes_to_refuse_is_not_sent_to_it_again(model):
+    """It left out the answer to a version in between, so what it is on now is not known."""
+    state = machine(model, "sotw", caller(model))()
+    state.change_part(cluster="b", name="u", owner="z")
+    state.change_route(clusters={"a", "c", "d"}, name="t")
+    for serve, step in ((6, 3), (2, 1)):
+        state.serve(times=serve)
+        state.step(times=step)
+    state.change_kind(name="d", static=False)
+    state.poison(index=2, url=ROUTE)
+    state.answer_otherwise(hasty=True, lazy=True)
+    state.change_part(cluster="d", name="u", owner="y")
+    state.remove_cluster(name="d")
+
+    state.settle()
+
+    state.nothing_wrong()
