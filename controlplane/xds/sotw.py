@@ -92,7 +92,7 @@ class SotwStream(Stream):
         if not any(resource.needs for resource in target.values()):
             if other:  # nothing is in use by these
                 past.whole = version
-                if last.keys() & conversation.names - target.keys():
+                if last:  # what goes, and what it refuses ours of, is listed as it has that
                     conversation.hold(shared({n: r for n, r in last.items() if n in conversation.names}))
             if partial and not any(resource.follows for resource in target.values()):
                 past.brought = dict.fromkeys(conversation.names, version)

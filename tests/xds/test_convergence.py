@@ -157,3 +157,19 @@ def test_what_a_client_had_and_comes_to_refuse_is_not_sent_to_it_again(model):
     state.settle()
 
     state.nothing_wrong()
+
+
+def test_a_cluster_stays_with_who_comes_back_and_refuses_the_new_version_of_it(model):
+    """This process knows what it sent to the client, so it lists that."""
+    state = machine(model, "sotw", caller(model))()
+    state.settle()
+    state.change_kind(name="a", static=False)
+    state.change_route(clusters={"b"}, name="s")
+    state.reconnect(
+        elsewhere=False, order=(ROUTE, CLUSTER, *(u for u in PUSH_ORDER if u not in (ROUTE, CLUSTER)))
+    )
+    state.poison(index=0, url=CLUSTER)
+
+    state.settle()
+
+    state.nothing_wrong()
