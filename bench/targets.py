@@ -157,7 +157,9 @@ def exports() -> Target:
             collector.receive(Peer("127.0.0.1:2"), data, NOW)
         except ValueError:  # the intake answers INVALID_ARGUMENT
             return
-        collector.observe(NOW, NOW + timedelta(seconds=5), links, {"checkout": {"v1", "v2"}})
+        end, services = NOW + timedelta(seconds=5), {"checkout": {"v1", "v2"}}
+        for _ in collector.counting(NOW, end, links, services):
+            pass
         if random.random() < 0.5:
             collector.commit()
         if random.random() < 0.02:

@@ -124,7 +124,7 @@ class Collector:
     """Keeps the latest export of every proxy and counts what is new in it.
 
     Counting moves cursors. They become current by ``commit``, once they and the observation were stored in
-    one transaction; until then ``observe`` counts the same again. Not thread-safe: one loop calls it.
+    one transaction; until then ``counting`` counts the same again. Not thread-safe: one loop calls it.
     """
 
     def __init__(
@@ -172,22 +172,6 @@ class Collector:
                     last.clashed = now
                 last.former = (*last.former, last.export.start)[-8:]
             last.export, last.arrived = export, now
-
-    def observe(
-        self,
-        start: datetime,
-        end: datetime,
-        connected: Mapping[str, Link],
-        services: Mapping[str, AbstractSet[str]],
-    ) -> tuple[Observed, dict[str, dict[str, Any] | None]]:
-        """Count as :meth:`counting` does, at once."""
-        steps = self.counting(start, end, connected, services)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                found: tuple[Observed, dict[str, dict[str, Any] | None]] = done.value
-                return found
 
     def counting(
         self,

@@ -23,6 +23,7 @@ from controlplane.server.intake import Intake
 from controlplane.sources.collector import Collector, Link
 from controlplane.sources.envoy import parse_export
 from controlplane.xds.view import Peer
+from tests.stepping import at_once
 from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.envoy]
@@ -187,7 +188,7 @@ class World:
     def observe(self):
         now = datetime.now(UTC)
         links = {"edge-1": Link(Peer("127.0.0.1:1"), frozenset({"shop"}), reports=True)}
-        seen, moved = self.collector.observe(now - FLUSH, now, links, SERVICES)
+        seen, moved = at_once(self.collector.counting(now - FLUSH, now, links, SERVICES))
         self.cursors |= json.loads(json.dumps(moved))
         self.collector.commit()
         return seen["shop"]

@@ -10,6 +10,7 @@ from controlplane.sources import collector as module
 from controlplane.sources.collector import FORGET_AFTER, Collector, Link, origin
 from controlplane.sources.envoy import MalformedError
 from controlplane.xds.view import Peer
+from tests.stepping import at_once
 
 FLUSH = timedelta(seconds=5)
 HERE, THERE = Peer("10.0.0.1:4711"), Peer("10.0.0.2:4711")
@@ -37,7 +38,7 @@ class World:
 
     def observe(self, *, commit=True, services=SERVICES):
         start, self.now = self.now, self.now + FLUSH
-        seen, moved = self.collector.observe(start, self.now, self.connected, services)
+        seen, moved = at_once(self.collector.counting(start, self.now, self.connected, services))
         if commit:
             self.cursors = json.loads(json.dumps({**self.cursors, **moved}))
             self.cursors = {proxy: cursor for proxy, cursor in self.cursors.items() if cursor is not None}
@@ -142,7 +143,7 @@ def test_a_bypass_makes_a_proxy_partial_for_the_bypassed_service_alone(counting,
 
     start, end = counting.now, counting.now + FLUSH
     services = {**SERVICES, "cart": {"v1"}}
-    seen, _ = counting.collector.observe(start, end, counting.connected, services)
+    seen, _ = at_once(counting.collector.counting(start, end, counting.connected, services))
 
     assert (seen["shop"].fresh, seen["shop"].partial) == (("edge-1",), ())
     assert requests(seen["shop"]) == {V1: 30}
@@ -289,8 +290,10 @@ def test_only_the_services_and_versions_that_a_proxy_is_given_count(world, otlp)
     world.receive(export(1, 1))
     world.observe(services={"shop": {"v1"}, "cart": {"v1"}})
     world.receive(export(2, 6))
-    seen, _ = world.collector.observe(
-        world.now, world.now + FLUSH, world.connected, {"shop": {"v1"}, "cart": {"v1"}}
+    seen, _ = at_once(
+        world.collector.counting(
+            world.now, world.now + FLUSH, world.connected, {"shop": {"v1"}, "cart": {"v1"}}
+        )
     )
 
     assert requests(seen["shop"]) == {V1: 1}

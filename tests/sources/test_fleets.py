@@ -15,6 +15,7 @@ from controlplane.sources.envoy import parse_export
 from controlplane.sources.lrs import Client, LoadReports
 from controlplane.xds.view import Peer
 from tests.sources import conftest as otlp
+from tests.stepping import at_once
 
 FLUSH = timedelta(seconds=5)
 EPOCH = datetime.fromtimestamp(otlp.START // 10**6, UTC)
@@ -208,7 +209,7 @@ def test_a_fleet_is_told_as_each_of_its_proxies_would_be(intervals):
             for one in (collector, plain):
                 one.receive(Peer(f"{export['host']}:9"), message(at, **export), now)
 
-        seen, _ = collector.observe(start, now, links, SERVICES)
+        seen, _ = at_once(collector.counting(start, now, links, SERVICES))
         collector.commit()
 
         expected = plain.observe(start, now, links, SERVICES)
