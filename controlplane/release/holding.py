@@ -36,8 +36,13 @@ ORDINARY = frozenset(
         "dwell",
         "hook",
         "not-yet",
+        "propagate",
+        "resting",
+        "retrying",
+        "testing",
+        "verify",
+        "window",
     }
-    | {"propagate", "resting", "retrying", "testing", "verify", "window"}
 )
 ASKING = frozenset({"approval", "approval-expired", "manual", "test-over"})
 PERSON = ASKING | {"frozen", "paused", "stepped-back"}  # the others were told by what led to them
