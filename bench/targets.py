@@ -233,7 +233,8 @@ def reports() -> Target:
                 taker.receive(data)
         except ValueError:  # the service answers INVALID_ARGUMENT
             pass
-        loads.observe(NOW, NOW + timedelta(seconds=5), connected, {"checkout": {"v1", "v2"}})
+        for _ in loads.counting(NOW, NOW + timedelta(seconds=5), connected, {"checkout": {"v1", "v2"}}):
+            pass
         loads.commit()
         taker.close()
 

@@ -68,7 +68,7 @@ class Pasts:
         for number, service in enumerate(observed):
             before = self.of(service)
             if service in observed.counted:
-                after = learn(before, observed[service], stable.get(service, ""))
+                after = learn(before, observed.counts(service), stable.get(service, ""))
                 lesson.met.add(service)
             elif (known := faded.get(id(before))) is not None:
                 after = known

@@ -90,7 +90,8 @@ class StreamStatistics:
             else:
                 reports = view.node.metadata.get(REPORTS_KEY, 0) == REPORTS
                 links[view.node.id] = Link(view.peer, of.fleets.get(view.group, frozenset()), reports)
-        reported = self._reports.observe(start, end, _by_node(clients, of.fleets), of.versions)
+        callers = _by_node(clients, of.fleets)
+        reported = await in_turns(self._reports.counting(start, end, callers, of.versions))
         self._prometheus.want(
             query for state in world.releases.values() if state.active for query in queries(state)
         )
@@ -99,8 +100,10 @@ class StreamStatistics:
         readings, pushed = self._prometheus.take(), self._pushed.take()
         observed, cursors = await in_turns(self._collector.counting(start, end, links, of.versions))
 
-        def whole(name: str) -> Observation:
-            seen = merged(observed[name], reported[name]) if name in reported else observed[name]
+        def whole(name: str, healthy: bool) -> Observation:
+            seen = observed[name] if healthy else observed.counts(name)
+            if name in reported:
+                seen = merged(seen, reported.counts(name))
             seen = named(seen, of.services[name])
             measures = tuple(sorted((*seen.measures, *pushed.get(name, ()))))
             return replace(seen, measures=measures, readings=readings.get(name, ()))

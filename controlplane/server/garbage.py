@@ -7,8 +7,9 @@ from typing import Final
 
 # A stream keeps some hundred objects that are no garbage, and a push to N of them makes a dozen objects each
 # that live until the ACK. With the defaults (700, 10, 10) the collector looked through all of them again and
-# again: half of the CPU of a push to 5000 proxies (`make bench`). A tenth of a million objects is some 10 MB.
-THRESHOLDS: Final = (100_000, 5, 5)
+# again: half of the CPU of a push to 5000 proxies (`make bench`). It looks once more objects are new than a
+# push makes, some 10 MB, and at twice as many at most: nobody is served meanwhile, 50 ms on a busy machine.
+THRESHOLDS: Final = (75_000, 1, 24)
 
 
 def collect_seldom() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal, TypeVar
 
@@ -64,7 +64,7 @@ class Told:
     silent: tuple[str, ...]
     partial: tuple[tuple[str, str], ...]
     reporting: tuple[str, ...]
-    healthy: tuple[tuple[str, str, int], ...]
+    healthy: tuple[tuple[str, str, int], ...] = ()
 
 
 class Audiences:
@@ -72,6 +72,7 @@ class Audiences:
 
     def __init__(self) -> None:
         self._of: dict[frozenset[str], Audience] = {}
+        self._told: dict[tuple[frozenset[str], ...], Told] = {}
 
     def of(self, services: frozenset[str]) -> Audience:
         """Return where the proxies with these services belong."""
@@ -85,18 +86,36 @@ class Audiences:
         return frozenset().union(*self._of)
 
     def told(self, service: str, versions: AbstractSet[str] = frozenset()) -> Told:
-        """Return what is known of those that are given a service; ``versions``: whose endpoints matter."""
-        mine = [audience for services, audience in self._of.items() if service in services]
-        apart = {proxy: why for a in mine for proxy, why in a.bypassed.get(service, NOTHING).items()}
-        partial = _joined([a.partial for a in mine])
-        return Told(
-            tuple(proxy for proxy in _joined([a.fresh for a in mine]) if proxy not in apart),
-            tuple(proxy for proxy in _joined([a.late for a in mine]) if proxy not in apart),
-            _joined([a.silent for a in mine]),
-            tuple(sorted((*partial, *apart.items()))) if apart else partial,
-            _joined([a.reporting for a in mine]),
-            _healthy(sorted(chain.from_iterable(a.healthy for a in mine), key=_proxy), service, versions),
-        )
+        """Return what is known of those that are given a service; ``versions``: whose endpoints matter.
+
+        Call it when all are placed: services with the same proxies share what is said of these.
+        """
+        which = tuple(services for services in self._of if service in services)
+        mine = [self._of[services] for services in which]
+        told = self._told.get(which)
+        if told is None:
+            told = self._told[which] = _together(mine)
+        if apart := {proxy: why for a in mine for proxy, why in a.bypassed.get(service, NOTHING).items()}:
+            told = replace(
+                told,
+                fresh=tuple(proxy for proxy in told.fresh if proxy not in apart),
+                late=tuple(proxy for proxy in told.late if proxy not in apart),
+                partial=tuple(sorted((*told.partial, *apart.items()))),
+            )
+        if not versions:
+            return told
+        said = sorted(chain.from_iterable(a.healthy for a in mine), key=_proxy)
+        return replace(told, healthy=_healthy(said, service, versions))
+
+
+def _together(audiences: list[Audience]) -> Told:
+    return Told(
+        _joined([a.fresh for a in audiences]),
+        _joined([a.late for a in audiences]),
+        _joined([a.silent for a in audiences]),
+        _joined([a.partial for a in audiences]),
+        _joined([a.reporting for a in audiences]),
+    )
 
 
 def _healthy(

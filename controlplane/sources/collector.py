@@ -97,9 +97,9 @@ class _Interval:
         counted = {service for service, counts in self.counts.items() if counts.tallies}
         return Observed(self.services.keys(), counted, self._observation)
 
-    def _observation(self, service: str) -> Observation:
+    def _observation(self, service: str, healthy: bool) -> Observation:
         counts = self.counts.get(service, _NO_COUNTS)
-        told = self.audiences.told(service, self.services[service])
+        told = self.audiences.told(service, self.services[service] if healthy else frozenset())
         return Observation(
             service,
             self.start,

@@ -8,7 +8,7 @@ version and segment. Every status but OK is an error. Calls that found no endpoi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -34,6 +34,7 @@ _TOO_MANY = "reports more clusters than are counted"
 _STRANGE = "reported before it had an xDS stream, beside more strangers than are counted"
 
 _Place = tuple[str, str, Cell]  # origin, service, cell
+_NO_CALLS = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +50,15 @@ class Client:
     services: frozenset[str]
 
 
-@dataclass(slots=True)
 class _Counts:
     """Calls that ended, those of them that failed, and calls that began, by place."""
 
-    calls: Counter[_Place] = field(default_factory=Counter)
-    errors: Counter[_Place] = field(default_factory=Counter)
-    issued: Counter[_Place] = field(default_factory=Counter)
+    def __init__(self) -> None:
+        self.at: dict[_Place, tuple[int, int, int]] = {}
 
     def add(self, place: _Place, calls: int, errors: int, issued: int) -> None:
-        self.calls[place] += calls
-        self.errors[place] += errors
-        self.issued[place] += issued
-
-    def without(self, other: _Counts) -> _Counts:
-        return _Counts(self.calls - other.calls, self.errors - other.errors, self.issued - other.issued)
-
-    def copy(self) -> _Counts:
-        return _Counts(self.calls.copy(), self.errors.copy(), self.issued.copy())
+        before = self.at.get(place, _NO_CALLS)
+        self.at[place] = (before[0] + calls, before[1] + errors, before[2] + issued)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +71,15 @@ class _Interval:
     tallies: dict[str, dict[Cell, Tally]] = field(default_factory=dict)
     issued: dict[str, Counter[Cell]] = field(default_factory=dict)
 
-    def observation(self, service: str) -> Observation:
-        """Return what was seen of a service."""
+    def add(self, service: str, cell: Cell, calls: int, errors: int, issued: int) -> None:
+        """Take in what one place came to; a cell may have several."""
+        if calls:
+            found = self.tallies.setdefault(service, {})
+            found[cell] = found.get(cell, Tally()) + _tally(calls, errors)
+        self.issued.setdefault(service, Counter())[cell] += issued
+
+    def observation(self, service: str, _healthy: bool) -> Observation:
+        """Return what was seen of a service; clients say nothing of endpoints."""
         told = self.audiences.told(service)
         return Observation(
             service,
@@ -97,7 +96,7 @@ class _Interval:
 class LoadReports:
     """Adds up the reports of all clients.
 
-    Counts leave by ``commit``, once an observation with them was stored; until then ``observe`` counts the
+    Counts leave by ``commit``, once an observation with them was stored; until then ``counting`` counts the
     same again. A crash loses what was not stored, of all versions alike. Not thread-safe.
     """
 
@@ -113,8 +112,8 @@ class LoadReports:
         """
         self._interval = interval
         self._present = present
-        self._counts = _Counts()
-        self._taken = _Counts()
+        self._counts = _Counts()  # since the last observation
+        self._taken = _Counts()  # of the last observation, until it is stored
         self._open: Counter[tuple[str, str]] = Counter()  # streams by node id and origin
         self._since: dict[str, datetime] = {}
         self._clients: Mapping[str, Client] = {}
@@ -128,14 +127,16 @@ class LoadReports:
         """Return what takes the messages of a new stream."""
         return Stream(self, origin(peer))
 
-    def observe(
+    def counting(
         self,
         start: datetime,
         end: datetime,
         connected: Mapping[str, Client],
         services: Mapping[str, AbstractSet[str]],
-    ) -> Observed:
-        """Count what was reported since the last committed observation.
+    ) -> Generator[None, None, Observed]:
+        """Count what was reported since the last committed observation, a place or a client in each step.
+
+        Reports may arrive between two steps: the next observation counts them.
 
         Args:
             start: Begin of the interval, UTC.
@@ -146,31 +147,33 @@ class LoadReports:
         Returns:
             One observation for each service that a connected client asks for, or that was reported.
         """
-        self._taken, self._next_clients = self._counts.copy(), dict(connected)
+        latest, self._counts = self._counts, _Counts()
+        self._next_clients = dict(connected)
         self._services, self._told = services, dict(self._ignored)
         self._since = {node: self._since.get(node, end) for node in connected}
+        if self._taken.at:  # were not stored
+            for place, counted in latest.at.items():
+                self._taken.add(place, *counted)
+        else:
+            self._taken = latest
         at = _Interval(start, end)
-        for place in dict.fromkeys((*self._taken.calls, *self._taken.issued)):
+        for place, counted in self._taken.at.items():
+            yield
             source, service, cell = place
             client = connected.get(cell.proxy) or self._clients.get(cell.proxy)
-            if client is None or source not in client.origins:
-                continue  # whoever reports without an ADS stream of the same host is not known to us
-            if cell.version not in services.get(service, ()):
-                continue
-            if calls := self._taken.calls[place]:
-                found = at.tallies.setdefault(service, {})
-                found[cell] = found.get(cell, Tally()) + _tally(calls, self._taken.errors[place])
-            at.issued.setdefault(service, Counter())[cell] += self._taken.issued[place]
+            # Whoever reports without an ADS stream of the same host is not known to us.
+            if client is not None and source in client.origins and cell.version in services.get(service, ()):
+                at.add(service, cell, *counted)
         for node, client in sorted(connected.items()):
+            yield
             self._place(node, client, at)
         asked = at.audiences.services() | at.issued.keys()
         return Observed(asked & services.keys(), at.tallies.keys(), at.observation)
 
     def commit(self) -> None:
         """Say that the last observation was stored."""
-        self._counts = self._counts.without(self._taken)
         self._taken, self._clients = _Counts(), self._next_clients
-        self._room = Counter(self._whose(place) for place in {**self._counts.calls, **self._counts.issued})
+        self._room = Counter(self._whose(place) for place in self._counts.at)
         self._ignored = {who: why for who, why in self._ignored.items() if who not in self._told}
 
     def _place(self, node: str, client: Client, at: _Interval) -> None:
@@ -219,7 +222,7 @@ class LoadReports:
             if self._services is not None and version not in self._services.get(service, ()):
                 return
             place = (source, service, Cell(node, segment, version))
-            new = place not in self._counts.calls and place not in self._counts.issued
+            new = place not in self._counts.at and place not in self._taken.at
             whose = self._whose(place)
             most = MAX_STRANGERS if whose is None else MAX_CLUSTERS
             if good + bad + issued > MAX_COUNT or (new and self._room[whose] >= most):

@@ -66,7 +66,7 @@ def test_a_past_is_what_all_its_observations_teach(intervals):
 
 
 def test_no_observation_is_made_of_what_was_not_counted():
-    def make(service):
+    def make(service, healthy):
         raise AssertionError(f"{service} was asked for")
 
     pasts = Pasts()

@@ -11,6 +11,7 @@ from controlplane._pb.lrs_pb2 import ClusterStats, LoadStatsRequest, UpstreamLoc
 from controlplane.evidence.observation import Cell
 from controlplane.sources.lrs import MAX_ENTRIES, Client, LoadReports
 from controlplane.xds.view import Peer
+from tests.stepping import at_once
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 INTERVAL = timedelta(seconds=5)
@@ -51,7 +52,7 @@ def stream(reports):
 
 def seen(reports, after=1, connected=CALLER, services=SERVICES):
     now = T0 + after * INTERVAL
-    return reports.observe(now - INTERVAL, now, connected, services)
+    return at_once(reports.counting(now - INTERVAL, now, connected, services))
 
 
 def counts(observation):
@@ -96,6 +97,20 @@ def test_counts_leave_by_commit_and_only_those_that_were_observed(reports, strea
     assert counts(first)[key] == counts(again)[key] == (10, 0)
     assert counts(rest)[key] == (8, 1)
     assert seen(reports, 4)["shop"].cells == ()
+
+
+def test_what_arrives_while_it_is_counted_counts_in_the_next_interval(reports, stream):
+    stream.receive(report(("shop~v1~everyone", 10, 0, 0)))
+    steps = reports.counting(T0, T0 + INTERVAL, CALLER, SERVICES)
+    next(steps)
+    stream.receive(report(("shop~v1~everyone", 7, 1, 0), ("shop~v2~everyone", 1, 0, 0)))
+
+    first = at_once(steps)["shop"]
+    reports.commit()
+
+    assert counts(first) == {("a", "everyone", "v1"): (10, 0)}
+    found = {("a", "everyone", "v1"): (8, 1), ("a", "everyone", "v2"): (1, 0)}
+    assert counts(seen(reports, 2)["shop"]) == found
 
 
 def test_a_call_without_a_latency_counts_as_slow(reports, stream):
@@ -275,7 +290,7 @@ def test_a_report_of_very_many_entries_is_refused_and_counts_nothing(reports, st
     with pytest.raises(ValueError, match=f"more than {MAX_ENTRIES} clusters and localities"):
         reports.opened(HERE).receive(data.SerializeToString())
 
-    (found,) = reports.observe(T0, T0 + INTERVAL, CALLER, SERVICES).values()
+    (found,) = at_once(reports.counting(T0, T0 + INTERVAL, CALLER, SERVICES)).values()
     assert found.cells == ()
 
 
