@@ -25,6 +25,12 @@ SERVER_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # The default (30) ends streams that waited so many seconds until they were taken in: most of 5000 on a
     # machine that is short of CPU. They would only come again.
     ("grpc.server_max_unrequested_time_in_server", 600),
+    # gRPC measures the bandwidth of each connection: for each message that comes in it sends a ping, which is
+    # answered. That is a third of the CPU of a push with its ACK, and a third of the time until the last one.
+    # Without it the window is fixed: four times an Envoy's first request, so that only what is larger than
+    # that, as of a client that comes back with thousands of versions, waits a round trip or two more.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 << 10),
     # A half-open connection is found in 15 s, and a stuck stream ends with it.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 import structlog
 from grpc._cython import cygrpc
 
+from bench import http2
+from bench.wire import PATHS, first_requests, node
 from controlplane._pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from controlplane._pb.node_pb2 import Node
 from controlplane.server import processor
@@ -405,6 +408,26 @@ def test_every_option_is_one_that_grpc_knows():
     library = Path(cygrpc.__file__).read_bytes()
 
     assert [name for name, _ in SERVER_OPTIONS if name.encode() not in library] == []
+
+
+async def test_a_request_has_no_ping_sent(serve, kit):
+    """gRPC would probe the bandwidth with each: as many system calls as the response itself takes."""
+    world = await serve()
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    (first,) = first_requests("delta", node(1), ((CLUSTER, ()),))
+
+    writer.write(http2.preface(PATHS["delta"]))
+    writer.write(http2.frame(http2.DATA, 0, 1, b"\0" + struct.pack(">I", len(first)) + first))
+    frames: list[tuple[int, int]] = []
+    async with asyncio.timeout(PATIENCE):
+        while (http2.DATA, 0) not in frames:
+            _, length, kind, flags, _ = struct.unpack(">BHBBI", await reader.readexactly(9))
+            await reader.readexactly(length)
+            frames.append((kind, flags))
+    writer.close()
+
+    assert http2.PING not in dict(frames)
 
 
 def test_admission_spreads_a_storm_over_time():
