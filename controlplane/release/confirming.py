@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from controlplane.release.seen import Propagation
-from controlplane.release.state import Phase, ReleaseState
+from controlplane.release.state import NOTHING, Phase, ReleaseState
 from controlplane.release.unconfirmed import Unconfirmed, named
 
 SOON = timedelta(minutes=1)  # until then the end waits for who is away: most are back by then
 GONE = timedelta(minutes=15)  # who is away for so long, while others are there, is taken for gone
 KEPT = 20  # are remembered however long they are away, those that were seen last
-NOTHING = timedelta(0)
 
 Known = tuple[Unconfirmed, ...]
 

@@ -15,7 +15,6 @@ Past the point of no return after the guard, 3 to 6 are behind it: only what its
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.documents import Ends
@@ -26,10 +25,9 @@ from controlplane.release.failure import Failed, follows
 from controlplane.release.moves import next_action
 from controlplane.release.outcomes import Failure
 from controlplane.release.seen import Decision, Propagation, Seen
-from controlplane.release.state import Action, Phase, ReleaseState, Stage
+from controlplane.release.state import NOTHING, Action, Phase, ReleaseState, Stage
 from controlplane.release.unconfirmed import named
 
-NOTHING = timedelta(0)
 NOT_YET = "not-yet"
 UNREACHED = frozenset({"nack", "left-alone", "no-proxy"})  # a rollback would not reach them either
 

@@ -12,7 +12,7 @@ from controlplane.policy.values import format_duration
 from controlplane.release import telling
 from controlplane.release.failure import unsafe
 from controlplane.release.seen import Decision, Seen
-from controlplane.release.state import Action, ReleaseState
+from controlplane.release.state import NOTHING, Action, ReleaseState
 from controlplane.release.way_back import way_back
 
 ASKED = "test-over"  # code of a test that is over and waits for a person
@@ -63,7 +63,7 @@ def promotion(state: ReleaseState, seen: Seen, over: str, waited: timedelta) -> 
     better = any(result.decides and result.said == "better" for result in seen.results)
     held, lacks = without_data(seen), "; ".join(_unproved(seen))
     if better and held is not None:
-        silent = state.held_for + seen.elapsed if state.hold == NO_DATA else timedelta(0)
+        silent = state.held_for + seen.elapsed if state.hold == NO_DATA else NOTHING
         if rule.do != "rollback" or silent < rule.after:
             return held
     elif better and lacks and waited < rule.after:

@@ -17,7 +17,7 @@ from controlplane.release import way_back as ways
 from controlplane.release.failure import Failed, follows
 from controlplane.release.outcomes import Failure
 from controlplane.release.seen import Decision, Seen
-from controlplane.release.state import NO_RETURN, Phase, ReleaseState
+from controlplane.release.state import NO_RETURN, NOTHING, Phase, ReleaseState
 
 _MINUTE = timedelta(minutes=1)
 Gate = Callable[[ReleaseState, Seen], Decision | None]
@@ -94,7 +94,7 @@ def rest(state: ReleaseState, seen: Seen) -> Decision | None:
     _ = seen
     if state.barred:
         return _closed("stepped-back", f"went a step back; `turnout advance {state.name}` goes on")
-    if state.rest is None or state.rest <= timedelta(0):
+    if state.rest is None or state.rest <= NOTHING:
         return None
     return _closed("resting", f"went a step back; goes on in {_rough(state.rest)}")
 

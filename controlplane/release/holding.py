@@ -15,11 +15,10 @@ from typing import Literal
 
 from controlplane.policy.values import format_seconds
 from controlplane.release.seen import Decision
-from controlplane.release.state import ReleaseState
+from controlplane.release.state import NOTHING, ReleaseState
 
 FIRST, LONGEST = timedelta(seconds=10), timedelta(hours=1)
 LASTS = timedelta(seconds=30)
-NOTHING = timedelta(0)
 
 Kind = Literal["ordinary", "person", "wrong"]
 # Of these a release is rid by itself, and it waits for some of them all the time.

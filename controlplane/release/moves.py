@@ -11,6 +11,7 @@ from controlplane.release.outcomes import FAILURES, Failure, Remedy
 from controlplane.release.seen import Decision, Propagation, Seen
 from controlplane.release.state import (
     NO_RETURN,
+    NOTHING,
     RETURNED,
     RETURNING,
     Action,
@@ -22,7 +23,6 @@ from controlplane.release.state import (
 from controlplane.release.traffic import Endpoints
 from controlplane.release.transitions import HALTS, STAGES, transition
 
-NOTHING = timedelta(0)
 GRACE = 10.0  # seconds that a proxy may be away and still count; by our bootstrap it is back within 5
 NEW_STEP = frozenset({Action.START, Action.ADVANCE, Action.GUARD, Action.STEP_BACK})
 

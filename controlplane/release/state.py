@@ -13,6 +13,8 @@ from controlplane.policy.pinned import PinnedPolicy, PinnedStep
 from controlplane.release.outcomes import Failure
 from controlplane.release.unconfirmed import Unconfirmed
 
+NOTHING: Final = timedelta(0)
+
 
 class Phase(StrEnum):
     """Where a release is in its life; three of them are ends."""
@@ -210,23 +212,23 @@ class ReleaseState(Model):
     overruled: tuple[Failure, ...] = ()
     hold: str = ""
     cause: str = ""
-    caused: timedelta = timedelta(0)
+    caused: timedelta = NOTHING
     causes: int = 0
-    held_for: timedelta = timedelta(0)
+    held_for: timedelta = NOTHING
     kinds: tuple[str, ...] = ()
     unwritten: bool = False
-    wrong: timedelta = timedelta(0)
-    well: timedelta = timedelta(0)
+    wrong: timedelta = NOTHING
+    well: timedelta = NOTHING
     told: str = ""
     told_why: str = ""
     because: str = ""
-    judged: timedelta = timedelta(0)
-    unproved: timedelta = timedelta(0)
-    sighted: timedelta = timedelta(0)
-    elapsed: timedelta = timedelta(0)
-    running: timedelta = timedelta(0)
-    stepping: timedelta = timedelta(0)
-    asking: timedelta = timedelta(0)
+    judged: timedelta = NOTHING
+    unproved: timedelta = NOTHING
+    sighted: timedelta = NOTHING
+    elapsed: timedelta = NOTHING
+    running: timedelta = NOTHING
+    stepping: timedelta = NOTHING
+    asking: timedelta = NOTHING
     approvals: tuple[Approval, ...] = ()
     calls: tuple[Call, ...] = ()
     passed: Passed | None = None
@@ -241,7 +243,7 @@ class ReleaseState(Model):
     document: Release | None = None
     holding: str = ""
     doomed: str = ""
-    dooming: timedelta = timedelta(0)
+    dooming: timedelta = NOTHING
     way_back: int = 0
     alarmed: str = ""
     undone: str = ""
