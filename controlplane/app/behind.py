@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 
 from controlplane.xds.view import StreamView
@@ -15,7 +16,7 @@ NODES = 10_000  # the oldest go first
 class Behind:
     """The last streams that ended while their clients were ahead, by fleet and node id.
 
-    One counts as if it were there until its node is served again, or a minute has passed.
+    One counts as if it were there until its node answers again, or a minute has passed.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -32,18 +33,29 @@ class Behind:
             if len(self._of) >= NODES:
                 del self._of[next(iter(self._of))]
             self._of[who] = view, self._clock()
-        elif _served(view):
+        elif _answered(view):
             self._of.pop(who, None)
 
     def beside(self, views: tuple[StreamView, ...]) -> tuple[StreamView, ...]:
-        """Return the open streams, and after them those that are over and still count."""
+        """Return the open streams, and after them those that are over and still count.
+
+        A proxy that is back is there once: as ahead, until it is known how its new stream is with it.
+        """
         if not self._of:
             return views
         since = self._clock() - LASTS
         self._of = {who: each for who, each in self._of.items() if each[1] > since}
-        there = {(v.group, v.node.id) for v in views if v.node is not None and (v.behind or _served(v))}
-        return (*views, *(view for who, (view, _) in self._of.items() if who not in there))
+        back = {view.node.id for view in views if view.node is not None}
+        over = (view for (_, node), (view, _) in self._of.items() if node not in back)
+        return (*map(self._still, views), *over)
+
+    def _still(self, view: StreamView) -> StreamView:
+        """Return a stream as its client was when its last one ended, if nothing else is known of it yet."""
+        last = self._of.get((view.group, view.node.id)) if view.node is not None else None
+        if last is None or view.behind or view.alone or _answered(view):
+            return view
+        return replace(view, behind=True, strange=last[0].strange)
 
 
-def _served(view: StreamView) -> bool:
-    return any(each.acked_at is not None for each in view.types)
+def _answered(view: StreamView) -> bool:
+    return any(each.acked_at is not None or each.nacks for each in view.types)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from unittest.mock import ANY
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -126,13 +127,15 @@ async def test_a_proxy_that_is_ended_as_ahead_again_and_again_is_told_throughout
     monkeypatch.setattr(site.publisher, "_behind", Behind(clock))
     ahead = replace(view("edge-1", behind=True), types=())
     new, back = replace(ahead, behind=False), served(view("edge-1"))
+    nacks = {"c": Nack(Version(1, "x"), "bad", NOW)}
+    refused = replace(back, types=tuple(replace(t, nacks=nacks, acked_at=None) for t in back.types))
+    moved = replace(new, group=None)
 
     async def looks(*open_):
         monkeypatch.setattr(site.publisher.server, "views", lambda: open_)
-        [problem] = site.plane.problems() or [""]
-        shown = {proxy.state: proxy.problems for proxy in await site.plane.proxies()}
-        figure = figures(site).get('turnout_proxies{fleet="edge",state="behind"}', 0)
-        return AHEAD in problem, shown.get("behind"), figure
+        told = [problem for problem in site.plane.problems() if AHEAD in problem]
+        rows = [(proxy.state, proxy.problems) for proxy in await site.plane.proxies()]
+        return len(told), rows, figures(site).get('turnout_proxies{fleet="edge",state="behind"}', 0)
 
     site.publisher._connected(ahead)
     ended(ahead)
@@ -141,13 +144,14 @@ async def test_a_proxy_that_is_ended_as_ahead_again_and_again_is_told_throughout
     well = [await looks()]
     site.publisher._connected(ahead)
     ended(ahead)
-    well.append(await looks(back))
+    well += [await looks(back), await looks(refused), await looks(moved)]
     site.publisher._connected(back)
     ended(back)
     well.append(await looks())
 
-    assert told == 3 * [(True, (AHEAD,), 1)]
-    assert well == 3 * [(False, None, 0)]
+    assert told == 3 * [(1, [("behind", (AHEAD,))], 1)]
+    rows = [[], [("synced", ())], [("nacked", ("Cluster 'c': bad",))], [("refused", (ANY,))], []]
+    assert well == [(0, each, 0) for each in rows]
 
 
 # --- releases ---------------------------------------------------------------------------------------------
