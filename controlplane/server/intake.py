@@ -41,23 +41,25 @@ class Intake:
 
     async def _export(self, data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         sender = peer_of(context)
-        if len(data) > MAX_BYTES:
-            reason = f"export of {len(data)} bytes, at most {MAX_BYTES} are allowed"
-            await self._refuse(context, sender, grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
-        try:
-            self._receive(sender, data)
-        except ValueError as error:
-            await self._refuse(context, sender, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        refusal = self._refusal(sender, data)
+        del (
+            data
+        )  # an abort keeps this frame, and those of an error it is raised in, until the collector comes
+        if refusal is not None:
+            code, reason = refusal
+            self.refused += 1
+            self.troubles.add("statistics of", sender.host, reason)
+            await context.abort(code, reason)
         self.accepted += 1
         return b""  # ExportMetricsServiceResponse without a partial success: all was taken
 
-    async def _refuse(
-        self,
-        context: grpc.aio.ServicerContext[bytes, bytes],
-        sender: Peer,
-        code: grpc.StatusCode,
-        reason: str,
-    ) -> None:
-        self.refused += 1
-        self.troubles.add("statistics of", sender.host, reason)
-        await context.abort(code, reason)
+    def _refusal(self, sender: Peer, data: bytes) -> tuple[grpc.StatusCode, str] | None:
+        """Hand an export on; return why it is refused, if it is."""
+        if len(data) > MAX_BYTES:
+            reason = f"export of {len(data)} bytes, at most {MAX_BYTES} are allowed"
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, reason
+        try:
+            self._receive(sender, data)
+        except ValueError as error:
+            return grpc.StatusCode.INVALID_ARGUMENT, str(error)
+        return None

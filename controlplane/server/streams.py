@@ -215,7 +215,8 @@ class XdsServer:
             try:
                 received = stream.receive(data, self._clock())
             except ProtocolError as error:
-                self._close(session, error)
+                # Not the error itself: its traceback holds the request, in a cycle with the session.
+                self._close(session, ProtocolError(error.status, error.text))
                 return
             if first:
                 self._assign(session)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
+import tracemalloc
 
 import grpc
 import pytest
@@ -120,6 +122,34 @@ async def test_crafted_message_is_refused_with_a_clear_status(serve, kit, what):
     assert code is grpc.StatusCode[status or "OK"]
     assert text in details
     await kit.until(lambda: not world.xds.views())
+
+
+@pytest.mark.parametrize("what", ["megabytes of garbage", "a million names", "a million subscriptions"])
+async def test_what_is_refused_is_given_back_without_the_garbage_collector(serve, kit, what):
+    method, message, _, _ = CRAFTED[what]
+    world = await serve()
+
+    async def send():
+        call = world.connect(f"/{kit.ADS}/{method}")
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await call.call.write(message)
+        await call.end()
+        await kit.until(lambda: not world.xds.views())
+
+    await send()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(4):
+            await send()
+        held, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+    assert most > len(message)
+    assert held < len(message)
 
 
 async def test_good_client_is_served_while_others_throw_everything(serve, kit, say):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import grpc
 import grpc.aio
 import pytest
@@ -66,3 +69,31 @@ async def test_a_large_export_is_refused_before_it_is_read_and_shown(service):
     assert (intake.refused, callback.taken) == (1, [])
     (trouble,) = intake.troubles.current()
     assert trouble.endswith(f"refused: export of {MAX_BYTES + 1} bytes, at most {MAX_BYTES} are allowed")
+
+
+async def test_what_is_refused_is_given_back_without_the_garbage_collector():
+    """A proxy whose exports are refused sends the next in five seconds, and the collector looks seldom."""
+
+    def refuse(peer, data):
+        message = bytearray(data)
+        raise ValueError(f"{len(message)} bytes too many")
+
+    server = make(Intake(refuse).services())
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for size in [MAX_BYTES] * 5 + [MAX_BYTES + 1] * 5:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await channel.unary_unary(METHOD)(bytes(size), timeout=PATIENCE)
+            held, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+        await server.stop(None)
+
+    assert most > MAX_BYTES
+    assert held < MAX_BYTES
