@@ -31,7 +31,7 @@ DO = {
     "ending": "end what cannot be reached, or wait until it is back: `turnout get proxies`",
     "left-alone": "",
     "nack": "correct what is refused: `turnout get proxies`",
-    "no-data": "see why it does not come; `turnout end {name}` ends the test",
+    "no-data": "see why it does not come; {back}",
     "no-endpoints": "bring its endpoints back, or `turnout rollback {name}`",
     "no-proxy": "start the proxies of its fleets, or look why they do not connect",
     "not-from": "",
@@ -60,10 +60,16 @@ def _needs(state: ReleaseState) -> Iterator[tuple[int, str]]:
         yield 3, f"paused {since}: {state.halted}; `turnout resume {state.name}` goes on"
     elif state.halt is None and state.told:
         why = state.because if holding.kind(state.hold) == "wrong" else state.told_why
-        do = DO.get(state.told, OTHERWISE).format(name=state.name)
+        do = DO.get(state.told, OTHERWISE).format(name=state.name, back=_back(state))
         yield 1, "; ".join(filter(None, (f"held for {_age(state.wrong)}: {why}", do)))
     elif state.hold in AT_ONCE or (state.hold in IN_TIME and state.held_for >= ASKED):
         yield 2, f"waits {since}: {state.because}"
+
+
+def _back(state: ReleaseState) -> str:
+    if state.testing:
+        return f"`turnout end {state.name}` ends the test"
+    return f"`turnout rollback {state.name}` takes it back"
 
 
 def of_proxies(views: Iterable[StreamView], member: Callable[[StreamView], Member]) -> Iterator[str]:

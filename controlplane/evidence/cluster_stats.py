@@ -73,11 +73,9 @@ def _blind(metric: str, account: Account) -> Verdict | None:
     if not names:
         return None
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    reason = (
-        f"{metric}: not reported by {', '.join(names[:3])}{more}, whose bootstrap is older;"
-        " `turnout bootstrap` writes one that does"
-    )
-    return Verdict(metric, EVERYONE, Outcome.NOT_YET, Said(reason), lacking=True)
+    cause = f"not reported by {', '.join(names[:3])}{more}"
+    reason = f"{metric}: {cause}, whose bootstrap is older; `turnout bootstrap` writes one that does"
+    return Verdict(metric, EVERYONE, Outcome.NOT_YET, Said(reason), lacking=True, cause=cause, overdue=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from controlplane.evidence.account import (
 from controlplane.evidence.observation import Cell, Observation
 from controlplane.evidence.pace import Pace, told
 from controlplane.evidence.reading import rough
-from controlplane.evidence.verdict import OVERDUE, Outcome, Said, Verdict
+from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE, UNCOMPARED
 
 Filled = Mapping[str, Counts]  # the counts of a window that has just been filled, by segment
@@ -137,10 +137,11 @@ class Measured:
 
         What is not overdue is not lacking, and how long it takes follows from the pace of pushes.
         """
-        if verdict.outcome is Outcome.FAIL or not (reason := self._overdue(account, stage)):
+        if verdict.outcome is Outcome.FAIL or not (found := self._overdue(account, stage)):
             return self._timed(verdict, account, stage)
-        late = _instead(verdict, f"{self.name}: {reason}", OVERDUE)
-        return replace(late, outcome=Outcome.NOT_YET, lacking=True)
+        cause, reason = found
+        late = _instead(verdict, f"{verdict.metric}: {reason}", cause)
+        return replace(late, outcome=Outcome.NOT_YET, lacking=True, overdue=True)
 
     def _timed(self, verdict: Verdict, account: Account, stage: Stage) -> Verdict:
         if not self.pushed or verdict.outcome is not Outcome.NOT_YET:
@@ -163,15 +164,17 @@ class Measured:
         """Return the seconds from one push to the next."""
         return self.pace(account).period(self.every)
 
-    def _overdue(self, account: Account, stage: Stage) -> str:
-        """Return what of the pushed values does not come any more, or not together, or ''."""
+    def _overdue(self, account: Account, stage: Stage) -> tuple[str, str] | None:
+        """Return what of the pushed values does not come any more, or not together, in short and in words."""
         alone = EVERYONE in stage.full_segments
         for label, version in ((AGE_CANARY, "canary"), *(() if alone else ((AGE_BASELINE, "baseline"),))):
             (age,) = account.state.get(label, (0.0,))
             if age > 3 * self.every:
                 rhythm = f"they should come every {rough(self.every)}"
-                return f"no value of the {version} was pushed for {rough(age)}, {rhythm}"
-        return "" if alone else pairs.apart(account, self.every)
+                missing = f"no value of the {version}"
+                return missing, f"{missing} was pushed for {rough(age)}, {rhythm}"
+        unpaired = "" if alone else pairs.apart(account, self.every)
+        return ("values of both versions apart", unpaired) if unpaired else None
 
     def _totals(self, seen: Observation) -> Iterator[tuple[Cell, int, float]]:
         return ((m.cell, 1, m.total) for m in seen.measures if m.metric == self.metric)

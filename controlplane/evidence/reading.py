@@ -268,7 +268,7 @@ def rested(verdict: Verdict, log_e: float, stage: Stage) -> Verdict:
     def said() -> Said:
         return Said(reason, verdict.said.numbers, 0)
 
-    return replace(verdict, outcome=Outcome.PASS, say=said, lacking=False, cause="")
+    return replace(verdict, outcome=Outcome.PASS, say=said, lacking=False, cause="", overdue=False)
 
 
 def rough(seconds: float) -> str:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import exp, log, log1p, sqrt
+from typing import NamedTuple
 
 from controlplane.evidence.account import ALPHA, ENOUGH, NO_COUNTS, PROOF, Account, Interval, Stage
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.observation import Reading
 from controlplane.evidence.reading import rested
-from controlplane.evidence.verdict import OVERDUE, Numbers, Outcome, Said, Verdict
+from controlplane.evidence.verdict import Numbers, Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 
 PROCESS, SPREAD = "main", "spread"
@@ -108,8 +109,8 @@ class Scalars:
         return rested(self._answer(account, numbers, told), log_e, stage)
 
     def _answer(self, account: Account, numbers: Numbers, told: Callable[..., Verdict]) -> Verdict:
-        if problem := lacking(self.name, account, self.every):
-            return told(Outcome.NOT_YET, Said(problem, numbers), lacking=True, cause=OVERDUE)
+        if lack := lacking(account, self.every):
+            return lack.verdict(told, self.name, numbers)
         if account.promotion >= ENOUGH:
             reason = f"{self.name}: the canary is no worse: {shown(account)}"
             return told(Outcome.PASS, Said(reason, numbers, 0))
@@ -168,15 +169,35 @@ def unjudged(account: Account, seconds: float) -> Account:
     return account._replace(state=state, step={k: kept for k, kept in account.step.items() if k != GOOD})
 
 
-def lacking(name: str, account: Account, every: float) -> str:
-    """Return why the last readings say nothing, or ''."""
+class Lack(NamedTuple):
+    """Why the last readings say nothing.
+
+    Attributes:
+        cause: In words that stay the same while that does.
+        reason: In words.
+        overdue: Whether a reading should have come by now.
+    """
+
+    cause: str
+    reason: str
+    overdue: bool = True
+
+    def verdict(self, told: Callable[..., Verdict], name: str, numbers: Numbers) -> Verdict:
+        """Return it as the answer of a metric."""
+        said, more = Said(f"{name}: {self.reason}", numbers), {"lacking": True, "overdue": self.overdue}
+        return told(Outcome.NOT_YET, said, cause=self.cause, **more)
+
+
+def lacking(account: Account, every: float) -> Lack | None:
+    """Return why the last readings say nothing; None if they do."""
     problem = next((key.removeprefix(PROBLEM) for key in account.state if key.startswith(PROBLEM)), "")
     if problem:
-        return f"{name}: {problem}"
-    if LATEST not in account.state:
-        return f"{name}: no reading yet"
+        return Lack(problem, problem)
     (age,) = account.state.get(AGE, (0.0,))
-    return f"{name}: the last reading is {age:.0f} s old" if age > GAP * every else ""
+    late = age > GAP * every
+    if LATEST not in account.state:
+        return Lack("no reading yet", "no reading yet", late)
+    return Lack("no new reading", f"the last reading is {age:.0f} s old") if late else None
 
 
 def shown(account: Account) -> str:
@@ -242,9 +263,8 @@ class ScalarLimit:
         if streak >= BREACHES:
             reason = f"{self.name}: {streak:.0f} readings in a row beyond {bound}: {shown(account)}"
             return Verdict(self.name, EVERYONE, Outcome.FAIL, Said(reason, numbers))
-        if problem := lacking(self.name, account, self.every):
-            said = Said(problem, numbers)
-            return Verdict(self.name, EVERYONE, Outcome.NOT_YET, said, lacking=True, cause=OVERDUE)
+        if lack := lacking(account, self.every):
+            return lack.verdict(partial(Verdict, self.name, EVERYONE), self.name, numbers)
         good, broken, *_ = account.step.get(GOOD, NO_COUNTS)
         reason = f"{self.name}: {shown(account)}, {bound}"
         if good >= ENOUGH_READINGS:

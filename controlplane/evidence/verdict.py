@@ -17,8 +17,6 @@ class Outcome(StrEnum):
     NOT_YET = "not yet"
 
 
-OVERDUE = "overdue"  # the cause where nothing came for too long, or its source fails
-
 Numbers = tuple[tuple[str, float], ...]  # pairs of name and figure
 
 
@@ -67,6 +65,8 @@ class Verdict:
             nothing is there to compare with. Time does not make up for that.
         doubtful: Whether what was seen speaks against the canary, if not beyond doubt: a fault is suspected,
             or a limit is not kept. Then it is not the number of requests that a PASS lacks.
+        overdue: Whether data lacks that should have come: nothing came for too long, or its source fails.
+            That does not pass by itself.
         cause: What keeps it from passing, in a word that stays the same while that does.
     """
 
@@ -80,6 +80,7 @@ class Verdict:
     lacking: bool = False
     doubtful: bool = False
     cause: str = ""
+    overdue: bool = False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Verdict) and self._plain == other._plain
@@ -89,7 +90,7 @@ class Verdict:
 
     @property
     def _plain(self) -> tuple[object, ...]:
-        decided = (self.decisive, self.lacking, self.doubtful, self.cause)
+        decided = (self.decisive, self.lacking, self.doubtful, self.cause, self.overdue)
         return (self.metric, self.segment, self.outcome, self.said, self.e_value, self.threshold, *decided)
 
     @once
@@ -140,7 +141,8 @@ class Verdict:
     def saying(self, say: Callable[[], Said]) -> Verdict:
         """Return the same answer in other words."""
         evidence, kind = (self.e_value, self.threshold), (self.decisive, self.lacking, self.doubtful)
-        return Verdict(self.metric, self.segment, self.outcome, say, *evidence, *kind, self.cause)
+        why = self.cause, self.overdue
+        return Verdict(self.metric, self.segment, self.outcome, say, *evidence, *kind, *why)
 
     def named(self, said: str) -> str:
         """Return what it says with its name, for where it stands among others."""

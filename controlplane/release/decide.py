@@ -19,7 +19,7 @@ from dataclasses import replace
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.documents import Ends
 from controlplane.policy.values import format_duration, format_seconds, format_share
-from controlplane.release import confirming, crossing, ending, failure, gates, telling
+from controlplane.release import confirming, crossing, ending, failure, gates, overdue, telling
 from controlplane.release.ending import SUSPICIOUS
 from controlplane.release.failure import Failed, follows
 from controlplane.release.moves import next_action
@@ -224,7 +224,7 @@ def _judgeable(seen: Seen) -> Decision | None:
 
 
 def _judge(state: ReleaseState, seen: Seen) -> Decision:
-    problem = _judgeable(seen)
+    problem = _judgeable(seen) or overdue.without_data(seen.unproved)
     if problem is not None:
         return _unsure(state, seen, problem)
     judged = state.judged + seen.elapsed

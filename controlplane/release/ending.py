@@ -7,16 +7,15 @@ from dataclasses import asdict
 from datetime import timedelta
 
 from controlplane.evidence.better import Result
-from controlplane.evidence.verdict import OVERDUE, Outcome
+from controlplane.evidence.verdict import Outcome
 from controlplane.policy.values import format_duration
-from controlplane.release import telling
+from controlplane.release import overdue
 from controlplane.release.failure import unsafe
 from controlplane.release.seen import Decision, Seen
 from controlplane.release.state import NOTHING, Action, ReleaseState
 from controlplane.release.way_back import way_back
 
 ASKED = "test-over"  # code of a test that is over and waits for a person
-NO_DATA = "no-data"  # of one that stands because no data comes for what it looks at
 UNPROVED = "better-unproved"  # of one that is over and better, and waits for what a promotion still lacks
 SUSPICIOUS = 10.0  # e-value of harm from which nothing advances, whatever else has passed
 
@@ -41,10 +40,7 @@ def without_data(seen: Seen) -> Decision | None:
     What is only observed counts where nothing else is tested.
     """
     decides = any(result.decides for result in seen.results)
-    silent = [v for v in seen.verdicts if v.cause == OVERDUE and (v.decisive or not decides)]
-    if not silent:
-        return None
-    return Decision(None, NO_DATA, telling.lacks(silent), cause=telling.causes(silent))
+    return overdue.without_data(v for v in seen.verdicts if v.decisive or not decides)
 
 
 def promotion(state: ReleaseState, seen: Seen, over: str, waited: timedelta) -> Decision | None:
@@ -63,7 +59,7 @@ def promotion(state: ReleaseState, seen: Seen, over: str, waited: timedelta) -> 
     better = any(result.decides and result.said == "better" for result in seen.results)
     held, lacks = without_data(seen), "; ".join(_unproved(seen))
     if better and held is not None:
-        silent = state.held_for + seen.elapsed if state.hold == NO_DATA else NOTHING
+        silent = state.held_for + seen.elapsed if state.hold == overdue.NO_DATA else NOTHING
         if rule.do != "rollback" or silent < rule.after:
             return held
     elif better and lacks and waited < rule.after:

@@ -36,7 +36,8 @@ class Traffic:
     ``arrive`` lets requests happen under the split of a world; ``mode`` says what becomes of the numbers,
     ``orders`` how many of a hundred requests are orders, by version; ``healthy`` how many endpoints of a
     version answer the proxy's checks; ``grown`` by how much a counter of a version's cluster grows in an
-    interval, and ``read`` what Prometheus answers in it.
+    interval, and ``read`` what Prometheus answers in it; ``pushed`` what a user came to, by version, of a
+    metric ``basket`` of which a hundred values are pushed in each interval.
     """
 
     def __init__(self, cursors=None, service="shop"):
@@ -45,6 +46,7 @@ class Traffic:
         self.healthy = {}
         self.grown = {}
         self.read = ()
+        self.pushed = {}
         self.totals = Counter()
         self.service = service
         self._key = "edge-1" if service == "shop" else f"edge-1/{service}"
@@ -90,6 +92,9 @@ class Traffic:
                 Measure(cell, "orders", tally.requests * self.orders[cell.version] // 100)
                 for cell, tally in cells
                 if cell.version in self.orders
+            ) + tuple(
+                Measure(Cell("", "everyone", version), "basket", 100 * mean, 100, age=0.0)
+                for version, mean in self.pushed.items()
             )
             stats = tuple(Stat("edge-1", version, name, n) for (version, name), n in self.grown.items())
             seen = Observation(

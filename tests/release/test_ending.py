@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from controlplane.evidence.better import Result
-from controlplane.evidence.verdict import OVERDUE, Outcome, Said
+from controlplane.evidence.verdict import Outcome, Said
 from controlplane.policy.catalog import Catalog
 from controlplane.policy.documents import Notify
 from controlplane.release import gates, holding
@@ -77,7 +77,8 @@ def test_time_without_data_that_counts_does_not_belong_to_the_test(make, sight, 
 
 def silent(make, metric="metric orders", **over):
     said = Said(f"{metric}: no value of the canary was pushed for 20 min")
-    return replace(make.verdict(Outcome.NOT_YET, metric), say=said, lacking=True, cause=OVERDUE, **over)
+    verdict = make.verdict(Outcome.NOT_YET, metric)
+    return replace(verdict, say=said, lacking=True, cause="no value", overdue=True, **over)
 
 
 @pytest.mark.parametrize("do", KINDS)
@@ -87,7 +88,7 @@ def test_the_clock_of_a_test_stands_while_no_data_comes_for_what_it_tests(make, 
     found = decide(state, sight)
     after = apply(state, found, sight)
 
-    assert (found.action, found.code, found.cause) == (None, "no-data", "metric orders (overdue)")
+    assert (found.action, found.code, found.cause) == (None, "no-data", "metric orders (no value)")
     assert "no value of the canary was pushed for 20 min" in found.reason
     assert after.judged == state.judged
     assert holding.kind(found.code) == "wrong"  # people are told once it lasts

@@ -169,7 +169,7 @@ def test_proof_begins_the_time_without_it_anew(make):
 
     decision = release.sees(FEW, AFTER // TEN - 1, readings=(DOWN,))
 
-    assert (decision.action, decision.code) == (None, "not-yet")
+    assert (decision.action, decision.code) == (None, "no-data")
     assert release.sees(FEW, 2, readings=(DOWN,)).code == "unsure/everyone"
 
 
