@@ -3,6 +3,7 @@
 from controlplane.server.cache import Cache
 from controlplane.server.callbacks import Callbacks
 from controlplane.server.embedded import Served, serve
+from controlplane.server.garbage import collect_seldom
 from controlplane.server.limits import Limits
 from controlplane.server.options import BindError
 from controlplane.server.tls import TlsError, TlsFiles, refuse_stranger
@@ -16,6 +17,7 @@ __all__ = [
     "Served",
     "TlsError",
     "TlsFiles",
+    "collect_seldom",
     "from_yaml",
     "refuse_stranger",
     "serve",

@@ -57,6 +57,7 @@ class Cache:
 
         Raises:
             ValueError: If a resource is not what its type and name say; nothing was changed.
+            TypeError: If the group is not a str.
         """
         self._check_thread()
         given = {
@@ -116,6 +117,8 @@ class Cache:
 
     def _change(self, group: str, change: Callable[[Group], None]) -> None:
         """Change a group, and have it published after this turn of the loop, with what else changes."""
+        if not isinstance(group, str):
+            raise TypeError(f"the group is {group!r}; it must be a str")
         known = self._groups.get(group) or Group()
         change(known)
         self._groups[group] = known

@@ -43,7 +43,7 @@ def at_once(function: object, name: str) -> None:
     Raises:
         TypeError: If it is one.
     """
-    if iscoroutinefunction(function):
+    if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
         raise TypeError(f"{name} is a coroutine function; give one that returns at once")
 
 

@@ -68,10 +68,10 @@ async def serve(  # noqa: PLR0913 - options, by name
     troubles = Troubles()
     credentials = Certificates(tls, address, troubles).credentials() if tls is not None else None
     bound = bind(server, host, port, credentials, insecure=insecure)
-    detach = cache.attach(xds.publish, xds.withdraw)
-    await server.start()
-    try:
-        yield Served(bound, xds, troubles)
-    finally:
-        await stop(server, xds, drain)
-        detach()
+    with contextlib.ExitStack() as leaving:
+        leaving.callback(cache.attach(xds.publish, xds.withdraw))
+        try:
+            await server.start()
+            yield Served(bound, xds, troubles)
+        finally:
+            await stop(server, xds, drain)

@@ -267,6 +267,8 @@ class XdsServer:
             self._close(session, ProtocolError("PERMISSION_DENIED", reason))
             return
         group = self._group_of(stream.node)
+        if not isinstance(group, str | None):
+            raise TypeError(f"group_of returned {group!r}; it must return a str or None")
         if stream.group is not None and group != stream.group:
             # What the client has belongs to another group: it starts anew.
             reason = f"the group changed from {stream.group!r} to {group!r}"

@@ -120,6 +120,19 @@ async def test_a_group_that_cannot_be_told_costs_its_own_stream_and_no_other(kit
     assert served.xds.counts.closed == {"INTERNAL": 2}
 
 
+async def test_a_group_that_is_no_string_is_named_in_the_log(start, kit, capsys):
+    cache = Cache(lambda node: 5)
+    with pytest.raises(TypeError, match="the group is 5; it must be a str"):
+        cache.replace(5, {CLUSTER: {"a": Cluster(name="a")}})
+    _, connect = await start(kit, cache, Callbacks())
+    call = connect("node")
+
+    await call.ask(CLUSTER)
+
+    assert (await call.end())[0] is grpc.StatusCode.INTERNAL
+    assert "group_of returned 5; it must return a str or None" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("values", "wrong"),
     [
@@ -139,8 +152,14 @@ async def test_what_cannot_be_called_at_once_is_refused():
     async def later(*_):
         pass
 
+    class Later:
+        async def __call__(self, view):
+            pass
+
     with pytest.raises(TypeError, match="acked is a coroutine function"):
         Callbacks(acked=later)
+    with pytest.raises(TypeError, match="ended is a coroutine function"):
+        Callbacks(ended=Later())
     with pytest.raises(TypeError, match="group_of is a coroutine function"):
         Cache(later)
     with pytest.raises(ValueError, match="drain is -1; it must be 0 or more"):
