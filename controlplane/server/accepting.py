@@ -12,6 +12,7 @@ from grpc._cython import cygrpc
 from grpc.aio import _server as aio
 
 from controlplane.server.options import SERVER_OPTIONS
+from controlplane.server.waking import together
 
 _LONG = 3600.0  # seconds
 Services = Mapping[str, Mapping[str, grpc.RpcMethodHandler]]  # methods by name, by service
@@ -38,7 +39,8 @@ class _Server(aio.Server):  # type: ignore[misc] # grpc has no types
 
     def __init__(self, services: Services) -> None:
         self._loop = asyncio.get_running_loop()
-        self._server = _Accepting(self._loop, None, (), None, SERVER_OPTIONS, None)
+        with together(self._loop):
+            self._server = _Accepting(self._loop, None, (), None, SERVER_OPTIONS, None)
         for service, methods in services.items():
             self.add_registered_method_handlers(service, dict(methods))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from controlplane.server.transport import Transport
@@ -30,17 +31,25 @@ class Counts:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One stream in service."""
+    """One stream in service.
+
+    ``advance`` is called when a write is over, with what went wrong, if anything; one function for all.
+    """
 
     stream: Stream
     transport: Transport
     over: asyncio.Future[None]
+    advance: Callable[[Session, BaseException | None], None]
     ended: bool = False  # nothing is sent any more
     closing: ProtocolError | None = None
     half_closed: bool = False  # by the client: it will not ask for anything any more
     writing_since: float | None = None  # monotonic; None if nothing is being written
     late: asyncio.TimerHandle | None = None  # while the client is ahead of us, or may say more
     out: asyncio.Future[None] | None = None  # where it ended in the middle of a write: done when that is over
+
+    def written(self, error: BaseException | None) -> None:
+        """What was being written is out, or failed."""
+        self.advance(self, error)
 
     @property
     def leaving(self) -> bool:

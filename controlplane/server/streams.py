@@ -78,6 +78,7 @@ class XdsServer:
         self._snapshots: dict[str | None, Snapshot] = {}  # of a node without a group there is none
         self._sessions: dict[Session, None] = {}
         self._members: dict[str, dict[Session, None]] = {}  # by group
+        self._after_write = self._written  # one object for all streams
         self._turns = Turns(self._advance_all)
         self._newcomers = Turns(self._assign_all)
         self._admission = Admission(limits.first_requests, monotonic)
@@ -168,7 +169,7 @@ class XdsServer:
         kind = SotwStream if variant == "sotw" else DeltaStream
         stream = kind(transport.peer, self._clock(), type_url=type_url, identifier=self._identifier)
         over = asyncio.get_running_loop().create_future()
-        session = Session(stream, transport, over)
+        session = Session(stream, transport, over, self._after_write)
         self._sessions[session] = None
         self._watchdog.start()
         reader = asyncio.create_task(self._read(session))
@@ -335,7 +336,7 @@ class XdsServer:
 
     def _write(self, session: Session, data: bytes) -> None:
         try:
-            session.transport.write(data, partial(self._written, session))
+            session.transport.write(data, session.written)
         except Exception as error:  # noqa: BLE001 - the same
             session.writing_since = None
             session.fail(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
 from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -24,6 +25,7 @@ _CERTIFICATE = "x509_pem_cert"
 # gRPC fails to write where the call is over, and its handler is told of that only a little later.
 LEFT = "the client has left"
 Written = Callable[[BaseException | None], None]
+_CONTEXT = copy_context()  # of what is done when a write is over: else each would have one of its own
 
 
 class Transport(Protocol):
@@ -87,7 +89,7 @@ class GrpcTransport:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, its owner is told
             self._end(error)
         else:
-            awaited.add_done_callback(self._step)
+            awaited.add_done_callback(self._step, context=_CONTEXT)
 
     def _end(self, error: BaseException | None) -> None:
         done, self._done, self._writing = self._done, None, None  # kept, it would be a cycle

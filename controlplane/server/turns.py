@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_LONGEST = 0.005  # seconds without a look at anything else: sockets, timers, whoever has just come
+_LONGEST = 0.01  # seconds without a look at anything else: sockets, timers, whoever has just come
 _TOGETHER = 32  # members: a push takes some 50 us each, so that they are well below that
 
 
