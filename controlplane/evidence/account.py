@@ -85,6 +85,7 @@ class Stage:
         next_share: Largest share of requests, in 0..1, that the canary gets when this step passes.
         counting: Whether the interval counts for promotion: wholly after the ACKs, complete data.
         full_segments: Segments with a share of 100 %, which have no baseline of their own.
+        divided: Whether users of any segment are divided between both versions.
         judged: Time of judging in this step that counted, before the interval.
         since: Time before the interval since every proxy had this step; until then, since it was pushed.
     """
@@ -96,6 +97,7 @@ class Stage:
     next_share: float
     counting: bool = True
     full_segments: frozenset[str] = frozenset()
+    divided: bool = False
     judged: timedelta = timedelta(0)
     since: timedelta = timedelta(0)
 

@@ -19,8 +19,7 @@ from controlplane.evidence.conversions import PROCESS, Conversions
 from controlplane.evidence.difference import Difference, bounds, left
 from controlplane.evidence.evidence import Evidence
 from controlplane.evidence.likelihood import log_mean_exp
-from controlplane.evidence.measures import Measured
-from controlplane.evidence.observation import Observation
+from controlplane.evidence.measures import Measured, divided
 from controlplane.evidence.sums import Sums
 from controlplane.evidence.totals import Totals
 from controlplane.policy.pinned import PinnedMetric
@@ -218,12 +217,3 @@ def _e_value(account: Account) -> float:
 
 def _e_of(log_e: float) -> float:
     return exp(min(log_e, 690.0))
-
-
-def divided(seen: Observation, whole: frozenset[str]) -> Observation:
-    """Return what was seen without segments of which one version has every user."""
-    if not whole:
-        return seen
-    cells = tuple(pair for pair in seen.cells if pair[0].segment not in whole)
-    measures = tuple(measure for measure in seen.measures if measure.cell.segment not in whole)
-    return replace(seen, cells=cells, measures=measures)

@@ -19,7 +19,7 @@ from controlplane.evidence.ceiling import Ceiling, beside
 from controlplane.evidence.comparison import both
 from controlplane.evidence.learned import PHI, WEIGHT, Learned
 from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
-from controlplane.evidence.measures import Filled, Measured, counted, gathered
+from controlplane.evidence.measures import Filled, Measured, compared, counted, gathered
 from controlplane.evidence.observation import Tally
 from controlplane.evidence.reading import (
     DOUBT,
@@ -65,6 +65,7 @@ class Conversions:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
+        interval = compared(interval)
         account, seen, proof = gathered(account, interval, self.measured)
         phi, whole = self._phi(account) * self.per_user, interval.stage.full_segments
         if proof is not None:

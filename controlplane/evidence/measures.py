@@ -224,6 +224,27 @@ def _lent(counts: Mapping[str, Counts], whole: frozenset[str]) -> dict[str, Coun
     }
 
 
+def compared(interval: Interval) -> Interval:
+    """Return an interval as a comparison of habits takes it.
+
+    Who is in a segment at 100 % chose it, or was chosen, and buys otherwise than the rest: they stand for the
+    canary only where no users are divided.
+    """
+    stage = interval.stage
+    if not stage.divided:
+        return interval
+    return replace(interval, observation=divided(interval.observation, stage.full_segments))
+
+
+def divided(seen: Observation, whole: frozenset[str]) -> Observation:
+    """Return what was seen without segments of which one version has every user."""
+    if not whole:
+        return seen
+    cells = tuple(pair for pair in seen.cells if pair[0].segment not in whole)
+    measures = tuple(measure for measure in seen.measures if measure.cell.segment not in whole)
+    return replace(seen, cells=cells, measures=measures)
+
+
 def _pushes(interval: Interval, columns: Mapping[str, int]) -> Iterator[tuple[Cell, int, float]]:
     """Yield where something was pushed, in the column of its metric."""
     for m in interval.observation.measures:

@@ -14,7 +14,7 @@ from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, C
 from controlplane.evidence.conversions import EXCLUDED_MARGINS, EXCLUDED_MOST
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
-from controlplane.evidence.measures import Filled, Measured, gathered
+from controlplane.evidence.measures import Filled, Measured, compared, gathered
 from controlplane.evidence.pace import told
 from controlplane.evidence.reading import DOUBT, Reading, Words, borrowed, rested, total
 from controlplane.evidence.verdict import Said, Verdict
@@ -181,6 +181,8 @@ class Sums:
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
+        if self.margin is not None:
+            interval = compared(interval)
         if self.by_user and interval.counting:
             account = totals.noted(account, interval, self.measured)
         account, seen, counting = gathered(account, interval, self.measured, WINDOW)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
-from controlplane.policy import choices, emergencies, limits, orders, settings, userfiles
+from controlplane.policy import choices, emergencies, habits, limits, orders, settings, userfiles
 from controlplane.policy.catalog import Catalog, Entry, references
 from controlplane.policy.documents import Document, Fleet, Key, Match, Policy, Release, Segment, Service
 from controlplane.policy.fitness import findings as misfits
@@ -314,6 +314,7 @@ def _warnings(document: Document, catalog: Catalog) -> Iterator[Finding]:
                 if isinstance(step.segment, Match):
                     yield from _header_warnings(("steps", index, "segment"), step.segment, catalog)
             yield from limits.warnings(document, catalog.services())
+            yield from habits.warnings(document, catalog.segment)
         case Fleet():
             yield from _overlap_warnings(document, catalog)
         case Release():

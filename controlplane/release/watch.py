@@ -131,6 +131,7 @@ def setting(state: ReleaseState, *, counting: bool) -> Setting:
         next_share=at.next_share,
         counting=counting,
         full_segments=at.full_segments,
+        divided=at.divided,
         judged=state.judged,
         since=state.elapsed,
     )
@@ -148,12 +149,15 @@ class _AtStep:
     limits: Limits
     next_share: float
     full_segments: frozenset[str]
+    divided: bool
 
 
 @lru_cache(maxsize=1024)
 def _at_step(same: Same, step: int) -> _AtStep:
-    full = frozenset(split.segment for split in splits(same.policy, step) if split.buckets == BUCKETS)
-    return _AtStep(limits(same.policy, step), exposure(same.policy, step + 1), full)
+    current = splits(same.policy, step)
+    full = frozenset(split.segment for split in current if split.buckets == BUCKETS)
+    divided = any(0 < split.buckets < BUCKETS for split in current)
+    return _AtStep(limits(same.policy, step), exposure(same.policy, step + 1), full, divided)
 
 
 def fold(

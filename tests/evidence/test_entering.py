@@ -91,6 +91,26 @@ def test_a_whole_segment_is_held_to_a_wider_margin_than_one_with_a_baseline_of_i
     assert half[0] is Outcome.FAIL
 
 
+@pytest.mark.parametrize("metric", [SHARE, Sums("sold", SOLD, 0.05)], ids=["counts", "sums"])
+def test_a_whole_segment_that_buys_nothing_says_nothing_where_users_are_divided(metric):
+    """As staff do in the later steps; the others still do."""
+    rng = np.random.default_rng(3)
+
+    def later(part):
+        everyone = [
+            (version, int(rng.binomial(1000, rate))) for version, rate in ((CANARY, part), (STABLE, 0.1))
+        ]
+        split = (("p", "everyone", version, 1000, sold) for version, sold in everyone)
+        return seen(("p", "staff", CANARY, 1000, 0), *split)
+
+    def outcome(part, divided):
+        rows = [later(part) for _ in range(400)]
+        return run(metric, rows, full_segments=frozenset({"staff"}), divided=divided)[0]
+
+    assert [outcome(0.1, True), outcome(0.1, False)] == [Outcome.PASS, Outcome.FAIL]
+    assert outcome(0.05, True) is Outcome.FAIL
+
+
 @pytest.mark.parametrize(("more", "bad"), [(True, 0.5), (False, 2.0)])
 def test_a_limit_of_a_sum_is_broken_on_the_side_that_is_worse(more, bad):
     """``limit`` lies between: what is beyond it on the other side is better still."""

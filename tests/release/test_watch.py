@@ -16,7 +16,7 @@ from controlplane.release.agreement import split_seen
 from controlplane.release.arrivals import step_split
 from controlplane.release.conditions import limits
 from controlplane.release.state import Phase, Stage
-from controlplane.release.watch import Watch, fold, next_step, suspicion, verdicts
+from controlplane.release.watch import Watch, fold, next_step, setting, suspicion, verdicts
 
 TEN = timedelta(seconds=10)
 
@@ -109,6 +109,28 @@ def test_a_failing_canary_that_is_only_followed_neither_passes_nor_fails_and_it_
     assert (got.problem, got.agrees) == ("", False)
     assert "182000 more follow another release of the group, and count there" in got.missing
     assert suspicion(verdicts(watch, LEARNED, state)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "hold_back", "divided"),
+    [
+        (["staff 100%", "everyone 10%", "everyone 100%"], "2%", [False, True, True, True]),
+        (["staff 100%", "everyone 10%", "everyone 100%"], "0%", [False, True, False, False]),
+        (["staff 50%", "staff 100%", "everyone 100%"], "0%", [True, False, False, False]),
+    ],
+)
+def test_users_are_divided_where_a_segment_has_both_versions(make, steps, hold_back, divided):
+    def step(number, text):
+        segment, share = text.split()
+        match = make.STAFF if segment == "staff" else None
+        return make.step(f"s{number}", share, segment=segment, match=match)
+
+    guard = {"for": "1m", "hold_back": hold_back}
+    policy = make.policy(steps=tuple(step(*placed) for placed in enumerate(steps)), guard=guard)
+
+    got = [setting(make.state(step=step, policy=policy), counting=True).divided for step in range(4)]
+
+    assert got == divided
 
 
 # --- the split --------------------------------------------------------------------------------------------
