@@ -37,7 +37,8 @@ class Traffic:
     ``orders`` how many of a hundred requests are orders, by version; ``healthy`` how many endpoints of a
     version answer the proxy's checks; ``grown`` by how much a counter of a version's cluster grows in an
     interval, and ``read`` what Prometheus answers in it; ``pushed`` what a user came to, by version, of a
-    metric ``basket`` of which a hundred values are pushed in each interval.
+    metric ``basket`` of which a hundred values are pushed in each interval; ``large`` the part of requests
+    that come from a few users of the first buckets, of whom a segment ``large`` has all.
     """
 
     def __init__(self, cursors=None, service="shop"):
@@ -47,6 +48,7 @@ class Traffic:
         self.grown = {}
         self.read = ()
         self.pushed = {}
+        self.large = 0.0
         self.totals = Counter()
         self.service = service
         self._key = "edge-1" if service == "shop" else f"edge-1/{service}"
@@ -62,6 +64,8 @@ class Traffic:
         for split in groups or ():
             size = requests if split.match is None else requests // 10
             to_canary = size * split.buckets // BUCKETS
+            if split.match is None and split.buckets and "large" not in {s.segment for s in groups}:
+                to_canary += int((size - to_canary) * self.large)
             self._count(split.segment, going.from_version, size - to_canary, self._usual)
             self._count(split.segment, going.to_version, to_canary, 3 if self.mode == "bad" else self._usual)
         if not groups:
