@@ -128,6 +128,34 @@ async def test_values_that_are_pushed_no_more_hold_the_release(tmp_path, kit):
     await site.store.close()
 
 
+async def test_an_ab_test_without_values_stands_is_told_and_its_clock_goes_on_with_them(tmp_path, kit):
+    text = policy(BASKET.replace("at_least: 2", "margin: 10%")).replace(", {name: all, everyone: 100%}", "")
+    text = text.replace(", for: 10m", "").replace("guard: {for: 15s, hold_back: 2%}\n", "")
+    site = await kit.start(tmp_path, quick=f"{text}ends: {{after: 5m, do: report}}\n", shop=SERVICE + PUSHED)
+    site.publisher.publish(await site.store.world())
+    site.traffic.pushed = {"v1": 3.0, "v2": 3.0}
+    await site.plane.order(TO_V2)
+    await kit.until(site, lambda w: w.releases["shop-v2"].hold == "testing")
+    site.traffic.pushed = {}
+    world = await kit.until(site, lambda w: w.releases["shop-v2"].hold == "no-data")
+    judged = world.releases["shop-v2"].judged
+    world = await kit.tick(site, 100)  # more than the whole test would take
+
+    assert (world.releases["shop-v2"].hold, world.releases["shop-v2"].judged) == ("no-data", judged)
+    ((event, reason),) = await told(site)
+    assert event == "held"
+    assert reason.startswith("for 30s: metric basket: no value of the canary was pushed for ")
+    (problem,) = site.plane.problems()
+    assert problem.endswith("; see why it does not come; `turnout end shop-v2` ends the test")
+
+    site.traffic.pushed = {"v1": 3.0, "v2": 3.0}
+    world = await kit.until(site, lambda w: w.releases["shop-v2"].ended)
+    assert world.releases["shop-v2"].phase is Phase.ENDED
+    (over, ended) = (await told(site))[1:]
+    assert (over[0], ended[0]) == ("cleared", "ended")
+    await site.store.close()
+
+
 async def test_proxies_that_do_not_report_a_counter_hold_the_release(tmp_path, kit):
     site = await kit.start(tmp_path, quick=policy(STAT))
     site.publisher.publish(await site.store.world())

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from controlplane.evidence.observation import Reading
 from controlplane.release.ports import Change
 from controlplane.release.replay import replay
 from controlplane.release.state import Phase
@@ -102,6 +103,30 @@ async def test_a_replay_follows_silence_stragglers_operators_and_a_restart(site,
 
     assert written(taken) == await decided(site, name)
     assert not any(each.left_out for each in taken)
+
+
+async def test_a_replay_is_held_for_want_of_data_as_the_loop_was_and_tells_it_the_same(kit, tmp_path):
+    query = """{prometheus: {name: queue, query: 'max(queue{version="$version"})', at_most: 10, every: 5s}}"""
+    policy = kit.POLICY.replace("{latency: off}]", f"{{latency: off}}, {query}]")
+    site = await kit.start(tmp_path, quick=policy)
+    site.traffic.read = (Reading("queue", 3.0),)
+    name = await ordered(site)
+    await kit.until(site, lambda w: w.releases[name].at == "ten")
+    site.traffic.read = (Reading("queue", None, None, "Prometheus is down"),)
+    await kit.tick(site, 20)
+    site.traffic.read = (Reading("queue", 3.0),)
+    await kit.until(site, lambda w: w.releases[name].ended)
+
+    taken = await again(site, name)
+
+    assert written(taken) == await decided(site, name)
+    held = [r for r in written(taken) if r["numbers"].get("code") == "no-data" and r["action"] == "hold"]
+    assert [(r["step"], r["reason"]) for r in held] == [("ten", "prometheus queue: Prometheus is down")]
+    told = [r["reason"] for r in written(taken) if r["action"] in ("held", "cleared")]
+    assert told[0] == "for 30s: prometheus queue: Prometheus is down"
+    assert told[1].startswith("over: prometheus queue: Prometheus is down; now: ")
+    assert taken[-1].turn.after.state.phase is Phase.PROMOTED
+    await site.store.close()
 
 
 async def test_what_was_judged_before_a_rollback_is_not_what_ended_it(site, kit):
