@@ -10,12 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from controlplane.evidence.account import ENOUGH, Account, Counts, Interval, Stage
+from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
 from controlplane.evidence.by_segment import loudness
 from controlplane.evidence.compared import DENSE, MAIN, QUASI, SURGE, Asked, compared, usual
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp, log_mixture, no_harm_rate
-from controlplane.evidence.reading import Reading, Words, borrowed, more_often, percent
+from controlplane.evidence.reading import (
+    HELPLESS,
+    Reading,
+    Words,
+    above_usual,
+    alone,
+    borrowed,
+    more_often,
+    percent,
+)
 from controlplane.evidence.verdict import Verdict
 
 MAIN_WEIGHT, QUASI_WEIGHT, DENSE_WEIGHT, SURGE_WEIGHT, SEGMENT_WEIGHT = 0.4, 0.2, 0.1, 0.2, 0.1
@@ -70,8 +79,8 @@ class Comparison:
                 fault=f"{self.name} in segment {reading.segment} are above the baseline's",
                 doubt=f"{self.name} look suspicious",
                 good=f"{self.name} do no harm",
-                short=self._short(reading.counts),
-                seen=reading.told(both),
+                short=self._short(reading.counts, learned, stage),
+                seen=reading.told(partial(beside, learned.rate_now(self.counter)) if alone(stage) else both),
                 note=borrowed(reading.table, stage, self.margin),
             )
 
@@ -82,20 +91,30 @@ class Comparison:
                 f"the baseline itself has unusually many {self.name}",
             ),
         )
-        needed = partial(self._needed, account, learned, stage)
+        needed = partial(self._needed, reading, learned, stage)
         return reading.answer(self.name, words, holds, needed, "errors")
 
-    def _short(self, counts: Counts) -> str:
+    def _short(self, counts: Counts, learned: Learned, stage: Stage) -> str:
         """Say that nothing is proved, by where the counts point so far."""
+        if alone(stage):
+            if self._raised(counts, learned):
+                return f"{self.name} are above what is usual, {HELPLESS}"
+            return f"{self.name} look as usual, too few requests to be sure"
         if more_often(counts, 1 + self.margin):
             return f"{self.name} are above the baseline's so far, too little to be sure"
         return f"{self.name} look alike, too few requests to be sure"
 
-    def _needed(self, account: Account, learned: Learned, stage: Stage) -> float:
+    def _raised(self, counts: Counts, learned: Learned) -> bool:
+        """Return whether there are more than the past tolerates, where it alone says what is usual."""
+        return above_usual(counts, learned.rate_now(self.counter) * (1 + max(self.margin, FULL_MARGIN)))
+
+    def _needed(self, reading: Reading, learned: Learned, stage: Stage) -> float | None:
+        if alone(stage) and self._raised(reading.counts, learned):
+            return None
         rate = learned.rate_now(self.counter)
         tolerated = stage.tolerated(usual(learned, stage, self.counter, rate), self.margin)
         speed = no_harm_rate(rate, rate, tolerated)
-        return max(0.0, ENOUGH - account.promotion) / speed
+        return max(0.0, ENOUGH - reading.account.promotion) / speed
 
 
 def both(counts: Counts) -> str:
@@ -105,3 +124,9 @@ def both(counts: Counts) -> str:
         f"canary {k_c:.0f} of {n_c:.0f} ({percent(k_c, n_c)}), "
         f"baseline {k_b:.0f} of {n_b:.0f} ({percent(k_b, n_b)})"
     )
+
+
+def beside(usual: float, counts: Counts) -> str:
+    """Say what of the canary's requests counts, and what is usual."""
+    n_c, k_c, _, _ = counts
+    return f"canary {k_c:.0f} of {n_c:.0f} ({percent(k_c, n_c)}), usually {percent(usual, 1)}"

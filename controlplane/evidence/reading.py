@@ -294,7 +294,24 @@ def borrowed(table: Mapping[str, Counts], stage: Stage, margin: float | None = N
     if margin is None:
         rest = "nobody is left on the baseline" if EVERYONE in whole else "beside it the rest of the service"
         return f"{names}: judged by the limit, {rest}"
+    if EVERYONE in whole:
+        return "nobody is left on the baseline"
     return f"{names}: compared with the rest of the service, margin {max(margin, FULL_MARGIN):.0%}"
+
+
+# What nothing concurrent shows fails no comparison, however much it is; time does not help either.
+HELPLESS = "and nothing is left to compare with: this alone takes nothing back, `turnout rollback` does"
+
+
+def alone(stage: Stage) -> bool:
+    """Return whether nobody is left on the baseline, so that only what is usual says what is much."""
+    return EVERYONE in stage.full_segments
+
+
+def above_usual(counts: Counts, usual: float) -> bool:
+    """Return whether the canary has more than a usual share, by more than a deviation; for words only."""
+    n_c, k_c, _, _ = counts
+    return k_c - usual * n_c > sqrt(k_c)
 
 
 def blame(recent: Mapping[str, Counts], loudness: Mapping[str, float]) -> str:

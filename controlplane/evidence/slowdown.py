@@ -22,9 +22,12 @@ from controlplane.evidence.edges import Beyond
 from controlplane.evidence.learned import LONG, Learned
 from controlplane.evidence.likelihood import log_mean_exp, no_harm_rate
 from controlplane.evidence.reading import (
+    HELPLESS,
     LOG_DOUBT,
     Reading,
     Words,
+    above_usual,
+    alone,
     borrowed,
     more_often,
     percent,
@@ -140,39 +143,52 @@ class Slowdown:
         reading = Reading(account, log_e, self.threshold, excess, undoubted=-ENOUGH)
         holds = ((learned.total[0] < ACQUAINTED, "too little is known of the baseline"),)
         words = partial(self._words, reading, learned.beyond_now, stage)
-        needed = partial(self._needed, account, stage, learned)
+        needed = partial(self._needed, reading, stage, learned)
         return reading.answer(self.name, words, holds, needed, "slow")
 
     def _words(self, reading: Reading, beyond: Beyond, stage: Stage) -> Words:
         account, edge = reading.account, self.part.nearest(beyond)
+        usual = beyond.shares if alone(stage) else None
         shown = _looked(account, RISE if reading.risen else WHOLE if reading.failed else STEP, edge)
         same = shown == _looked(account, WHOLE, edge)
-        seen = reading.told(partial(_slower, shown), beside=same)
+        seen = reading.told(partial(_slower, shown, usual=usual), beside=same)
         if reading.log_e >= LOG_DOUBT and not reading.failed and account.rise:
-            said = _slower(_looked(account, RISE, edge), total(account.rise))
+            said = _slower(_looked(account, RISE, edge), total(account.rise), usual=usual)
             seen = f"in the last {rough(account.rising)} {said}"
         return Words(
             fault=f"the canary is slower in segment {reading.segment}",
             doubt="the canary is suspiciously slow",
             good="the canary is as fast as the baseline",
-            short=self._short(reading.counts, beyond, shown),
+            short=self._short(reading.counts, beyond, shown, stage),
             bursts="so many canary requests are slow that a slower canary is not excluded",
             # At two edges the halves of one sentence could contradict each other.
             seen=seen,
             note=borrowed(reading.table, stage, self.margin),
         )
 
-    def _short(self, counts: Counts, beyond: Beyond, edge: int) -> str:
+    def _short(self, counts: Counts, beyond: Beyond, edge: int, stage: Stage) -> str:
         """Say that nothing is proved, by where the counts point so far."""
-        slower = 1 + self.margin
-        tolerated = beyond.ratio(edge, slower) if beyond.shares[edge] else slower
-        if more_often(counts, tolerated):
+        if alone(stage) and self._raised(counts, beyond, edge):
+            return f"the canary is slower than is usual, {HELPLESS}"
+        if more_often(counts, self._tolerated(beyond, edge)):
             return "the canary is slower so far, too little to be sure"
         return "too few requests to exclude a slower canary"
 
-    def _needed(self, account: Account, stage: Stage, learned: Learned) -> float:
+    def _tolerated(self, beyond: Beyond, edge: int) -> float:
+        """Return how many times as many requests may be past an edge."""
+        slower = 1 + self.margin
+        return beyond.ratio(edge, slower) if beyond.shares[edge] else slower
+
+    def _raised(self, counts: Counts, beyond: Beyond, edge: int) -> bool:
+        """Return whether more are past an edge than the past tolerates, where it alone says what is usual."""
+        return above_usual(counts, max(beyond.shares[edge], RAREST) * self._tolerated(beyond, edge))
+
+    def _needed(self, reading: Reading, stage: Stage, learned: Learned) -> float | None:
         """Return how many more requests of the canary a PASS takes, if they come as those of late."""
-        beyond = learned.beyond_now
+        account, beyond = reading.account, learned.beyond_now
+        looked = _looked(account, STEP, self.part.nearest(beyond))
+        if alone(stage) and self._raised(reading.counts, beyond, looked):
+            return None
         edge = self.part.nearest(beyond)
         share = max(beyond.shares[edge], RAREST)
         excess = (self.part.excluded(self.margin, stage, beyond, edge, lent=False) - 1) * share
@@ -213,12 +229,13 @@ def _looked(account: Account, table: str, edge: int) -> int:
     return int(account.state.get(table, (edge,))[0])
 
 
-def _slower(edge: int, counts: Counts) -> str:
+def _slower(edge: int, counts: Counts, *, usual: Sequence[float] | None) -> str:
+    """Say how many are past an edge, beside the baseline's, or beside what is ``usual`` where it has none."""
     n_c, k_c, n_b, k_b = counts
-    return (
-        f"slower than {EDGES_MS[edge]} ms were {percent(k_c, n_c)} of {n_c:.0f} canary requests "
-        f"and {percent(k_b, n_b)} of the baseline's"
-    )
+    slow = f"slower than {EDGES_MS[edge]} ms were {percent(k_c, n_c)} of {n_c:.0f} canary requests"
+    if usual is not None:
+        return f"{slow}, usually {percent(usual[edge], 1)}"
+    return f"{slow} and {percent(k_b, n_b)} of the baseline's"
 
 
 class _Seen(NamedTuple):

@@ -65,6 +65,27 @@ def test_more_often_is_by_more_than_a_deviation():
     assert more_often((1000, 120, 1000, 100), 1.0)
 
 
+@pytest.mark.parametrize(
+    ("slow", "words", "time"),
+    [
+        (
+            9,
+            "the canary is slower than is usual, and nothing is left to compare with: this alone takes",
+            False,
+        ),
+        (3, "too few requests to exclude a slower canary: slower than", True),
+    ],
+)
+def test_where_nobody_is_left_latency_is_told_beside_what_is_usual(known, slow, words, time):
+    canary, nobody = (10, 0, 0, slow), (0, 0, 0, 0)
+    found = told(known, canary, nobody, 1, full_segments=frozenset({"everyone"}))["latency"]
+
+    assert found.reason.startswith(words)
+    assert ", usually 37.1 %" in found.reason
+    assert "of the baseline" not in found.reason
+    assert (found.seconds_needed is not None, "at this traffic" in found.reason) == (time, time)
+
+
 @pytest.mark.parametrize(("edges", "both"), [((4, 4), True), ((5, 2), False)])
 def test_a_fault_is_told_beside_the_whole_release_only_at_the_same_edge(known, edges, both):
     metric = Slowdown("latency", 0.1, 100.0, Part("latency", 0.05, 0.95, 0.5, tail=False))
@@ -85,9 +106,9 @@ def test_a_note_is_beside_the_reason_and_what_a_pass_takes_in_both(known):
     found = told(known, (20, 0, 0, 0), (900, 1, 0, 0), 5, full_segments=frozenset({"everyone"}))
 
     errors = found["errors"]
-    assert "no baseline of its own" not in errors.reason
-    assert errors.note.startswith("segment everyone has no baseline of its own")
+    assert "nobody is left" not in errors.reason
+    assert errors.note == "nobody is left on the baseline"
     assert errors.told == f"{errors.reason}; {errors.note}"
     more = errors.reason.partition("; about ")[2]
-    assert errors.brief == f"errors look alike, too few requests to be sure; about {more}"
+    assert errors.brief == f"errors look as usual, too few requests to be sure; about {more}"
     assert errors.cause == "short"
