@@ -95,7 +95,7 @@ class Hooking:
             if after == before:
                 return
             change = Change(releases=(after,), records=_records(before, after, call, now))
-            self._loop.world = await self._store.commit(with_notices(change, world))
+            await self._loop.commit(with_notices(change, world))
 
 
 def _records(before: ReleaseState, after: ReleaseState, call: Call, now: datetime) -> tuple[Record, ...]:

@@ -42,6 +42,7 @@ class Metrics:
         )
         failing.add_metric([], self._plane.failing)
         yield failing
+        yield from self._plane.slowness.collect()
         yield from self._streams()
 
     def _releases(self) -> Iterator[Metric]:

@@ -15,6 +15,7 @@ from controlplane.app.following import Followed
 from controlplane.app.outbox import Outbox
 from controlplane.app.publish import Publisher
 from controlplane.app.showing import proxy_state, show_proxy, show_release, show_service
+from controlplane.app.slowness import Slowness
 from controlplane.app.taking import drifted
 from controlplane.app.tick import Loop, Reading
 from controlplane.policy.catalog import Catalog
@@ -162,6 +163,11 @@ class Overview:
         """True while intervals come to no decision: the store fails, or the tick does."""
         return bool(self._loop.failure)
 
+    @property
+    def slowness(self) -> Slowness:
+        """How long ticks and commits take."""
+        return self._loop.slowness
+
     def holds(self) -> Iterator[ReleaseState]:
         """Yield the releases that have not ended and are held by something now."""
         yield from (r for _, r in sorted(self.world.releases.items()) if r.hold and not r.ended)
@@ -182,7 +188,7 @@ class Overview:
         views = self._publisher.views()
         proxies = of_proxies(views, self._publisher.member)
         expiring = of_certificates(views, self._clock())
-        urgent = (*store, *alone, *alarms, *ends, *held, *proxies)
+        urgent = (*store, *self.slowness.problems(), *alone, *alarms, *ends, *held, *proxies)
         later = (*fleets, *names, *self.folder_problems, *drift, *untaken)
         return (*urgent, *later, *expiring, *self.troubles.current())
 

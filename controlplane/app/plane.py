@@ -251,12 +251,11 @@ class Plane(Overview):
 
     async def _commit(self, change: Change) -> World:
         try:
-            self._loop.world = await self._store.commit(with_notices(change, self.world))
+            return await self._loop.commit(with_notices(change, self.world))
         except StoreConflictError as error:
             raise RefusedError(409, str(error)) from error
         except StoreError as error:
             raise RefusedError(503, f"nothing was changed: {error}") from error
-        return self._loop.world
 
     def _standing(self, world: World, service: str, growing: str = "") -> Standing:
         where = self._where(world, service, growing)

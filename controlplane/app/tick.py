@@ -13,6 +13,7 @@ import structlog
 
 from controlplane.app.heard import Heard
 from controlplane.app.pasts import Pasts
+from controlplane.app.slowness import Slowness
 from controlplane.app.turns import in_turns
 from controlplane.evidence.observed import Observed
 from controlplane.evidence.verdict import Verdict
@@ -94,7 +95,8 @@ class Loop:
 
     ``lock`` is held from reading the world to committing; whoever else writes releases takes it too.
     ``documents`` is held, before that, by who writes documents: what these come to takes too long to find out
-    for the loop to wait for. ``heard`` is what the last tick saw.
+    for the loop to wait for. ``heard`` is what the last tick saw, ``slowness`` how long ticks and commits
+    take.
     """
 
     def __init__(self, store: Store, statistics: Statistics, proxies: Proxies, interval: timedelta) -> None:
@@ -103,6 +105,7 @@ class Loop:
         self.readings: dict[str, Reading] = {}
         self.watches: dict[str, Watch] = {}
         self.heard = Heard(2 * interval)
+        self.slowness = Slowness(interval)
         self.failure = ""
         self.world: World | None = None
         self._store = store
@@ -126,7 +129,7 @@ class Loop:
         world = await self._store.world()
         known = ((r, point.recalled(crossing.abandoned(r))) for r in world.releases.values())
         left = tuple(after for before, after in known if after != before)
-        self.world = await self._store.commit(Change(releases=left)) if left else world
+        self.world = await self.commit(Change(releases=left)) if left else world
         memory = await self._store.memory()
         self.watches = {name: Watch.from_json(body) for name, body in memory.evidence.items()}
         self._pasts = Pasts(memory.learned)
@@ -145,7 +148,8 @@ class Loop:
         while True:
             began = time.monotonic()
             try:
-                await self.tick(now(), began)
+                with self.slowness.tick():
+                    await self.tick(now(), began)
                 self.failure = ""
             except StoreError as error:
                 # Nothing was written, so nothing happened: the next tick reads the same counters again.
@@ -157,6 +161,16 @@ class Loop:
                 log.exception("tick failed, no decisions")
                 self.failure = f"the tick fails: {error!r}"
             await asyncio.sleep(max(0.05, self._interval.total_seconds() - (time.monotonic() - began)))
+
+    async def commit(self, change: Change) -> World:
+        """Write a change, and return the world after it; ``lock`` is held.
+
+        Raises:
+            StoreError: If it could not be stored; then nothing of it counts.
+        """
+        with self.slowness.commit():
+            self.world = after = await self._store.commit(change)
+        return after
 
     async def tick(self, now: datetime, monotonic: float) -> None:
         """Observe, decide and save once.
@@ -191,7 +205,7 @@ class Loop:
             )  # fmt: skip
             if change.records:
                 failpoint("after-evaluate")
-            self.world = after = await self._commit(with_notices(change, world))
+            after = await self._commit(with_notices(change, world))
             self._ticked_at, self._observed_at = monotonic, now
             self._statistics.commit()
             self._pasts.commit(lesson)
@@ -208,7 +222,7 @@ class Loop:
 
     async def _commit(self, change: Change) -> World:
         try:
-            return await self._store.commit(change)
+            return await self.commit(change)
         except StoreConflictError:
             log.warning("another writer was first; reading again")
             raise
