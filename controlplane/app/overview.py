@@ -117,10 +117,10 @@ class Overview:
 
     async def proxies(self) -> tuple[ProxyShown, ...]:
         """Return all connected proxies, by id."""
-        silent, now = dict(self._collector.quarantined), self._clock()
+        uncounted, now = self._collector.uncounted, self._clock()
         shown: list[ProxyShown] = []
         for view in self._publisher.views():
-            shown.append(show_proxy(view, self._publisher, self._revision, silent, now))
+            shown.append(show_proxy(view, self._publisher, self._revision, uncounted, now))
             if len(shown) % _AT_ONCE == 0:  # thousands take a while, and streams must not wait for it
                 await asyncio.sleep(0)
         return tuple(sorted(shown, key=lambda proxy: proxy.id))

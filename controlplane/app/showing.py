@@ -243,7 +243,7 @@ def proxy_state(view: StreamView, publisher: Publisher, revision: int) -> State:
 
 
 def show_proxy(
-    view: StreamView, publisher: Publisher, revision: int, quarantined: Mapping[str, str], now: datetime
+    view: StreamView, publisher: Publisher, revision: int, uncounted: Mapping[str, str], now: datetime
 ) -> ProxyShown:
     """Return one stream's proxy, where ``revision`` is the world's."""
     node = view.node or Node("?")
@@ -263,7 +263,7 @@ def show_proxy(
         connected_at=view.since,
         state=proxy_state(view, publisher, revision),
         problems=tuple(filter(None, problems)),
-        statistics=quarantined.get(node.id, "ok"),
+        statistics=uncounted.get(node.id, "ok"),
         types=tuple(_type(each, now) for each in view.types),
     )
 

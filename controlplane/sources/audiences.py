@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from itertools import chain
 from typing import Literal, TypeVar
 
+from controlplane.policy.values import format_seconds
 from controlplane.sources.envoy import VERSIONED
 
 # Between two exports is what falls just after an interval's end; a tuple holds the reason why it is partial.
@@ -53,6 +55,18 @@ class Audience:
         if bypassed and state in ("fresh", "between", "late"):
             for service, reason in bypassed.items():
                 self.bypassed.setdefault(service, {})[proxy] = reason
+
+
+def told(state: State, bypassed: Mapping[str, str], since: timedelta) -> str:
+    """Return why the counts of a proxy that was heard of so long ago do not count, or ''."""
+    match state:
+        case "silent":
+            return f"silent for {format_seconds(since)}"
+        case "late":
+            return "late"
+        case (reason,):
+            return reason
+    return "; ".join(bypassed.values())
 
 
 @dataclass(frozen=True, slots=True)

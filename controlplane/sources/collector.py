@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from controlplane.evidence.observation import Cell, Measure, Observation, Stat, Tally
 from controlplane.evidence.observed import Observed
-from controlplane.sources.audiences import NOTHING, Audiences, State
+from controlplane.sources.audiences import NOTHING, Audiences, State, told
 from controlplane.sources.cursor import Cursor, Delta, delta
 from controlplane.sources.envoy import VERSIONED, Export, MalformedError, parse_export
 from controlplane.xds.view import Peer
@@ -75,6 +75,7 @@ class _Interval:
         heard: By proxy: what it said last, whatever arrives while this is made.
         counts: By service.
         audiences: Of the proxies that are connected.
+        uncounted: Why the counts of some of them do not count, by name.
     """
 
     start: datetime
@@ -84,6 +85,7 @@ class _Interval:
     heard: Mapping[str, _Heard]
     counts: dict[str, _Counts] = field(default_factory=dict)
     audiences: Audiences = field(default_factory=Audiences)
+    uncounted: dict[str, str] = field(default_factory=dict)
 
     def of(self, service: str) -> _Counts:
         """Return where the counts of a service belong."""
@@ -141,13 +143,13 @@ class Collector:
         self._since: dict[str, datetime] = {}
         self._links: Mapping[str, Link] = {}
         self._next_links: Mapping[str, Link] = {}
-        self._quarantined: tuple[tuple[str, str], ...] = ()
+        self._uncounted: Mapping[str, str] = {}
         self.ignored = 0
 
     @property
-    def quarantined(self) -> tuple[tuple[str, str], ...]:
-        """Exporters that did not count in the last observation, sorted, each with the reason."""
-        return self._quarantined
+    def uncounted(self) -> Mapping[str, str]:
+        """Why what proxies export did not count in the last observation, by name."""
+        return self._uncounted
 
     def receive(self, peer: Peer, data: bytes, now: datetime) -> None:
         """Take in an export; one that is older than the last of its proxy, or the same, is ignored.
@@ -206,7 +208,7 @@ class Collector:
         for proxy, link in sorted(left.items()):  # it has left: what it counted before that still counts
             self._count(proxy, link, at)
             yield
-        self._quarantined = tuple(sorted(self._strangers(hosts)))
+        self._uncounted = at.uncounted | dict(self._strangers(hosts))
         self._prune(hosts, end)
         cursors: dict[str, dict[str, Any] | None] = {}
         for proxy, cursor in sorted(self._pending.items()):
@@ -237,8 +239,11 @@ class Collector:
         """Count what is new of a connected proxy, and note what is known of it."""
         state = self._count(proxy, link, at)
         cursor, heard = self._pending.get(proxy) or self._cursors.get(proxy), at.heard.get(proxy)
-        audience = at.audiences.of(link.services)
-        audience.place(proxy, state, cursor.bypassed if cursor else NOTHING)
+        audience, bypassed = at.audiences.of(link.services), cursor.bypassed if cursor else NOTHING
+        audience.place(proxy, state, bypassed)
+        since = heard.arrived if heard is not None else self._since[proxy]
+        if why := told(state, bypassed, at.end - since):
+            at.uncounted[proxy] = why
         if heard is not None and state != "silent":
             audience.healthy.append((proxy, heard.export.healthy))
         if link.reports:

@@ -11,11 +11,14 @@ from controlplane.app.attention import AGAIN, MOST, of_proxies
 from controlplane.app.behind import AHEAD, LASTS, Behind
 from controlplane.app.membership import Member
 from controlplane.app.metrics import Metrics
+from controlplane.sources.collector import Link
 from controlplane.web.asked import Act, Order
 from controlplane.xds.messages import Node
 from controlplane.xds.type_urls import CLUSTER, LISTENER
 from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, Peer, StreamView, TypeView, Versions
+from tests.app.site import INTERVAL
+from tests.stepping import at_once
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ANN = Act(actor="ann")
@@ -106,6 +109,20 @@ async def test_unknown_and_refusing_proxies_are_problems_of_the_plane(site, monk
     assert shown["turnout_problems"] == 2
     assert shown['turnout_proxies{fleet="-",state="unknown"}'] == 1
     assert shown['turnout_proxies{fleet="edge",state="nacked"}'] == 1
+
+
+async def test_who_holds_a_release_by_its_statistics_is_shown_where_that_is_looked_for(site, monkeypatch):
+    """`get problems` sends to `get proxies`, whose row must not say that all is well."""
+    site.publisher.publish(await site.store.world())
+    monkeypatch.setattr(
+        site.publisher.server, "views", lambda: tuple(served(view(n)) for n in ("edge-1", "edge-2"))
+    )
+    links, seconds = {"edge-2": Link(Peer("10.0.0.1:1"), frozenset({"shop"}))}, INTERVAL
+    for n in range(5):
+        at_once(site.collector.counting(NOW + n * seconds, NOW + (n + 1) * seconds, links, {"shop": {"v1"}}))
+        site.collector.commit()
+
+    assert [proxy.statistics for proxy in await site.plane.proxies()] == ["ok", "silent for 20s"]
 
 
 class Pending:

@@ -312,8 +312,28 @@ def test_an_exporter_without_a_stream_is_quarantined_and_named(counting, otlp):
 
     seen = counting.observe()
 
-    assert counting.collector.quarantined == (("ghost", "exports from 10.0.0.1 without an ADS stream"),)
+    assert counting.collector.uncounted["ghost"] == "exports from 10.0.0.1 without an ADS stream"
     assert seen.cells == ()
+
+
+def test_why_the_counts_of_a_proxy_do_not_count_is_known_while_that_is_so(counting, otlp):
+    said = []
+    for heard in (True, False, False, False, False, False, True, True):
+        if heard:
+            counting.receive(otlp.traffic(100 + counting.at, at=counting.at))
+        counting.observe()
+        said.append(dict(counting.collector.uncounted))
+
+    late, silent = {"edge-1": "late"}, [{"edge-1": f"silent for {n}s"} for n in (20, 25, 30)]
+    assert said == [{}, {}, late, *silent, late, {}]
+
+
+def test_a_proxy_that_never_exported_is_silent_since_it_connected(counting):
+    counting.connected = {"edge-2": Link(HERE, frozenset({"shop"}))}
+    for _ in range(5):
+        counting.observe()
+
+    assert counting.collector.uncounted == {"edge-2": "silent for 20s"}
 
 
 def test_an_exporter_from_another_host_cannot_speak_for_a_proxy(counting, otlp):
@@ -324,7 +344,7 @@ def test_an_exporter_from_another_host_cannot_speak_for_a_proxy(counting, otlp):
 
     assert requests(seen) == {V1: 30}
     reason = "exports from 10.0.0.2, but its ADS stream comes from 10.0.0.1"
-    assert counting.collector.quarantined == (("edge-1", reason),)
+    assert counting.collector.uncounted == {"edge-1": reason}
 
 
 def test_a_certificate_of_another_name_cannot_speak_for_a_proxy(counting, otlp):
@@ -332,7 +352,7 @@ def test_a_certificate_of_another_name_cannot_speak_for_a_proxy(counting, otlp):
     counting.receive(otlp.traffic(130, at=6), peer=Peer("10.0.0.1:9", ("edge-2",)))
 
     assert counting.observe().cells == ()
-    assert counting.collector.quarantined
+    assert counting.collector.uncounted
 
 
 def test_two_processes_of_one_name_are_quarantined_until_one_is_left(counting, otlp):
@@ -343,7 +363,7 @@ def test_two_processes_of_one_name_are_quarantined_until_one_is_left(counting, o
     first = counting.observe()
     counting.receive(otlp.traffic(140, at=8))
     second = counting.observe()
-    assert counting.collector.quarantined == clash
+    assert counting.collector.uncounted == dict(clash)
     later = []
     for n in range(5):
         counting.receive(otlp.traffic(150 + n, at=counting.at))
@@ -352,7 +372,7 @@ def test_two_processes_of_one_name_are_quarantined_until_one_is_left(counting, o
     assert first.partial == second.partial == clash
     assert [bool(seen.partial) for seen in later] == [True, False, False, False, False]
     assert [requests(seen) for seen in later] == [{}, {V1: 1}, {V1: 1}, {V1: 1}, {V1: 1}]
-    assert counting.collector.quarantined == ()
+    assert counting.collector.uncounted == {}
 
 
 def test_a_process_that_began_after_the_other_is_found_out_when_the_other_exports_again(counting, otlp):
@@ -385,7 +405,7 @@ def test_a_restarted_proxy_is_not_taken_for_two(counting, otlp):
 
     assert requests(seen) == {V1: 7}
     assert seen.partial == (("edge-1", "restarted: its last counts are lost"),)
-    assert counting.collector.quarantined == ()
+    assert counting.collector.uncounted == dict(seen.partial)
 
 
 def test_what_a_proxy_counted_before_it_left_still_counts(counting, otlp):
@@ -397,7 +417,7 @@ def test_what_a_proxy_counted_before_it_left_still_counts(counting, otlp):
     second = counting.observe()
 
     assert (requests(first), first.fresh) == ({V1: 30}, ())
-    assert counting.collector.quarantined
+    assert counting.collector.uncounted
     assert requests(second) == {}
 
 
