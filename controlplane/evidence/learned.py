@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.evidence.blocks import total, version_rows
+from controlplane.evidence.blocks import version_rows
 from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.edges import Beyond
 from controlplane.evidence.observation import Observation
@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 COUNTERS = WIDTH - 1
 HALF_LIFE, RECENT_HALF_LIFE = 1800.0, 30.0  # seconds
 SHORT, LONG = 5.0, 30.0  # seconds: windows in which clusters, and slower swings of one version, show
+SWAY = 15.0  # seconds: windows in which a whole version is compared with itself
 PHI, WEIGHT = 3.0, 10.0  # dispersion that is assumed before any history, and how many windows that is worth
 ICC_WEIGHT, ICC_SAFETY = 20.0, 1.5
 OUTAGE_WEIGHT = 0.01  # of a window amid an outage: only what lasts for hours becomes normal
@@ -96,8 +97,9 @@ class Learned:
         last_short: The same in the SHORT window before.
         last_long: The same in the LONG window before.
         crowd: How far the requests of all versions come from few users.
-        lags: As ``lasting``, of all cells together, beside the LONG window before and the one before that.
+        lags: As ``lasting``, of all cells together, beside the SWAY window before and the one before that.
         before: What all cells together had in these two windows.
+        swaying: Seconds of the window that is being filled, and what all cells together have in it.
     """
 
     total: Floats = _NO_ROW
@@ -117,6 +119,7 @@ class Learned:
     crowd: Crowd = field(default_factory=Crowd)
     lags: tuple[Fraction, ...] = field(default_factory=lambda: (Fraction(), Fraction()))
     before: tuple[Floats, ...] = (_NO_ROW, _NO_ROW)
+    swaying: tuple[float, Floats] = (0.0, _NO_ROW)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Learned) and self.to_json() == other.to_json()
@@ -142,6 +145,7 @@ class Learned:
             "crowd": self.crowd.to_json(),
             "lags": [lag.to_json() for lag in self.lags],
             "before": [list(row) for row in self.before],
+            "swaying": [self.swaying[0], list(self.swaying[1])],
         }
 
     @classmethod
@@ -168,6 +172,9 @@ class Learned:
         if "lags" in data:
             lags = tuple(map(Fraction.from_json, data["lags"]))
             found = replace(found, lags=lags, before=tuple(map(tuple, data["before"])))
+        if "swaying" in data:
+            seconds, row = data["swaying"]
+            found = replace(found, swaying=(seconds, tuple(row)))
         return found
 
     def rate(self, counter: int) -> float:
@@ -251,15 +258,16 @@ class Learned:
 
     @once
     def sways(self) -> Array:
-        """By counter: the variance of a whole version's own rate over LONG, relative to its square.
+        """By counter: the variance of a whole version's own rate over SWAY, relative to its square.
 
         A pause of the runtime or an ill host moves all cells of a version, which no cell beside another
         shows. Drift that both versions share shows, too, but the more so the farther apart two windows are:
-        a straight line through both distances leaves it out. An only cell has it in :attr:`unevennesses`.
+        a straight line through both distances leaves it out, and the shorter they are, the less of it there
+        is to leave out. An only cell has it in :attr:`unevennesses`.
         """
         if len(self.cells.keys) < 2:
             return _ZEROS
-        requests = (self.size[0] + 1000) / (self.size[1] + 1) * LONG / SHORT
+        requests = (self.size[0] + 1000) / (self.size[1] + 1) * SWAY / SHORT
         near, far = (lag.shrunk(1.0, WEIGHT) for lag in self.lags)
         found: Array = np.maximum(0.0, np.minimum(2 * near - far, near) - 1) / (requests * self.rates)
         return found
@@ -274,7 +282,8 @@ def learn(learned: Learned, observation: Observation, stable: str) -> Learned:
     """Return what is known after one more interval of the stable version; its past is not needed again."""
     seconds = (observation.end - observation.start).total_seconds()
     rows = version_rows(observation, stable)
-    recent = _decayed(learned.recent, np.add.reduce(rows.rows), 0.5 ** (seconds / RECENT_HALF_LIFE))
+    row = np.add.reduce(rows.rows)
+    recent = _decayed(learned.recent, row, 0.5 ** (seconds / RECENT_HALF_LIFE))
     calm = ~_unusual(recent, learned.rates)
     only, cells = _beside(rows, learned.last)
     seen = _Dispersion.of(cells, learned, calm)
@@ -291,28 +300,31 @@ def learn(learned: Learned, observation: Observation, stable: str) -> Learned:
         crowd=learned.crowd.plus(observation),
         brief=seen.added(learned.brief, seconds),
         last=only,
+        **_swayed(learned, seconds, row, calm),
         **fresh,
     )
     return _close_long(learned, calm) if long.seconds >= LONG else learned
 
 
 def _close_long(learned: Learned, calm: NDArray[np.bool_]) -> Learned:
-    """Take in a full long window: how its cells differ, and all together from one and two windows before."""
-    window, now = learned.long, total(learned.long.rows.rows)
+    """Take in a full long window: how its cells differ."""
+    window = learned.long
     only, cells = _beside(window.rows, learned.last_long)
+    lasting = _Dispersion.of(cells, learned, calm).added(learned.lasting, window.seconds)
+    return replace(learned, lasting=lasting, long=Window(), last_long=only)
+
+
+def _swayed(learned: Learned, seconds: float, row: Array, calm: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return how far all cells together are from what they were one and two SWAY windows before."""
+    seconds, now = learned.swaying[0] + seconds, _decayed(learned.swaying[1], row, 1.0)
+    if seconds < SWAY:
+        return {"swaying": (seconds, now)}
     lags = list(learned.lags)
     for lag, then in enumerate(learned.before):
         if now[0] and then[0]:
-            both = Table((("now", ""), ("then", "")), np.array((now, then), dtype=float))
-            lags[lag] = _Dispersion.of(both, learned, calm).added(lags[lag], window.seconds)
-    return replace(
-        learned,
-        lasting=_Dispersion.of(cells, learned, calm).added(learned.lasting, window.seconds),
-        long=Window(),
-        last_long=only,
-        lags=tuple(lags),
-        before=(tuple(map(float, now)), *learned.before[:-1]),
-    )
+            both = Table((("now", ""), ("then", "")), np.array((now, then)))
+            lags[lag] = _Dispersion.of(both, learned, calm).added(lags[lag], seconds)
+    return {"swaying": (0.0, _NO_ROW), "lags": tuple(lags), "before": (now, *learned.before[:-1])}
 
 
 def _short(

@@ -124,10 +124,10 @@ def test_an_only_cell_is_compared_with_its_own_last_window():
 
 
 def swaying(factor):
-    """Return what 100 minutes teach in which both proxies have ``factor(half minute)`` times 50 events."""
+    """Return what 100 minutes teach in which both proxies have ``factor(quarter minute)`` times 50 events."""
     known = Learned()
     for i in range(1200):
-        errors = round(50 * factor(i // 6))
+        errors = round(50 * factor(i // 3))
         known = learn(
             known, seen(("p", "everyone", "v1", 1000, errors), ("q", "everyone", "v1", 1000, errors)), "v1"
         )
@@ -137,7 +137,7 @@ def swaying(factor):
 def test_what_moves_a_whole_version_at_once_is_its_own_and_slow_drift_is_not():
     steady = swaying(lambda _: 1.0)
     pauses = swaying(lambda window: 1.4 if (window * 7919) % 5 == 0 else 0.9)  # variance 0.2 x 0.8 x 0.5^2
-    drift = swaying(lambda window: 1 + 0.4 * sin(window / 20))
+    drift = swaying(lambda window: 1 + 0.4 * sin(window / 40))
 
     assert steady.sways[ERRORS - 1] == 0
     assert 0.02 < pauses.sways[ERRORS - 1] < 0.08
@@ -169,7 +169,7 @@ def test_bursts_of_the_past_say_how_likely_they_are():
 
 def test_what_an_earlier_version_stored_is_read():
     data = Learned().to_json()
-    for new in ("bursts", "exposed", "last", "crowd", "lags", "before"):
+    for new in ("bursts", "exposed", "last", "crowd", "lags", "before", "swaying"):
         del data[new]
 
     assert Learned.from_json(data) == Learned()
