@@ -168,7 +168,7 @@ async def _took(ticking: Coroutine[Any, Any, None]) -> float:
     return (time.thread_time() - began) * 1000
 
 
-async def _longest(ticking: Coroutine[Any, Any, None]) -> float:
+async def longest(ticking: Coroutine[Any, Any, None]) -> float:
     """Return the milliseconds of the longest turn of the loop in a tick: others wait for so long."""
     task, most = asyncio.ensure_future(ticking), 0.0
     while not task.done():
@@ -185,7 +185,7 @@ async def _case(site: _Site, rounds: int, *, counts: bool) -> dict[str, float]:
         await site.arrive(counts=counts)
         took.append(await _took(site.tick()))
         await site.arrive(counts=counts)
-        turns.append(await _longest(site.tick()))
+        turns.append(await longest(site.tick()))
     # The first of a kind meets what later ones know.
     return {"cpu_ms_median": round(median(took[1:]), 1), "longest_turn_ms": round(max(turns[1:]), 1)}
 

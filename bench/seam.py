@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from bench.report import Table, section
-from bench.wire import ANSWERS, EVERYTHING, first_requests, node, snapshots
+from bench.wire import ANSWERS, EVERYTHING, Asks, first_requests, node, snapshots
 from controlplane.app import logs
 from controlplane.server.limits import Limits
 from controlplane.server.streams import XdsServer
@@ -23,29 +23,32 @@ STAGES = ("turn", "written", "ACK")
 _WALK = bytes(64 << 20)  # more than any cache holds
 
 
-class _Transport:
+class Proxy:
     """One proxy: it answers when it is told to."""
 
-    def __init__(self, variant: Variant, number: int) -> None:
+    def __init__(self, variant: Variant, number: int, asks: Asks = EVERYTHING) -> None:
         self.peer = Peer("127.0.0.1:1")
         self.sent: list[bytes] = []
         self.done: Written | None = None
         self.waiting: asyncio.Future[bytes | None] | None = None
-        self._first = first_requests(variant, node(number), EVERYTHING)
+        self._first = first_requests(variant, node(number), asks)
 
     end = None
 
     async def read(self) -> bytes | None:
+        """Return what it sends next."""
         if self._first:
             return self._first.pop(0)
         self.waiting = asyncio.get_running_loop().create_future()
         return await self.waiting
 
     def write(self, data: bytes, done: Written) -> None:
+        """Take what is sent to it."""
         self.sent.append(data)
         self.done = done
 
     def finish(self, status: str, text: str) -> None:
+        """Fail: nothing here is to end a stream."""
         raise RuntimeError(f"a stream was ended: {status} {text}")
 
     def take(self) -> None:
@@ -60,6 +63,7 @@ class _Transport:
         return self.waiting is not None and not self.waiting.done()
 
     def answer(self, data: bytes) -> None:
+        """Send a request."""
         assert self.waiting is not None
         self.waiting.set_result(data)
 
@@ -69,7 +73,7 @@ async def _measure(variant: Variant, proxies: int, rounds: int) -> list[list[flo
     server = XdsServer(lambda n: n.cluster, identifier="turnout", limits=Limits(first_requests=1e9))
     sequence = snapshots()
     server.publish("edge", sequence.next(1000))
-    fleet = [_Transport(variant, number) for number in range(proxies)]
+    fleet = [Proxy(variant, number) for number in range(proxies)]
     tasks = [asyncio.create_task(server.serve(each, variant)) for each in fleet]
     for _ in range(100):  # turns of the loop: more than enough for all first responses
         for each in fleet:

@@ -27,8 +27,10 @@ PATHS: Final = {
 NODE_BYTES: Final = 61_191  # Envoy 1.40's own, in full
 _EXTENSIONS: Final = 516
 
-# What an Envoy subscribes to, in its order: type, names (none: all).
-EVERYTHING: Final = (
+Asks = tuple[
+    tuple[str, tuple[str, ...]], ...
+]  # what an Envoy subscribes to, in its order: type, names (none: all)
+EVERYTHING: Final[Asks] = (
     (CLUSTER, ()),
     (ENDPOINT, ("checkout~v1", "checkout~v2")),
     (SCOPED_ROUTE, ()),
@@ -66,9 +68,7 @@ def node(number: int, size: int = 0) -> bytes:
     return data + _extensions(size - len(data)) if size else data
 
 
-def first_requests(
-    variant: Variant, who: bytes, subscriptions: tuple[tuple[str, tuple[str, ...]], ...]
-) -> list[bytes]:
+def first_requests(variant: Variant, who: bytes, subscriptions: Asks) -> list[bytes]:
     """Return what a proxy sends first: one request for each type, the node in the first one only."""
     requests: list[bytes] = []
     for type_url, names in subscriptions:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from controlplane.app.overview import Overview
+from controlplane.app.overview import Overview, Sight
 from controlplane.release import holding
 from controlplane.server.certificates import Certificates
 
@@ -26,15 +26,16 @@ class Metrics:
         if not self._plane.ready:
             return
         yield from self._releases()
-        yield from self._proxies()
+        sight = self._plane.sight()
+        yield from _proxies(sight)
         problems = GaugeMetricFamily("turnout_problems", "Things that are wrong now; `turnout get problems`.")
-        problems.add_metric([], len(self._plane.problems()))
+        problems.add_metric([], len(sight.problems))
         yield problems
         alone = GaugeMetricFamily(
             "turnout_services_left_alone",
             "Services that proxies have from another store, until `turnout store init` adopts them.",
         )
-        alone.add_metric([], self._plane.left_alone)
+        alone.add_metric([], sight.left_alone)
         yield alone
         failing = GaugeMetricFamily(
             "turnout_decisions_failing",
@@ -66,33 +67,6 @@ class Metrics:
         for name, alarm in self._plane.alarms():
             unsafe.add_metric([name], bool(alarm))
         yield from (suspicion, phase, unsafe)
-
-    def _proxies(self) -> Iterator[Metric]:
-        proxies = GaugeMetricFamily(
-            "turnout_proxies", "Connected proxies by state.", labels=["fleet", "state"]
-        )
-        waiting = GaugeMetricFamily(
-            "turnout_stream_waiting_seconds",
-            "Age of the oldest response that a proxy of the fleet has not answered.",
-            labels=["fleet"],
-        )
-        counts: dict[tuple[str, str], int] = {}
-        oldest: dict[str, float] = {}
-        for of, state, age in self._plane.proxy_states():
-            counts[of, state] = counts.get((of, state), 0) + 1
-            oldest[of] = max(oldest.get(of, 0.0), age)
-        expiring = GaugeMetricFamily(
-            "turnout_proxy_certificates_ending",
-            "Connected proxies that came with a certificate that ends soon or has ended.",
-            labels=["fleet"],
-        )
-        for (fleet, state), count in sorted(counts.items()):
-            proxies.add_metric([fleet, state], count)
-        for fleet, count in sorted(self._plane.expiring().items()):
-            expiring.add_metric([fleet or "-"], count)
-        for fleet, age in sorted(oldest.items()):
-            waiting.add_metric([fleet], age)
-        yield from (proxies, waiting, expiring)
 
     def _holds(self) -> Iterator[Metric]:
         """Yield what holds releases that have not ended: one series of each at most."""
@@ -140,6 +114,32 @@ class Metrics:
         for status, number in sorted(counts.closed.items()):
             closed.add_metric([status], number)
         yield closed
+
+
+def _proxies(sight: Sight) -> Iterator[Metric]:
+    proxies = GaugeMetricFamily("turnout_proxies", "Connected proxies by state.", labels=["fleet", "state"])
+    waiting = GaugeMetricFamily(
+        "turnout_stream_waiting_seconds",
+        "Age of the oldest response that a proxy of the fleet has not answered.",
+        labels=["fleet"],
+    )
+    counts: dict[tuple[str, str], int] = {}
+    oldest: dict[str, float] = {}
+    for of, state, age in sight.proxies:
+        counts[of, state] = counts.get((of, state), 0) + 1
+        oldest[of] = max(oldest.get(of, 0.0), age)
+    expiring = GaugeMetricFamily(
+        "turnout_proxy_certificates_ending",
+        "Connected proxies that came with a certificate that ends soon or has ended.",
+        labels=["fleet"],
+    )
+    for (fleet, state), count in sorted(counts.items()):
+        proxies.add_metric([fleet, state], count)
+    for fleet, count in sorted(sight.expiring.items()):
+        expiring.add_metric([fleet or "-"], count)
+    for fleet, age in sorted(oldest.items()):
+        waiting.add_metric([fleet], age)
+    yield from (proxies, waiting, expiring)
 
 
 class CertificateMetrics:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
-from controlplane.app.adoption import problems
+from controlplane.app.adoption import InQuestion, problems
 from controlplane.app.asking import explain_request, show_cohort
 from controlplane.app.attention import of_proxies, of_releases
 from controlplane.app.blackouts import show_blackouts
@@ -18,6 +20,7 @@ from controlplane.app.showing import proxy_state, show_proxy, show_release, show
 from controlplane.app.slowness import Slowness
 from controlplane.app.taking import drifted
 from controlplane.app.tick import Loop, Reading
+from controlplane.app.turns import in_turns
 from controlplane.policy.catalog import Catalog
 from controlplane.release import confirming
 from controlplane.release import watch as watching
@@ -44,8 +47,27 @@ from controlplane.web.shown import (
     ReleaseShown,
     ServiceShown,
 )
+from controlplane.xds.view import StreamView
 
 _AT_ONCE = 100  # proxies: a few milliseconds
+NOTHING_YET: Final = World(0, Catalog())
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one look at all streams comes to.
+
+    Attributes:
+        proxies: Fleet, state and seconds since the oldest unanswered response, of each connected proxy.
+        expiring: How many proxies' own certificates end soon, of each fleet whose proxies have any.
+        problems: What is wrong, the worst first.
+        left_alone: How many services proxies have from another store.
+    """
+
+    proxies: tuple[tuple[str, str, float], ...]
+    expiring: Mapping[str, int]
+    problems: tuple[str, ...]
+    left_alone: int
 
 
 class Overview:
@@ -103,6 +125,7 @@ class Overview:
 
     async def releases(self) -> tuple[ReleaseShown, ...]:
         """Return all releases, newest first."""
+        await self.look()
         world = self.world
         states = sorted(world.releases.values(), key=lambda s: (s.created_at, s.name), reverse=True)
         shown: list[ReleaseShown] = []
@@ -117,6 +140,7 @@ class Overview:
 
     async def proxies(self) -> tuple[ProxyShown, ...]:
         """Return all connected proxies, by id."""
+        await self.look()
         uncounted, now = self._collector.uncounted, self._clock()
         shown: list[ProxyShown] = []
         for view in self._publisher.views():
@@ -125,17 +149,24 @@ class Overview:
                 await asyncio.sleep(0)
         return tuple(sorted(shown, key=lambda proxy: proxy.id))
 
-    def proxy_states(self) -> Iterator[tuple[str, str, float]]:
-        """Yield fleet, state and seconds since the oldest unanswered response, of each connected proxy."""
+    async def look(self) -> None:
+        """Look at all streams, in several turns of the loop; who then asks for all in one hardly holds it."""
+        await in_turns(self._publisher.server.looking())
+
+    def sight(self) -> Sight:
+        """Return what the streams come to, all of it of one look at them."""
+        views = self._publisher.views()
+        alone = self._publisher.questioned(views, self.world)
+        return Sight(
+            tuple(self._states(views)), counts(views), self._problems(views, alone), left_alone=len(alone)
+        )
+
+    def _states(self, views: Iterable[StreamView]) -> Iterator[tuple[str, str, float]]:
         now = self._clock()
-        for view in self._publisher.views():
+        for view in views:
             since = [each.waiting_since for each in view.types if each.waiting_since is not None]
             age = (now - min(since)).total_seconds() if since else 0.0
             yield view.group or "-", proxy_state(view, self._publisher, self._revision), age
-
-    def expiring(self) -> Mapping[str, int]:
-        """Return how many proxies' own certificates end soon, of each fleet whose proxies have any."""
-        return counts(self._publisher.server.views())
 
     @property
     def _revision(self) -> int:
@@ -149,7 +180,7 @@ class Overview:
 
     def alarms(self) -> Iterator[tuple[str, str]]:
         """Yield each release in progress and why its way back is unsafe now; '' if it is not."""
-        world = self._loop.world or World(0, Catalog())
+        world = self._loop.world or NOTHING_YET
         for state in sorted(world.active.values(), key=lambda state: state.name):
             yield state.name, alarm(state, self._where(world, state.service, state.to_version))[1]
 
@@ -174,18 +205,21 @@ class Overview:
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong now, the worst first: a line each, with what to do."""
+        views = self._publisher.views()
+        return self._problems(views, self._publisher.questioned(views, self._loop.world or NOTHING_YET))
+
+    def _problems(self, views: Sequence[StreamView], left_alone: InQuestion) -> tuple[str, ...]:
         fleets = (f"service {name}: {why}" for name, why in sorted(self._publisher.problems.items()))
         untaken = (f"notification {key} to {why}" for key, why in sorted(self._outbox.failures.items()))
         store = (self._loop.failure,) if self._loop.failure else ()
         names = self._publisher.whereabouts.problems()
-        world = self._loop.world or World(0, Catalog())
+        world = self._loop.world or NOTHING_YET
         states = sorted(world.releases.items())
         drift = (f"release {name}: {why}" for name, r in states for why in drifted(r, world.catalog))
         alarms = (f"release {name}: {why}" for name, why in self.alarms() if why)
         ends = (f"release {r.name}: {why}" for r in world.open_ends if (why := confirming.alarm(r)))
-        alone = problems(self._publisher.in_question(world), world)
+        alone = problems(left_alone, world)
         held = of_releases(world.releases.values())
-        views = self._publisher.views()
         proxies = of_proxies(views, self._publisher.member)
         expiring = of_certificates(views, self._clock())
         urgent = (*store, *self.slowness.problems(), *alone, *alarms, *ends, *held, *proxies)

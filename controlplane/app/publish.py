@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -167,7 +167,11 @@ class Publisher:
 
     def in_question(self, world: World) -> InQuestion:
         """Return the services that proxies have from another store, and that nobody adopted yet."""
-        return in_question(self.views(), self._renderings, world.settled, self._proven)
+        return self.questioned(self.views(), world)
+
+    def questioned(self, views: Iterable[StreamView], world: World) -> InQuestion:
+        """Return the same of some views."""
+        return in_question(views, self._renderings, world.settled, self._proven)
 
     def endpoints(self, world: World, service: str) -> Endpoints:
         """Return where each version of a service answers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -125,6 +125,13 @@ class XdsServer:
     def views(self) -> tuple[StreamView, ...]:
         """Return all streams, oldest first."""
         return tuple(map(self._seen, self._sessions))
+
+    def looking(self) -> Generator[None, None, None]:
+        """Make the views of all streams, one in each step; each is kept until its stream changes."""
+        for session in tuple(self._sessions):
+            if not session.ended:
+                self._seen(session)
+                yield
 
     def _seen(self, session: Session) -> StreamView:
         self._renew(session.stream)

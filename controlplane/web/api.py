@@ -110,15 +110,18 @@ class Api:
     async def _readyz(self, _: Request) -> Response:
         if not self._plane.ready:
             return PlainTextResponse("state is not loaded yet\n", 503)
+        await self._plane.look()
         # Still ready: proxies must come in, for they are who can tell.
         alone = self._plane.left_alone
         note = f"; services left alone: {alone}, see /v1/problems" if alone else ""
         return PlainTextResponse(f"ok{note}\n")
 
     async def _metrics(self, _: Request) -> Response:
+        await self._plane.look()
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _services(self, _: Request) -> Response:
+        await self._plane.look()
         return _listed(self._plane.services())
 
     async def _releases(self, _: Request) -> Response:
@@ -136,6 +139,7 @@ class Api:
         return _joined([part async for part in _parts(await self._plane.proxies())])
 
     async def _problems(self, _: Request) -> Response:
+        await self._plane.look()
         return JSONResponse(list(self._plane.problems()))
 
     async def _records(self, request: Request) -> Response:

@@ -88,8 +88,12 @@ class ControlPlane(Protocol):
         """Return all connected proxies, by id."""
         ...
 
+    async def look(self) -> None:
+        """Look at all streams, in several turns of the loop: comes before what asks for them in one."""
+        ...
+
     def problems(self) -> tuple[str, ...]:
-        """Return what is wrong with the documents in the folder now."""
+        """Return what is wrong now, the worst first."""
         ...
 
     async def records(self, release: str | None, limit: int, after: int | None = None) -> tuple[Record, ...]:

@@ -125,6 +125,15 @@ async def test_who_holds_a_release_by_its_statistics_is_shown_where_that_is_look
     assert [proxy.statistics for proxy in await site.plane.proxies()] == ["ok", "silent for 20s"]
 
 
+async def test_a_scrape_looks_at_the_streams_once(site, monkeypatch):
+    site.publisher.publish(await site.store.world())
+    views, looks = site.publisher.server.views, []
+    monkeypatch.setattr(site.publisher.server, "views", lambda: looks.append(1) or views())
+
+    assert figures(site)["turnout_problems"] == 0
+    assert len(looks) == 1
+
+
 class Pending:
     """A monotonic clock, moved by hand."""
 

@@ -65,7 +65,7 @@ async def client(site):
 
 
 def state(site):
-    return next((each for _, each, _ in site.plane.proxy_states()), "")
+    return next((each for _, each, _ in site.plane.sight().proxies), "")
 
 
 async def test_a_proxy_is_synced_once_it_has_acknowledged_what_was_decided_and_not_before(site, client):

@@ -283,7 +283,7 @@ async def test_envoy_over_mutual_tls_is_served_and_shown(kit, tmp_path, authorit
         async with real_envoy.envoy(tmp_path, own, "own"), real_envoy.envoy(tmp_path, thief, "thief"):
 
             def synced():
-                return any(state == "synced" for _, state, _ in running.plane.proxy_states())
+                return any(state == "synced" for _, state, _ in running.plane.sight().proxies)
 
             await kit.until(synced)
             await kit.until(lambda: running.plane.counts.closed["PERMISSION_DENIED"])

@@ -55,6 +55,21 @@ async def test_state_of_the_world_stream_is_served_acked_and_updated(serve, kit)
     assert view.peer.address.startswith("127.0.0.1:")
 
 
+async def test_all_streams_can_be_looked_at_in_steps_and_are_then_known(serve, kit):
+    world = await serve()
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    calls = [world.connect() for _ in range(3)]
+    for call in calls:
+        await call.ask(CLUSTER)
+        await call.hear()
+
+    streams = [session.stream for session in world.xds._sessions]
+    known = [sum(stream._view is not None for stream in streams) for _ in world.xds.looking()]
+
+    assert known == [1, 2, 3]
+    assert all(view is stream._view for view, stream in zip(world.xds.views(), streams, strict=True))
+
+
 async def test_delta_stream_is_served_and_a_refusal_is_seen(serve, kit):
     world = await serve()
     world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
