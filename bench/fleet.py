@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -77,6 +77,9 @@ class _Proxies:
             )
             for number, name in enumerate(self.names)
         )
+
+    def looking(self) -> Iterator[None]:
+        return iter(())
 
     def propagation(self, world: World, service: str) -> Propagation:
         return Propagation(self.names, self.names)

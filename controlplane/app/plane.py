@@ -132,6 +132,7 @@ class Plane(Overview):
 
     async def resend(self, wanted: Resend) -> None:
         """End a proxy's streams, so that it comes back and is sent again what it refused."""
+        await self.look()
         async with self._loop.lock:
             views, node = self._publisher.server.views(), wanted.node
             known = sorted({view.node.id for view in views if view.node is not None})
@@ -197,6 +198,7 @@ class Plane(Overview):
         for _ in range(TRIALS):
             # In a thread: megabytes take a second, in which no stream would be answered.
             outcome = await asyncio.to_thread(trial.run, await self._store.world())
+            await self.look()  # before anybody has to wait: who leaves a fleet is asked of all streams
             async with self._loop.lock:
                 world = await self._store.world()
                 if outcome.holds(world):

@@ -79,6 +79,7 @@ class StreamStatistics:
         self, world: World, start: datetime, end: datetime
     ) -> tuple[Observed, Mapping[str, Json | None]]:
         """Return what was seen of each service since the last `commit`, and the cursors to store with it."""
+        await in_turns(self._server.looking())
         of = self._of(world.catalog)
         links: dict[str, Link] = {}
         clients: list[StreamView] = []

@@ -53,6 +53,7 @@ class Catalog:
     # What was asked of it before: it never changes.
     _kinds: dict[type, tuple[Any, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _hashes: dict[Key, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _texts: dict[Key, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, *entries: Entry | Document) -> Self:
@@ -116,18 +117,24 @@ class Catalog:
         """Return a hash of each document's content; its place in a file does not count."""
         if not self._hashes:
             self._hashes.update(
-                (key, sha256(canonical(e.document).encode()).hexdigest()) for key, e in self.entries.items()
+                {key: sha256(text.encode()).hexdigest() for key, text in self._canonical().items()}
             )
         return dict(self._hashes)
 
     def to_json(self) -> str:
         """Return the catalog as it is stored; equal catalogs give equal text."""
+        texts = self._canonical()
         rows = (
-            f'{{"file":{json.dumps(e.file)},"line":{e.line},"column":{e.column},'
-            f'"document":{canonical(e.document)}}}'
-            for e in self.entries.values()
+            f'{{"file":{json.dumps(e.file)},"line":{e.line},"column":{e.column},"document":{texts[key]}}}'
+            for key, e in self.entries.items()
         )
         return f'{{"documents":[{",".join(rows)}]}}'
+
+    def _canonical(self) -> Mapping[Key, str]:
+        """Return the text of each document: what was compared beside the loop is stored without delay."""
+        if not self._texts:
+            self._texts.update({key: canonical(entry.document) for key, entry in self.entries.items()})
+        return self._texts
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -149,3 +149,19 @@ def test_services_are_equal_whatever_the_order_of_their_versions():
     assert a == b
     assert hash(a) == hash(b)
     assert canonical(a) == canonical(b)
+
+
+def test_what_was_compared_is_not_written_out_again_to_be_stored(monkeypatch):
+    written = []
+    monkeypatch.setattr("controlplane.policy.catalog.canonical", lambda d: written.append(d) or canonical(d))
+    segment = Segment.model_validate(
+        {"kind": "Segment", "name": "s", "match": {"cookie": {"name": "c", "present": True}}}
+    )
+    compared = Catalog.of(segment)
+    compared.digests()
+
+    text = compared.to_json()
+
+    assert written == [segment]
+    assert text == Catalog.of(segment).to_json()
+    assert Catalog.from_json(text) == compared
