@@ -35,6 +35,7 @@ DO = {
     "no-endpoints": "bring its endpoints back, or `turnout rollback {name}`",
     "no-proxy": "start the proxies of its fleets, or look why they do not connect",
     "not-from": "",
+    "quiet": "see whether its requests reach the proxies: `turnout get services` has its hosts",
     "rolling-back": "end what cannot be reached, or wait until it is back: `turnout get proxies`",
     "stale": "see whose statistics are missing: `turnout get proxies`",
     "stepped-back": "",

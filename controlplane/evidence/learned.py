@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import log
 from operator import add
 from typing import Any
 
@@ -186,6 +187,11 @@ class Learned:
         usual = self.rate(counter)
         n, k = (also[0], also[counter]) if also else (0, 0)
         return (self.recent[counter] + k + RECENT_PRIOR) / (self.recent[0] + n + RECENT_PRIOR / usual)
+
+    def gap(self, idle: float) -> float:
+        """Return the mean seconds between requests before ``idle`` without any; 0 if that is not known."""
+        before = self.total[0] * 2.0 ** min(idle / HALF_LIFE, 500.0)
+        return HALF_LIFE / (log(2) * before) if before >= 1 else 0.0
 
     @once
     def rates(self) -> Array:

@@ -81,5 +81,11 @@ def quiet(flow: Flow, state: ReleaseState, now: datetime) -> str:
     return f"no request {own} has come since {since:%Y-%m-%d %H:%M:%S} UTC{usual}"
 
 
+def unvisited(before: float, observation: Observation) -> float:
+    """Return for how many seconds no request of the service has come, of any version, after an interval."""
+    came = any(tally.requests for _, tally in observation.cells)
+    return 0.0 if came else before + _seconds(observation)
+
+
 def _seconds(observation: Observation) -> float:
     return (observation.end - observation.start).total_seconds()

@@ -28,7 +28,7 @@ from controlplane.release.seen import Decision, Propagation, Seen
 from controlplane.release.state import NOTHING, Action, Phase, ReleaseState, Stage
 from controlplane.release.unconfirmed import named
 
-NOT_YET = "not-yet"
+NOT_YET, QUIET = "not-yet", "quiet"
 UNREACHED = frozenset({"nack", "left-alone", "no-proxy"})  # a rollback would not reach them either
 
 
@@ -198,6 +198,8 @@ def _verify(state: ReleaseState, seen: Seen) -> Decision:
     problem = _not_trusted(seen)
     if problem is not None:
         return _unsure(state, seen, problem)
+    if seen.deserted:
+        return _unsure(state, seen, Decision(None, QUIET, seen.deserted))
     if not seen.split_agrees:
         few = f"too few requests to verify the split: {seen.split_missing}"
         return _unsure(state, seen, Decision(None, "verify", few))
@@ -220,7 +222,7 @@ def _not_trusted(seen: Seen) -> Decision | None:
 
 def _judgeable(seen: Seen) -> Decision | None:
     """Return why an interval is no time of judging: what came before says nothing of now."""
-    return _not_trusted(seen) or (Decision(None, "quiet", seen.quiet) if seen.quiet else None)
+    return _not_trusted(seen) or (Decision(None, QUIET, seen.quiet) if seen.quiet else None)
 
 
 def _judge(state: ReleaseState, seen: Seen) -> Decision:

@@ -162,6 +162,7 @@ class Seen:
         links: What other releases mean for it.
         served: Whether requests of the canary were seen in this interval that are compared.
         quiet: Since when no requests come by which the step could be judged; '' if they do.
+        deserted: For how long no request of the service has come, of any version; '' where that is usual.
     """
 
     now: datetime
@@ -183,6 +184,7 @@ class Seen:
     links: Links = field(default_factory=Links)
     served: bool = False
     quiet: str = ""
+    deserted: str = ""
 
     @property
     def unproved(self) -> tuple[Verdict, ...]:

@@ -86,8 +86,7 @@ def _taken(before: Progress, state: ReleaseState, learned: Learned, moment: Mome
                 watch, learned, moment.observation, state, settled=settled, counting=counting
             )
             if settled and not stale:
-                flow = arrivals.flowed(watch.flow, moment.observation, state)
-                watch = watch if flow == watch.flow else replace(watch, flow=flow)
+                watch = watching.visited(watch, moment.observation, state)
             # With less than all to wait for, a client may be without the step and not split for that reason.
             if settled and propagation.at_least == PPM:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
@@ -120,6 +119,7 @@ def _taken(before: Progress, state: ReleaseState, learned: Learned, moment: Mome
         links=moment.links,
         served=watching.served(moment.observation, state),
         quiet=arrivals.quiet(watch.flow, state, moment.at),
+        deserted=watching.deserted(watch, learned, state, moment.elapsed),
     )
     if state.phase in IN_PROGRESS and not state.way_back:
         state = state.model_copy(update={"way_back": where.count(state.from_version) or 0})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import lru_cache, reduce
 
 from controlplane.evidence import better
@@ -19,6 +20,7 @@ from controlplane.evidence.flow import Flow
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reach import missed, reach
+from controlplane.evidence.reading import rough
 from controlplane.evidence.shares import Lately
 from controlplane.evidence.spoiled import Spoiled
 from controlplane.evidence.verdict import Verdict
@@ -55,6 +57,7 @@ class Watch:
         split: By proxy and segment, the requests of late by which the split is judged; those of ALL proxies
             for the segment by which the step shows.
         flow: How requests of the canary come in that segment.
+        unvisited: Seconds for which no request of the service has come in the step, of any version.
         missed: Baseline calls of gRPC clients by segment, in the present step, since one reached the canary.
         spoiled: What the release cost until now.
         trial: What of an A/B test is certain.
@@ -67,6 +70,7 @@ class Watch:
     spoiled: Spoiled = field(default_factory=Spoiled)
     split: Mapping[Place, Lately] = field(default_factory=dict)
     flow: Flow = field(default_factory=Flow)
+    unvisited: float = 0.0
     trial: Trial = field(default_factory=Trial)
 
     def to_json(self) -> dict[str, object]:
@@ -79,6 +83,7 @@ class Watch:
             "spoiled": self.spoiled.to_json(),
             "split": [[*place, *lately.to_json()] for place, lately in sorted(self.split.items())],
             "flow": self.flow.to_json(),
+            "unvisited": self.unvisited,
             "trial": self.trial.to_json(),
         }
 
@@ -95,6 +100,8 @@ class Watch:
         split, flow = data.get("split", []), data.get("flow", (0, 0.0, 0.0, 0.0))
         assert isinstance(split, list)
         assert isinstance(flow, list | tuple)
+        unvisited = data.get("unvisited", 0.0)
+        assert isinstance(unvisited, float | int)
         found = Evidence.from_json(evidence)
         trial = data.get("trial")
         assert isinstance(trial, Mapping | None)
@@ -106,6 +113,7 @@ class Watch:
             Spoiled.from_json(data.get("spoiled", ())),
             {(proxy, segment): Lately.from_json(lately) for proxy, segment, *lately in split},
             Flow.from_json(flow),
+            float(unvisited),
             # What a test had gathered before anything vouched for it stays.
             Trial.from_json(trial) if trial else Trial(found.accounts),
         )
@@ -196,7 +204,7 @@ def fold(
         fresh = {p: (c[0], c[2]) for p, c in _counts(observation, state).items() if counting}
         trial = trial if state.judged else Trial()
         trial, evidence = trials.gathered(trial, (watch.evidence, evidence), tests, fresh, seconds)
-    found = Watch(evidence, step, whole, watch.missed, spoiled, split, watch.flow, trial)
+    found = Watch(evidence, step, whole, watch.missed, spoiled, split, watch.flow, watch.unvisited, trial)
     return _without_gone(found, state)
 
 
@@ -236,10 +244,29 @@ def follow(watch: Watch, observation: Observation, state: ReleaseState, acked: A
     return watch if after == watch.missed else replace(watch, missed=after)
 
 
+def visited(watch: Watch, observation: Observation, state: ReleaseState) -> Watch:
+    """Return the watch with whether requests came, after a settled interval with all statistics."""
+    flow = arrivals.flowed(watch.flow, observation, state)
+    unvisited = arrivals.unvisited(watch.unvisited, observation)
+    if (flow, unvisited) == (watch.flow, watch.unvisited):
+        return watch
+    return replace(watch, flow=flow, unvisited=unvisited)
+
+
+def deserted(watch: Watch, learned: Learned, state: ReleaseState, interval: timedelta) -> str:
+    """Return for how long no request of the service has come, of any version; '' while that is usual."""
+    usual = Flow(usual=learned.gap(watch.unvisited))
+    if watch.unvisited <= usual.longest(interval.total_seconds()):
+        return ""
+    return f"no request of {state.service} has come for {rough(watch.unvisited)}, of no version"
+
+
 def next_step(watch: Watch) -> Watch:
     """Return the watch at the begin of a step: what spoke for promotion belonged to the step before."""
     evidence = fold_of.next_step(watch.evidence)
-    return replace(watch, evidence=evidence, step={}, missed={}, split={}, flow=Flow(), trial=Trial())
+    return replace(
+        watch, evidence=evidence, step={}, missed={}, split={}, flow=Flow(), unvisited=0.0, trial=Trial()
+    )
 
 
 def stepped_back(watch: Watch) -> Watch:

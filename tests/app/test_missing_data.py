@@ -250,3 +250,55 @@ async def test_a_policy_says_what_becomes_of_it(tmp_path, kit, do, phase):
             r.reason for r in await site.store.records("shop-v2", 1000)
         ]
     await site.store.close()
+
+
+async def test_no_request_from_the_beginning_is_a_trouble_like_no_request_any_more(tmp_path, kit):
+    site = await kit.start(tmp_path, quick=policy())
+    site.publisher.publish(await site.store.world())
+    site.traffic.mode = "none"
+    await site.plane.order(TO_V2)
+    early = (await kit.tick(site, 6)).releases["shop-v2"].hold
+    world = await kit.tick(site, 14)
+
+    why = "no request of shop has come for 80 s, of no version"
+    assert (early, world.releases["shop-v2"].hold) == ("verify", "quiet")
+    assert world.releases["shop-v2"].because == why
+    ((event, reason),) = await told(site)
+    assert (event, reason.partition(" come ")[0]) == ("held", "for 30s: no request of shop has")
+    (problem,) = site.plane.problems()
+    assert problem == (
+        f"release shop-v2: held for 50s: {why}; "
+        "see whether its requests reach the proxies: `turnout get services` has its hosts"
+    )
+    await site.store.close()
+
+
+async def test_where_few_requests_are_usual_none_for_a_time_is_no_trouble(tmp_path, kit):
+    site = await kit.start(tmp_path, quick=policy())
+    site.publisher.publish(await site.store.world())
+    for _ in range(30):
+        site.traffic.arrive(await site.store.world(), requests=1)
+        site.traffic.mode = "none"
+        await kit.tick(site, 12)
+        site.traffic.mode = "good"
+    site.traffic.mode = "none"
+    await site.plane.order(TO_V2)
+    few = (await kit.tick(site, 50)).releases["shop-v2"].hold
+    none = (await kit.tick(site, 100)).releases["shop-v2"].hold
+
+    assert (few, none) == ("verify", "quiet")
+    await site.store.close()
+
+
+async def test_a_segment_of_which_no_request_comes_is_waited_for(tmp_path, kit):
+    """Staff may be asleep; that others come shows that the routes are right."""
+    site = await kit.start(tmp_path, quick=kit.POLICY)
+    site.publisher.publish(await site.store.world())
+    await site.plane.order(TO_V2)
+    site.traffic.mode = "none"
+    for _ in range(20):
+        site.traffic.totals["everyone/v1/n"] += 1000
+        world = await kit.tick(site)
+
+    assert (world.releases["shop-v2"].at, world.releases["shop-v2"].hold) == ("staff", "verify")
+    await site.store.close()

@@ -70,7 +70,7 @@ async def test_silence_promotes_nothing(site, kit, mode):
     state = world.releases[name]
     assert (state.at, state.judged) == ("ten", timedelta(0))
     assert state.stage is not Stage.JUDGE
-    assert state.hold in {"none": ("verify",), "silent": ("stale",), "partial": ("stale",)}[mode]
+    assert state.hold in {"none": ("quiet",), "silent": ("stale",), "partial": ("stale",)}[mode]
     assert state.because
     assert before.stable == world.stable
 
