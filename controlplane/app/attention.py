@@ -60,9 +60,12 @@ def _needs(state: ReleaseState) -> Iterator[tuple[int, str]]:
     elif state.halt == "paused" and state.held_for >= PAUSED:
         yield 3, f"paused {since}: {state.halted}; `turnout resume {state.name}` goes on"
     elif state.halt is None and state.told:
-        why = state.because if holding.kind(state.hold) == "wrong" else state.told_why
-        do = DO.get(state.told, OTHERWISE).format(name=state.name, back=_back(state))
-        yield 1, "; ".join(filter(None, (f"held for {_age(state.wrong)}: {why}", do)))
+        held = f"held for {_age(state.wrong)}"
+        if holding.kind(state.hold) == "wrong":
+            do = DO.get(state.hold, OTHERWISE).format(name=state.name, back=_back(state))
+            yield 1, "; ".join(filter(None, (f"{held}: {state.because}", do)))
+        else:
+            yield 4, f"was {held} ({state.told_why}), not any more for {_age(state.well)}"
     elif state.hold in AT_ONCE or (state.hold in IN_TIME and state.held_for >= ASKED):
         yield 2, f"waits {since}: {state.because}"
 

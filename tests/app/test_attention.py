@@ -17,7 +17,7 @@ from controlplane.xds.messages import Node
 from controlplane.xds.type_urls import CLUSTER, LISTENER
 from controlplane.xds.version import Version
 from controlplane.xds.view import Nack, Peer, StreamView, TypeView, Versions
-from tests.app.site import INTERVAL
+from tests.app.site import INTERVAL, Many
 from tests.stepping import at_once
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -224,6 +224,52 @@ async def test_a_release_that_is_held_for_long_is_a_problem_and_says_why(tmp_pat
     key = f'turnout_release_held_seconds{{code="{code}",kind="wrong",release="shop-v2"}}'
     assert shown[key] == 100
     assert 'turnout_release_halt{halt="frozen",release="shop-v2"}' not in shown
+    await site.store.close()
+
+
+async def test_a_trouble_that_is_over_is_not_told_as_one_that_is(tmp_path, kit):
+    """Until it has been away for as long as it must last it may come back, and is said to be over."""
+    site = await going(tmp_path, kit)
+    site.fleet.mode = "none"
+    await kit.tick(site, 20)
+    site.fleet.mode, site.traffic.mode = "all", "both"
+    await kit.tick(site, 3)
+    over = site.plane.problems()
+    await kit.tick(site, 6)
+
+    assert over == ("release shop-v2: was held for 1m (no proxy is connected), not any more for 15s",)
+    assert site.plane.problems() == ()
+    await site.store.close()
+
+
+async def test_a_trouble_that_follows_another_is_told_by_itself_and_with_what_to_do_then(tmp_path, kit):
+    site = await going(tmp_path, kit)
+    site.fleet.mode = "none"
+    await kit.tick(site, 20)
+    site.fleet.mode = "nack"
+    await kit.tick(site)
+
+    (problem,) = site.plane.problems()
+    assert problem.startswith("release shop-v2: held for 1m: b refuses Cluster 'shop~v2': bad; correct what")
+    await site.store.close()
+
+
+async def test_what_is_over_stands_last(tmp_path, kit):
+    other = kit.SERVICE.replace("name: shop", "name: cart").replace("shop.example", "cart.example")
+    site = await kit.start(tmp_path, cart=other)
+    site.publisher.publish(await site.store.world())
+    site.statistics = site.traffic = Many(["shop", "cart"])
+    await site.plane.order(TO_V2)
+    await site.plane.order(TO_V2.model_copy(update={"service": "cart"}))
+    site.fleet.mode = "none"
+    await kit.tick(site, 20)
+    site.fleet.of = {"cart": "all"}
+    await kit.tick(site)
+
+    assert [problem.split(" for ")[0] for problem in site.plane.problems()] == [
+        "release shop-v2: held",
+        "release cart-v2: was held",
+    ]
     await site.store.close()
 
 
