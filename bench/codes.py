@@ -34,10 +34,10 @@ class Coded:
         self.second = traffic.second
 
     def step(
-        self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None
+        self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None, era: str = ""
     ) -> tuple[Observation, Harm]:
         """Return the next interval."""
-        seen, harm = self._traffic.step(shares, guarding)
+        seen, harm = self._traffic.step(shares, guarding, era)
         self.second = self._traffic.second
         measures = [
             Measure(cell, f"grpc:{code}", count)

@@ -102,7 +102,7 @@ class Replayed:
         self._cuts = np.searchsorted(log.ends, np.arange(self._rounds + 1) * interval)
 
     def step(
-        self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None
+        self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None, era: str = ""
     ) -> tuple[Observation, Harm]:
         """Return the next interval."""
         log, here = self.log, slice(*self._cuts[self._at : self._at + 2])

@@ -22,8 +22,9 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Measure, Observation
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.pinned import PinnedMetric
+from controlplane.simulation.returning import Regulars, named
 from controlplane.simulation.summary import Rate
-from controlplane.sources.pushed import Pushed, Values, cell
+from controlplane.sources.pushed import Pushed, cell
 
 CANARY, STABLE, START = "v2", "v1", datetime(2026, 1, 1, tzinfo=UTC)
 EVERY = timedelta(minutes=10)  # between two pushes
@@ -58,9 +59,9 @@ class Shop:
 
     def pushes(self, rng: np.random.Generator, count: int) -> Iterator[tuple[Measure, ...]]:
         """Yield what is known after each push."""
-        canary = rng.random(self.users) < self.share
-        habits = rng.lognormal(0, self.habit, self.users)
-        rates = self.orders / count * habits / habits.mean() * np.where(canary, 1 + self.lift, 1.0)
+        regulars = Regulars.drawn(self.users, self.habit, rng)
+        canary = regulars.buckets < self.share
+        rates = self.orders / count * regulars.habits * np.where(canary, 1 + self.lift, 1.0)
         pushed, anew = Pushed(born="0"), count // (self.restarts + 1)
         for number in range(count):
             if number % anew == 0:
@@ -70,11 +71,10 @@ class Shop:
             came = np.flatnonzero((made > 0) | (rng.random(self.users) < 5 / count))
             worth = rng.lognormal(0, self.amount, int(made.sum()))
             spent = np.bincount(np.repeat(np.arange(self.users), made), worth, self.users)
-            values = spent if self.summed else (made > 0).astype(float)
+            values = (spent if self.summed else made > 0).astype(float)
             for version, mask in ((CANARY, canary), (STABLE, ~canary)):
-                named = {str(user): float(values[user]) for user in came[mask[came]]}
                 place = ("shop", "spend", cell(EVERYONE, version))
-                pushed.receive(place, Values(users=named), "", summed=self.summed)
+                pushed.receive(place, named(came[mask[came]], values), "", summed=self.summed)
             yield pushed.take()["shop"]
             pushed.commit()
 

@@ -14,8 +14,9 @@ from controlplane.policy.catalog import Catalog
 from controlplane.policy.documents import EVERYONE, Service
 from controlplane.policy.grpc_codes import CODES, MEASURE, OK
 from controlplane.policy.stats import REPORTS, REPORTS_KEY
+from controlplane.release.eras import era
 from controlplane.release.ports import Json, World
-from controlplane.release.state import ReleaseState, Stage
+from controlplane.release.state import ReleaseState
 from controlplane.release.watch import whole
 from controlplane.resources.statistics import HeaderMetric
 from controlplane.server.streams import XdsServer
@@ -122,14 +123,6 @@ class StreamStatistics:
         self._reports.commit()
         self._prometheus.commit()
         self._pushed.commit()
-
-
-def era(state: ReleaseState | None) -> str:
-    """Return within what a user counts once: while nobody changes versions, or has the wrong one."""
-    if state is None:
-        return ""
-    apart = "/apart" if state.apart else ""
-    return f"{state.key}/{state.phase}/{state.step}/{state.stage is Stage.PROPAGATE}{apart}"
 
 
 def queries(state: ReleaseState) -> Iterator[Query]:

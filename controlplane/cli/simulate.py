@@ -77,6 +77,12 @@ def simulate(
             help="NAME=SHARE of the requests that have it, of a sum NAME=SHARExAMOUNT; 2%x1000 if not said."
         ),
     ] = None,
+    users: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Who buy again and again; 0: each request is another's.")
+    ] = 0,
+    habit: Annotated[
+        float, typer.Option(min=0, max=3, help="How much users differ in it: deviation of the logarithm.")
+    ] = 1.0,
     service: Annotated[str, typer.Option(help="Whose metrics, if several have those of the policy.")] = "",
     interval: Annotated[str, typer.Option(help="How often statistics come.")] = "5s",
     history: Annotated[str, typer.Option(help="How long the stable version was watched before.")] = "30m",
@@ -110,6 +116,8 @@ def simulate(
             metrics=_metrics(metric or [], counted),
             latency=latency,
             client_errors=parsed("--client-errors", parse_share, client_errors) / 1e6,
+            users=users,
+            habit=habit,
         )
     except ValueError as error:
         raise CommandError(str(error), 2) from None
@@ -121,6 +129,8 @@ def simulate(
     _check_known("metric", {f.metric for f in named}, modelled)
     if not modelled and any(f.kind == "metric" for f in named):
         raise CommandError("--fault: the policy judges no metric of a service that is in the files", 2)
+    if users and not modelled:
+        raise CommandError("--users: the policy judges no metric of a service that is in the files", 2)
     found = _measure(_Seeds(pinned, model, tuple(cells.values())), range(seed, seed + releases), jobs)
     rows = {
         text: Row(faults, seed, ended) for (text, faults), ended in zip(cells.items(), found, strict=True)

@@ -89,6 +89,9 @@ def show(policy: PinnedPolicy, model: Model, rows: Mapping[str, Row]) -> None:
         console.line(
             f"metric {metric.name}: {100 * metric.share:g} % of the requests that do not fail{worth}"
         )
+    if model.users:
+        differ = f"how often each buys has a deviation of {model.habit:g} (of the logarithm)"
+        console.line(f"{model.users} users come again: {differ}")
     for name, row in rows.items():
         console.line(f"\n{name} ({row.kind})")
         found = row.summary()

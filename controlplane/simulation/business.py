@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, sqrt
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,13 @@ class Business:
         return 1 - loss if self.more else 1 / max(1 - loss, 0.01)
 
 
+class Sold(NamedTuple):
+    """What was drawn in an interval, a row for each metric: how many events, and what they come to."""
+
+    events: NDArray[np.int64]
+    totals: NDArray[np.int64]
+
+
 class Sales:
     """Draws the events and amounts of each cell, by random numbers of its own: others stay as they are."""
 
@@ -58,12 +66,12 @@ class Sales:
         self._keep = exp(-interval / MEMORY)
         self._swing = float(self._drift.normal(0, SWING))
 
-    def draw(self, good: Counts, factors: Floats) -> NDArray[np.int64]:
-        """Return the totals, a row for each metric.
+    def draw(self, good: Counts, factors: Floats) -> Sold:
+        """Return what is sold.
 
         Args:
             good: Requests that did not fail, of each cell.
-            factors: What faults do to the rates, by metric and cell.
+            factors: What faults and habits do to the rates, by metric and cell.
         """
         found = np.zeros((len(self._metrics), len(good)), dtype=np.int64)
         self._swing = self._keep * self._swing + sqrt(1 - self._keep**2) * float(self._drift.normal(0, SWING))
@@ -76,7 +84,7 @@ class Sales:
                 among, share = events[at[metric.per]], metric.share / self._metrics[at[metric.per]].share
             events[i] = self._rng.binomial(among, np.minimum(share * factors[i], 1.0))
             found[i] = events[i] if metric.amount is None else self._amounts(events[i], metric.amount)
-        return found
+        return Sold(events, found)
 
     def _amounts(self, events: NDArray[np.int64], mean: float) -> NDArray[np.int64]:
         worth = self._rng.lognormal(np.log(mean) - SPREAD**2 / 2, SPREAD, int(events.sum()))

@@ -15,6 +15,7 @@ from controlplane.evidence.verdict import Outcome as Answer
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.release.ending import ASKED
+from controlplane.release.eras import era
 from controlplane.release.outcomes import Failure
 from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import Action, Phase, ReleaseState
@@ -110,7 +111,7 @@ class Source(Protocol):
     second: float
 
     def step(
-        self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None
+        self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None, era: str = ""
     ) -> tuple[Observation, Harm]:
         """Return the next interval, as `Traffic` does."""
         ...
@@ -185,8 +186,9 @@ def follow(
     progress = turn(Progress(order(policy)), learned, moment(START, timedelta(0))).after
     guarding, whole = None, Harm()
     while traffic.second < longest:
-        shares = _shares(progress.state)
-        observation, harm = traffic.step(shares, guarding)
+        state = progress.state
+        shares = _shares(state)
+        observation, harm = traffic.step(shares, guarding, era(state if state.active else None))
         whole += harm
         elapsed = observation.end - observation.start
         took = turn(progress, learned, moment(observation.end, elapsed, observation))

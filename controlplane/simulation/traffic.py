@@ -5,12 +5,13 @@ Source: docs/decision-rule.md, "The simulator".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from math import erfc, log, pi, sin, sqrt
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,17 @@ from numpy.typing import NDArray
 from controlplane.evidence.observation import Cell, Measure, Observation, Tally
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.latency import EDGES_MS
-from controlplane.simulation.business import Business, Pushes, Sales
+from controlplane.simulation.business import Business, Pushes, Sales, Sold
 from controlplane.simulation.families import FAMILIES
 from controlplane.simulation.faults import NOTHING, Fault
 from controlplane.simulation.noise import Counts, Family, Floats, Layout
 from controlplane.simulation.pauses import NO_PAUSES, Pauses
-from controlplane.simulation.reads import IN_TIME, Chance, Count, Reads
+from controlplane.simulation.reads import IN_TIME, Arrived, Chance, Count, Reads
 from controlplane.simulation.rejections import Rejections
+from controlplane.simulation.returning import Regulars, Shoppers
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+Key = TypeVar("Key", bound=Hashable)
 STABLE, CANARY = "v1", "v2"
 SLOW_MS = 250  # requests slower than this count as harmed by a canary that is slow
 _FINE = 400  # steps of the table of latencies, per factor of e
@@ -54,6 +57,8 @@ class Model:
         latency: Median in ms of most requests; those that take long change with it.
         pauses: How a version pauses now and then, as a whole.
         client_errors: Usual share of client errors (4xx), in 0..1.
+        users: How many there are, who buy again and again; 0 if each request is another user's.
+        habit: How much they differ in it: deviation of the logarithm of how often one buys.
     """
 
     rps: float = 100.0
@@ -69,6 +74,8 @@ class Model:
     latency: float = USUAL_MS
     pauses: Pauses = NO_PAUSES
     client_errors: float = 0.0
+    users: int = 0
+    habit: float = 1.0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -188,6 +195,11 @@ class Traffic:
         self._reads = Reads(self.names, counted, self._rng)
         self._sales = Sales(model.metrics, model.interval, seed)
         self._pushes = Pushes(model.metrics, (STABLE, CANARY), seed)
+        self._shoppers: Shoppers | None = None
+        self._leanings = np.ones((len(model.metrics), len(cells)))
+        if model.users:
+            regulars = Regulars.drawn(model.users, model.habit, np.random.default_rng((seed, 4)))
+            self._shoppers = Shoppers(regulars, parts, model.metrics, seed)
 
     def beset(self, faults: tuple[Fault, ...]) -> Traffic:
         """Return the same traffic as it goes on from here with other faults; this one stays as it is."""
@@ -203,7 +215,7 @@ class Traffic:
         ]
 
     def step(
-        self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None
+        self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None, era: str = ""
     ) -> tuple[Observation, Harm]:
         """Return the next interval as Envoys counted it, and what the faults did.
 
@@ -211,6 +223,7 @@ class Traffic:
             shares: By segment: its name in statistics now, and the share of its requests that the canary
                 gets. A segment that is not there counts as everyone.
             guarding: The second at which the guard began; None before.
+            era: Within which a user counts once.
         """
         model, rng, second = self.model, self._rng, self.second
         arrivals, errors, slower = self._noise.advance()
@@ -235,15 +248,29 @@ class Traffic:
             harm = Harm(float(lost), float(late[self._canary].sum()))
         slow = requests[:, None] - rng.multinomial(requests, buckets).cumsum(axis=1)[:, :-1]
         slow = model.pauses.held(requests, slow, self._canary, rng)
-        sums = np.zeros((0, len(requests)), dtype=np.int64)
+        none = np.zeros((0, len(requests)), dtype=np.int64)
+        sold = Sold(none, none)
         if model.metrics:
             factors = self._factors(second, guarding)
             served = requests - failed - refused
-            sums = self._sales.draw(served, factors)
+            sold = self._sales.draw(served, factors * self._leanings)
             usually = np.array([metric.share for metric in model.metrics])
             changed = usually @ np.abs(1 - factors) * served
             harm = replace(harm, lost=float(changed[self._canary].sum()))
-        seen = self._seen(place.cells, (requests, failed, refused, slow), sums, guarding)
+        arrived = self._arrived(place.cells, (requests, failed, refused, slow), sold, guarding)
+        begin, end = second, second + model.interval
+        pushed = tuple(self._pushed(place.cells, requests.tolist(), sold, era))
+        self.second = end
+        seen = Observation(
+            "shop",
+            START + timedelta(seconds=begin),
+            START + timedelta(seconds=end),
+            tuple(arrived.cells),
+            tuple(arrived.fresh),
+            tuple(arrived.silent),
+            tuple(arrived.partial),
+            measures=tuple(sorted((*arrived.measures, *pushed))),
+        )
         return seen, harm
 
     def _placed(self, shares: Mapping[str, tuple[str, float]]) -> _Placed:
@@ -260,7 +287,17 @@ class Traffic:
             if np.any((part > self._place.mine)[self._canary]):
                 self._grew = self.second
             self._shares, self._place = shares, _Placed(part, cells)
+            if self._shoppers is not None:
+                self._shoppers.settle({s: shares.get(s, usual) for _, s, _ in self._cells})
+                self._leanings = self._leaning(self._shoppers)
         return self._place
+
+    def _leaning(self, shoppers: Shoppers) -> Floats:
+        """Return what habits do to the rate of each metric in each cell; of carts as many become orders."""
+        own = np.array([not metric.per for metric in self.model.metrics])
+        leanings = shoppers.leanings((s, v == CANARY) for _, s, v in self._cells)
+        found: Floats = np.where(own[:, None], leanings, 1.0)
+        return found
 
     def _factors(self, second: float, guarding: float | None) -> Floats:
         """Return what faults do to the rate of each metric in each cell."""
@@ -290,18 +327,17 @@ class Traffic:
             refusals = np.where(where, refusals * does.refusals, refusals)
         return _Wrong(added, times, scale, heavy, refused, refusals)
 
-    def _seen(
+    def _arrived(
         self,
         cells: Sequence[Cell],
         drawn: tuple[Counts, Counts, Counts, NDArray[np.int64]],
-        sums: NDArray[np.int64],
+        sold: Sold,
         guarding: float | None,
-    ) -> Observation:
-        """Return what arrives; ``drawn`` are requests, errors of both kinds, and those past each edge."""
-        second = self.second
+    ) -> Arrived:
+        """Return what proxies tell; ``drawn`` are requests, errors of both kinds, those past each edge."""
         counted: list[dict[Cell, Count]] = [{} for _ in self.model.proxies]
         requests, failed, refused, slow = (values.tolist() for values in drawn)
-        reported = sums[self._counted].T.tolist()
+        reported = sold.totals[self._counted].T.tolist()
         rows = zip(self._cells, cells, requests, failed, refused, slow, reported, strict=True)
         for (proxy, _, _), cell, n, k, clients, beyond, totals in rows:
             if n:
@@ -309,35 +345,24 @@ class Traffic:
                 known = counted[proxy].get(cell)
                 counted[proxy][cell] = count if known is None else known + count
         chances = [self._chance(name, guarding) for name in self.names]
-        arrived = self._reads.arrive(counted, chances)
-        measures = tuple(sorted((*arrived.measures, *self._pushed(cells, requests, sums))))
-        self.second = second + self.model.interval
-        begin, end = START + timedelta(seconds=second), START + timedelta(seconds=self.second)
-        return Observation(
-            "shop",
-            begin,
-            end,
-            tuple(arrived.cells),
-            tuple(arrived.fresh),
-            tuple(arrived.silent),
-            tuple(arrived.partial),
-            measures=measures,
-        )
+        return self._reads.arrive(counted, chances)
 
-    def _pushed(
-        self, cells: Sequence[Cell], requests: list[int], sums: NDArray[np.int64]
-    ) -> Iterator[Measure]:
+    def _pushed(self, cells: Sequence[Cell], requests: list[int], sold: Sold, era: str) -> Iterator[Measure]:
         """Yield what comes by the HTTP API, whatever the proxies do."""
+        begin, end = self.second, self.second + self.model.interval
+        if self._shoppers is not None:
+            places = [(s, v == CANARY) for _, s, v in self._cells]
+            for i, metric in enumerate(self.model.metrics):
+                if metric.pushed:
+                    counted = _added(zip(places, requests, sold.events[i].tolist(), strict=True))
+                    self._shoppers.visit(i, metric.amount, counted)
+            yield from self._shoppers.arrive((STABLE, CANARY), begin, end, era)
+            return
+        at = [replace(cell, proxy="pushed") for cell in cells]
         for i, metric in enumerate(self.model.metrics):
-            if not metric.pushed:
-                continue
-            found: dict[Cell, tuple[int, int]] = {}
-            for place, n, total in zip(cells, requests, sums[i].tolist(), strict=True):
-                cell = replace(place, proxy="pushed")
-                before = found.get(cell, (0, 0))
-                found[cell] = (before[0] + n, before[1] + total)
-            came = {cell: counts for cell, counts in found.items() if counts[0]}
-            yield from self._pushes.arrive(metric, came, self.second, self.second + self.model.interval)
+            if metric.pushed:
+                came = _added(zip(at, requests, sold.totals[i].tolist(), strict=True))
+                yield from self._pushes.arrive(metric, came, begin, end)
 
     def _chance(self, proxy: str, guarding: float | None) -> Chance:
         if not self._troubled:
@@ -348,3 +373,12 @@ class Traffic:
             max((chance.restarts for chance in found), default=0.0),
             any(chance.silent for chance in found),
         )
+
+
+def _added(rows: Iterable[tuple[Key, int, int]]) -> dict[Key, tuple[int, int]]:
+    """Return the sums by key, without those of which nothing came."""
+    found: dict[Key, tuple[int, int]] = {}
+    for key, n, total in rows:
+        before = found.get(key, (0, 0))
+        found[key] = (before[0] + n, before[1] + total)
+    return {key: counts for key, counts in found.items() if counts[0]}

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from controlplane.app.statistics import StreamStatistics, era
+from controlplane.app.statistics import StreamStatistics
+from controlplane.release.eras import era
 from controlplane.release.state import Phase, Stage
 from controlplane.sources.lrs import LoadReports
 from controlplane.sources.pushed import Pushed, Values, cell

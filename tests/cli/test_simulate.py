@@ -366,3 +366,20 @@ def test_simulate_says_whether_a_gain_is_found_and_after_how_long(turnout, tmp_p
     assert "not found: the test is over" in ended[0]
     assert "2 ended, such as: " in none.out
     assert "missed" not in said.out + none.out
+
+
+def test_simulate_draws_users_who_buy_again_if_it_is_told_how_many(turnout, tmp_path, policy):
+    (tmp_path / "fleet.yaml").write_text(FLEET)
+    (tmp_path / "shop.yaml").write_text(SERVICE + "metrics: {orders: {better: more, every: 10s}}\n")
+    judged = POLICY.replace("conditions: []", "conditions: [{metric: {name: orders, margin: 50%}}]")
+    (tmp_path / "judged.yaml").write_text(judged)
+    files = [tmp_path / name for name in ("fleet.yaml", "shop.yaml", "judged.yaml")]
+    few = (*SMALL[2:], "--releases", 1, "--jobs", 1, "--longest", "2m", "--fault", "none")
+
+    said = turnout("simulate", *files, *few, "--users", 400, "--habit", 1.5)
+    none = turnout("simulate", policy, *few, "--users", 400)
+
+    assert said.status == 0
+    assert "400 users come again: how often each buys has a deviation of 1.5 (of the logarithm)" in said.lines
+    assert none.status == 2
+    assert "--users: the policy judges no metric of a service that is in the files" in none.err

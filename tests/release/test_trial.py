@@ -7,11 +7,11 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from controlplane.app.statistics import era
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Cell, Measure, Observation, Tally
 from controlplane.policy.pinned import PinnedMetric
 from controlplane.release import watch as watching
+from controlplane.release.eras import era
 from controlplane.release.seen import Moment, Propagation
 from controlplane.release.turn import Progress, turn
 from controlplane.release.watch import Watch
