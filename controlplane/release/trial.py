@@ -54,6 +54,9 @@ class Trial:
         return cls(sure, batch, data["clean"])
 
 
+BEGUN = Trial(clean=0.0)  # until then some users of the stable version had none to differ from
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """What is known of the split.

@@ -202,7 +202,7 @@ def fold(
     if tests := at.limits.tests:
         seconds = (observation.end - observation.start).total_seconds()
         fresh = {p: (c[0], c[2]) for p, c in _counts(observation, state).items() if counting}
-        trial = trial if state.judged else Trial()
+        trial = trial if state.judged else trials.BEGUN
         trial, evidence = trials.gathered(trial, (watch.evidence, evidence), tests, fresh, seconds)
     found = Watch(evidence, step, whole, watch.missed, spoiled, split, watch.flow, watch.unvisited, trial)
     return _without_gone(found, state)

@@ -68,8 +68,8 @@ def test_a_test_forgets_what_it_saw_while_the_split_was_wrong(make, pushed):
         assert found.low is not None
         assert found.high is not None
         assert found.low < found.change < found.high
-    assert result.canary_n == pytest.approx(2000 * (70 if pushed else 74), rel=0.02)
-    assert wrong.canary_n == pytest.approx(2000 * (40 if pushed else 42), rel=0.02)
+    assert result.canary_n == pytest.approx(2000 * (60 if pushed else 74), rel=0.02)
+    assert wrong.canary_n == pytest.approx(2000 * (30 if pushed else 42), rel=0.02)
 
 
 def test_a_test_is_the_same_from_a_store_and_from_an_older_one(make):

@@ -5,7 +5,10 @@ from itertools import pairwise
 
 import pytest
 
+from controlplane.policy.pinned import PinnedPolicy
 from controlplane.simulation.business import Business
+from controlplane.simulation.faults import Fault
+from controlplane.simulation.loop import watch
 from controlplane.simulation.traffic import CANARY, STABLE, Model, Traffic
 
 HALF = {"everyone": ("everyone", 0.5)}
@@ -72,3 +75,25 @@ def test_users_are_new_in_another_era_and_keep_their_version_while_shares_grow()
     assert first[CANARY].epoch != second[CANARY].epoch
     assert first[CANARY].n == pytest.approx(50, abs=20)
     assert second[CANARY].n == pytest.approx(100, abs=25)
+
+
+def test_a_test_is_not_misled_by_pushes_that_name_users_of_before_it():
+    buyers = {"name": "buyers", "better": "more", "pushed": True, "every": "10m"}
+    policy = PinnedPolicy.model_validate(
+        {
+            "name": "test",
+            "steps": ({"name": "half", "share": "50%", "segment": "everyone"},),
+            "ends": {"after": "1d", "do": "report"},
+            "metrics": (buyers,),
+            "observe": ("buyers",),
+            "conditions": ({"client_errors": "off"}, {"latency": "off"}),
+        }
+    )
+    metric = Business("buyers", 0.1, pushed=True, every=600)
+    model = Model(rps=5, noise="iid", interval=60, longest=7200, metrics=(metric,), users=1000, habit=1.5)
+
+    *_, last = watch(policy, model, Fault.several("none"), 0)
+
+    (result,) = last.turn.after.state.result
+    assert result.said == "no difference seen"
+    assert result.canary_n + result.baseline_n <= 1000
