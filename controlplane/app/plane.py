@@ -194,7 +194,8 @@ class Plane(Overview):
         Decisions and what people do wait for the last part alone. Where they come faster than what documents
         come to is found out again, they wait for the last time of that, which is of what they changed.
         """
-        trial = Trial(part, self._publisher.rehearsal(), keep_absent=keep_absent)
+        rehearsal = self._publisher.rehearsal()
+        trial = Trial(part, rehearsal, keep_absent=keep_absent)
         for _ in range(TRIALS):
             # In a thread: megabytes take a second, in which no stream would be answered.
             outcome = await asyncio.to_thread(trial.run, await self._store.world())
@@ -202,10 +203,13 @@ class Plane(Overview):
             async with self._loop.lock:
                 world = await self._store.world()
                 if outcome.holds(world):
+                    self._publisher.expect(rehearsal)
                     return await self._accept(world, outcome, actor)
         async with self._loop.lock:
             world = await self._store.world()
-            return await self._accept(world, await asyncio.to_thread(trial.run, world), actor)
+            outcome = await asyncio.to_thread(trial.run, world)
+            self._publisher.expect(rehearsal)
+            return await self._accept(world, outcome, actor)
 
     async def _accept(self, world: World, outcome: Outcome, actor: str) -> Applied:
         """Put in force what documents come to, under the loop's lock.

@@ -28,7 +28,7 @@ from controlplane.release.traffic import Endpoints, ServiceTraffic
 from controlplane.resources.adopting import render_adopted
 from controlplane.resources.grpc_rendering import render_calls
 from controlplane.resources.names import cluster_name, scope_name
-from controlplane.resources.rendering import Rendering, render
+from controlplane.resources.rendering import Rendering, render, renewed
 from controlplane.server.callbacks import Callbacks
 from controlplane.server.limits import Limits
 from controlplane.server.streams import Refusal, XdsServer
@@ -38,6 +38,7 @@ from controlplane.xds.messages import Node
 from controlplane.xds.view import StreamView
 
 log = structlog.get_logger()
+MANY = 100  # services: to render them takes 10 ms
 
 
 class Publisher:
@@ -72,6 +73,7 @@ class Publisher:
         self._store = store
         self._fleets: tuple[Fleet, ...] = ()
         self._renderings: dict[str, Rendering] = {}
+        self._expected: Mapping[str, Rendering] = {}
         self._treatment = Treatment()
         self._remembered = Remembered()
         self._behind = Behind()
@@ -123,7 +125,7 @@ class Publisher:
         for service, why in problems.items():
             if self.problems.get(service) != why:
                 log.error("service not rendered as it should be", service=service, error=why)
-        self.problems = problems
+        self.problems, self._expected = problems, {}
         if world.catalog.fleets() != self._fleets:
             self._fleets = world.catalog.fleets()
             self.server.regroup()
@@ -132,6 +134,13 @@ class Publisher:
     def rehearsal(self) -> Rehearsal:
         """Return what tries to render worlds that are not there yet; publishes nothing."""
         return Rehearsal(self._renderings)
+
+    def expect(self, rehearsal: Rehearsal) -> None:
+        """Take what was tried for the next world: what is the same there need not be rendered again.
+
+        To render what a thousand services have takes so long that a rollback behind it would be late.
+        """
+        self._expected = rehearsal.tried
 
     def propagation(self, world: World, service: str) -> Propagation:
         """Return who has what the service should look like in a world."""
@@ -201,7 +210,15 @@ class Publisher:
         wanted = self._treatment.of(world, fleet)
         if fleet.grpc:
             wanted = self.whereabouts.located(wanted)
-        return _rendered(world, fleet, wanted, self._renderings.get(fleet.name))
+        last, made = self._renderings.get(fleet.name), self._expected.get(fleet.name)
+        if (
+            made is not None
+            and _many(wanted, last)
+            and (made.fleet, made.services) == (fleet, wanted)
+            and not _unfit(world, wanted, fleet)
+        ):
+            return renewed(made, wanted, world.revision, last), {}
+        return _rendered(world, fleet, wanted, last)
 
     def present(self, node: str, source: str) -> bool:
         """Return whether a node with this id has a stream of this origin."""
@@ -248,6 +265,11 @@ class Rehearsal:
         self._tried: dict[str, Rendering] = {}
         self._treatment = Treatment()
 
+    @property
+    def tried(self) -> Mapping[str, Rendering]:
+        """The last rendering of each fleet of which all could be rendered."""
+        return dict(self._tried)
+
     def unrenderable(self, world: World) -> dict[str, str]:
         """Return the services of a world that could not be rendered, with the reason."""
         found: dict[str, str] = {}
@@ -268,6 +290,12 @@ class Rehearsal:
         if rendering is not None and not wrong:
             self._tried[fleet.name] = rendering
         return wrong
+
+
+def _many(wanted: Mapping[str, ServiceTraffic], last: Rendering | None) -> bool:
+    """Return whether so many services changed that it is quicker to look through all resources of a fleet."""
+    before = last.services if last is not None else {}
+    return sum(before.get(name) is not traffic for name, traffic in wanted.items()) > MANY
 
 
 def _rendered(

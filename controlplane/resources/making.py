@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import Message
 
@@ -34,13 +34,19 @@ class Maker:
     ) -> Resource:
         """Return a resource with this message, and with what it needs and follows."""
         body = message.SerializeToString(deterministic=True)
-        digest = body_hash(body)
-        former = self.former.of(type_url).get(name)
-        if former is None or former.version.hash != digest:
-            return Resource(name, body, Version(self.revision, digest), needs, follows, hollow, parts)
-        if (former.needs, former.follows, former.hollow) == (needs, follows, hollow):
+        version = Version(self.revision, body_hash(body))
+        return self.kept(type_url, Resource(name, body, version, needs, follows, hollow, parts))
+
+    def kept(self, type_url: str, made: Resource) -> Resource:
+        """Return the former resource if this one is the same, else this one with its version."""
+        former = self.former.of(type_url).get(made.name)
+        if former is None or former.version.hash != made.version.hash:
+            if made.version.revision == self.revision:
+                return made
+            return replace(made, version=Version(self.revision, made.version.hash))
+        if (former.needs, former.follows, former.hollow) == (made.needs, made.follows, made.hollow):
             return former
-        return Resource(name, body, former.version, needs, follows, hollow, parts)
+        return replace(made, version=former.version)
 
     def table(self, type_url: str, table: Table) -> Table:
         """Return the former table itself if nothing in it changed: who compares snapshots sees it at once."""

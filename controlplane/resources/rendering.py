@@ -138,6 +138,18 @@ def render(
     return Rendering(Snapshot(revision, resources, PUSH_ORDER), fleet, by_name, grouped, home, count)
 
 
+def renewed(
+    made: Rendering, services: Mapping[str, ServiceTraffic], revision: int, previous: Rendering | None
+) -> Rendering:
+    """Return what `render` and the like would, from what they ``made`` of the same at another revision."""
+    make = Maker(revision, previous.snapshot if previous else Snapshot(revision, {}))
+    resources = {
+        type_url: make.table(type_url, {name: make.kept(type_url, each) for name, each in table.items()})
+        for type_url, table in made.snapshot.resources.items()
+    }
+    return replace(made, snapshot=Snapshot(revision, resources, made.snapshot.order), services=services)
+
+
 def check_clusters(fleet: Fleet, count: int) -> None:
     """Raise ValueError if a proxy would ask for the endpoints of more clusters than a message may name."""
     if count > MAX_NAMES:

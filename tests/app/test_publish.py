@@ -45,6 +45,28 @@ async def test_only_the_routes_change_when_a_step_begins(site, kit):
     assert changed == {"RouteConfiguration"}
 
 
+async def test_what_documents_come_to_is_not_rendered_again_once_they_are_taken(site, kit, monkeypatch):
+    """A rollback right behind a large change would wait for that."""
+    monkeypatch.setattr(publish, "MANY", 0)
+    site.publisher.publish(await site.store.world())
+    changed = kit.SERVICE.replace("10.0.0.1:80", "10.0.0.9:80")
+    await site.plane.apply(Documents(files={"shop.yaml": changed}, actor="ann"))
+    world = await site.store.world()
+    fresh = Publisher(site.store)
+    fresh.publish(world)
+    monkeypatch.setattr(publish, "render", None)
+
+    site.publisher.publish(world)
+
+    snapshot, expected = (each.server.snapshot("edge") for each in (site.publisher, fresh))
+    for url in expected.order:
+        found = {name: (each.body, each.version.hash) for name, each in snapshot.of(url).items()}
+        assert found == {name: (each.body, each.version.hash) for name, each in expected.of(url).items()}
+    revisions = {name: each.version.revision for name, each in snapshot.of(ENDPOINT).items()}
+    assert revisions == {"shop~v1": world.revision, "shop~v2": world.revision - 1}
+    assert site.publisher.problems == {}
+
+
 async def test_nothing_is_acknowledged_before_it_is_published(site):
     world = await site.store.world()
     site.publisher.publish(world)

@@ -12,7 +12,7 @@ from controlplane.resources import rendering
 from controlplane.resources.adopting import render_adopted
 from controlplane.resources.names import group_name
 from controlplane.resources.readable import readable
-from controlplane.resources.rendering import render
+from controlplane.resources.rendering import render, renewed
 from controlplane.xds.snapshot import Snapshot, difference
 from controlplane.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE, SECRET
 
@@ -32,6 +32,14 @@ def virtual_hosts(snapshot: Snapshot, name: str) -> dict[tuple[str, ...], list[s
             )
         )
         for host in found
+    }
+
+
+def revisions(snapshot: Snapshot) -> dict[tuple[str, str], int]:
+    return {
+        (url, name): each.version.revision
+        for url in snapshot.order
+        for name, each in snapshot.of(url).items()
     }
 
 
@@ -69,6 +77,33 @@ def test_what_is_remembered_is_what_would_be_rendered(fleet, traffic):
         assert remembered.snapshot.order == fresh.snapshot.order
         for url in fresh.snapshot.order:
             assert dict(remembered.snapshot.of(url)) == dict(fresh.snapshot.of(url))
+
+
+def test_what_was_rendered_for_another_revision_is_renewed_to_what_would_be_rendered(fleet, traffic):
+    states = [
+        two(traffic),
+        two(traffic, timeout="3s"),
+        two(traffic, routes=[{"host": "a.example.com", "path": "/b"}], timeout="3s"),
+        [traffic(name="b", splits=share(7))],
+        two(traffic, versions={"v1": {"dns": "b:80"}, "v2": {"endpoints": []}}),
+    ]
+    published = tried = None
+    for revision, services in enumerate(states, 10):
+        by_name = {each.service.name: each for each in services}
+        made = render(fleet, services, revision - 9, tried)
+        rendered = render(fleet, services, revision, published)
+
+        for found in (
+            renewed(made, by_name, revision, published),
+            renewed(rendered, by_name, revision, published),
+        ):
+            assert found == rendered
+            assert found.snapshot.resources == rendered.snapshot.resources
+            assert revisions(found.snapshot) == revisions(rendered.snapshot)
+            for url in rendered.snapshot.order:
+                kept = published is not None and published.snapshot.of(url) == rendered.snapshot.of(url)
+                assert not kept or found.snapshot.of(url) is published.snapshot.of(url)
+        published, tried = renewed(made, by_name, revision, published), made
 
 
 def test_nothing_changed_is_a_new_revision_of_the_same_resources(fleet, traffic):
