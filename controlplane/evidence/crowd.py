@@ -1,23 +1,46 @@
 """How far requests come from few users, learned from how unevenly they fall on proxies.
 
 Users stay with a proxy for a while, as they stay with a version: whoever sends much moves the share of one
-proxy as he would move the share of one version. Source: docs/decision-rule.md, "Split check".
+proxy as he would move the share of one version. What moves traffic as a whole does it now and then, by a
+restart or a balancer's change; users do it all the time. Source: docs/decision-rule.md, "Split check".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import fsum, sqrt
 
-from controlplane.evidence.observation import Observation
+from controlplane.evidence.observation import GROUPS, Observation
 from controlplane.evidence.split import ALONE, Crowding
 from controlplane.policy.documents import UNCOMPARED
 
-HALF_LIFE, WINDOW = 1800.0, 30.0  # seconds
-ACQUAINTED = 10.0  # windows until it is believed
+WINDOW, FULL = 30.0, 30  # seconds, and requests, that a window has at least
+PAST, FEWEST = 10, 3  # windows by which the next one is judged: at most, and at least
+KEPT = 60  # windows that are remembered by how uneven they were
+APART = 5  # one of so many, the most uneven ones, tells of proxies and not of users
+ACQUAINTED = 10  # windows until it is believed
 SAFETY = 1.5
-FEWEST = 0.01  # a proxy that decayed to fewer requests than this is forgotten
+# The mean of what is left of chi-squares over their degrees of freedom, by these less one.
+LEFT = (
+    0.438,
+    0.597,
+    0.674,
+    0.719,
+    0.751,
+    0.774,
+    0.792,
+    0.806,
+    0.818,
+    0.828,
+    0.836,
+    0.844,
+    0.85,
+    0.856,
+    0.861,
+)
+
+Counts = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,76 +50,119 @@ class Crowd:
     Attributes:
         seconds: Of the window that is being filled.
         window: Requests in it by proxy group.
-        usual: The same of windows before, decayed.
-        seen: Decayed sum of how far windows lay from the usual shares, beyond chance; squares.
-        possible: Decayed sum of the same if each window had had a single user.
-        windows: Decayed number of windows with more than one proxy group.
+        gaps: Proxies that were not there, or in doubt, for a part of it.
+        past: The same of the last windows, without those.
+        uneven: How far each of the last windows lay from those before it, 1 is chance; and its requests.
+        alike: Chance that two requests of half a minute are of one user, rather too large; 0 if unknown.
+        known: Whether there was enough to learn from; with one proxy there never is.
     """
 
     seconds: float = 0.0
-    window: Mapping[str, float] = field(default_factory=dict)
-    usual: Mapping[str, float] = field(default_factory=dict)
-    seen: float = 0.0
-    possible: float = 0.0
-    windows: float = 0.0
-
-    @property
-    def known(self) -> bool:
-        """Whether there was enough to learn from; with one proxy there never is."""
-        return self.windows >= ACQUAINTED
-
-    @property
-    def alike(self) -> float:
-        """Chance that two requests of half a minute are of one user, rather too large; 0 if unknown."""
-        return min(1.0, SAFETY * max(0.0, self.seen) / self.possible) if self.known and self.possible else 0.0
+    window: Counts = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
+    past: tuple[Counts, ...] = ()
+    uneven: tuple[tuple[float, float], ...] = ()
+    alike: float = 0.0
+    known: bool = False
 
     def within(self, part: float) -> Crowding:
         """Return how crowded a part of the requests may be, in 0..1: heavy users may all be in it."""
         if part <= 0:
             return ALONE
-        alike = self.alike
-        return Crowding(min(1.0, alike / part), min(1.0, sqrt(alike) / part), self.known)
+        return Crowding(min(1.0, self.alike / part), min(1.0, sqrt(self.alike) / part), self.known)
 
     def plus(self, observation: Observation) -> Crowd:
         """Return what is known after one more interval."""
-        window = dict(self.window)
         left_out = {proxy for proxy, _ in observation.partial}
+        there = _there(observation)
+        window = {**dict.fromkeys(sorted(there or ()), 0.0), **self.window}
         for cell, tally in observation.cells:
-            if cell.segment not in UNCOMPARED and cell.proxy not in left_out:
+            counts = cell.proxy not in left_out if there is None else cell.proxy in there
+            if counts and cell.segment not in UNCOMPARED:
                 proxy = observation.groups[cell.proxy]
                 window[proxy] = window.get(proxy, 0.0) + tally.requests
+        gaps = self.gaps
+        if there is not None and self.seconds:
+            gaps = tuple(sorted({*gaps, *(there ^ self.window.keys())}))
         seconds = self.seconds + (observation.end - observation.start).total_seconds()
-        if seconds < WINDOW:
-            return Crowd(seconds, window, self.usual, self.seen, self.possible, self.windows)
-        return self._closed(seconds, window)
+        filling = replace(self, seconds=seconds, window=window, gaps=gaps)
+        full = seconds >= WINDOW and fsum(window.values()) >= FULL
+        return filling._closed() if full else filling
 
-    def _closed(self, seconds: float, window: Mapping[str, float]) -> Crowd:
-        decay = 0.5 ** (seconds / HALF_LIFE)
-        both = sorted(window.keys() & self.usual.keys())
-        requests, past = fsum(window[p] for p in both), fsum(self.usual[p] for p in both)
-        seen = possible = 0.0
-        if len(both) > 1 and requests > 1:
-            due = [requests * self.usual[p] / past for p in both]
-            chance = fsum(d * (1 - d / requests) for d in due)
-            seen = fsum((window[p] - d) ** 2 for p, d in zip(both, due, strict=True)) - chance
-            possible = chance * (requests - 1)
-        usual = {
-            proxy: kept
-            for proxy in sorted(window.keys() | self.usual.keys())
-            if (kept := self.usual.get(proxy, 0.0) * decay + window.get(proxy, 0.0)) >= FEWEST
-        }
-        return Crowd(
-            usual=usual,
-            seen=self.seen * decay + seen,
-            possible=self.possible * decay + possible,
-            windows=self.windows * decay + (possible > 0),
-        )
+    def _closed(self) -> Crowd:
+        whole = {proxy: got for proxy, got in self.window.items() if proxy not in self.gaps}
+        uneven = self.uneven
+        if (found := _unevenness(whole, self.past)) is not None:
+            uneven = (*uneven, found)[-KEPT:]
+        known = self.known or len(uneven) >= ACQUAINTED
+        alike = _alike(uneven) if len(uneven) >= ACQUAINTED else self.alike
+        return Crowd(past=(*self.past, whole)[-PAST:], uneven=uneven, alike=alike, known=known)
 
-    def to_json(self) -> list[object]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values; nothing is lost."""
-        return [self.seconds, dict(self.window), dict(self.usual), self.seen, self.possible, self.windows]
+        return {
+            "seconds": self.seconds,
+            "window": dict(self.window),
+            "gaps": list(self.gaps),
+            "past": [dict(window) for window in self.past],
+            "uneven": [list(one) for one in self.uneven],
+            "alike": self.alike,
+            "known": self.known,
+        }
 
     @classmethod
-    def from_json(cls, data: Sequence[object]) -> Crowd:
-        """Return what :meth:`to_json` was made from."""
-        return cls(*data)  # type: ignore[arg-type]
+    def from_json(cls, data: Mapping[str, object] | Sequence[object]) -> Crowd:
+        """Return what :meth:`to_json` was made from; of an earlier version, what it had come to."""
+        if not isinstance(data, Mapping):
+            *_, seen, possible, windows = data
+            return _of_sums(float(seen), float(possible), float(windows))  # type: ignore[arg-type]
+        values: dict[str, object] = dict(data)
+        for name in ("gaps", "past"):
+            values[name] = tuple(values[name])  # type: ignore[arg-type]
+        values["uneven"] = tuple(map(tuple, values["uneven"]))  # type: ignore[call-overload]
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def _there(observation: Observation) -> set[str] | None:
+    """The proxies that count in this interval, with traffic or without; None if they are too many."""
+    if len(observation.fresh) > GROUPS or any(group != proxy for proxy, group in observation.groups.items()):
+        return None
+    named = {*observation.fresh, *observation.groups}
+    return named - {proxy for proxy, _ in observation.partial} - {*observation.silent, *observation.late}
+
+
+def _unevenness(window: Counts, past: Sequence[Counts]) -> tuple[float, float] | None:
+    """How far a window's shares of proxies lie from those before it, 1 is chance, and its requests.
+
+    Only the proxies that all of these windows have are compared. The middle half of what each had before is
+    usual, so that a jump that stays is usual soon, and one that is over never was.
+    """
+    both = sorted(proxy for proxy in window if sum(proxy in one for one in past) >= FEWEST)
+    before = [[one[proxy] for proxy in both] for one in past if all(proxy in one for proxy in both)]
+    before = [[got / total for got in row] for row in before if (total := fsum(row))]
+    requests = fsum(window[proxy] for proxy in both)
+    if len(both) < 2 or requests < 2 or len(before) < FEWEST:
+        return None
+    cut = len(before) // 4
+    middle = [fsum(sorted(column)[cut : len(before) - cut]) for column in zip(*before, strict=True)]
+    due = [requests * share / total for share in middle] if (total := fsum(middle)) else []
+    chance = fsum(d * (1 - d / requests) for d in due)
+    freedom = sum(d > 0 for d in due) - 1
+    if freedom < 1 or chance <= 0:
+        return None
+    off = fsum((window[proxy] - d) ** 2 for proxy, d in zip(both, due, strict=True))
+    # What is usual is known from few windows, and off by chance itself.
+    return off / chance / (1 + 1 / len(before)) / LEFT[min(freedom, len(LEFT)) - 1], requests
+
+
+def _alike(uneven: Sequence[tuple[float, float]]) -> float:
+    kept = sorted(uneven)[: len(uneven) - len(uneven) // APART]
+    mean, requests = (fsum(column) / len(kept) for column in zip(*kept, strict=True))
+    return min(1.0, SAFETY * max(0.0, mean - 1) / (requests - 1))
+
+
+def _of_sums(seen: float, possible: float, windows: float) -> Crowd:
+    known = windows >= ACQUAINTED
+    return Crowd(
+        alike=min(1.0, SAFETY * max(0.0, seen) / possible) if known and possible else 0.0, known=known
+    )

@@ -194,8 +194,8 @@ def test_a_proxy_that_splits_nearly_as_asked_is_named_once_heavy_users_are_known
     watch = watched(make, state, cells)
 
     assert split_seen(watch, state, Crowd()).agrees
-    assert "c acknowledged but" in split_seen(watch, state, Crowd(possible=1.0, windows=20.0)).problem
-    assert split_seen(watch, state, Crowd(seen=0.02, possible=1.0, windows=20.0)).agrees
+    assert "c acknowledged but" in split_seen(watch, state, Crowd(known=True)).problem
+    assert split_seen(watch, state, Crowd(alike=0.03, known=True)).agrees
 
 
 def test_a_canary_request_of_everyone_while_only_staff_has_it_is_a_problem(make):
