@@ -89,7 +89,8 @@ class Learned:
         brief: Dispersion of one interval, as squares seen / squares expected of independent errors.
         lasting: The same over LONG.
         clusters: Correlation of errors within SHORT, as seen / possible.
-        size: Sums of requests per SHORT window and of windows.
+        size: Sums of requests per SHORT window, of windows, and of their lengths, which are an interval's
+            where statistics come less often; 1 is SHORT.
         short: The window that is being filled.
         long: The window that is being filled.
         bursts: By size: how many SHORT windows of a cell had that many events or more.
@@ -109,7 +110,7 @@ class Learned:
     brief: Fraction = field(default_factory=Fraction)
     lasting: Fraction = field(default_factory=Fraction)
     clusters: Fraction = field(default_factory=Fraction)
-    size: tuple[float, float] = (0.0, 0.0)
+    size: tuple[float, float, float] = (0.0, 0.0, 0.0)
     short: Window = Window()
     long: Window = Window()
     bursts: Array = field(default_factory=lambda: np.zeros((len(SIZES), COUNTERS)))
@@ -163,7 +164,7 @@ class Learned:
             brief,
             lasting,
             clusters,
-            (data["size"][0], data["size"][1]),
+            (*data["size"][:2], data["size"][-1]),  # older servers stored no lengths, which usually are 1
             short,
             long,
             *_since_0_2(data),
@@ -244,10 +245,20 @@ class Learned:
 
     def cluster_rate(self, counter: int) -> float:
         """Return clusters of events per request: how many independent causes there are."""
-        window = (self.size[0] + 1000) / (self.size[1] + 1)
+        window = self._window
         prior = 1 / (1 + self.rate(counter) / (PHI - 1) * window)
         icc = ICC_SAFETY * float(self.clusters.shrunk(prior, ICC_WEIGHT)[counter - 1])
         return (1 / min(max(icc, 1e-6), 0.999) - 1) / window
+
+    @property
+    def _window(self) -> float:
+        """Requests of all cells in a SHORT window."""
+        return (self.size[0] + 1000) / (self.size[1] + 1)
+
+    def _within(self, seconds: float) -> float:
+        """Return the requests of all cells in so many seconds, or in an interval if that is longer."""
+        length = (self.size[2] + 1) / (self.size[1] + 1)
+        return self._window / length * max(seconds, length * SHORT) / SHORT
 
     def burst_rates(self, counter: int) -> Array:
         """Return by position in SIZES: bursts of that size per request, rather too many than too few."""
@@ -258,7 +269,7 @@ class Learned:
     def unevennesses(self) -> Array:
         """By counter: the variance of a version's own rate in a cell over LONG, relative to its square."""
         cells = max(1, len(self.cells.keys))
-        requests = (self.size[0] + 1000) / (self.size[1] + 1) * LONG / SHORT / cells
+        requests = self._within(LONG) / cells
         found: Array = (np.array(self._swings) - 1) / (requests * self.rates)
         return found
 
@@ -273,9 +284,9 @@ class Learned:
         """
         if len(self.cells.keys) < 2:
             return _ZEROS
-        requests = (self.size[0] + 1000) / (self.size[1] + 1) * SWAY / SHORT
         near, far = (lag.shrunk(1.0, WEIGHT) for lag in self.lags)
-        found: Array = np.maximum(0.0, np.minimum(2 * near - far, near) - 1) / (requests * self.rates)
+        own = np.maximum(0.0, np.minimum(2 * near - far, near) - 1)
+        found: Array = own / (self._within(SWAY) * self.rates)
         return found
 
 
@@ -344,6 +355,7 @@ def _short(
     rows = window.rows.rows
     row = np.add.reduce(rows)
     requests = float(row[0])
+    some = bool(requests)
     row[1:] = np.minimum(row[1:], 4 * (learned.rates * requests) + 20)
     weight = 1.0 if calm[0] else OUTAGE_WEIGHT
     cells = learned.cells.plus(window.rows, decay)
@@ -361,7 +373,7 @@ def _short(
             np.where(many, seen.expected / pairs, 0.0),
             decay,
         ),
-        "size": (learned.size[0] * decay + requests, learned.size[1] * decay + bool(requests)),
+        "size": _decayed(learned.size, np.array((requests, some, some * window.seconds / SHORT)), decay),
         "short": Window(),
         "bursts": learned.bursts * decay + np.add.reduce(rows[:, 1:] >= _SIZES, axis=1, dtype=np.int64),
         "exposed": learned.exposed * decay + calm * requests,

@@ -145,6 +145,26 @@ def test_what_moves_a_whole_version_at_once_is_its_own_and_slow_drift_is_not():
     assert pauses.swing(ERRORS) == 1.0  # beside one another its cells look alike
 
 
+def uneven(seconds):
+    """Return what is learned by statistics each so many seconds of cells that go up and down each minute."""
+    known = Learned()
+    for i in range(int(7200 / seconds)):
+        up, down = (60, 40) if int(i * seconds / 60) % 2 else (40, 60)
+        errors = [round(half * seconds / 5) for half in (up, down)]
+        requests = round(200 * seconds)
+        counts = (("p", "everyone", "v1", requests, errors[0]), ("q", "everyone", "v1", requests, errors[1]))
+        known = learn(known, seen(*counts, seconds=seconds), "v1")
+    return known
+
+
+@pytest.mark.parametrize("seconds", [1, 10, 30, 60])
+def test_what_is_learned_of_unevenness_does_not_hang_on_how_often_statistics_come(seconds):
+    usual, other = uneven(5), uneven(seconds)
+
+    assert usual.unevennesses[ERRORS - 1] > 0.05
+    assert other.unevennesses[ERRORS - 1] == pytest.approx(usual.unevennesses[ERRORS - 1], rel=0.1)
+
+
 def test_an_only_cell_does_not_count_its_swings_twice():
     known = Learned()
     for i in range(400):
