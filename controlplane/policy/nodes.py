@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +56,17 @@ def matches(nodes: Nodes, node: Node) -> bool:
         wanted += [(where.region, node.region), (where.zone, node.zone), (where.sub_zone, node.sub_zone)]
     if any(asked not in (None, given) for asked, given in wanted):
         return False
-    there = dict(leaves(node.metadata))
-    return all(_equal(there.get(path), value) for path, value in leaves(nodes.metadata or {}))
+    return all(_equal(_at(path, node.metadata), value) for path, value in leaves(nodes.metadata or {}))
+
+
+def _at(path: Iterable[str], metadata: Metadata) -> Any:
+    """Return what is at a path, or None: a client may say as much as it likes, so it is not all looked at."""
+    there: Any = metadata
+    for key in path:
+        if not isinstance(there, Mapping):
+            return None
+        there = there.get(key)
+    return there
 
 
 def overlap(one: Nodes, other: Nodes) -> bool | None:

@@ -18,6 +18,7 @@ from controlplane.server.alone import Alone
 from controlplane.server.callbacks import Callbacks, tell, trace
 from controlplane.server.limits import Limits
 from controlplane.server.sessions import Counts, Session, who
+from controlplane.server.share import Share
 from controlplane.server.transport import Transport
 from controlplane.server.turns import Turns
 from controlplane.server.watchdog import Watchdog
@@ -37,7 +38,6 @@ _NOW = partial(datetime.now, UTC)
 _ANEW = ProtocolError("UNAVAILABLE", "an operator asked to begin anew")
 _STOPPING = ProtocolError("UNAVAILABLE", "the server is stopping")
 _FAILED = ProtocolError("INTERNAL", "the server failed at this stream; its log says how")
-_LARGE = 128 << 10  # bytes of a request; a real Envoy's first one has 61 KB
 _SMALL = 2048  # bytes of a request that is taken in at once: no need to look at the clock
 _LONG = 0.01  # seconds of taking in one request, after which its stream has to pause
 _PAUSE = 4  # times as long
@@ -82,7 +82,7 @@ class XdsServer:
         self._turns = Turns(self._advance_all)
         self._newcomers = Turns(self._assign_all)
         self._admission = Admission(limits.first_requests, monotonic)
-        self._large = asyncio.Lock()
+        self._share = Share()
         self._quota = Quota(limits.streams_per_peer)
         self._stopping = False
         self.counts = Counts()
@@ -185,6 +185,7 @@ class XdsServer:
             await over
         except Exception as error:  # noqa: BLE001 - it ends this stream, and the client need not know how
             log.error("stream failed", error=repr(error), stack=trace(error), **who(session))
+            error.__traceback__ = None  # it may hold the request, in a cycle with the session
             self._finish(session, _FAILED)
         finally:
             session.ended = True
@@ -213,34 +214,35 @@ class XdsServer:
     async def _read(self, session: Session) -> None:
         """Take requests until the client closes its side."""
         stream, read, end = session.stream, session.transport.read, session.transport.end
-        while (data := await read()) is not end:
-            first, small = stream.node is None, len(data) <= _SMALL
-            if first:
+        while session.closing is None and (data := await read()) is not end:
+            small = len(data) <= _SMALL
+            if stream.node is None:
                 await self._admission.admit(stream.peer)
-            if not small:
-                await self._take_turns(len(data))
-            began = None if small else monotonic()
-            try:
-                received = stream.receive(data, self._clock())
-            except ProtocolError as error:
-                # Not the error itself: its traceback holds the request, in a cycle with the session.
-                self._close(session, ProtocolError(error.status, error.text))
-                return
+            elif small:
+                self._take(session, data)
+                continue
+            spent = await self._share.take(stream.peer, partial(self._take, session, data))
+            if spent > _LONG and not small:
+                # Whoever sends what takes long to read must not have the loop to itself.
+                await asyncio.sleep(_PAUSE * spent)
+
+    def _take(self, session: Session, data: bytes) -> None:
+        """Take in one request, and send what may be sent because of it."""
+        stream = session.stream
+        first = stream.node is None
+        try:
+            received = stream.receive(data, self._clock())
             if first:
                 self._assign(session)
             if not received.acked or self._callbacks.acked is not None:
                 self._tell(session, received)
             if stream.due:  # most ACKs ask for nothing
                 self._advance(session)
-            if began is not None and (spent := monotonic() - began) > _LONG:
-                # Whoever sends what takes long to read must not have the loop to itself.
-                await asyncio.sleep(_PAUSE * spent)
-
-    async def _take_turns(self, size: int) -> None:
-        """Wait until a large request may be taken in: one per turn of the loop, whoever sends it."""
-        if size > _LARGE:
-            async with self._large:
-                await asyncio.sleep(0)
+        except ProtocolError as error:
+            # Not the error itself: its traceback holds the request, in a cycle with the session.
+            self._close(session, ProtocolError(error.status, error.text))
+        except Exception as error:  # noqa: BLE001 - a bug, or of whoever embeds us: it ends this stream
+            session.fail(error)
 
     def _tell(self, session: Session, received: Received) -> None:
         """Count, log and report what a request was."""

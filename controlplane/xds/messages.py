@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import ListValue, Struct
 
 from controlplane._pb.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 from controlplane._pb.node_pb2 import Node as _Node
@@ -25,7 +26,8 @@ MAX_HELD = 32 << 20  # bytes of names and versions that are kept of one stream, 
 _OBJECT = 100  # bytes that a short text takes besides its characters, with its place in a set
 MAX_NODE = 256 << 10  # bytes
 MAX_METADATA = 64 << 10  # bytes
-MAX_NODE_ID = 512  # characters
+MAX_VALUES = 1000  # in the metadata: as objects they take 15 times their bytes, and as long to make
+MAX_NODE_ID = 512  # characters, of each text of the node
 
 _KNOWN_ACKS = 64  # remembered at once
 _LONGEST_ACK = 64 << 10  # bytes
@@ -60,7 +62,6 @@ class Node:
     sub_zone: str = ""
     user_agent: str = ""
     version: tuple[int, int, int] | None = None
-    features: tuple[str, ...] = ()
 
 
 class Ack(NamedTuple):
@@ -171,15 +172,16 @@ def parse_node(data: bytes) -> Node:
         version=(build.major_number, build.minor_number, build.patch)
         if node.HasField("user_agent_build_version")
         else None,
-        features=tuple(node.client_features),
     )
 
 
 def _check_node(node: _Node) -> None:
     if not node.id:
         raise ProtocolError("INVALID_ARGUMENT", "node.id: is empty")
-    if len(node.id) > MAX_NODE_ID or len(node.cluster) > MAX_NODE_ID:
-        text = f"node: id or cluster is longer than {MAX_NODE_ID} characters"
+    where = node.locality
+    texts = (node.id, node.cluster, where.region, where.zone, where.sub_zone, node.user_agent_name)
+    if max(map(len, texts)) > MAX_NODE_ID:
+        text = f"node: id, cluster, locality or user agent is longer than {MAX_NODE_ID} characters"
         raise ProtocolError("RESOURCE_EXHAUSTED", text)
     if not node.id.isprintable() or not node.cluster.isprintable():
         # They are shown to operators, whose terminals obey control characters.
@@ -188,6 +190,21 @@ def _check_node(node: _Node) -> None:
     if size > MAX_METADATA:
         text = f"node.metadata: {size} bytes, at most {MAX_METADATA} are allowed"
         raise ProtocolError("RESOURCE_EXHAUSTED", text)
+    if _values(node.metadata, MAX_VALUES) > MAX_VALUES:
+        text = f"node.metadata: more than {MAX_VALUES} values; of a list or mapping each counts, and itself"
+        raise ProtocolError("RESOURCE_EXHAUSTED", text)
+
+
+def _values(whole: Struct | ListValue, most: int) -> int:
+    """Return how many values there are, however deep; a few more than ``most`` stand for any number above."""
+    values = whole.fields.values() if isinstance(whole, Struct) else whole.values
+    found = len(values)
+    for value in values:
+        if found > most:
+            break
+        if (kind := value.WhichOneof("kind")) in {"struct_value", "list_value"}:
+            found += _values(getattr(value, kind), most - found)
+    return found
 
 
 def weigh(texts: Collection[str]) -> int:

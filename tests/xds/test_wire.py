@@ -57,10 +57,9 @@ def test_node_of_a_real_client_is_read():
         user_agent_build_version=core.BuildVersion().from_dict(
             {"version": {"majorNumber": 1, "minorNumber": 40, "patch": 2}}
         ),
-        client_features=["x"],
     )
 
     parsed = parse_node(bytes(node))
 
-    assert (parsed.id, parsed.cluster, parsed.version, parsed.features) == ("n", "c", (1, 40, 2), ("x",))
+    assert (parsed.id, parsed.cluster, parsed.version) == ("n", "c", (1, 40, 2))
     assert (parsed.region, parsed.zone, parsed.sub_zone, parsed.user_agent) == ("eu", "eu-1", "a", "envoy")
