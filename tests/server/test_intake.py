@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import gc
+import time
 import tracemalloc
+from itertools import pairwise
 
 import grpc
 import grpc.aio
 import pytest
 
 from controlplane.server.accepting import make
-from controlplane.server.intake import MAX_BYTES, Intake
+from controlplane.server.intake import MAX_BYTES, SERVICE, Intake
 from tests.waiting import PATIENCE
 
 METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
@@ -69,6 +72,35 @@ async def test_a_large_export_is_refused_before_it_is_read_and_shown(service):
     assert (intake.refused, callback.taken) == (1, [])
     (trouble,) = intake.troubles.current()
     assert trouble.endswith(f"refused: export of {MAX_BYTES + 1} bytes, at most {MAX_BYTES} are allowed")
+
+
+class Context:
+    """What gRPC says of a call."""
+
+    def peer(self):
+        return "ipv4:127.0.0.1:1"
+
+    def auth_context(self):
+        return {}
+
+
+async def test_exports_that_come_at_once_do_not_share_one_turn_of_the_loop():
+    taken, seen = [], [0]
+
+    def receive(peer, data):
+        until = time.monotonic() + 0.004
+        while time.monotonic() < until:
+            pass
+        taken.append(data)
+
+    export = Intake(receive).services()[SERVICE]["Export"].unary_unary
+    calls = [asyncio.create_task(export(b"", Context())) for _ in range(20)]
+    while len(taken) < len(calls):
+        await asyncio.sleep(0)
+        seen.append(len(taken))
+    await asyncio.gather(*calls)
+
+    assert max(after - before for before, after in pairwise(seen)) <= 2
 
 
 async def test_what_is_refused_is_given_back_without_the_garbage_collector():
