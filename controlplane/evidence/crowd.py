@@ -72,7 +72,12 @@ class Crowd:
         return Crowding(min(1.0, self.alike / part), min(1.0, sqrt(self.alike) / part), self.known)
 
     def plus(self, observation: Observation) -> Crowd:
-        """Return what is known after one more interval."""
+        """Return what is known after one more interval.
+
+        One without requests tells nothing of proxies, and does not begin a window.
+        """
+        if not observation.cells and not self.seconds:
+            return self
         left_out = {proxy for proxy, _ in observation.partial}
         there = _there(observation)
         window = {**dict.fromkeys(sorted(there or ()), 0.0), **self.window}
@@ -124,8 +129,13 @@ class Crowd:
 
 
 def _there(observation: Observation) -> set[str] | None:
-    """The proxies that count in this interval, with traffic or without; None if they are too many."""
-    if len(observation.fresh) > GROUPS or any(group != proxy for proxy, group in observation.groups.items()):
+    """The proxies that count in this interval, with traffic or without.
+
+    None if they are too many, or if none of them had any request: then who was there made no difference.
+    """
+    if not observation.cells or len(observation.fresh) > GROUPS:
+        return None
+    if any(group != proxy for proxy, group in observation.groups.items()):
         return None
     named = {*observation.fresh, *observation.groups}
     return named - {proxy for proxy, _ in observation.partial} - {*observation.silent, *observation.late}

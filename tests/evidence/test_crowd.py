@@ -113,6 +113,23 @@ def test_what_is_left_out_is_made_up_for_whatever_the_number_of_proxies(proxies)
     assert taught(20, proxies=proxies).alike == pytest.approx(1.5 / 20, rel=0.35)
 
 
+def test_intervals_without_requests_are_no_gaps():
+    """Of a service that had none nobody looks who was there."""
+    rng, crowd, quiet = (
+        np.random.default_rng(4),
+        Crowd(),
+        Observation("", START, START + timedelta(seconds=5)),
+    )
+    names = ("p0", "p1", "p2")
+    for number in range(1500):
+        at = rng.integers(0, 3, 20)
+        cells = ((name, "everyone", "v1", 15 * int((at == p).sum())) for p, name in enumerate(names))
+        crowd = crowd.plus(quiet if number % 3 else seen(*cells, seconds=5, fresh=names))
+
+    assert crowd.known
+    assert crowd.alike > 0.02
+
+
 def test_with_few_requests_a_window_waits_for_more():
     rows = [("p", "everyone", "v1", 6), ("q", "everyone", "v1", 4)]
     crowd = Crowd().plus(seen(*rows)).plus(seen(*rows))

@@ -130,7 +130,7 @@ async def test_a_group_that_is_no_string_is_named_in_the_log(start, kit, capsys)
     await call.ask(CLUSTER)
 
     assert (await call.end())[0] is grpc.StatusCode.INTERNAL
-    assert "group_of returned 5; it must return a str or None" in capsys.readouterr().out
+    assert "group_of returned 5; it must return a str or None" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(
