@@ -29,7 +29,7 @@ class Share:
         self._waiting: dict[str, deque[_Waiting]] = {}
 
     async def take(self, peer: Peer, work: Callable[[], None]) -> float:
-        """Do some work for a peer, which must not raise; return how many seconds it took.
+        """Do some work for a peer; return how many seconds it took. What it raises is raised.
 
         Whoever is cancelled while it waits has its work left undone.
         """
@@ -54,8 +54,12 @@ class Share:
             self._begin(asyncio.get_running_loop())
         while self._waiting and monotonic() < self._until:
             done, work = self._next()
-            if not done.done():
+            if done.done():
+                continue
+            try:
                 done.set_result(_timed(work))
+            except Exception as error:  # noqa: BLE001 - it is for who asked for the work
+                done.set_exception(error)
 
     def _next(self) -> _Waiting:
         peer, queue = next(iter(self._waiting.items()))

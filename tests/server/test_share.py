@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from controlplane.server.share import Share
 from controlplane.xds.view import Peer
+from tests.waiting import PATIENCE
 
 
 def busy(seconds):
@@ -58,3 +59,18 @@ async def test_who_leaves_while_it_waits_has_nothing_done():
     await asyncio.gather(*tasks, return_exceptions=True)
 
     assert order == [0, 2]
+
+
+async def test_what_waiting_work_raises_comes_to_who_asked_and_the_others_go_on():
+    share, order = Share(0.001), []
+    peer = Peer("10.0.0.1:1")
+
+    def work(number):
+        busy(0.002)
+        order.append(1 / number)
+
+    tasks = [asyncio.create_task(share.take(peer, lambda n=n: work(n))) for n in (1, 0, 2)]
+    done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE)
+
+    assert order == [1, 0.5]
+    assert isinstance(done[1], ZeroDivisionError)
