@@ -388,6 +388,9 @@ class Stream(Position):
             if any(conversation.latest(name) is None for name in updates):
                 self._listen()
         conversation.depart(Flight(nonce, updates, removed, now))
+        target = snapshot.of(type_url)
+        # What was sent once more though the target lacks it has to go all the same.
+        conversation.dirty.update((name, None) for name in updates if name not in target)
         self._view = None
         if not conversation.dirty:
             self._drop(conversation)

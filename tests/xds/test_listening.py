@@ -18,6 +18,13 @@ def world(model):
     return make
 
 
+def claims(talk, url):
+    """What a client that has the last response says when it comes back."""
+    if talk.variant == "sotw":
+        return {"version_info": talk.last[url].version_info}
+    return {"initial_resource_versions": {r.name: r.version for r in talk.last[url].resources}}
+
+
 @pytest.fixture
 def back(talk, model, world):
     """Return a stream of a client that comes back with the scopes, and with the listeners named."""
@@ -27,11 +34,7 @@ def back(talk, model, world):
         brought = {}
         for url in (LISTENER, SCOPED_ROUTE):
             talk.ask(url)
-            if talk.variant == "sotw":
-                brought[url] = {"version_info": talk.last[url].version_info}
-            else:
-                versions = {r.name: r.version for r in talk.last[url].resources}
-                brought[url] = {"initial_resource_versions": versions}
+            brought[url] = claims(talk, url)
         again = model.Talk(model, talk.variant)
         again.publish(*world(1, "l"))
         again.brought = brought if listeners else {SCOPED_ROUTE: brought[SCOPED_ROUTE]}
@@ -74,3 +77,27 @@ def test_who_was_sent_its_scopes_on_this_stream_is_not_sent_them_again(talk, wor
     sent = talk.publish(*world(2, "l", "m"))
 
     assert sent == [["m"] if talk.variant == "delta" else ["l", "m"]]
+
+
+def test_a_scope_that_is_to_go_is_sent_again_to_who_needs_it_and_goes_then(talk, model):
+    """The host still leads by the former one when all scopes are sent again after a new listener."""
+
+    def world(revision, to, *scopes):
+        host = model.resource("host", to, needs=[(SCOPED_ROUTE, to)])
+        return revision, (SCOPED_ROUTE, host, *scopes), (LISTENER, model.resource("l"))
+
+    s, t = model.resource("s"), model.resource("t")
+    talk.publish(*world(1, "s", s, t))
+    talk.ask(SCOPED_ROUTE)
+    again = model.Talk(model, talk.variant)
+    again.publish(*world(1, "s", s, t))
+    again.ask(SCOPED_ROUTE, **claims(talk, SCOPED_ROUTE))
+    again.publish(*world(2, "s", s, model.resource("t", "2")))
+    again.ask(LISTENER)
+
+    again.publish(*world(3, "t", model.resource("t", "2")))
+    moved = again.ack(SCOPED_ROUTE)
+    gone = again.ack(SCOPED_ROUTE)
+
+    assert moved == [["host", "s", "t"]]
+    assert gone == ([["host", "t"]] if talk.variant == "sotw" else [["-s"]])
