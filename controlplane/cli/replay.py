@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -30,6 +31,42 @@ if TYPE_CHECKING:
 
 PAGE = 500  # turns per request
 RECORDS = 5000  # the same
+MOMENT = "%Y-%m-%d %H:%M:%S"
+
+
+class Figure(NamedTuple):
+    """What a decision rests on, then and now; None where that has no such figure."""
+
+    at: datetime
+    step: str
+    figure: str
+    then: float | str | None
+    now: float | str | None
+
+
+class Compared(NamedTuple):
+    """How a release that was decided again compares with what was written down.
+
+    Attributes:
+        missing: Decisions that only one of them has, in words.
+        words: How many are the same in other words.
+        figures: Of each that is the same and rests on other figures, the first of these.
+    """
+
+    missing: tuple[str, ...]
+    words: int
+    figures: tuple[Figure, ...]
+
+    @property
+    def told(self) -> str:
+        """What differs where everything was decided the same; '' if nothing does."""
+        if not self.figures:
+            return f"{self.words} decisions are told in other words, by another version" if self.words else ""
+        first = self.figures[0]
+        then, now = ("none" if each is None else each for each in (first.then, first.now))
+        where = f"{first.at:{MOMENT}} {first.step}: {first.figure}: {then} then, {now} now"
+        several = f"the figures of {len(self.figures)} decisions differ, as between versions of Turnout"
+        return f"{several}; the first: {where}"
 
 
 def register(app: typer.Typer) -> None:
@@ -61,26 +98,27 @@ def replay(
     other, untold = pin_again(*given, own, recording.origin.state.service) if given else (None, ())
     taken = list(again(recording.origin, recording.turns, other))
     records = tuple(record for each in taken for record in each.turn.records)
-    missing, words = _compared(records, _written(server, release), recording.turns)
+    compared = _compared(records, _written(server, release), recording.turns)
     left_out = sum(each.left_out for each in taken)
     if as_json:
         shown = [r.model_dump(mode="json", exclude={"number"}) for r in records]
         console.json({
             "release": release, "policy": (other or own).name, "turns": len(taken),
-            "outcome": _outcome(taken), "same": not missing, "words": words, "left_out": left_out,
-            "not_recorded": untold, "decisions": shown,
+            "outcome": _outcome(taken), "same": not compared.missing, "words": compared.words,
+            "figures": [f._asdict() | {"at": f.at.isoformat()} for f in compared.figures],
+            "left_out": left_out, "not_recorded": untold, "decisions": shown,
         })  # fmt: skip
     else:
-        _print(records, taken, other, left_out)
+        _print(records, taken, other, left_out, same=not compared.missing)
     if untold:
         typer.echo(f"not recorded, and taken as passed: {', '.join(untold)}", err=True)
-    if other is None and words:
-        typer.echo(f"decided as then, but {words} are told in other words: by another version", err=True)
+    if other is None and not compared.missing and compared.told:
+        typer.echo(f"decided the same, but {compared.told}", err=True)
     if other is not None and taken and taken[-1].turn.after.state.phase is Phase.WAITING:
         state = taken[-1].turn.after.state
         raise CommandError(f"under policy {other.name} it never starts: {state.because}")
-    if other is None and missing:
-        raise CommandError(f"not as it was decided then: {missing[0]}", 3)
+    if other is None and compared.missing:
+        raise CommandError(f"not as it was decided then: {compared.missing[0]}", 3)
 
 
 def _read(server: str, release: str) -> Recording:
@@ -106,13 +144,11 @@ def _written(server: str, release: str) -> list[Record]:
             return found
 
 
-def _compared(
-    now: Sequence[Record], written: Sequence[Record], turns: Sequence[Recorded]
-) -> tuple[tuple[str, ...], int]:
-    """Return what was decided differently, and of how many decisions the words are others.
+def _compared(now: Sequence[Record], written: Sequence[Record], turns: Sequence[Recorded]) -> Compared:
+    """Return how what is decided now compares with what was.
 
-    Records of other times than the turns' do not count. The words may be those of another version of Turnout,
-    which may also not have written down that the cause of a hold had changed.
+    Records of other times than the turns' do not count. Words and figures may be those of another version of
+    Turnout, which may also not have written down that the cause of a hold had changed.
     """
     begins, ends = (turns[0].moment.at, turns[-1].moment.at) if turns else (None, None)
     then = [r for r in written if r.kind == "decision" and begins and ends and begins <= r.at <= ends]
@@ -120,23 +156,37 @@ def _compared(
         now = [record for record in now if not record.numbers.get("again")]
     ours, theirs = ({_decided(r): r for r in records} for records in (now, then))
     missing = tuple(
-        f"{r.at:%Y-%m-%d %H:%M:%S} {r.step}: {r.action}: {r.reason}"
+        f"{r.at:{MOMENT}} {r.step}: {r.action}: {r.reason}"
         for key, r in sorted((ours | theirs).items())
         if (key in ours) is not (key in theirs)
     )
-    return missing, sum(key in theirs and theirs[key].reason != r.reason for key, r in ours.items())
+    pairs = [(theirs[key], r) for key, r in sorted(ours.items()) if key in theirs]
+    words = sum(old.reason != new.reason for old, new in pairs)
+    return Compared(missing, words, tuple(filter(None, starmap(_other, pairs))))
 
 
-def _decided(record: Record) -> tuple[datetime, str, str, str, str]:
-    """Return what a record says was decided, with the figures that it rests on."""
+def _decided(record: Record) -> tuple[datetime, str, str, str]:
+    """Return what a record says was decided."""
+    return record.at, record.action, record.step, str(record.numbers.get("code", ""))
+
+
+def _other(then: Record, now: Record) -> Figure | None:
+    """Return the first figure of a decision that is another one now; they are compared to four digits."""
+    old, new = _figures(then), _figures(now)
+    names = (name for name in (old | new) if old.get(name) != new.get(name))
+    return next((Figure(now.at, now.step, name, old.get(name), new.get(name)) for name in names), None)
+
+
+def _figures(record: Record) -> dict[str, float | str]:
+    """Return the outcome of each condition, and what it rests on."""
     verdicts = record.numbers.get("verdicts", ())
     assert isinstance(verdicts, list | tuple)
-    figures = [
-        f"{v['metric']}/{v['segment']} {v['outcome']} "
-        + " ".join(f"{name}={value:.4g}" for name, value in sorted(v["numbers"].items()))
-        for v in verdicts
-    ]
-    return record.at, record.action, record.step, str(record.numbers.get("code", "")), "; ".join(figures)
+    found: dict[str, float | str] = {}
+    for verdict in verdicts:
+        of = f"{verdict['metric']}/{verdict['segment']}"
+        found[f"{of} outcome"] = str(verdict["outcome"])
+        found |= {f"{of} {name}": float(f"{value:.4g}") for name, value in sorted(verdict["numbers"].items())}
+    return found
 
 
 def _outcome(taken: Sequence[Replayed]) -> str:
@@ -144,12 +194,18 @@ def _outcome(taken: Sequence[Replayed]) -> str:
 
 
 def _print(
-    records: Sequence[Record], taken: Sequence[Replayed], other: PinnedPolicy | None, left_out: int
+    records: Sequence[Record],
+    taken: Sequence[Replayed],
+    other: PinnedPolicy | None,
+    left_out: int,
+    *,
+    same: bool,
 ) -> None:
     shape = clock(record.at for record in records)
     for record in records:
         console.line(f"{record.at:{shape}}  {record.step:12s} {record.action:9s} {record.reason}")
-    under = f"under policy {other.name}" if other else "under its own policy"
+    own = "under its own policy: decided the same" if same else "under its own policy: NOT as it was decided"
+    under = f"under policy {other.name}" if other else own
     console.line(f"{_outcome(taken)} after {len(taken)} turns {under}")
     if other:
         console.line("the counts are those of the shares that the release had then")

@@ -231,29 +231,64 @@ GOALS = ("promoted", "retired", "ended")
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def decision(seconds=0, reason="few", rate=0.1, **numbers):
-    verdicts = [{"metric": "errors", "segment": "everyone", "outcome": "not yet", "numbers": {"rate": rate}}]
+def decision(seconds=0, reason="few", rate=0.1, outcome="not yet", action="hold", **numbers):
+    verdicts = [{"metric": "errors", "segment": "everyone", "outcome": outcome, "numbers": {"rate": rate}}]
     return Record(
-        at=NOW + timedelta(seconds=seconds), kind="decision", action="hold", step="ten", reason=reason,
+        at=NOW + timedelta(seconds=seconds), kind="decision", action=action, step="ten", reason=reason,
         numbers={"code": "not-yet", "verdicts": verdicts, **numbers},
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("now", "then", "differs", "words"),
+    ("now", "then", "differs", "words", "figures"),
     [
-        ([decision(cause="a", again=False)], [decision(cause="a", again=False)], 0, 0),
-        ([decision(reason="too few", cause="a")], [decision()], 0, 1),
-        ([decision(cause="a"), decision(5, cause="b", again=True)], [decision()], 0, 0),
-        ([decision(cause="a"), decision(5, cause="b", again=True)], [decision(cause="a")], 1, 0),
-        ([decision(rate=0.2, cause="a")], [decision()], 2, 0),
-        ([decision(cause="a"), decision(5, cause="a")], [decision()], 1, 0),
+        ([decision(cause="a", again=False)], [decision(cause="a", again=False)], 0, 0, 0),
+        ([decision(reason="too few", cause="a")], [decision()], 0, 1, 0),
+        ([decision(cause="a"), decision(5, cause="b", again=True)], [decision()], 0, 0, 0),
+        ([decision(cause="a"), decision(5, cause="b", again=True)], [decision(cause="a")], 1, 0, 0),
+        ([decision(rate=0.2, cause="a")], [decision()], 0, 0, 1),
+        ([decision(cause="a"), decision(5, cause="a")], [decision()], 1, 0, 0),
+        ([decision(outcome="pass")], [decision()], 0, 0, 1),
+        ([decision(action="rollback")], [decision()], 2, 0, 0),
     ],
-    ids=["same", "words", "older", "again", "figures", "more"],
+    ids=["same", "words", "older", "again", "figures", "more", "outcome", "action"],
 )
-def test_what_an_earlier_version_wrote_down_is_the_same_in_other_words(now, then, differs, words):
+def test_another_version_decided_the_same_in_other_words_and_with_other_figures(
+    now, then, differs, words, figures
+):
     turns = [SimpleNamespace(moment=SimpleNamespace(at=NOW + timedelta(seconds=s))) for s in (0, 5)]
 
-    missing, told = replaying._compared(now, then, turns)
+    found = replaying._compared(now, then, turns)
 
-    assert (len(missing), told) == (differs, words)
+    assert (len(found.missing), found.words, len(found.figures)) == (differs, words, figures)
+
+
+def test_figures_of_another_version_are_told_and_a_decision_that_is_another_one_fails(
+    turnout, kit, kept, monkeypatch
+):
+    written = replaying._written
+    monkeypatch.setattr(replaying, "_written", lambda *a: [other(r, rate=True) for r in written(*a)])
+    with kit.serving(kept) as serving:
+        figures = turnout("replay", "shop-v2", server=serving.server)
+        told = turnout("replay", "shop-v2", "-o", "json", server=serving.server)
+        monkeypatch.setattr(replaying, "_written", lambda *a: [other(r, code="quiet") for r in written(*a)])
+        decided = turnout("replay", "shop-v2", server=serving.server)
+
+    found = json.loads(told.out)
+    assert (figures.status, told.status, found["same"]) == (0, 0, True)
+    assert any(line.endswith("under its own policy: decided the same") for line in figures.lines)
+    first = found["figures"][0]
+    assert (first["figure"], first["then"]) == ("errors/everyone canary_rate", 0.75)
+    assert f"the figures of {len(found['figures'])} decisions differ" in figures.err
+    assert f"errors/everyone canary_rate: 0.75 then, {first['now']} now" in figures.err
+    assert decided.status == 3
+    assert "not as it was decided then: " in decided.err
+
+
+def other(record, *, rate=False, code=""):
+    """Return a record as another version might have written it."""
+    numbers = record.numbers | ({"code": code} if code else {})
+    if rate:
+        rates = {"canary_rate": 0.75}
+        numbers["verdicts"] = [v | {"numbers": v["numbers"] | rates} for v in numbers.get("verdicts", ())]
+    return record.model_copy(update={"numbers": numbers})
