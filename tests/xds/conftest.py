@@ -463,10 +463,13 @@ class Client:
             routes = self.types[ROUTE]
             unseen = self.variant == "sotw"  # such a server cannot know what a new stream's client has
             for cluster in removed:
+                if unseen and cluster in self.unlisted & self.refused:
+                    continue  # another process has not got what it is on, and may not send ours again
                 if any(
                     cluster in used(b) for n, b in routes.bodies.items() if n in routes.known or not unseen
                 ):
                     self.problems.append(f"cluster {cluster} went while a route names it")
+            self.unlisted -= bodies.keys()
 
     def check_host(self, has, bodies) -> None:
         """A host goes to routes that are here; what a new stream's client has, such a server cannot know."""

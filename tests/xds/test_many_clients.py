@@ -378,6 +378,7 @@ def machine(model, libraries, variants):  # noqa: C901 - the complexity of its r
         def reconnect(self, number, later, group):
             each = self.one(number)
             each.group = group
+            each.unlisted |= each.types[CLUSTER].bodies.keys()  # these libraries recall nothing
             each.connect((CLUSTER, ENDPOINT, *later))
 
         # -- what must hold

@@ -168,3 +168,14 @@ def test_host_does_not_go_to_routes_that_the_client_names_but_refused_before_it_
 
     assert (refused, accepted) == (b"host=r;0", b"host=s;0")
     assert client.problems == []
+
+
+def test_what_is_refused_of_clusters_that_another_process_sent_is_not_in_the_next_set(sotw, model):
+    """What the client is on is not known, so it cannot be listed; the others do not wait for that."""
+    sotw.publish(5, (CLUSTER, model.resource("a", "2")))
+    first = sotw.ask(CLUSTER, version_info="4.abc")
+    refused = sotw.ack(CLUSTER, error="bad a")
+
+    later = sotw.publish(6, (CLUSTER, model.resource("a", "2"), model.resource("b")))
+
+    assert (first, refused, later) == ([["a"]], [], [["b"]])
