@@ -208,6 +208,6 @@ def _print(
     under = f"under policy {other.name}" if other else own
     console.line(f"{_outcome(taken)} after {len(taken)} turns {under}")
     if other:
-        console.line("the counts are those of the shares that the release had then")
+        console.line("counts and the check of the split are those of the shares that the release had then")
     if left_out:
         console.line("operators' acts after the start were left out: its own policy alone follows them")

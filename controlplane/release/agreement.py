@@ -5,15 +5,15 @@ Source: DESIGN "How a release runs", verify.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.reading import rough
 from controlplane.evidence.shares import Lately
 from controlplane.evidence.split import EXPECTED, LATE, Agreement, SplitVerdict, check_split
-from controlplane.policy.documents import FOLLOWED, UNCOMPARED
+from controlplane.policy.documents import EVERYONE, FOLLOWED, UNCOMPARED
 from controlplane.policy.values import format_duration
 from controlplane.release.arrivals import ALL, step_split
 from controlplane.release.state import ReleaseState
@@ -32,6 +32,32 @@ class SplitSeen:
     problem: str = ""
     agrees: bool = False
     missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """By which shares requests came to the versions in an interval, and what is seen of that.
+
+    Attributes:
+        split: Whether they came as asked.
+        shares: The canary's, in 0..1, by segment.
+        segment: By which the step shows.
+        missed: Calls of gRPC clients that the canary may have missed, as in `Watch`.
+    """
+
+    split: SplitSeen = SplitSeen(missing="requests were not divided")
+    shares: Mapping[str, float] = field(default_factory=dict)
+    segment: str = EVERYONE
+    missed: Mapping[str, int] = field(default_factory=dict)
+
+
+def routes(
+    watch: Watch, state: ReleaseState, crowd: Crowd, settle: timedelta, unacked: Collection[str]
+) -> Routes:
+    """Return what is seen of a release's own routes; arguments as in `split_seen`."""
+    split = split_seen(watch, state, crowd, settle, unacked)
+    shares = in_force(state.policy, state.step).shares
+    return Routes(split, shares, step_split(state).segment, watch.missed)
 
 
 def split_seen(

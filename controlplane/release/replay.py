@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 from controlplane.evidence.learned import Learned, learn
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.release import watch as watching
+from controlplane.release.agreement import Routes
 from controlplane.release.moves import act, dated
 from controlplane.release.recording import Origin, Recorded
 from controlplane.release.state import Action, ReleaseState
@@ -28,13 +30,20 @@ def replay(
 ) -> Iterator[Replayed]:
     """Yield each turn as it comes out now, until the release ends or nothing more was recorded.
 
-    The traffic is what it was: under another policy the counts are still those of the recorded shares. So its
-    conditions can be tried, its steps only as far as they ask for the same shares. What operators did is
-    followed under the release's own policy only, but for the start: who started it would have started it.
+    The traffic is what it was: under another policy the counts are still those of the recorded shares, and
+    the split is still checked against these. So its conditions can be tried, its steps only as far as they
+    ask for the same shares. What operators did is followed under the release's own policy only, but for the
+    start: who started it would have started it.
     """
-    state = origin.state if policy is None else origin.state.model_copy(update={"policy": policy})
+    turns = tuple(turns)
+    state = origin.state
+    came: Iterable[Routes | None] = repeat(None)
+    if policy is not None:
+        state = state.model_copy(update={"policy": policy})
+        own = (each.turn.routes for each in replay(origin, turns))
+        came = chain(own, repeat(Routes()))
     progress, learned = Progress(state), Learned.from_json(origin.learned)
-    for number, recorded in enumerate(turns):
+    for number, (recorded, routes) in enumerate(zip(turns, came, strict=False)):
         given, left_out = recorded.state, False
         if given is not None and policy is None:
             progress = _given(progress, given)
@@ -45,7 +54,7 @@ def replay(
             left_out = (given.phase, given.step, given.halt) != (
                 progress.state.phase, progress.state.step, progress.state.halt,
             )  # fmt: skip
-        took = turn(progress, learned, recorded.moment)
+        took = turn(progress, learned, recorded.moment, routes)
         yield Replayed(recorded, took, left_out)
         if recorded.moment.observation is not None:
             learned = learn(learned, recorded.moment.observation, recorded.moment.stable)

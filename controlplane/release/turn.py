@@ -13,7 +13,7 @@ from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
 from controlplane.release import arrivals, confirming, ending, holding, hooks
 from controlplane.release import watch as watching
-from controlplane.release.agreement import SplitSeen, split_seen
+from controlplane.release.agreement import Routes, routes
 from controlplane.release.confirming import Glance
 from controlplane.release.decide import decide
 from controlplane.release.health import alive
@@ -21,6 +21,7 @@ from controlplane.release.moves import NEW_STEP, apply, based, confirmed, dated,
 from controlplane.release.ports import Record
 from controlplane.release.seen import Decision, Moment, Propagation, Seen
 from controlplane.release.state import RETURNED, Action, Phase, ReleaseState, Stage
+from controlplane.release.trial import Check
 from controlplane.release.watch import Watch
 from controlplane.release.way_back import alarm, describe
 
@@ -46,6 +47,7 @@ class Turn:
         propagation: As it was seen, with the proxies that are away.
         records: What is to be written down.
         promoted: True if the canary is what is stable from now on.
+        routes: What was seen of its routes.
     """
 
     after: Progress
@@ -53,27 +55,31 @@ class Turn:
     propagation: Propagation
     records: tuple[Record, ...] = ()
     promoted: bool = False
+    routes: Routes = field(default_factory=Routes)
 
 
-def turn(before: Progress, learned: Learned, moment: Moment) -> Turn:
+def turn(before: Progress, learned: Learned, moment: Moment, others: Routes | None = None) -> Turn:
     """Return what becomes of a release in an interval.
 
     Args:
         before: The release until then; it has not ended.
         learned: From the past of the stable version, without this interval.
         moment: What was seen.
+        others: The routes by which the requests came, where those were not its own.
     """
     state = based(before.state, moment.stable)
     if state.active or not state.unconfirmed:
-        return _taken(before, state, learned, moment)
+        return _taken(before, state, learned, moment, others)
     took = _confirming(before, state, Glance(moment.propagation, moment.elapsed, moment.at))
     over = state.ended or took.decision.action is not None
-    return took if over else _taken(before, took.after.state, learned, moment)
+    return took if over else _taken(before, took.after.state, learned, moment, others)
 
 
-def _taken(before: Progress, state: ReleaseState, learned: Learned, moment: Moment) -> Turn:
+def _taken(
+    before: Progress, state: ReleaseState, learned: Learned, moment: Moment, others: Routes | None
+) -> Turn:
     watch, verdicts = before.watch, tuple[Verdict, ...]()
-    propagation, stale, split = moment.propagation, _stale(moment), SplitSeen()
+    propagation, stale, came = moment.propagation, _stale(moment), Routes()
     if state.active:
         state, propagation = _gated(state, moment)
     if state.phase in IN_PROGRESS:
@@ -90,22 +96,24 @@ def _taken(before: Progress, state: ReleaseState, learned: Learned, moment: Mome
             # With less than all to wait for, a client may be without the step and not split for that reason.
             if settled and propagation.at_least == PPM:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
-        split = split_seen(watch, state, learned.crowd, moment.settle, propagation.unacked)
-        if split.problem:
+        came = others or routes(watch, state, learned.crowd, moment.settle, propagation.unacked)
+        if came.split.problem:
             watch = watching.unproved(watch)
-        watch = watching.vouched(watch, state, learned.crowd, wrong=bool(split.problem))
+        check = Check(bool(came.split.problem), came.segment, learned.crowd)
+        watch = watching.vouched(watch, state, check, came.shares)
         if (apart := watching.apart(watch, state)) != state.apart:
             state = state.model_copy(update={"apart": apart})
-        verdicts = (*watching.verdicts(watch, learned, state), *hooks.verdicts(state))
+        reached = watching.unreached(state, came.missed, came.shares)
+        verdicts = (*watching.verdicts(watch, learned, state), *reached, *hooks.verdicts(state))
         watch = watching.heard(watch, verdicts)
     where = alive(moment.where, moment.observation, state.to_version)
     seen = Seen(
         elapsed=moment.elapsed,
         propagation=propagation,
         stale=stale,
-        split_problem=split.problem,
-        split_agrees=split.agrees,
-        split_missing=split.missing,
+        split_problem=came.split.problem,
+        split_agrees=came.split.agrees,
+        split_missing=came.split.missing,
         verdicts=verdicts,
         results=watching.results(watch, state),
         endpoints=where.places,
@@ -124,6 +132,7 @@ def _taken(before: Progress, state: ReleaseState, learned: Learned, moment: Mome
     if state.phase in IN_PROGRESS and not state.way_back:
         state = state.model_copy(update={"way_back": where.count(state.from_version) or 0})
     took = _told(_alarmed(_decided(state, watch, seen, moment.at), seen, moment.at), seen, moment)
+    took = replace(took, routes=came)
     if state.phase in IN_PROGRESS or took.after.state.key != state.key:
         return took
     # Nothing is judged any more; the last verdicts are still shown.

@@ -14,7 +14,6 @@ from controlplane.evidence.account import Limits
 from controlplane.evidence.account import Stage as Setting
 from controlplane.evidence.better import Result
 from controlplane.evidence.blocks import cut
-from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.evidence import Evidence
 from controlplane.evidence.flow import Flow
 from controlplane.evidence.learned import Learned
@@ -31,11 +30,11 @@ from controlplane.policy.documents import (
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.release import arrivals
 from controlplane.release import trial as trials
-from controlplane.release.arrivals import ALL, Place, step_split
+from controlplane.release.arrivals import ALL, Place
 from controlplane.release.conditions import limits, tests
 from controlplane.release.memo import Same
 from controlplane.release.state import Phase, ReleaseState, Stage
-from controlplane.release.traffic import BUCKETS, in_force, splits
+from controlplane.release.traffic import BUCKETS, splits
 from controlplane.release.trial import Check, Trial
 
 SEGMENT = 0.1  # assumed share of a segment among all requests
@@ -288,13 +287,14 @@ def unproved(watch: Watch) -> Watch:
     return replace(watch, evidence=fold_of.next_step(watch.evidence))
 
 
-def vouched(watch: Watch, state: ReleaseState, crowd: Crowd, *, wrong: bool) -> Watch:
-    """Return the watch with an A/B test as far as the split vouches for it; ``wrong`` if that is not so."""
+def vouched(watch: Watch, state: ReleaseState, check: Check, shares: Mapping[str, float]) -> Watch:
+    """Return the watch with an A/B test as far as the split vouches for it.
+
+    ``shares`` are the canary's by segment, in 0..1, as requests came.
+    """
     if not (tests := setting(state, counting=False).limits.tests):
         return watch
-    shares = in_force(state.policy, state.step).shares
     divided = {segment: share for segment, share in shares.items() if 0 < share < 1}
-    check = Check(wrong, step_split(state).segment, crowd)
     trial, evidence = trials.vouched(watch.trial, watch.evidence, tests, divided, check)
     return replace(watch, trial=trial, evidence=evidence)
 
@@ -305,16 +305,23 @@ def apart(watch: Watch, state: ReleaseState) -> bool:
 
 
 def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdict, ...]:
-    """Return how each condition reads now, the budget, and where no client reaches the canary."""
+    """Return how each condition reads now, and the budget."""
     at = setting(state, counting=state.stage is Stage.JUDGE)
-    shares = in_force(state.policy, state.step).shares
-    unreached = (
-        reach(state.to_version, segment, shares.get(segment, 0), calls)
-        for segment, calls in sorted(watch.missed.items())
-    )
+    found = fold_of.verdicts(watch.evidence, learned, at)
     budget = state.policy.budget
     spent = None if budget is None else watch.spoiled.verdict(budget.failed, learned)
-    return (*fold_of.verdicts(watch.evidence, learned, at), *filter(None, (spent, *unreached)))
+    return found if spent is None else (*found, spent)
+
+
+def unreached(
+    state: ReleaseState, missed: Mapping[str, int], shares: Mapping[str, float]
+) -> tuple[Verdict, ...]:
+    """Return where no client reaches the canary; ``shares`` are the canary's by segment, in 0..1."""
+    found = (
+        reach(state.to_version, segment, shares.get(segment, 0), calls)
+        for segment, calls in sorted(missed.items())
+    )
+    return tuple(filter(None, found))
 
 
 def heard(watch: Watch, said: Sequence[Verdict]) -> Watch:

@@ -173,6 +173,37 @@ async def test_another_policy_may_decide_differently_on_the_same_counts(site, ki
     assert written(await again(site, name)) == await decided(site, name)
 
 
+def with_half(policy):
+    """Return a policy that gives half of the requests where it gave a tenth."""
+    steps = tuple(s.model_copy(update={"share": 500_000}) if s.name == "ten" else s for s in policy.steps)
+    return policy.model_copy(update={"steps": steps})
+
+
+async def test_other_shares_do_not_accuse_the_proxies_that_split_as_they_were_asked(site, kit):
+    name = await ordered(site)
+    world = await kit.until(site, lambda w: w.releases[name].ended)
+    half = with_half(world.releases[name].policy)
+
+    taken = await again(site, name, half)
+
+    assert half.steps[1].share == 500_000
+    assert "split" not in [r["numbers"]["code"] for r in written(taken)]
+    assert taken[-1].turn.after.state.phase is Phase.PROMOTED
+
+
+async def test_a_split_that_was_wrong_then_is_wrong_under_other_shares(site, kit):
+    name = await ordered(site)
+    await kit.until(site, lambda w: w.releases[name].at == "ten")
+    site.traffic.large = 0.9
+    world = await kit.tick(site, 12)
+
+    taken = await again(site, name, with_half(world.releases[name].policy))
+
+    held = [r["reason"] for r in written(taken) if r["numbers"]["code"] == "split" and r["action"] == "hold"]
+    assert held == [r["reason"] for r in await decided(site, name) if r["numbers"]["code"] == "split"][:1]
+    assert "10 % should" in held[0]
+
+
 async def test_a_new_attempt_is_recorded_anew(site, kit):
     name = await ordered(site)
     await kit.until(site, lambda w: w.releases[name].at == "ten")
