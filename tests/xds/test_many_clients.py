@@ -173,12 +173,14 @@ def served(model):  # noqa: C901 - the complexity of its methods adds up
             pass
 
         def arrived(self, target, view):
+            """It has what it asks for of the target, and what the routes use that it alone can drop."""
+            kept = (clusters for name, clusters in self.named().items() if name not in target.of(ROUTE))
+            used = set().union(*kept)
             for url, has in self.types.items():
-                had = (
-                    has.bodies
-                    if (self.variant == "delta" and url not in KEPT) or url in FULL_STATE
-                    else has.bodies.keys() & target.of(url)
-                )
+                goes = (self.variant == "delta" and url not in KEPT) or url in FULL_STATE
+                had = has.bodies.keys() if goes else has.bodies.keys() & target.of(url)
+                if url in (CLUSTER, ENDPOINT):
+                    had -= used - target.of(url).keys()
                 wanted = {n: r.body for n, r in target.of(url).items() if n in has.names}
                 assert {n: has.bodies[n] for n in had} == wanted, url
 
