@@ -59,26 +59,41 @@ def of_late(
 
 def flowed(before: Flow, observation: Observation, state: ReleaseState) -> Flow:
     """Return how requests of the canary come in the step's own segment, after a settled interval."""
-    own = step_split(state).segment
-    requests = sum(
-        tally.requests
-        for cell, tally in observation.cells
-        if (cell.segment, cell.version) == (own, state.to_version)
-    )
-    return before.after(_seconds(observation), requests)
+    return before.after(_seconds(observation), _own(observation, state))
 
 
-def quiet(flow: Flow, state: ReleaseState, now: datetime) -> str:
-    """Return since when no requests come by which the step could be judged, or ''."""
-    if not flow.wanting:
+def since(before: datetime | None, flow: Flow, observation: Observation, state: ReleaseState) -> datetime:
+    """Return since when none of them has come, after a settled interval, be its data late or not.
+
+    Args:
+        before: The same until then; None in a step's first one, and in a store of before this was kept.
+        flow: Until then.
+        observation: The interval.
+        state: The release as it was during the interval.
+    """
+    if _own(observation, state):
+        return observation.end
+    return before or observation.start - timedelta(seconds=flow.idle)
+
+
+def _own(observation: Observation, state: ReleaseState) -> int:
+    own = step_split(state).segment, state.to_version
+    return sum(tally.requests for cell, tally in observation.cells if (cell.segment, cell.version) == own)
+
+
+def quiet(flow: Flow, state: ReleaseState, last: datetime | None) -> str:
+    """Return since when no requests come by which the step could be judged, or ''.
+
+    ``last`` is when the last one came.
+    """
+    if not flow.wanting or last is None:
         return ""
     own = f"of {state.to_version} in segment {step_split(state).segment}"
     if flow.idle < flow.wanting:
         back = format_duration(timedelta(seconds=ceil(flow.wanting)))
         return f"requests {own} come again, and must for another {back}"
-    since = now - timedelta(seconds=flow.idle)
     usual = f"; usually one comes within {rough(flow.usual)}" if flow.gaps else ""
-    return f"no request {own} has come since {since:%Y-%m-%d %H:%M:%S} UTC{usual}"
+    return f"no request {own} has come since {last:%Y-%m-%d %H:%M:%S} UTC{usual}"
 
 
 def unvisited(before: float, observation: Observation) -> float:

@@ -126,7 +126,7 @@ def _taken(
         blackouts=moment.blackouts,
         links=moment.links,
         served=watching.served(moment.observation, state),
-        quiet=arrivals.quiet(watch.flow, state, moment.at),
+        quiet=arrivals.quiet(watch.flow, state, watch.since),
         deserted=watching.deserted(watch, learned, state, moment.elapsed),
     )
     if state.phase in IN_PROGRESS and not state.way_back:

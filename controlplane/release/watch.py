@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache, reduce
 
 from controlplane.evidence import better
@@ -56,6 +56,7 @@ class Watch:
         split: By proxy and segment, the requests of late by which the split is judged; those of ALL proxies
             for the segment by which the step shows.
         flow: How requests of the canary come in that segment.
+        since: When the last interval with one of them ended, or when they began to be counted in the step.
         unvisited: Seconds for which no request of the service has come in the step, of any version.
         missed: Baseline calls of gRPC clients by segment, in the present step, since one reached the canary.
         spoiled: What the release cost until now.
@@ -71,6 +72,7 @@ class Watch:
     flow: Flow = field(default_factory=Flow)
     unvisited: float = 0.0
     trial: Trial = field(default_factory=Trial)
+    since: datetime | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return plain values; nothing is lost."""
@@ -84,6 +86,7 @@ class Watch:
             "flow": self.flow.to_json(),
             "unvisited": self.unvisited,
             "trial": self.trial.to_json(),
+            "since": self.since.isoformat() if self.since else None,
         }
 
     @classmethod
@@ -102,7 +105,7 @@ class Watch:
         unvisited = data.get("unvisited", 0.0)
         assert isinstance(unvisited, float | int)
         found = Evidence.from_json(evidence)
-        trial = data.get("trial")
+        trial, since = data.get("trial"), data.get("since")
         assert isinstance(trial, Mapping | None)
         return cls(
             found,
@@ -115,6 +118,7 @@ class Watch:
             float(unvisited),
             # What a test had gathered before anything vouched for it stays.
             Trial.from_json(trial) if trial else Trial(found.accounts),
+            datetime.fromisoformat(str(since)) if since else None,
         )
 
 
@@ -192,7 +196,10 @@ def fold(
             step[place] = _plus(step.get(place, NO_COUNTS), counts)
         if place[1] not in UNCOMPARED:
             whole[place[0]] = _plus(whole.get(place[0], NO_COUNTS), counts)
-    split = arrivals.of_late(watch.split, observation, state) if settled else watch.split
+    split, since = watch.split, watch.since
+    if settled:
+        split = arrivals.of_late(split, observation, state)
+        since = arrivals.since(since, watch.flow, observation, state)
     at = setting(state, counting=counting)
     blocks = cut(observation, at.canary, at.stable, at.full_segments)
     evidence = fold_of.fold(watch.evidence, learned, observation, at, blocks)
@@ -203,7 +210,8 @@ def fold(
         fresh = {p: (c[0], c[2]) for p, c in _counts(observation, state).items() if counting}
         trial = trial if state.judged else trials.BEGUN
         trial, evidence = trials.gathered(trial, (watch.evidence, evidence), tests, fresh, seconds)
-    found = Watch(evidence, step, whole, watch.missed, spoiled, split, watch.flow, watch.unvisited, trial)
+    flow = watch.flow, watch.unvisited
+    found = Watch(evidence, step, whole, watch.missed, spoiled, split, *flow, trial, since)
     return _without_gone(found, state)
 
 
@@ -263,9 +271,7 @@ def deserted(watch: Watch, learned: Learned, state: ReleaseState, interval: time
 def next_step(watch: Watch) -> Watch:
     """Return the watch at the begin of a step: what spoke for promotion belonged to the step before."""
     evidence = fold_of.next_step(watch.evidence)
-    return replace(
-        watch, evidence=evidence, step={}, missed={}, split={}, flow=Flow(), unvisited=0.0, trial=Trial()
-    )
+    return Watch(evidence, whole=watch.whole, spoiled=watch.spoiled)
 
 
 def stepped_back(watch: Watch) -> Watch:

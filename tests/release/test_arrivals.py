@@ -35,19 +35,19 @@ class Releasing:
     def state(self):
         return self.progress.state
 
-    def _interval(self, counts, proxies, seconds=10):
+    def _interval(self, counts, proxies, seconds=10, late=()):
         rows = {Cell(*place): n if isinstance(n, Tally) else Tally(n) for place, n in counts.items()}
         start, self.now = self.now, self.now + timedelta(seconds=seconds)
-        return Observation("shop", start, self.now, tuple(sorted(rows.items())), proxies)
+        return Observation("shop", start, self.now, tuple(sorted(rows.items())), proxies, late=late)
 
-    def sees(self, counts, times=1, proxies=("a",), seconds=10):
+    def sees(self, counts, times=1, proxies=("a",), seconds=10, late=()):
         """Return the last decision after intervals that are alike, or until the step ends.
 
         Counts are by proxy, segment and version.
         """
         took = None
         for _ in range(times):
-            seen = self._interval(counts, proxies, seconds)
+            seen = self._interval(counts, proxies, seconds, late)
             moment = Moment(
                 self.now,
                 timedelta(seconds=seconds),
@@ -98,6 +98,37 @@ def test_a_step_never_passes_on_the_proof_of_requests_that_no_longer_come(make, 
         f"no request of v2 in segment everyone has come since {stopped:%Y-%m-%d %H:%M:%S}" in decision.reason
     )
     assert release.state.judged - judged <= 3 * TEN
+
+
+def test_a_late_flush_does_not_move_the_time_since_when_nothing_comes(make):
+    release = Releasing(make, step=0, policy=policy(make))
+    release.sees(everyone(300, 2700), 30)
+    stopped = release.now
+    first = release.sees({}, 30)
+
+    held = release.sees({}, 3, late=("a",))
+    again = release.sees({})
+
+    assert (first.code, held.code, again.code) == ("quiet", "stale", "quiet")
+    assert f"has come since {stopped:%Y-%m-%d %H:%M:%S} UTC" in again.reason
+    assert again.reason == first.reason
+
+
+def test_a_request_of_an_interval_that_does_not_count_was_one_all_the_same(make):
+    release = Releasing(make, step=0, policy=policy(make))
+    release.sees(everyone(300, 2700), 30)
+    release.sees({}, 30)
+    release.sees(everyone(1, 0), proxies=("a",), late=("b",))
+    came = release.now
+
+    assert f"has come since {came:%Y-%m-%d %H:%M:%S} UTC" in release.sees({}, 30).reason
+
+
+def test_where_no_request_came_in_the_step_the_time_is_from_when_they_are_counted(make):
+    release = Releasing(make, step=0, policy=staff_first(make), stage=Stage.JUDGE)
+    began = release.now + TEN  # by then no request is of the step before
+
+    assert f"has come since {began:%Y-%m-%d %H:%M:%S} UTC" in release.sees({}, 30).reason
 
 
 def test_the_guard_does_not_end_while_nothing_comes(make):
@@ -218,7 +249,7 @@ def test_calls_of_a_client_that_began_before_the_step_do_not_say_where_calls_go(
     counts = {("a", "staff", "v2"): 100, ("a", "staff", "v1"): 2}
     plain = release._interval
 
-    def reported(counts, proxies, seconds=10):
+    def reported(counts, proxies, seconds=10, late=()):
         seen = plain(counts, proxies, seconds)
         issued = tuple((cell, began.get(cell.version, 0)) for cell, _ in seen.cells)
         return Observation(seen.service, seen.start, seen.end, seen.cells, seen.fresh, issued=issued)
@@ -254,7 +285,7 @@ def test_what_was_stored_before_windows_were_kept_is_read(make):
     release = Releasing(make, step=0, policy=policy(make))
     release.sees(everyone(300, 2700), 20)
     stored = release.progress.watch.to_json()
-    del stored["split"], stored["flow"]
+    del stored["split"], stored["flow"], stored["since"]
     release.progress = Progress(release.state, Watch.from_json(json.loads(json.dumps(stored))))
 
     assert release.sees(everyone(300, 2700), 2).code == "dwell"
