@@ -375,7 +375,8 @@ class XdsServer:
                 session.out.set_result(None)
             return
         failpoint("after-push")
-        if session.stream.due or session.leaving or session.late is not None:  # most writes are the last
+        stream = session.stream
+        if stream.due or stream.hesitant or session.leaving or session.late is not None:  # most are the last
             self._advance(session)
 
     def _read_all(self, session: Session, reader: asyncio.Task[None]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -163,6 +164,29 @@ async def test_client_by_name_that_asks_for_nothing_else_is_answered_in_the_end(
     await call.ask(CLUSTER, resource_names=["a", "gone"], version_info="1.abcdef")
 
     assert [r.value for r in (await call.hear()).resources] == [b"1"]
+
+
+async def test_client_by_name_is_told_that_a_cluster_has_gone_though_something_else_was_sent_last(serve, kit):
+    """Nothing needs it, but the client names it: the time for that begins with what is sent meanwhile."""
+    world = await serve(limits=Limits(silence=0.1))
+    call = world.connect()
+
+    def publish(revision, *clusters):
+        route = replace(kit.resource("r", b"%d" % revision), needs=frozenset({(CLUSTER, "b")}))
+        tables = {CLUSTER: {name: kit.resource(name) for name in clusters}, ROUTE: {"r": route}}
+        world.xds.publish("edge", Snapshot(revision, tables, PUSH_ORDER))
+
+    publish(1, "a", "b")
+    for type_url, names in ((CLUSTER, ["a", "b"]), (ROUTE, ["r"])):
+        await call.ask(type_url, resource_names=names)
+        nonce = (await call.hear()).nonce
+        await call.ask(type_url, resource_names=names, response_nonce=nonce)
+    await kit.until(lambda: world.xds.views()[0].of(ROUTE).acked)
+
+    publish(2, "b")
+
+    assert [r.value for r in (await call.hear()).resources] == [b"2"]
+    assert [r.type_url for r in (await call.hear()).resources] == [CLUSTER]
 
 
 async def test_replica_that_catches_up_serves(serve, kit):
