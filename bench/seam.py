@@ -75,12 +75,18 @@ async def _measure(variant: Variant, proxies: int, rounds: int) -> list[list[flo
     server.publish("edge", sequence.next(1000))
     fleet = [Proxy(variant, number) for number in range(proxies)]
     tasks = [asyncio.create_task(server.serve(each, variant)) for each in fleet]
-    for _ in range(100):  # turns of the loop: more than enough for all first responses
+    answered = 0
+
+    def first_answers() -> bool:
+        nonlocal answered
         for each in fleet:
             each.take()
             if each.sent and each.free:
                 each.answer(ANSWERS[variant](each.sent.pop(0)))
-        await asyncio.sleep(0)
+                answered += 1
+        return answered == len(EVERYTHING) * proxies and all(each.free for each in fleet)
+
+    await _until(first_answers)
     found = []
     gc.collect()
     gc.freeze()  # as it is: the collector would look through all streams in the middle of a round

@@ -28,17 +28,20 @@ class Share:
         self._until = 0.0
         self._waiting: dict[str, deque[_Waiting]] = {}
 
+    def room(self) -> bool:
+        """Return whether work may be done at once: there is time left in this turn, and nobody waits."""
+        if not self._open:
+            self._begin(asyncio.get_running_loop())
+        return not self._waiting and monotonic() < self._until
+
     async def take(self, peer: Peer, work: Callable[[], None]) -> float:
         """Do some work for a peer; return how many seconds it took. What it raises is raised.
 
         Whoever is cancelled while it waits has its work left undone.
         """
-        loop = asyncio.get_running_loop()
-        if not self._open:
-            self._begin(loop)
-        if not self._waiting and monotonic() < self._until:
+        if self.room():
             return _timed(work)
-        done: asyncio.Future[float] = loop.create_future()
+        done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(known_as(peer), deque()).append((done, work))
         return await done
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -38,7 +38,7 @@ _NOW = partial(datetime.now, UTC)
 _ANEW = ProtocolError("UNAVAILABLE", "an operator asked to begin anew")
 _STOPPING = ProtocolError("UNAVAILABLE", "the server is stopping")
 _FAILED = ProtocolError("INTERNAL", "the server failed at this stream; its log says how")
-_SMALL = 2048  # bytes of a request that is taken in at once: no need to look at the clock
+_SMALL = 2048  # bytes of an ACK that is taken in at once: no need to look at the clock
 _LONG = 0.01  # seconds of taking in one request, after which its stream has to pause
 _PAUSE = 4  # times as long
 
@@ -218,13 +218,26 @@ class XdsServer:
             small = len(data) <= _SMALL
             if stream.node is None:
                 await self._admission.admit(stream.peer)
-            elif small:
+            elif small and self._share.room():
                 self._take(session, data)
+                continue
+            elif small and self._settle(session, data):
                 continue
             spent = await self._share.take(stream.peer, partial(self._take, session, data))
             if spent > _LONG and not small:
                 # Whoever sends what takes long to read must not have the loop to itself.
                 await asyncio.sleep(_PAUSE * spent)
+
+    def _settle(self, session: Session, data: bytes) -> bool:
+        """Take in the ACK of a client at rest, if this is one: it is quick, and thousands come at once."""
+        received = session.stream.settle(data, self._clock())
+        if received is None:
+            return False
+        if self._callbacks.acked is not None:
+            self._tell(session, received)
+        if session.stream.due:  # most ask for nothing
+            self._turns.add(session)
+        return True
 
     def _take(self, session: Session, data: bytes) -> None:
         """Take in one request, and send what may be sent because of it."""
@@ -236,7 +249,7 @@ class XdsServer:
                 self._assign(session)
             if not received.acked or self._callbacks.acked is not None:
                 self._tell(session, received)
-            if stream.due:  # most ACKs ask for nothing
+            if stream.due:
                 self._advance(session)
         except ProtocolError as error:
             # Not the error itself: its traceback holds the request, in a cycle with the session.
@@ -259,7 +272,7 @@ class XdsServer:
             self.counts.unserved += 1
             log.info("type not served", type_url=type_url, **who(session))
 
-    def _assign_all(self, sessions: Sequence[Session]) -> None:
+    def _assign_all(self, sessions: Iterator[Session]) -> None:
         for session in sessions:
             if session.stream.node is None or session.ended:
                 continue
@@ -314,7 +327,7 @@ class XdsServer:
         if data is not None:
             self._write(session, data)
 
-    def _advance_all(self, sessions: Sequence[Session]) -> None:
+    def _advance_all(self, sessions: Iterator[Session]) -> None:
         """Advance some streams: one kind of work for all of them after the other is cheaper than by turns."""
         now = self._clock()
         ready = [(session, data) for session in sessions if (data := self._respond(session, now)) is not None]
@@ -377,7 +390,7 @@ class XdsServer:
         failpoint("after-push")
         stream = session.stream
         if stream.due or stream.hesitant or session.leaving or session.late is not None:  # most are the last
-            self._advance(session)
+            self._turns.add(session)
 
     def _read_all(self, session: Session, reader: asyncio.Task[None]) -> None:
         """The client has closed its side, or its reader has failed."""
@@ -405,7 +418,7 @@ class XdsServer:
     def _hear_out(self, session: Session) -> None:
         session.late = None
         session.stream.hear_out()
-        self._advance(session)
+        self._turns.add(session)
 
     def _give_up(self, session: Session) -> None:
         """Close a stream whose client is still ahead; one that is served may be slow to take it in."""

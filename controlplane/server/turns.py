@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 # Seconds without a look at anything else: sockets, timers, whoever has just come. What is sent is answered at
 # once, and answers take their share of the loop: with shorter turns the last of thousands waits for theirs.
 _LONGEST = 0.02
-_TOGETHER = 32  # members: a push takes some 50 us each, so that they are well below that
+_TOGETHER = 32  # members at most that are taken for one kind of work
 
 
 class Turns(Generic[T]):
@@ -23,8 +23,11 @@ class Turns(Generic[T]):
     each turn.
     """
 
-    def __init__(self, take: Callable[[Sequence[T]], None]) -> None:
-        """``take`` is the turn of some members, each of them once; if it raises, theirs is over."""
+    def __init__(self, take: Callable[[Iterator[T]], None]) -> None:
+        """``take`` is the turn of some members, each of them once; if it raises, theirs is over.
+
+        It is given fewer if they take long.
+        """
         self._take = take
         self._waiting: deque[T] = deque()
         self._known: set[T] = set()
@@ -52,10 +55,8 @@ class Turns(Generic[T]):
         waiting, take = self._waiting, self._take
         until = monotonic() + _LONGEST
         while waiting:
-            some = [waiting.popleft() for _ in range(min(_TOGETHER, len(waiting)))]
-            self._known.difference_update(some)
             try:
-                take(some)
+                take(self._some(until))
             except BaseException:
                 # The loop reports it; whoever waits has their turn all the same.
                 asyncio.get_running_loop().call_soon(self._run)
@@ -64,3 +65,11 @@ class Turns(Generic[T]):
                 asyncio.get_running_loop().call_soon(self._run)
                 return
         self._running = False
+
+    def _some(self, until: float) -> Iterator[T]:
+        for _ in range(min(_TOGETHER, len(self._waiting))):
+            member = self._waiting.popleft()
+            self._known.discard(member)
+            yield member
+            if monotonic() > until:
+                return

@@ -83,6 +83,15 @@ class Acks:
         """Return what these bytes were, if they are remembered."""
         return self._known.get(data)
 
+    def read(self, kind: type[Request], data: bytes) -> Ack | None:
+        """Return what these bytes are, if they are an ACK and nothing else."""
+        if data not in self._known:
+            try:
+                self.learn(data, parse_request(kind, data))
+            except ProtocolError:
+                return None
+        return self._known.get(data)
+
     def learn(self, data: bytes, request: Request) -> None:
         """Remember a request, if it is an ACK and nothing else."""
         if len(data) > _LONGEST_ACK or not request.response_nonce or request.node:

@@ -105,6 +105,17 @@ class Stream(Position):
 
     # -- what comes in
 
+    def settle(self, data: bytes, now: datetime) -> Received | None:
+        """Take a small request if it is the ACK of a client at rest, the most frequent one; else return None.
+
+        It takes the same few microseconds however much the client has.
+        """
+        ack = self._acks.read(self._message, data)
+        known = self._conversations.get(ack.type_url) if ack is not None else None
+        if ack is None or known is None or not known.calm or self._uses is not None:
+            return None
+        return self._accept(known, ack, now) if self._repeats(known, ack) else None
+
     def receive(self, data: bytes, now: datetime) -> Received:
         """Take one request, and return what it was.
 

@@ -318,9 +318,10 @@ async def test_a_turn_that_raises_takes_nobody_elses(kit):
     taken, heard = [], []
 
     def take(some):
-        taken.extend(some)
-        if 3 in some:
-            raise ValueError("broken")
+        for each in some:
+            taken.append(each)
+            if each == 3:
+                raise ValueError("broken")
 
     asyncio.get_running_loop().set_exception_handler(
         lambda _loop, context: heard.append(context["exception"])
