@@ -1,7 +1,10 @@
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from controlplane.policy.settling import Settling
+from controlplane.policy.problems import Problem
+from controlplane.policy.settling import Settling, whole
 
+EXAMPLES = Path(__file__).parents[2] / "policies"
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
@@ -42,3 +45,21 @@ def test_an_emptied_folder_is_a_content_too():
 
 def test_a_clock_that_went_back_takes_nothing():
     assert taken((10, {"a": "1"}), (5, {"a": "1"}), (5.5, {"a": "1"}), (6, {"a": "1"})) == [6]
+
+
+def test_no_beginning_of_an_example_passes_for_the_file():
+    files = {path.name: path.read_bytes() for path in EXAMPLES.rglob("*.yaml")}
+
+    passed = [
+        (name, end)
+        for name, data in files.items()
+        for end in range(len(data.rstrip()))
+        if not isinstance(whole({name: data[:end]}, files)[name], Problem)
+    ]
+
+    assert len(files) > 10
+    assert passed == []
+
+
+def test_a_file_without_the_blank_lines_at_its_end_is_whole():
+    assert whole({"a": b"kind: Fleet"}, {"a": b"kind: Fleet\n\n"}) == {"a": b"kind: Fleet"}
