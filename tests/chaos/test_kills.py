@@ -15,7 +15,7 @@ from tests.chaos.ledger import Weights, count, told
 from tests.chaos.lives import Mortal
 from tests.waiting import PATIENCE
 
-KILLS = int(os.environ.get("TURNOUT_CHAOS", "10"))  # of each point; `make chaos N=30`
+KILLS = int(os.environ.get("TURNOUT_CHAOS", "4"))  # of each point; `make chaos N=30`
 SEED = 7
 LONGEST = 240.0  # seconds for a life that takes five: a busy machine has late statistics, which hold a step
 STEPS = {"third": 3000, "most": 6000, "all": 9500}
@@ -53,14 +53,13 @@ pytestmark = [
 
 def lives(kills):
     """Return (point, passing) of each life; a hook is killed twice in a row, for it is asked again."""
-    chosen = random.Random(SEED)
-    bursts = [(point,) * size for point in POINTS for size in _sizes(kills, 2 if point == "hook" else 1)]
-    chosen.shuffle(bursts)
-    return [(point, chosen.randint(1, DEEP.get(point, 1))) for burst in bursts for point in burst]
-
-
-def _sizes(total, most):
-    return [min(most, total - start) for start in range(0, total, most)]
+    bursts = []
+    for point in POINTS:
+        of_point = [(point, 1 + number % DEEP.get(point, 1)) for number in range(kills)]
+        size = 2 if point == "hook" else 1
+        bursts += [of_point[start : start + size] for start in range(0, kills, size)]
+    random.Random(SEED).shuffle(bursts)
+    return [life for burst in bursts for life in burst]
 
 
 class Operator:
@@ -109,6 +108,7 @@ def ladder(releases):
 
 
 async def test_a_process_killed_anywhere_loses_repeats_and_skips_nothing(tmp_path, receiver):
+    """The gate kills once at each passing of a point, four times at least; `make chaos N=30` more often."""
     async with Mortal(tmp_path, "100ms") as site:
         await site.live()
         await site.until(site.up)
