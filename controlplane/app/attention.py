@@ -54,19 +54,24 @@ def of_releases(states: Iterable[ReleaseState]) -> Iterator[str]:
 
 
 def _needs(state: ReleaseState) -> Iterator[tuple[int, str]]:
-    since = f"for {_age(state.held_for)}"
+    since = f"for {_age(state.held)}"
     if state.halt == "frozen":
         yield 0, f"frozen {since}: {state.halted}"
-    elif state.halt == "paused" and state.held_for >= PAUSED:
+    elif state.halt == "paused" and state.held >= PAUSED:
         yield 3, f"paused {since}: {state.halted}; `turnout resume {state.name}` goes on"
     elif state.halt is None and state.told:
         held = f"held for {_age(state.wrong)}"
         if holding.kind(state.hold) == "wrong":
+            if state.wrong - state.held >= holding.LASTS:
+                held += f", by this for {_age(state.held)}"
             do = DO.get(state.hold, OTHERWISE).format(name=state.name, back=_back(state))
             yield 1, "; ".join(filter(None, (f"{held}: {state.because}", do)))
         else:
-            yield 4, f"was {held} ({state.told_why}), not any more for {_age(state.well)}"
-    elif state.hold in AT_ONCE or (state.hold in IN_TIME and state.held_for >= ASKED):
+            yield (
+                4,
+                f"was held for {_age(state.wrong)} ({state.told_why}), not any more for {_age(state.well)}",
+            )
+    elif state.hold in AT_ONCE or (state.hold in IN_TIME and state.held >= ASKED):
         yield 2, f"waits {since}: {state.because}"
 
 

@@ -77,13 +77,14 @@ class Metrics:
         )
         held = GaugeMetricFamily(
             "turnout_release_held_seconds",
-            "For how long a release has been held, by what (code), and what is to be thought of it (kind): "
-            "wrong; person, whose turn it is; ordinary, which goes on by itself.",
+            "For how long a release has been held, by what now (code), and what is to be thought of it "
+            "(kind): wrong, also by other codes before; person, whose turn it is; ordinary, which goes on "
+            "by itself. Short pauses are left out.",
             labels=["release", "kind", "code"],
         )
         for state in self._plane.holds():
             kind = holding.kind(state.hold)
-            since = max(state.wrong, state.held_for) if kind == "wrong" else state.held_for
+            since = max(state.wrong, state.held) if kind == "wrong" else state.held
             held.add_metric([state.name, kind, state.hold], since.total_seconds())
             if state.halt is not None:
                 halts.add_metric([state.name, state.halt], 1)

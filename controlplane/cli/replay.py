@@ -49,7 +49,7 @@ class Compared(NamedTuple):
 
     Attributes:
         missing: Decisions that only one of them has, in words.
-        words: How many are the same in other words.
+        words: How many are told in other words, or told at all, in one of them only.
         figures: Of each that is the same and rests on other figures, the first of these.
     """
 
@@ -148,21 +148,21 @@ def _compared(now: Sequence[Record], written: Sequence[Record], turns: Sequence[
     """Return how what is decided now compares with what was.
 
     Records of other times than the turns' do not count. Words and figures may be those of another version of
-    Turnout, which may also not have written down that the cause of a hold had changed.
+    Turnout, and so may be which causes of a hold are written down, and what people are told of.
     """
     begins, ends = (turns[0].moment.at, turns[-1].moment.at) if turns else (None, None)
     then = [r for r in written if r.kind == "decision" and begins and ends and begins <= r.at <= ends]
-    if not any("cause" in record.numbers for record in then):
-        now = [record for record in now if not record.numbers.get("again")]
     ours, theirs = ({_decided(r): r for r in records} for records in (now, then))
-    missing = tuple(
-        f"{r.at:{MOMENT}} {r.step}: {r.action}: {r.reason}"
-        for key, r in sorted((ours | theirs).items())
-        if (key in ours) is not (key in theirs)
-    )
+    single = [r for key, r in sorted((ours | theirs).items()) if (key in ours) is not (key in theirs)]
+    missing = tuple(f"{r.at:{MOMENT}} {r.step}: {r.action}: {r.reason}" for r in single if not _telling(r))
     pairs = [(theirs[key], r) for key, r in sorted(ours.items()) if key in theirs]
-    words = sum(old.reason != new.reason for old, new in pairs)
+    words = sum(old.reason != new.reason for old, new in pairs) + sum(map(_telling, single))
     return Compared(missing, words, tuple(filter(None, starmap(_other, pairs))))
+
+
+def _telling(record: Record) -> bool:
+    """Return whether a record decides nothing: it tells another cause of the same hold, or people of one."""
+    return bool(record.numbers.get("again")) or record.action in ("held", "cleared")
 
 
 def _decided(record: Record) -> tuple[datetime, str, str, str]:

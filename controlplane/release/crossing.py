@@ -45,8 +45,14 @@ def decide(state: ReleaseState, seen: Seen) -> Decision | None:
             return Decision(None, WAITING, why)
         case Answer.YES:
             if not seen.endpoints.get(state.to_version):
-                return Decision(None, "no-endpoints", f"ALARM: {seen.lack(state.to_version)}")
+                return no_endpoints(state, seen)
             return Decision(Action.PROMOTE, "crossed", f"{call.url} said yes")
+
+
+def no_endpoints(state: ReleaseState, seen: Seen) -> Decision:
+    """Return the hold of a release whose canary answers nowhere."""
+    lack = seen.lack(state.to_version)
+    return Decision(None, "no-endpoints", f"ALARM: {lack}", cause=lack)
 
 
 def outcome(call: Call) -> str:

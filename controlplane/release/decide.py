@@ -75,13 +75,14 @@ def _returning(state: ReleaseState, seen: Seen) -> Decision:
     still = [*propagation.waiting, *(f"{proxy} ({why})" for proxy, why in troubled)]
     listed = {*propagation.absent, *(proxy for proxy, _ in troubled)}
     away = tuple(each for each in confirming.soon(state.unconfirmed) if each.proxy not in listed)
+    who = ", ".join((*still, *(each.proxy for each in away)))
     still += [named(away)] if away else []
     if not live and (away or (not still and state.elapsed < confirming.SOON)):
         # After a restart the proxies take a moment to return; none for a minute means that none will soon.
         words = f"; may still serve the canary: {', '.join(still)}" if still else ""
-        return Decision(None, "no-proxy", f"no proxy is connected{words}")
+        return Decision(None, "no-proxy", f"no proxy is connected{words}", cause=who)
     if still:
-        return Decision(None, until, f"may still serve the canary: {', '.join(still)}")
+        return Decision(None, until, f"may still serve the canary: {', '.join(still)}", cause=who)
     known = f"{acked} of {live} proxies acknowledged" if live else "no proxy is connected"
     open_ = confirming.ending(state.unconfirmed, propagation, state.to_version)
     return Decision(end, done, f"{known}{why}{open_}")
@@ -95,7 +96,8 @@ def _retrying(state: ReleaseState, seen: Seen) -> Decision:
     again = f"starts again in {format_duration(left)}, as attempt {state.attempt + 1}"
     if state.unconfirmed:
         then = again if left > NOTHING else "does not start again before its rollback is confirmed"
-        return Decision(None, "unconfirmed", f"{then}; NOT CONFIRMED: {confirming.doubt(state)}")
+        who = ", ".join(each.proxy for each in state.unconfirmed)
+        return Decision(None, "unconfirmed", f"{then}; NOT CONFIRMED: {confirming.doubt(state)}", cause=who)
     if left > NOTHING:
         return Decision(None, "retrying", again)
     return Decision(Action.RETRY, "retry", f"starts again, as attempt {state.attempt + 1}")
@@ -199,7 +201,7 @@ def _verify(state: ReleaseState, seen: Seen) -> Decision:
     if problem is not None:
         return _unsure(state, seen, problem)
     if seen.deserted:
-        return _unsure(state, seen, Decision(None, QUIET, seen.deserted))
+        return _unsure(state, seen, Decision(None, QUIET, seen.deserted, cause=state.service))
     if not seen.split_agrees:
         few = f"too few requests to verify the split: {seen.split_missing}"
         return _unsure(state, seen, Decision(None, "verify", few))
@@ -220,13 +222,14 @@ def _not_trusted(seen: Seen) -> Decision | None:
     return None
 
 
-def _judgeable(seen: Seen) -> Decision | None:
+def _judgeable(state: ReleaseState, seen: Seen) -> Decision | None:
     """Return why an interval is no time of judging: what came before says nothing of now."""
-    return _not_trusted(seen) or (Decision(None, QUIET, seen.quiet) if seen.quiet else None)
+    quiet = Decision(None, QUIET, seen.quiet, cause=state.to_version) if seen.quiet else None
+    return _not_trusted(seen) or quiet
 
 
 def _judge(state: ReleaseState, seen: Seen) -> Decision:
-    problem = _judgeable(seen) or overdue.without_data(seen.unproved)
+    problem = _judgeable(state, seen) or overdue.without_data(seen.unproved)
     if problem is not None:
         return _unsure(state, seen, problem)
     judged = state.judged + seen.elapsed
@@ -257,7 +260,7 @@ def _judge(state: ReleaseState, seen: Seen) -> Decision:
 
 def _test(state: ReleaseState, ends: Ends, seen: Seen) -> Decision:
     """Return what an A/B test does: it goes on for its time, whatever it shows meanwhile."""
-    problem = _judgeable(seen)
+    problem = _judgeable(state, seen)
     if problem is not None:
         return problem
     judged = state.judged + seen.elapsed
@@ -280,7 +283,7 @@ def _test(state: ReleaseState, ends: Ends, seen: Seen) -> Decision:
 
 def _onwards(state: ReleaseState, seen: Seen, code: str, reason: str) -> Decision:
     if not seen.endpoints.get(state.to_version):
-        return Decision(None, "no-endpoints", f"ALARM: {seen.lack(state.to_version)}")
+        return crossing.no_endpoints(state, seen)
     if (shut := gates.shut(state, seen)) is not None:
         return shut
     action = next_action(state)

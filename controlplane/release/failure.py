@@ -157,5 +157,5 @@ def _frozen(state: ReleaseState, failed: Failed) -> str:
 
 def unsafe(state: ReleaseState, seen: Seen, reason: str) -> Decision:
     """Return the alarm that the old version has nowhere to take the requests."""
-    why = f"ALARM: cannot go back, {seen.lack(state.from_version)}; {reason}"
-    return Decision(None, "unsafe", why)
+    lack = seen.lack(state.from_version)
+    return Decision(None, "unsafe", f"ALARM: cannot go back, {lack}; {reason}", cause=lack)

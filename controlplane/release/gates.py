@@ -62,11 +62,12 @@ def origin(state: ReleaseState, seen: Seen) -> Decision | None:
         return None
     off = f"`turnout rollback {state.name}` calls the order off"
     if seen.stable == state.to_version:
-        return _closed("not-from", f"{seen.stable!r} is stable already; {off}")
+        return _closed("not-from", f"{seen.stable!r} is stable already; {off}", seen.stable)
     wait = f"wait for release {seen.busy!r}, or " if seen.busy else ""
     again = f"`turnout release {state.service} {state.to_version} --policy {state.policy.name}`"
     why = f"stable is {seen.stable!r}, but the order is from {state.from_version!r}; "
-    return _closed("not-from", f"{why}{wait}correct its document, or {off} and {again} orders it from there")
+    how = f"{wait}correct its document, or {off} and {again} orders it from there"
+    return _closed("not-from", f"{why}{how}", seen.stable)
 
 
 def manual(state: ReleaseState, seen: Seen) -> Decision | None:
@@ -80,13 +81,15 @@ def newness(state: ReleaseState, seen: Seen) -> Decision | None:
     """Nothing starts while proxies are left alone with what another store gave them."""
     _ = state
     why = seen.propagation.left_alone
-    return _closed("left-alone", why) if why else None
+    return _closed("left-alone", why, why) if why else None
 
 
 def target(state: ReleaseState, seen: Seen) -> Decision | None:
     """Nothing starts towards a version that answers nowhere."""
-    there = seen.endpoints.get(state.to_version)
-    return None if there else _closed("no-endpoints", seen.lack(state.to_version))
+    if seen.endpoints.get(state.to_version):
+        return None
+    lack = seen.lack(state.to_version)
+    return _closed("no-endpoints", lack, lack)
 
 
 def rest(state: ReleaseState, seen: Seen) -> Decision | None:
@@ -110,7 +113,7 @@ def way_back(state: ReleaseState, seen: Seen) -> Decision | None:
 def dependency(state: ReleaseState, seen: Seen) -> Decision | None:
     """Releases that it depends on come first, and must not have gone back."""
     if seen.links.failed:
-        return _closed("dependency-failed", seen.links.failed)
+        return _closed("dependency-failed", seen.links.failed, seen.links.failed)
     unmet = seen.links.unmet if state.phase is Phase.WAITING else ""
     return _closed("dependency", unmet) if unmet else None
 
@@ -124,7 +127,8 @@ def group(state: ReleaseState, seen: Seen) -> Decision | None:
 def succession(state: ReleaseState, seen: Seen) -> Decision | None:
     """Who takes the place of a release in its guard waits until a person has ended it."""
     _ = state
-    return _closed("succession", seen.links.succeeds) if seen.links.succeeds else None
+    why = seen.links.succeeds
+    return _closed("succession", why, why) if why else None
 
 
 def approval(state: ReleaseState, seen: Seen) -> Decision | None:
@@ -197,5 +201,5 @@ def _rough(left: timedelta) -> str:
     return format_duration(left - left % _MINUTE if left > _MINUTE else left)
 
 
-def _closed(code: str, reason: str) -> Decision:
-    return Decision(None, code, reason, counts=True)
+def _closed(code: str, reason: str, cause: str = "") -> Decision:
+    return Decision(None, code, reason, counts=True, cause=cause)

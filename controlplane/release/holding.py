@@ -1,5 +1,8 @@
 """What becomes of a hold of a release: what of it is written down, and when people are told. Pure.
 
+What is wrong is known by its code and its cause, which conditions, proxies or versions are behind it: with
+another cause it is another trouble, and its time begins anew. What else holds is known by its code alone.
+
 Written down is each other kind, and each other cause of one kind. Kinds and causes may change to and fro with
 every interval, so what was written before is written again only after twice the time of the time before, up
 to an hour; what it is meanwhile the release shows.
@@ -13,12 +16,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 
+import xxhash
+
 from controlplane.policy.values import format_seconds
 from controlplane.release.seen import Decision
-from controlplane.release.state import NOTHING, ReleaseState
+from controlplane.release.state import NOTHING, Held, ReleaseState
 
 FIRST, LONGEST = timedelta(seconds=10), timedelta(hours=1)
 LASTS = timedelta(seconds=30)
+KEPT = 8  # holds of a moment ago
 
 Kind = Literal["ordinary", "person", "wrong"]
 # Of these a release is rid by itself, and it waits for some of them all the time.
@@ -45,13 +51,23 @@ ORDINARY = frozenset(
 )
 ASKING = frozenset({"approval", "approval-expired", "manual", "test-over"})
 PERSON = ASKING | {"frozen", "paused", "stepped-back"}  # the others were told by what led to them
-OVER: dict[str, object] = {"wrong": NOTHING, "well": NOTHING, "told": "", "told_why": ""}
-AFRESH: dict[str, object] = {"kinds": (), "unwritten": False}
+OVER: dict[str, object] = {"wrong": NOTHING, "well": NOTHING, "told": "", "told_what": "", "told_why": ""}
+AFRESH: dict[str, object] = {"kinds": (), "unwritten": False, "holds": ()}
 
 
 def kind(code: str) -> Kind:
     """Return what is to be thought of a hold."""
     return "ordinary" if code in ORDINARY else "person" if code in PERSON else "wrong"
+
+
+def identity(decision: Decision) -> str:
+    """Return by what a hold is known: it stays the same while that does.
+
+    The cause, which may name thousands of proxies, is hashed.
+    """
+    if not decision.cause or kind(decision.code) != "wrong":
+        return decision.code
+    return f"{decision.code} {xxhash.xxh3_64_hexdigest(decision.cause.encode())}"
 
 
 # --- records ----------------------------------------------------------------------------------------------
@@ -80,6 +96,8 @@ def held(state: ReleaseState, decision: Decision, elapsed: timedelta) -> dict[st
     code, kinds = decision.code, state.kinds
     lasts = state.held_for + elapsed if code == state.hold else NOTHING
     found: dict[str, object] = {"hold": code, "held_for": lasts, "caused": state.caused + elapsed}
+    known = state.holds or ((Held(what=code, lasted=state.held_for),) if code == state.hold else ())
+    found["holds"] = _lasting(known, identity(decision), elapsed)
     if new_kind(state, decision):
         found |= {"kinds": (*(k for k in kinds if k != code), code), "unwritten": False}
         return found | {"cause": decision.cause, "caused": NOTHING, "causes": _causes(state, code in kinds)}
@@ -88,6 +106,15 @@ def held(state: ReleaseState, decision: Decision, elapsed: timedelta) -> dict[st
     if new_cause(state, decision):
         found |= {"cause": decision.cause, "caused": NOTHING, "causes": _causes(state, True)}
     return found
+
+
+def _lasting(known: tuple[Held, ...], what: str, elapsed: timedelta) -> tuple[Held, ...]:
+    """Return what holds a release and what did a moment ago, after an interval in which ``what`` holds it."""
+    pause = max(LASTS, 4 * elapsed)
+    before = next((each for each in known if each.what == what), None)
+    lasted = before.lasted + before.away + elapsed if before else NOTHING
+    others = (Held(what=o.what, lasted=o.lasted, away=o.away + elapsed) for o in known if o.what != what)
+    return (Held(what=what, lasted=lasted), *(o for o in others if o.away < pause))[:KEPT]
 
 
 def _pause(state: ReleaseState) -> timedelta:
@@ -123,12 +150,12 @@ def telling(
     if decision.action is None and kind(decision.code) == "wrong":
         wrong = state.wrong + elapsed
         state = state.model_copy(update={"wrong": wrong, "well": NOTHING})
-        changed = state.told and decision.code != state.told and state.held_for >= lasts
-        if (state.told and not changed) or wrong < lasts:
+        what = identity(decision)
+        if (state.told and not _changed(state, decision, lasts)) or wrong < lasts:
             return state, "", ""
-        since = format_seconds(state.held_for if changed else wrong)
-        after = state.model_copy(update={"told": decision.code, "told_why": decision.reason})
-        return after, "held", f"for {since}: {decision.reason}"
+        since = format_seconds(state.held if state.told else wrong)
+        told = {"told": decision.code, "told_what": what, "told_why": decision.reason}
+        return state.model_copy(update=told), "held", f"for {since}: {decision.reason}"
     if not state.wrong:
         return state, "", ""
     well = state.well + elapsed
@@ -136,3 +163,14 @@ def telling(
         return state.model_copy(update={"well": well}), "", ""
     words = f"over: {state.told_why}; now: {decision.reason}" if state.told else ""
     return state.model_copy(update=OVER), "cleared" if state.told else "", words
+
+
+def _changed(state: ReleaseState, decision: Decision, lasts: timedelta) -> bool:
+    """Return whether it is another trouble than the one that people were told of, and not for a moment only.
+
+    Of other causes of one kind they are told as they are written down: causes may change to and fro.
+    """
+    if decision.code != state.told:
+        return state.held_for >= lasts
+    written = decision.cause == state.cause and state.caused >= lasts
+    return identity(decision) != (state.told_what or decision.code) and written and state.held_for >= lasts

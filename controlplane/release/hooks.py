@@ -39,7 +39,8 @@ def gate(state: ReleaseState) -> Decision | None:
             made = state.call(call.key)
             assert made is not None
             if made.answer is not Answer.YES:
-                return Decision(None, _code(made), f"{step!r} waits for {_said(made)}", counts=True)
+                waits = f"{step!r} waits for {_said(made)}"
+                return Decision(None, _code(made), waits, counts=True, cause=made.url)
     return None
 
 

@@ -235,7 +235,7 @@ def restart_step(state: ReleaseState, reason: str, endpoints: tuple[str, ...]) -
     """Return the state at the begin of its current step: what was proved no longer holds."""
     return state.model_copy(
         update=_anew(state, state.step)
-        | {"because": reason, "hold": "restarted", "canary_endpoints": endpoints}
+        | {"because": reason, "hold": "restarted", "held_for": NOTHING, "canary_endpoints": endpoints}
         | {"rest": state.rest, "barred": state.barred}
         | holding.AFRESH
     )

@@ -211,7 +211,8 @@ class Decision:
     """What to do. Without an action the release stays where it is, for the reason given.
 
     ``code`` is short and stable while the situation is the same; ``cause`` names what is behind it, which
-    conditions or proxies, without anything that changes with each interval. ``reason`` has the numbers.
+    conditions, proxies or versions, without anything that changes with each interval: by both a trouble is
+    known. ``reason`` has the numbers.
     """
 
     action: Action | None

@@ -127,6 +127,20 @@ class Passed(Model):
     actor: str = "turnout"
 
 
+class Held(Model):
+    """For how long something holds a release, or held it a moment ago.
+
+    Attributes:
+        what: Its identity; see `release.holding`.
+        lasted: Since it began, short pauses included, by the monotonic clock.
+        away: For how long it has not been there.
+    """
+
+    what: str
+    lasted: Duration = timedelta(0)
+    away: Duration = timedelta(0)
+
+
 class ReleaseState(Model):
     """One release as the store keeps it.
 
@@ -151,11 +165,13 @@ class ReleaseState(Model):
         caused: How long ago that was, by the monotonic clock.
         causes: How many causes of this hold were written down after the first one.
         held_for: How long this kind of hold has lasted, by the monotonic clock.
+        holds: What holds it, first, and what held it a moment ago.
         kinds: Of holds that were written down since the last action, the newest last.
         unwritten: This kind was not written down again, for it may come and go.
         wrong: How long something has been wrong, short pauses left out; zero if nothing is.
         well: For how long nothing has been wrong since.
         told: The kind of hold of which people were told that it lasts; '' of none.
+        told_what: Its identity.
         told_why: The reason that they were told.
         because: The same for people, with names and numbers.
         judged: Time of judging in this step that counted: fresh data, verified split, nothing held.
@@ -215,11 +231,13 @@ class ReleaseState(Model):
     caused: timedelta = NOTHING
     causes: int = 0
     held_for: timedelta = NOTHING
+    holds: tuple[Held, ...] = ()
     kinds: tuple[str, ...] = ()
     unwritten: bool = False
     wrong: timedelta = NOTHING
     well: timedelta = NOTHING
     told: str = ""
+    told_what: str = ""
     told_why: str = ""
     because: str = ""
     judged: timedelta = NOTHING
@@ -259,6 +277,12 @@ class ReleaseState(Model):
     ended_at: datetime | None = None
     reason: str = ""
     revision: int = 0
+
+    @property
+    def held(self) -> timedelta:
+        """For how long what holds it now has held it; a short pause, as of a late export, is none."""
+        now = self.holds[0] if self.holds else None
+        return now.lasted if now and now.what.partition(" ")[0] == self.hold else self.held_for
 
     @property
     def key(self) -> str:

@@ -250,7 +250,8 @@ async def test_a_trouble_that_follows_another_is_told_by_itself_and_with_what_to
     await kit.tick(site)
 
     (problem,) = site.plane.problems()
-    assert problem.startswith("release shop-v2: held for 1m: b refuses Cluster 'shop~v2': bad; correct what")
+    held = "release shop-v2: held for 1m, by this for 0s"
+    assert problem.startswith(f"{held}: b refuses Cluster 'shop~v2': bad; correct what")
     await site.store.close()
 
 

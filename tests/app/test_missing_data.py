@@ -169,7 +169,7 @@ async def test_proxies_that_do_not_report_a_counter_hold_the_release(tmp_path, k
     await site.store.close()
 
 
-async def test_another_trouble_of_a_source_is_recorded_once_and_nothing_is_over(tmp_path, kit):
+async def test_another_trouble_of_a_source_is_recorded_and_told_once_and_nothing_is_over(tmp_path, kit):
     site = await judging(tmp_path, kit, policy(QUEUE))
     before = len(await holds(site))
     for reading in (NAN, SEVERAL, DOWN):
@@ -179,9 +179,11 @@ async def test_another_trouble_of_a_source_is_recorded_once_and_nothing_is_over(
     assert (await holds(site))[before:] == [
         ("no-data", f"prometheus queue: {reading.problem}") for reading in (NAN, SEVERAL, DOWN)
     ]
-    assert [event for event, _ in await told(site)] == ["held"]
+    assert await told(site) == [
+        ("held", f"for 30s: prometheus queue: {reading.problem}") for reading in (NAN, SEVERAL, DOWN)
+    ]
     assert site.plane.problems()[0].startswith(
-        "release shop-v2: held for 5m: prometheus queue: Prometheus is down"
+        "release shop-v2: held for 5m, by this for 1m: prometheus queue: Prometheus is down"
     )
     await site.store.close()
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from controlplane.app.attention import of_releases
 from controlplane.app.switching import undone
+from controlplane.release.seen import Propagation
 from controlplane.release.state import Phase
 from controlplane.web.asked import Act, Adopt, Documents, Order, Switch
 from controlplane.web.port import RefusedError
@@ -349,6 +353,74 @@ async def test_another_trouble_that_lasts_is_told_as_well(telling, kit):
     assert early == ["held"]
     reasons = [m.body["data"]["reason"] for m in await telling.store.waiting()]
     assert reasons[1:] == ["for 30s: b refuses Cluster 'shop~v2': bad"]
+
+
+def refuses(site, proxy, what):
+    """Let one of two proxies refuse something."""
+    other = {"a": "b", "b": "a"}[proxy]
+    site.fleet.propagation = lambda *_: Propagation(("a", "b"), (other,), ((proxy, what),))
+
+
+async def test_another_trouble_of_the_same_kind_is_recorded_and_told_with_its_own_time(telling, kit):
+    refuses(telling, "b", "Cluster 'shop~v2': bad")
+    await kit.tick(telling, 60)
+    refuses(telling, "a", "Listener 'http': worse")
+    await kit.tick(telling, 1)
+    early, recorded = await told(telling), (await holds(telling))[-1]
+    await kit.tick(telling, 11)
+    state = telling.plane.release("shop-v2")
+
+    assert early == ["held"]
+    assert (recorded.reason, recorded.numbers["again"]) == ("a refuses Listener 'http': worse", True)
+    reasons = [m.body["data"]["reason"] for m in await telling.store.waiting()]
+    assert reasons[1:] == ["for 30s: a refuses Listener 'http': worse"]
+    problem = next(of_releases([telling.loop.world.releases["shop-v2"]]))
+    assert problem.startswith(
+        "release shop-v2: held for 6m, by this for 55s: a refuses Listener 'http': worse"
+    )
+    assert state.hold == "nack"
+
+
+async def test_causes_that_change_to_and_fro_do_not_flood_people(telling, kit):
+    for n in range(60):
+        refuses(telling, "ab"[n % 2], "Cluster 'shop~v2': bad")
+        await kit.tick(telling, 8)
+
+    assert 2 <= len(await told(telling)) <= 8
+
+
+async def test_a_rollback_that_another_proxy_keeps_from_its_end_says_so(telling, kit):
+    await telling.plane.act("shop-v2", "rollback", ANN)
+    telling.fleet.propagation = lambda *_: Propagation(("a", "b"), ("a",))
+    await kit.tick(telling, 60)
+    telling.fleet.propagation = lambda *_: Propagation(("a", "b"), ("b",))
+    await kit.tick(telling, 20)
+
+    reasons = [m.body["data"]["reason"] for m in await telling.store.waiting()][1:]
+    assert reasons == [f"for 30s: may still serve the canary: {who}" for who in "ba"]
+    assert [r.reason for r in await holds(telling)][-2:] == [
+        f"may still serve the canary: {who}" for who in "ba"
+    ]
+
+
+async def test_a_late_export_does_not_begin_anew_how_long_a_consent_is_waited_for(tmp_path, kit):
+    policy = kit.POLICY.replace("name: all, everyone: 100%", "name: all, everyone: 100%, approve: {}")
+    site = await kit.start(tmp_path, quick=policy)
+    await site.plane.order(TO_V2)
+    await kit.until(site, lambda w: w.releases["shop-v2"].hold == "approval")
+    await kit.tick(site, 200)
+    site.traffic.mode = "silent"
+    world = await kit.tick(site)
+    late = world.releases["shop-v2"]
+    site.traffic.mode = "good"
+    world = await kit.tick(site, 3)
+    state = world.releases["shop-v2"]
+
+    assert (late.hold, state.hold) == ("stale", "approval")
+    assert late.held < timedelta(seconds=30)
+    assert state.held >= timedelta(seconds=1000)
+    assert next(of_releases([state])).startswith("release shop-v2: waits for 17m: ")
+    await site.store.close()
 
 
 async def test_while_a_person_has_paused_it_nothing_is_said_to_be_over(telling, kit):

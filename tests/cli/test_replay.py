@@ -244,14 +244,15 @@ def decision(seconds=0, reason="few", rate=0.1, outcome="not yet", action="hold"
     [
         ([decision(cause="a", again=False)], [decision(cause="a", again=False)], 0, 0, 0),
         ([decision(reason="too few", cause="a")], [decision()], 0, 1, 0),
-        ([decision(cause="a"), decision(5, cause="b", again=True)], [decision()], 0, 0, 0),
-        ([decision(cause="a"), decision(5, cause="b", again=True)], [decision(cause="a")], 1, 0, 0),
+        ([decision(cause="a"), decision(5, cause="b", again=True)], [decision()], 0, 1, 0),
+        ([decision(cause="a"), decision(5, cause="b", again=True)], [decision(cause="a")], 0, 1, 0),
+        ([decision()], [decision(), decision(5, action="held")], 0, 1, 0),
         ([decision(rate=0.2, cause="a")], [decision()], 0, 0, 1),
         ([decision(cause="a"), decision(5, cause="a")], [decision()], 1, 0, 0),
         ([decision(outcome="pass")], [decision()], 0, 0, 1),
         ([decision(action="rollback")], [decision()], 2, 0, 0),
     ],
-    ids=["same", "words", "older", "again", "figures", "more", "outcome", "action"],
+    ids=["same", "words", "older", "again", "told", "figures", "more", "outcome", "action"],
 )
 def test_another_version_decided_the_same_in_other_words_and_with_other_figures(
     now, then, differs, words, figures
