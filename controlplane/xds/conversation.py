@@ -190,8 +190,10 @@ class Conversation(Holdings):
             self.lost |= self.names.difference(names)
             self.widening |= not self.names.issuperset(names)
 
-    def replace(self, names: Iterable[str]) -> None:
+    def replace(self, names: Iterable[str], *, full: bool = False) -> None:
         """Take the whole list of names, as state-of-the-world clients send it with each request.
+
+        ``full``: each response lists everything.
 
         Source: xDS protocol, "How the client specifies what resources to return".
         """
@@ -199,8 +201,11 @@ class Conversation(Holdings):
         wanted = set(names)
         if self.lost:
             anew = sorted(self.lost & wanted & self.names)
-            self.forget(anew)
-            self.dirty.update(dict.fromkeys(anew))
+            if full:  # what is not listed goes, and the client may have it by the newest response
+                self.refusals.forget(anew)
+            else:
+                self.forget(anew)
+            self.resend(anew)
             self.lost = NOBODY
         if not wanted and not self.explicit:
             self.wildcard = True

@@ -43,7 +43,7 @@ class SotwStream(Stream):
                 # Stale: the client repeats its names in the answer to our newest response.
                 conversation.omit(request.resource_names)
                 return acked
-        conversation.replace(request.resource_names)
+        conversation.replace(request.resource_names, full=conversation.type_url in self._full_state)
         return acked
 
     def _reconcile(

@@ -70,6 +70,21 @@ def test_what_a_stale_list_dropped_is_sent_anew_though_it_was_refused(sotw, mode
     assert sotw.ack(ROUTE, ["r", "s"]) == [["r"]]
 
 
+def test_a_cluster_that_a_stale_list_dropped_is_in_each_set_once_it_is_asked_for_again(sotw, model):
+    """The client may have taken it from the newest response, so it must not go while a culprit is sought."""
+    sotw.publish(1, (CLUSTER, *map(model.resource, "abc")))
+    sotw.ask(CLUSTER, ["a"])
+    sotw.ack(CLUSTER, ["a", "b", "c"])
+    without_culprit = sotw.ack(CLUSTER, ["a", "b", "c"], error="c: not today")
+
+    sotw.ask(CLUSTER, ["b", "c"], nonce="stale")
+
+    assert without_culprit == [["a", "b"]]
+    assert sotw.ack(CLUSTER, ["a", "b", "c"]) == [["a", "b", "c"]]
+    assert sotw.ack(CLUSTER, ["a", "b", "c"], error="c: not today") == [["a", "b"]]
+    assert sotw.ack(CLUSTER, ["a", "b", "c"]) == []
+
+
 def test_a_name_that_was_refused_and_is_asked_for_once_more_is_sent_once_more(delta, model):
     """It has no version of it, so there is nothing else to answer with."""
     delta.publish(1, (ROUTE, model.resource("r")))
