@@ -19,6 +19,19 @@ def caller(model):  # noqa: C901 - the complexity of its methods adds up
         begins = LISTENER
 
         silent = False  # it has let the time pass in which to drop what it does not use
+        dropped: frozenset[bytes] = frozenset()  # what it had of names that it asks for no more
+
+        def name(self, url, names):
+            bodies = self.types[url].bodies
+            self.dropped |= {body for name, body in bodies.items() if name not in names}
+            super().name(url, names)
+
+        def dislikes(self, body, has):
+            """It reads each resource by itself, alike each time: what it dropped it does not come to refuse.
+
+            It would refuse a set because of what it does not ask for any more, and take the rest of it.
+            """
+            return body not in self.dropped and super().dislikes(body, has)
 
         def connect(self, order=PUSH_ORDER):
             self.silent = False
