@@ -70,11 +70,11 @@ async def test_a_proxy_that_hangs_holds_a_step_and_one_that_is_gone_does_not(sit
 
     os.kill(site.envoys["edge-2"].pid, signal.SIGSTOP)
     await site.act("advance")
-    held = await site.released(hold="propagate")
+    # On a busy machine the other one may be late, too.
+    await site.released(hold="propagate", because="not yet acknowledged by edge-2")
     os.kill(site.envoys["edge-2"].pid, signal.SIGKILL)
     after = await site.released(step="half", stage="verify")
 
-    assert held["because"] == "not yet acknowledged by edge-2"
     assert [p["proxy"] for p in after["proxies"]] == ["edge-1"]
 
 
