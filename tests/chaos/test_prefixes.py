@@ -187,10 +187,11 @@ async def left(follower):
     await follower.start()
     assert await comes(follower.at_rest)
     follower.cut()
-    await asyncio.sleep(LEFT)
+    enough = asyncio.create_task(asyncio.sleep(LEFT))
     silent = not await comes(follower.noticed)
     ticks = follower.ticks + 2  # one may be on its way
     assert await comes(lambda: follower.ticked(ticks))
+    await enough
     harm = await follower.harm()
     await follower.stop()
     return harm, silent
