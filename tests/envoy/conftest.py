@@ -173,7 +173,7 @@ class Site:
         try:
             async with asyncio.timeout(within):
                 while not (answer := await condition()):  # noqa: ASYNC110 - it asks another process
-                    await asyncio.sleep(0.03)
+                    await asyncio.sleep(0.1)  # to ask takes the CPU of both
                 return answer
         except TimeoutError:
             raise AssertionError(f"{answer!r} after {within} s\n{await self._state()}") from None
