@@ -27,6 +27,7 @@ IN_TIME = frozenset({"approval", "test-over"})
 
 # By the kind of the hold; what the reason says already is left out.
 DO = {
+    "baseline": "see what both versions suffer from; it goes on by itself once that is over; {back}",
     "dependency-failed": "run that one again, or call this one off: `turnout rollback {name}`",
     "ending": "end what cannot be reached, or wait until it is back: `turnout get proxies`",
     "left-alone": "",

@@ -28,6 +28,7 @@ from controlplane.policy.documents import EVERYONE
 ALTERNATIVES = (1.3, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0, 90.0)  # multiples of the limit
 ALIKE = 1.25  # ratio of rates up to which both versions count as breaching alike
 PROCESS = "breach"
+BREACHES = "the baseline breaches the limit itself"
 
 Floats = NDArray[np.float64]
 _TIMES: Floats = np.array([ALTERNATIVES])
@@ -110,8 +111,9 @@ class Ceiling:
         n_c, k_c, n_b, k_b = reading.counts
         recent, swing = total(account.recent), learned.swing(self.counter)
         allowed = self._held_to(account, learned, stage)
+        breaches = self._baseline_breaches(learned, stage)
         holds = (
-            (self._baseline_breaches(learned, stage), "the baseline breaches the limit itself"),
+            (breaches, BREACHES),
             (recent[1] > allowed * recent[0], DOUBT),
             # Among many half minutes one keeps it by chance; all of the step's requests do not. An outage of
             # both versions is over with its half minute.
@@ -120,6 +122,8 @@ class Ceiling:
         words = partial(self._words, reading, allowed, learned, stage)
         needed = partial(self._needed, account, stage, allowed, k_c / n_c if n_c else 0.0)
         found = reading.answer(self.name, words, holds, needed, "bad")
+        if breaches and found.outcome is Outcome.NOT_YET:
+            found = replace(found, baseline=BREACHES)
         # The last half minute may keep by chance what the step does not.
         beyond = found.outcome is Outcome.NOT_YET and k_c > allowed * n_c
         return replace(found, doubtful=True) if beyond and not found.doubtful else found

@@ -7,7 +7,7 @@ Source: docs/decision-rule.md, "Rollback evidence: errors" and "Promotion eviden
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
@@ -24,11 +24,14 @@ from controlplane.evidence.reading import (
     borrowed,
     more_often,
     percent,
+    total,
 )
-from controlplane.evidence.verdict import Verdict
+from controlplane.evidence.table import ERRORS
+from controlplane.evidence.verdict import Outcome, Verdict
 
 MAIN_WEIGHT, QUASI_WEIGHT, DENSE_WEIGHT, SURGE_WEIGHT, SEGMENT_WEIGHT = 0.4, 0.2, 0.1, 0.2, 0.1
 ACQUAINTED = 50  # requests of the baseline before anything is compared with it
+MOST, TOLD = 0.5, 20  # share of failures with which a version is broken, and requests of late that tell it
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,22 @@ class Comparison:
             ),
         )
         needed = partial(self._needed, reading, learned, stage)
-        return reading.answer(self.name, words, holds, needed, "errors")
+        found = reading.answer(self.name, words, holds, needed, "errors")
+        wrong = "" if found.outcome is Outcome.FAIL else self._wrong(account, learned, stage)
+        return replace(found, baseline=wrong) if wrong else found
+
+    def _wrong(self, account: Account, learned: Learned, stage: Stage) -> str:
+        """Say what is wrong with both versions; '' if nothing is, and in an emergency.
+
+        What has lasted for hours has become usual. That both fail most of their requests never is.
+        """
+        n_c, k_c, n_b, k_b = total(account.recent)
+        broken = self.counter == ERRORS and n_b >= TOLD and k_b >= MOST * n_b and k_c >= MOST * n_c
+        if stage.limits.emergency or not (broken or learned.unusual(self.counter)):
+            return ""
+        of_late = f"{percent(k_b, n_b)} of late, the canary {percent(k_c, n_c)}"
+        usual = percent(learned.rate(self.counter), 1)
+        return f"the baseline itself has {of_late}" + ("" if broken else f"; usual are {usual}")
 
     def _short(self, counts: Counts, learned: Learned, stage: Stage) -> str:
         """Say that nothing is proved, by where the counts point so far."""

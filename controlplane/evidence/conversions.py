@@ -33,7 +33,7 @@ from controlplane.evidence.reading import (
     total,
 )
 from controlplane.evidence.table import ERRORS, rows_of
-from controlplane.evidence.verdict import Verdict
+from controlplane.evidence.verdict import Outcome, Verdict
 from controlplane.policy.documents import EVERYONE
 
 FAULTS = (0.95, 0.9, 0.8, 0.5, 0.2)  # of the rate that is tolerated; where fewer is better, one over these
@@ -211,6 +211,7 @@ class MostShare:
 
 
 ALIKE = 0.8  # ratio of rates down to which both versions count as breaking a limit alike
+MISSES = "the baseline misses the limit itself"
 SHORT_BY = 0.25  # part of the limit by which promotion excludes that it is missed
 
 
@@ -280,11 +281,12 @@ class LeastShare:
             speed = (k_c / n_c * -log(1 - SHORT_BY) - SHORT_BY * self.limit) / PHI if n_c else 0.0
             return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
 
-        holds = (
-            (_missed(n_b, k_b, self.limit), "the baseline misses the limit itself"),
-            (k_c < self.limit * n_c, DOUBT),
-        )
-        return self.measured.current(reading.answer(self.name, words, holds, needed, "total"), account, stage)
+        missed = _missed(n_b, k_b, self.limit)
+        holds = ((missed, MISSES), (k_c < self.limit * n_c, DOUBT))
+        found = reading.answer(self.name, words, holds, needed, "total")
+        if missed and found.outcome is Outcome.NOT_YET:
+            found = replace(found, baseline=MISSES)
+        return self.measured.current(found, account, stage)
 
 
 def _missed(n: float, k: float, least: float) -> bool:

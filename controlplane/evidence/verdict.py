@@ -68,6 +68,7 @@ class Verdict:
         overdue: Whether data lacks that should have come: nothing came for too long, or its source fails.
             That does not pass by itself.
         cause: What keeps it from passing, in a word that stays the same while that does.
+        baseline: What is wrong with the baseline itself, so that comparing tells nothing; '' if nothing is.
     """
 
     metric: str
@@ -81,6 +82,7 @@ class Verdict:
     doubtful: bool = False
     cause: str = ""
     overdue: bool = False
+    baseline: str = ""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Verdict) and self._plain == other._plain
@@ -90,7 +92,7 @@ class Verdict:
 
     @property
     def _plain(self) -> tuple[object, ...]:
-        decided = (self.decisive, self.lacking, self.doubtful, self.cause, self.overdue)
+        decided = (self.decisive, self.lacking, self.doubtful, self.cause, self.overdue, self.baseline)
         return (self.metric, self.segment, self.outcome, self.said, self.e_value, self.threshold, *decided)
 
     @once
@@ -142,7 +144,8 @@ class Verdict:
         """Return the same answer in other words."""
         evidence, kind = (self.e_value, self.threshold), (self.decisive, self.lacking, self.doubtful)
         why = self.cause, self.overdue
-        return Verdict(self.metric, self.segment, self.outcome, say, *evidence, *kind, *why)
+        answer = (self.metric, self.segment, self.outcome)
+        return Verdict(*answer, say, *evidence, *kind, *why, self.baseline)
 
     def named(self, said: str) -> str:
         """Return what it says with its name, for where it stands among others."""

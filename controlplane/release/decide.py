@@ -14,12 +14,11 @@ Past the point of no return after the guard, 3 to 6 are behind it: only what its
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.documents import Ends
 from controlplane.policy.values import format_duration, format_seconds, format_share
 from controlplane.release import confirming, crossing, ending, failure, gates, overdue, telling
+from controlplane.release.broken import baseline
 from controlplane.release.ending import SUSPICIOUS
 from controlplane.release.failure import Failed, follows
 from controlplane.release.moves import next_action
@@ -241,17 +240,14 @@ def _judge(state: ReleaseState, seen: Seen) -> Decision:
         return _unsure(
             state, seen, Decision(None, "suspicious", f"{suspicious}; {who}", counts=True, cause=who)
         )
+    broken = baseline(seen.verdicts)
     if judged < least:
-        return Decision(
-            None,
-            "dwell",
-            f"judged for {format_seconds(judged)} of at least {format_duration(least)}",
-            counts=True,
-        )
+        of_least = f"judged for {format_seconds(judged)} of at least {format_duration(least)}"
+        return broken or Decision(None, "dwell", of_least, counts=True)
     # The guard ends with a proof like any step: its end gives the hold-back to the canary.
-    if seen.unproved:
-        held = Decision(None, NOT_YET, telling.lacks(seen.unproved), counts=True)
-        return _unsure(state, seen, replace(held, cause=telling.causes(seen.unproved)))
+    if broken or seen.unproved:
+        why, cause = telling.lacks(seen.unproved), telling.causes(seen.unproved)
+        return _unsure(state, seen, broken or Decision(None, NOT_YET, why, counts=True, cause=cause))
     proof = telling.proof(seen.verdicts)
     if guarding:
         return _onwards(state, seen, "guarded", f"guarded for {format_seconds(judged)}: {proof}")
@@ -266,8 +262,8 @@ def _test(state: ReleaseState, ends: Ends, seen: Seen) -> Decision:
     judged = state.judged + seen.elapsed
     shown = ending.summary(seen.results)
     if judged < ends.after:
-        if (silent := ending.without_data(seen)) is not None:
-            return silent
+        if (held := ending.without_data(seen) or baseline(seen.verdicts)) is not None:
+            return held
         of = f"tested for {ending.lasted(judged)} of {format_duration(ends.after)}"
         return Decision(None, "testing", f"{of}; {shown}", counts=True)
     over = f"tested for {ending.lasted(judged)}; {shown}"

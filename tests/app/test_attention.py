@@ -232,7 +232,7 @@ async def test_a_trouble_that_is_over_is_not_told_as_one_that_is(tmp_path, kit):
     site = await going(tmp_path, kit)
     site.fleet.mode = "none"
     await kit.tick(site, 20)
-    site.fleet.mode, site.traffic.mode = "all", "both"
+    site.fleet.mode = "all"
     await kit.tick(site, 3)
     over = site.plane.problems()
     await kit.tick(site, 6)

@@ -243,7 +243,7 @@ async def test_another_condition_that_holds_is_another_cause(tmp_path, kit):
     await kit.tick(site, 20)
 
     last = (await holds(site))[-1]
-    assert "success rate (held " in last.numbers["cause"]
+    assert (last.numbers["code"], last.numbers["cause"]) == ("baseline", "errors, success rate")
     assert "success rate: the baseline breaches the limit itself" in last.reason
     await site.store.close()
 
@@ -279,9 +279,8 @@ async def told(site):
 
 @pytest.fixture
 async def telling(tmp_path, kit):
-    made = await kit.start(tmp_path, quick=kit.POLICY + TOLD)
+    made = await kit.start(tmp_path, quick=kit.POLICY.replace("for: 10s", "for: 10h") + TOLD)
     await at_ten(made, kit)
-    made.traffic.mode = "both"  # nothing is proved, nothing fails: the step lasts
     await kit.tick(made, 10)
     assert await told(made) == []
     yield made
@@ -303,12 +302,12 @@ async def test_a_restart_is_told_to_nobody(telling, kit):
     """No proxy is there when the first tick decides, and the first statistics come an interval later."""
     for _ in range(3):
         again = await kit.Site(telling.store, telling.clock).restore(telling.traffic.totals)
-        again.clock, again.traffic.mode, again.fleet.mode = telling.clock, "both", "none"
+        again.clock, again.fleet.mode = telling.clock, "none"
         await kit.tick(again)
         again.fleet.mode = "all"
         again.traffic.mode = "silent"
         await kit.tick(again)
-        again.traffic.mode = "both"
+        again.traffic.mode = "good"
         await kit.tick(again, 8)
 
     assert await told(telling) == []
@@ -421,6 +420,20 @@ async def test_a_late_export_does_not_begin_anew_how_long_a_consent_is_waited_fo
     assert state.held >= timedelta(seconds=1000)
     assert next(of_releases([state])).startswith("release shop-v2: waits for 17m: ")
     await site.store.close()
+
+
+async def test_that_both_versions_are_bad_is_told_and_so_is_that_it_is_over(telling, kit):
+    telling.traffic.mode = "both"
+    await kit.tick(telling, 60)
+    (problem,) = of_releases([telling.loop.world.releases["shop-v2"]])
+    telling.traffic.mode = "good"
+    await kit.tick(telling, 60)
+
+    assert await told(telling) == ["held", "cleared"]
+    why = "comparing tells nothing while the old version is not well itself"
+    both = "errors: the baseline itself has 9.99 % of late, the canary 9.99 %; usual are 0.114 %"
+    assert f"held for 4m: {why}: {both}; see" in problem
+    assert "see what both versions suffer from; it goes on by itself" in problem
 
 
 async def test_while_a_person_has_paused_it_nothing_is_said_to_be_over(telling, kit):

@@ -102,6 +102,25 @@ def test_a_fault_is_told_beside_the_whole_release_only_at_the_same_edge(known, e
     assert ("in the whole release" in reason) is both
 
 
+@pytest.mark.parametrize(
+    ("canary", "baseline", "more", "wrong"),
+    [
+        ((20, 12, 0, 0), (200, 120, 0, 0), {}, "the baseline itself has 60 % of late, the canary 60 %"),
+        ((20, 2, 0, 0), (200, 120, 0, 0), {}, ""),
+        ((20, 12, 0, 0), (200, 60, 0, 0), {}, ""),
+        ((20, 12, 0, 0), (10, 6, 0, 0), {}, ""),
+        ((20, 12, 0, 0), (200, 120, 0, 0), {"emergency": True}, ""),
+    ],
+    ids=["both", "repaired", "some", "few", "emergency"],
+)
+def test_that_both_versions_fail_most_of_their_requests_is_said_whatever_is_usual(
+    known, canary, baseline, more, wrong
+):
+    found = told(known, canary, baseline, 1, Limits(errors_margin=0.25, **more))["errors"]
+
+    assert found.baseline == wrong
+
+
 def test_a_note_is_beside_the_reason_and_what_a_pass_takes_in_both(known):
     found = told(known, (20, 0, 0, 0), (900, 1, 0, 0), 5, full_segments=frozenset({"everyone"}))
 

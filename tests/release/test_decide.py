@@ -80,6 +80,48 @@ def test_a_step_waits_for_the_proxies_and_names_the_stragglers(make, phase, prop
     assert not decision.counts
 
 
+# --- a baseline that is not well --------------------------------------------------------------------------
+
+
+def broken(make, outcome=Outcome.PASS):
+    return replace(make.verdict(outcome), baseline="the baseline itself has 60 % of late")
+
+
+@pytest.mark.parametrize("judged", [0, 3600])
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.NOT_YET])
+@pytest.mark.parametrize("phase", IN_PROGRESS)
+def test_what_both_versions_fail_is_no_proof(make, phase, outcome, judged):
+    state = make.state(phase, stage=JUDGE, judged=judged * SECOND)
+
+    decision = decide(state, make.seen(verdicts=(broken(make, outcome),)))
+
+    assert told(decision) == (None, "baseline")
+    assert decision.reason.endswith("not well itself: errors: the baseline itself has 60 % of late")
+    assert decision.counts
+
+
+def test_what_is_only_observed_of_the_baseline_holds_nothing(make):
+    state = make.state(stage=JUDGE, judged=3600 * SECOND)
+
+    decision = decide(state, make.seen(verdicts=(replace(broken(make), decisive=False),)))
+
+    assert decision.action is Action.ADVANCE
+
+
+@pytest.mark.parametrize(
+    ("do", "action"), [("hold", None), ("advance", None), ("rollback", Action.ROLL_BACK)]
+)
+def test_while_both_are_bad_a_release_may_go_back_and_never_on(make, do, action):
+    rule = make.policy(when_unsure={"after": "1m", "do": do})
+    state = make.state(
+        stage=JUDGE, judged=3600 * SECOND, unproved=120 * SECOND, sighted=120 * SECOND, policy=rule
+    )
+
+    decision = decide(state, make.seen(verdicts=(broken(make, Outcome.NOT_YET),)))
+
+    assert decision.action is action
+
+
 # --- verify and judge -------------------------------------------------------------------------------------
 
 
