@@ -14,6 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -23,7 +24,7 @@ from controlplane.cli.client import CommandError, Output, check_output, console,
 from controlplane.cli.documents import read_files
 from controlplane.cli.processes import end_with_parent
 from controlplane.cli.simulated import Row, show
-from controlplane.policy.values import parse_duration, parse_share
+from controlplane.policy.values import format_duration, parse_duration, parse_share
 
 if TYPE_CHECKING:
     from controlplane.policy.catalog import Catalog
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 OUTSIDE = ("grpc_status", "retries", "ejections", "stat", "prometheus")  # what traffic alone does not tell
 SHARE, AMOUNT = 0.02, 1000.0  # of requests that have a business metric, and what it is worth, if not said
 USUAL_FAULTS = ("none", "errors=10%")
+# How long a release may take, if that is not said. What takes longer than FAR is not for 5 s intervals.
+LONGEST, MARGIN, FAR = timedelta(hours=2), timedelta(hours=1), timedelta(hours=12)
 AHEAD = 32  # seeds for each process that are worked on, or done, ahead of the one that is waited for
 
 Result = TypeVar("Result")
@@ -87,7 +90,12 @@ def simulate(
     interval: Annotated[str, typer.Option(help="How often statistics come.")] = "5s",
     history: Annotated[str, typer.Option(help="How long the stable version was watched before.")] = "30m",
     day: Annotated[float, typer.Option(min=0, max=0.9, help="Amplitude of the day's cycle.")] = 0.0,
-    longest: Annotated[str, typer.Option(help="After which a release counts as undecided.")] = "2h",
+    longest: Annotated[
+        str,
+        typer.Option(
+            help="After which a release counts as undecided; 2h, or what the policy takes and an hour more."
+        ),
+    ] = "",
     jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core.")] = 0,
     output: Output = "text",
 ) -> None:
@@ -98,7 +106,8 @@ def simulate(
 
     as_json = check_output(output)
     began = time.monotonic()
-    pinned, counted = _pinned(*policy_of(paths, policy), service)
+    document, catalog = policy_of(paths, policy)
+    pinned, counted = _pinned(document, catalog, service)
     if noise not in FAMILIES:
         raise CommandError(f"--noise: {noise!r} is not known; known: {', '.join(FAMILIES)}", 2)
     try:
@@ -112,7 +121,7 @@ def simulate(
             interval=parsed("--interval", parse_duration, interval).total_seconds(),
             history=parsed("--history", parse_duration, history).total_seconds(),
             day=day,
-            longest=parsed("--longest", parse_duration, longest).total_seconds(),
+            longest=_longest(document, longest).total_seconds(),
             metrics=_metrics(metric or [], counted),
             latency=latency,
             client_errors=parsed("--client-errors", parse_share, client_errors) / 1e6,
@@ -230,6 +239,21 @@ def _metrics(given: list[str], counted: Mapping[str, BusinessMetric]) -> tuple[B
         more = metric.better == "more"
         found.append(Business(name, share, amount, more, metric.per or "", not metric.header, every))
     return tuple(found)
+
+
+def _longest(policy: Policy, given: str) -> timedelta:
+    """Return how long a release may take, and say so where that is too short for a good one to end."""
+    from controlplane.policy.times import shortest
+
+    least = shortest(policy)
+    longest = max(LONGEST, least + MARGIN) if least <= FAR else LONGEST
+    if given:
+        longest = parsed("--longest", parse_duration, given)
+    if longest <= least:
+        takes, enough = format_duration(least), format_duration(least + MARGIN)
+        said = f"policy {policy.name!r} takes {takes} at least, so no release ends as promoted"
+        typer.echo(f"{said} within {format_duration(longest)}: --longest {enough} --interval 1m", err=True)
+    return longest
 
 
 def _check_times(model: Model) -> None:

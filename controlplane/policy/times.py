@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
-from controlplane.policy.documents import Condition, Ends, Guard, Step, WhenUnsure
+from controlplane.policy.documents import Condition, Ends, Guard, Policy, Step, WhenUnsure
 from controlplane.policy.problems import Finding, Path
 from controlplane.policy.values import format_duration, parse_duration
 
@@ -59,20 +59,35 @@ def _deadline(
     guard: Guard,
     ends: Ends | None,
 ) -> Iterator[Finding]:
-    def least(step: int | None, judged: timedelta) -> timedelta:
-        return max(judged, *(c.grace for path, c in conditions if _holds(path, step)), timedelta(0))
-
-    total = sum((least(index, step.for_) for index, step in enumerate(steps)), timedelta(0))
-    what = "steps"
-    if ends is not None:
-        what, total = "steps and its test", total + ends.after
-        if late <= ends.after:
-            return  # which is reported elsewhere
+    if ends is not None and late <= ends.after:
+        return  # which is reported elsewhere
+    total = least(steps, conditions, guard, ends)
+    what = "steps and its test" if ends is not None else "steps"
     if ends is None or ends.do != "report":
-        what, total = f"{what} and its guard", total + least(None, guard.for_)
+        what += " and its guard"
     if late <= total:
         text = f"is over before anything could be promoted: its {what} take {format_duration(total)} at least"
         yield Finding(("deadline",), f"{text} (`for`, `grace`)")
+
+
+def least(steps: Sequence[Step], conditions: Sequence[Placed], guard: Guard, ends: Ends | None) -> timedelta:
+    """Return the least time that a release takes to its end, by what is judged for how long."""
+
+    def judged(step: int | None, for_: timedelta) -> timedelta:
+        return max(for_, *(c.grace for path, c in conditions if _holds(path, step)), timedelta(0))
+
+    total = sum((judged(index, step.for_) for index, step in enumerate(steps)), timedelta(0))
+    if ends is not None:
+        total += ends.after
+    return total if ends is not None and ends.do == "report" else total + judged(None, guard.for_)
+
+
+def shortest(policy: Policy) -> timedelta:
+    """Return the same of a policy."""
+    placed: list[Placed] = [(("conditions", at), c) for at, c in enumerate(policy.conditions)]
+    for number, step in enumerate(policy.steps):
+        placed += [(("steps", number, "conditions", at), c) for at, c in enumerate(step.conditions)]
+    return least(policy.steps, placed, policy.guard, policy.ends)
 
 
 def _unsure(raw: object, late: timedelta | None, steps: Sequence[Step | None]) -> Iterator[Finding]:

@@ -139,6 +139,32 @@ def test_simulate_takes_a_fault_of_the_canary_that_ends_for_one(turnout, policy)
     )
 
 
+def test_a_policy_that_takes_longer_than_two_hours_is_given_the_time_that_it_takes(turnout, tmp_path):
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("{for: 5s, hold_back", "{for: 150m, hold_back"))
+    few = ("--rps", 300, "--noise", "iid", "--interval", "1m", "--history", "10m", "--releases", 1)
+    cell = ("--fault", "none", "--jobs", 1, "-o", "json")
+
+    said = turnout("simulate", tmp_path, *few, *cell)
+    short = turnout("simulate", tmp_path, *few, *cell, "--longest", "30m")
+
+    found = json.loads(said.out)
+    assert (said.status, found["faults"]["none"]["promoted"]["share"]) == (0, 1.0)
+    assert found["model"]["longest"] >= 210 * 60
+    assert "so no release ends as promoted" not in said.err
+    assert short.status == 0
+    assert "takes 2h30m" in short.err
+    assert "at least, so no release ends as promoted within 30m: --longest 3h30m" in short.err
+
+
+def test_of_a_policy_that_takes_weeks_it_says_at_once_that_two_hours_are_too_short(turnout, tmp_path):
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("{for: 5s, hold_back", "{for: 14d, hold_back"))
+    few = ("--rps", 1, "--noise", "iid", "--interval", "1m", "--history", "1m", "--releases", 1)
+
+    said = turnout("simulate", tmp_path, *few, "--fault", "none", "--jobs", 1)
+
+    assert "so no release ends as promoted within 2h: --longest 14d1h" in said.err
+
+
 def test_simulate_says_what_holds_releases_that_stay_undecided(turnout, policy):
     said = turnout("simulate", policy, *SMALL, "--longest", "10s", "--fault", "none", "--jobs", 1)
 
