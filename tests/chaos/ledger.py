@@ -12,6 +12,8 @@ import json
 import time
 from dataclasses import dataclass, field
 
+from tests.waiting import until
+
 NOISE = ("turnout.release.held",)  # a release may wait for many reasons and as often as it likes
 
 
@@ -98,6 +100,11 @@ class Weights:
         self._envoy = envoy
         self._service = service
         self._task = asyncio.create_task(self._watch())
+
+    async def begin(self):
+        """Return once it is known what the Envoy had first."""
+        await until(lambda: self._task.done() or self.changes)
+        return self
 
     async def stop(self):
         self._task.cancel()

@@ -47,7 +47,7 @@ async def test_a_clock_that_jumps_shortens_no_step_and_stops_nothing(tmp_path, r
         await site.apply(*site.world("edge"))
         await site.start(edge_1=site.eager("edge-1"))
         await site.come(300)
-        weights = Weights(site.envoys["edge-1"])
+        weights = await Weights(site.envoys["edge-1"]).begin()
         steps = (f"name: third, everyone: 30%, for: {DWELL}s", f"name: most, everyone: 60%, for: {DWELL}s")
         policy, order = site.order(*steps, guard=f"{DWELL}s")
         policy = policy.replace("name: all, everyone: 100%", f"name: all, everyone: 100%, for: {DWELL}s")

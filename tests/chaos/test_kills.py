@@ -116,7 +116,8 @@ async def test_a_process_killed_anywhere_loses_repeats_and_skips_nothing(tmp_pat
         await site.apply(*site.world("edge"), policy)
         await site.start(edge_1=site.eager("edge-1"))
         await site.come(400)
-        weights, operator = Weights(site.envoys["edge-1"]), Operator(site, receiver)
+        weights = await Weights(site.envoys["edge-1"]).begin()
+        operator = Operator(site, receiver)
         site.end()
         await site.death()
 

@@ -48,7 +48,7 @@ class Release:
         await site.apply(*site.world("edge"))
         await site.start(edge_1=site.eager("edge-1"))
         await site.come(200)
-        self.weights = Weights(site.envoys["edge-1"])
+        self.weights = await Weights(site.envoys["edge-1"]).begin()
         policy, order = site.order(f"name: third, everyone: 30%, for: {DWELL:g}s")
         await site.apply(policy + self._hook, order)
         await site.released(step="third", stage="judge")
