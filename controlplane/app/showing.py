@@ -292,6 +292,7 @@ def _type(view: TypeView, now: datetime) -> TypeShown:
         acked_at=view.acked_at,
         nacked="" if error is None else str(error.version or "several"),
         nacked_at=error.at if error is not None else None,
+        nacks=view.nacked,
         gated=len(view.gated),
         waiting_seconds=(now - since).total_seconds() if since is not None else None,
     )

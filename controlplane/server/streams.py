@@ -19,6 +19,7 @@ from controlplane.server.callbacks import Callbacks, tell, trace
 from controlplane.server.limits import Limits
 from controlplane.server.sessions import Counts, Session, who
 from controlplane.server.share import Share
+from controlplane.server.sparing import Sparing
 from controlplane.server.transport import Transport
 from controlplane.server.turns import Turns
 from controlplane.server.watchdog import Watchdog
@@ -83,6 +84,7 @@ class XdsServer:
         self._newcomers = Turns(self._assign_all)
         self._admission = Admission(limits.first_requests, monotonic)
         self._share = Share()
+        self._sparing = Sparing()
         self._quota = Quota(limits.streams_per_peer)
         self._stopping = False
         self.counts = Counts()
@@ -263,7 +265,7 @@ class XdsServer:
         if nack is not None:
             self.counts.nacks += 1
             what = {"type_url": type_url, "version": str(nack.version or "of several"), "error": nack.message}
-            log.warning("response refused", **what, **who(session))
+            self._sparing.warn("response refused", stream.peer, **what, **who(session))
             if self._callbacks.nacked is not None:
                 tell(self._callbacks.nacked, stream.view(), type_url, nack)
         if received.acked and self._callbacks.acked is not None:

@@ -148,7 +148,8 @@ class TypeShown(Shown):
 
     ``asked`` is ``*`` for everything, a number of names, or both; ``resources`` how many the proxy has;
     ``sent`` and ``acked`` the newest version that went out and that came back; ``waiting_seconds`` the age of
-    the response that is not answered yet. Times are None, versions empty, where nothing was.
+    the response that is not answered yet; ``nacks`` how many responses were refused since the stream began.
+    Times are None, versions empty, where nothing was.
     """
 
     type: str
@@ -160,6 +161,7 @@ class TypeShown(Shown):
     acked_at: datetime | None
     nacked: str
     nacked_at: datetime | None
+    nacks: int = 0
     gated: int
     waiting_seconds: float | None
 

@@ -44,6 +44,7 @@ class Conversation(Holdings):
         opened: A first response was sent, or was not needed.
         gated: What waits for what, as of the last look.
         draining: Names of what connections may use that drain: it stays while the client asks for it.
+        nacked: How many responses the client has refused.
     """
 
     since: datetime
@@ -60,6 +61,7 @@ class Conversation(Holdings):
     opened: bool = False
     gated: Mapping[str, Ref] = field(default_factory=lambda: NOTHING)
     draining: frozenset[str] = NOBODY
+    nacked: int = 0
 
     @property
     def due(self) -> bool:
@@ -291,6 +293,7 @@ class Conversation(Holdings):
         The client may have applied the good part of a refused batch (gRFC A46; seen in Envoy 1.40), so all of
         it counts as perhaps applied until it was sent again.
         """
+        self.nacked += 1
         if self.refusals is NO_REFUSALS:
             self.refusals = Refusals()
         refusals, updates = self.refusals, flight.updates
@@ -351,6 +354,7 @@ class Conversation(Holdings):
                 for name, nack in refusals.refused.items()
             },
             error=refusals.error,
+            nacked=self.nacked,
             gated=self.gated,
             waiting_since=self.flights[0].at if self.flights else None,
             sent_at=self.sent_at,

@@ -111,6 +111,7 @@ class TypeView:
         acked: Version of each resource that the client has accepted.
         nacks: The refusal of each resource whose present target the client refused.
         error: The last refusal, until everything refused was replaced.
+        nacked: How many responses the client has refused since the stream began.
         gated: Resources that wait for another one to be ACKed, and for which.
         partial: What the client has accepted in place of a target that waits or was refused: some parts of it
             may be those of the target.
@@ -133,6 +134,7 @@ class TypeView:
     sent_at: datetime | None = None
     acked_at: datetime | None = None
     partial: Mapping[str, Resource] = field(default_factory=dict)
+    nacked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
