@@ -7,6 +7,7 @@ proxies need as well.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,54 +15,97 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+AT_ONCE: Final = 20  # connections that are taken in one turn of the loop, which proxies need as well
 # Seconds in which a client has to send what it owes; who reads events, or waits for an answer, owes nothing.
 WITHIN: Final = {h11.IDLE: 10.0, h11.SEND_BODY: 60.0}
 
 
 class Listener(socket.socket):
-    """A socket that listens, and drops connections beyond a number that may be open.
+    """A socket that listens, and ends connections where more than a number are open.
 
-    It counts files, so also connections whose TLS handshake has not ended.
+    To drop the one that has just come would let whoever opens them all keep everybody else out. So the host
+    that has most of them loses its oldest. It counts files, so also connections whose TLS handshake has not
+    ended.
 
     Attributes:
         most: Connections that may be open.
-        open: Those that are.
-        refused: Called with the host of each that was dropped.
+        refused: Called with the host of each that was ended.
     """
 
     def __init__(self, family: int, most: int) -> None:
         super().__init__(family, socket.SOCK_STREAM)
         self.most = most
-        self.open = 0
         self.refused: Callable[[str], None] = lambda _host: None
+        self._of: dict[str, dict[_Accepted, None]] = {}  # by host, the oldest first
+        self._open = 0
+        self._ending: set[_Accepted] = set()
+        self._taken = 0  # in this turn of the loop
+
+    @property
+    def open(self) -> int:
+        """How many are open, and stay so."""
+        return self._open
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Take the next connection.
 
         Raises:
-            ConnectionAbortedError: If it was dropped; asyncio goes on with the next one.
+            BlockingIOError: If there is none, or enough were taken in this turn of the loop.
+            ConnectionAbortedError: If it was dropped, as the loop has not got to those that were ended.
         """
+        if self._taken >= AT_ONCE:
+            raise BlockingIOError
+        if not self._taken:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._taken += 1
         accepted, address = super().accept()
-        if self.open >= self.most:
+        host = address[0]
+        if len(self._ending) >= self.most:
             accepted.close()
-            self.refused(address[0])
+            self.refused(host)
             raise ConnectionAbortedError
-        return _Accepted(accepted, self), address
+        connection = _Accepted(accepted, self, host)
+        self._of.setdefault(host, {})[connection] = None
+        self._open += 1
+        if self._open > self.most:
+            self._end_one()
+        return connection, address
+
+    def _next_turn(self) -> None:
+        self._taken = 0
+
+    def _end_one(self) -> None:
+        host = max(self._of, key=lambda host: len(self._of[host]))
+        oldest = next(iter(self._of[host]))
+        self.leave(oldest)
+        self._ending.add(oldest)
+        with contextlib.suppress(OSError):
+            oldest.shutdown(socket.SHUT_RDWR)  # whoever has it sees that it is over, and closes it
+        self.refused(host)
+
+    def leave(self, connection: _Accepted) -> None:
+        """Count one less."""
+        self._ending.discard(connection)
+        connections = self._of.get(connection.host, {})
+        if connection in connections:
+            del connections[connection]
+            self._open -= 1
+            if not connections:
+                del self._of[connection.host]
 
 
 class _Accepted(socket.socket):
     """A connection that says when it is closed."""
 
-    def __init__(self, accepted: socket.socket, listener: Listener) -> None:
+    def __init__(self, accepted: socket.socket, listener: Listener, host: str) -> None:
         family, kind, protocol = accepted.family, accepted.type, accepted.proto
         super().__init__(family, kind, protocol, fileno=accepted.detach())
         self._listener = listener
-        listener.open += 1
+        self.host = host
 
     def close(self) -> None:
         """Close it, and make room for another one."""
-        if self.fileno() != -1:
-            self._listener.open -= 1
+        self._listener.leave(self)
         super().close()
 
 

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from controlplane.web import connections
-from controlplane.web.connections import Listener, Punctual
+from controlplane.web.connections import AT_ONCE, Listener, Punctual
 from tests.waiting import PATIENCE, until
 
 GET = b"GET / HTTP/1.1\r\nhost: here\r\n"
@@ -48,8 +48,8 @@ class Port:
         self.refused = []
         listener.refused = self.refused.append
 
-    async def open(self, said=b""):
-        reader, writer = await asyncio.open_connection(*self.listener.getsockname()[:2])
+    async def open(self, said=b"", host="127.0.0.1"):
+        reader, writer = await asyncio.open_connection(*self.listener.getsockname()[:2], local_addr=(host, 0))
         writer.write(said)
         return reader, writer
 
@@ -133,17 +133,61 @@ async def test_a_connection_is_kept_for_more_requests(port, monkeypatch):
         await asyncio.sleep(1.2 * SHORT)
 
 
-async def test_beyond_the_most_connections_are_dropped_and_told_until_there_is_room(port):
-    whole = b"GET /events HTTP/1.1\r\nhost: here\r\n\r\n"
-    there = [await port.open(whole) for _ in range(MOST)]
-    for reader, _ in there:
-        await heard(reader, b"first")
+async def test_beyond_the_most_the_oldest_goes_and_is_told_and_who_asks_is_answered(port):
+    there = [await port.open() for _ in range(MOST)]
+    await until(lambda: port.listener.open == MOST)
 
     more, _ = await port.open(GET + b"\r\n")
 
-    assert await heard(more) == b""
+    assert (await heard(more, b"ok")).startswith(b"HTTP/1.1 200")
+    assert await heard(there[0][0]) == b""
     assert (port.refused, port.listener.open) == (["127.0.0.1"], MOST)
-    there[0][1].close()
+    there[1][1].close()
     await until(lambda: port.listener.open < MOST)
     last, _ = await port.open(GET + b"\r\n")
     assert (await heard(last, b"ok")).startswith(b"HTTP/1.1 200")
+    assert len(port.refused) == 1
+
+
+async def test_who_opens_many_ends_nobody_elses(port):
+    reader, writer = await port.open()
+    await until(lambda: port.listener.open == 1)
+
+    others = [await port.open(host="127.0.0.2") for _ in range(3 * MOST)]
+    await until(lambda: len(port.refused) == len(others) + 1 - MOST)
+
+    assert set(port.refused) == {"127.0.0.2"}
+    writer.write(GET + b"\r\n")
+    assert (await heard(reader, b"ok")).startswith(b"HTTP/1.1 200")
+
+
+async def test_more_are_dropped_while_those_that_were_ended_are_not_closed_yet():
+    listener = Listener(socket.AF_INET, MOST)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(2 * MOST + 1)]
+
+    taken = [listener.accept()[0] for _ in range(2 * MOST)]
+
+    with pytest.raises(ConnectionAbortedError):
+        listener.accept()
+    assert listener.open == MOST
+    for each in (*taken, *clients, listener):
+        each.close()
+    assert listener.open == 0
+
+
+async def test_those_that_come_at_once_are_taken_in_several_turns_of_the_loop():
+    listener = Listener(socket.AF_INET, 1000)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(AT_ONCE + 1)]
+
+    taken = [listener.accept()[0] for _ in range(AT_ONCE)]
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    await asyncio.sleep(0)
+    taken.append(listener.accept()[0])
+
+    for each in (*taken, *clients, listener):
+        each.close()
