@@ -6,9 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from controlplane.xds.view import Peer
 
+T = TypeVar("T")
 _BURST = 0.1  # seconds' worth of turns that are kept while nobody needs one
 
 
@@ -87,6 +89,35 @@ class Quota:
         self._open[key] -= 1
         if not self._open[key]:
             del self._open[key]
+
+
+@dataclass(slots=True)
+class Silent(Generic[T]):
+    """Streams that have said nothing yet: of each peer the newest so many.
+
+    An Envoy whose bootstrap names ADS, and asks it for nothing, has such a stream for as long as it lives.
+    Who speaks is none of them any more, so it never has to go for their sake.
+    """
+
+    most: int
+    _open: dict[str, dict[T, None]] = field(default_factory=dict, init=False)
+
+    def enter(self, peer: Peer, stream: T) -> T | None:
+        """Count one more; return the one that has to go, which has said nothing for longest, if any."""
+        streams = self._open.setdefault(known_as(peer), {})
+        oldest = next(iter(streams)) if len(streams) >= self.most else None
+        if oldest is not None:
+            del streams[oldest]
+        streams[stream] = None
+        return oldest
+
+    def leave(self, peer: Peer, stream: T) -> None:
+        """Count one less, if it is one: it has spoken, or is over."""
+        key = known_as(peer)
+        streams = self._open.get(key, {})
+        streams.pop(stream, None)
+        if not streams:
+            self._open.pop(key, None)
 
 
 def known_as(peer: Peer) -> str:

@@ -17,6 +17,8 @@ class Limits:
             after twice as long who asks by name counts as having dropped what it does not use.
         streams_per_peer: Streams of one certificate, or of one host without certificates. Generous, since a
             fleet may share a certificate or stand behind one address.
+        silent_per_peer: Streams of one peer that have said nothing yet; of more, the oldest is ended. They do
+            not count among the others.
 
     Raises:
         ValueError: If nobody could be served by them.
@@ -27,6 +29,7 @@ class Limits:
     behind_timeout: float = 5.0
     silence: float = 2.0
     streams_per_peer: int = 10_000
+    silent_per_peer: int = 1000
 
     def __post_init__(self) -> None:
         for name in ("first_requests", "write_timeout"):
@@ -35,5 +38,6 @@ class Limits:
         for name in ("behind_timeout", "silence"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        if not self.streams_per_peer >= 1:
-            raise ValueError(f"streams_per_peer is {self.streams_per_peer}; it must be 1 or more")
+        for name in ("streams_per_peer", "silent_per_peer"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")

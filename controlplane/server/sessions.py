@@ -42,6 +42,7 @@ class Session:
     advance: Callable[[Session, BaseException | None], None]
     ended: bool = False  # nothing is sent any more
     closing: ProtocolError | None = None
+    counted: bool = False  # among its peer's streams, since its first message
     half_closed: bool = False  # by the client: it will not ask for anything any more
     writing_since: float | None = None  # monotonic; None if nothing is being written
     late: asyncio.TimerHandle | None = None  # while the client is ahead of us, or may say more

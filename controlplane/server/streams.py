@@ -13,7 +13,7 @@ from time import monotonic
 import structlog
 
 from controlplane.failpoints import failpoint
-from controlplane.server.admission import Admission, Quota
+from controlplane.server.admission import Admission, Quota, Silent
 from controlplane.server.alone import Alone
 from controlplane.server.callbacks import Callbacks, tell, trace
 from controlplane.server.limits import Limits
@@ -86,6 +86,7 @@ class XdsServer:
         self._share = Share()
         self._sparing = Sparing()
         self._quota = Quota(limits.streams_per_peer)
+        self._silent: Silent[Session] = Silent(limits.silent_per_peer)
         self._stopping = False
         self.counts = Counts()
         self.alone = Alone(self._advance_group)
@@ -158,33 +159,35 @@ class XdsServer:
         """Serve one stream until it ends; ``type_url`` is implied by a per-type service."""
         self.counts.streams += 1
         if self._stopping:
-            self._refuse(transport, _STOPPING)
+            self.counts.closed[_STOPPING.status] += 1
+            log.warning("stream refused", error=_STOPPING.text, peer=transport.peer.address)
+            transport.finish(_STOPPING.status, _STOPPING.text)
             return
-        if not self._quota.enter(transport.peer):
-            most = self._limits.streams_per_peer
-            self._refuse(transport, ProtocolError("RESOURCE_EXHAUSTED", f"you have {most} streams already"))
-            return
+        session = self._opened(transport, variant, type_url)
         try:
-            await self._serve(transport, variant, type_url)
+            await self._serve(session)
         finally:
-            self._quota.leave(transport.peer)
+            if session.counted:
+                self._quota.leave(transport.peer)
 
-    def _refuse(self, transport: Transport, reason: ProtocolError) -> None:
-        self.counts.closed[reason.status] += 1
-        log.warning("stream refused", status=reason.status, error=reason.text, peer=transport.peer.address)
-        transport.finish(reason.status, reason.text)
-
-    async def _serve(self, transport: Transport, variant: Variant, type_url: str | None) -> None:
+    def _opened(self, transport: Transport, variant: Variant, type_url: str | None) -> Session:
         kind = SotwStream if variant == "sotw" else DeltaStream
         stream = kind(transport.peer, self._clock(), type_url=type_url, identifier=self._identifier)
         over = asyncio.get_running_loop().create_future()
-        session = Session(stream, transport, over, self._after_write)
+        return Session(stream, transport, over, self._after_write)
+
+    async def _serve(self, session: Session) -> None:
+        stream = session.stream
         self._sessions[session] = None
+        if (oldest := self._silent.enter(stream.peer, session)) is not None:
+            most = self._limits.silent_per_peer
+            reason = f"you have {most} streams that have said nothing, this one for longest"
+            self._close(oldest, ProtocolError("RESOURCE_EXHAUSTED", reason))
         self._watchdog.start()
         reader = asyncio.create_task(self._read(session))
         reader.add_done_callback(partial(self._read_all, session))
         try:
-            await over
+            await session.over
         except Exception as error:  # noqa: BLE001 - it ends this stream, and the client need not know how
             log.error("stream failed", error=repr(error), stack=trace(error), **who(session))
             error.__traceback__ = None  # it may hold the request, in a cycle with the session
@@ -192,6 +195,7 @@ class XdsServer:
         finally:
             session.ended = True
             reader.cancel()
+            self._silent.leave(stream.peer, session)
             if session.late is not None:
                 session.late.cancel()
             del self._sessions[session]
@@ -200,7 +204,8 @@ class XdsServer:
                 self.alone.release(session)
             if not self._sessions:
                 self._watchdog.stop()
-            log.info("stream ended", **who(session))
+            if session.counted:
+                log.info("stream ended", **who(session))
             if stream.group is not None and self._callbacks.ended is not None:
                 tell(self._callbacks.ended, stream.view())
         if session.writing_since is not None:
@@ -219,6 +224,8 @@ class XdsServer:
         while session.closing is None and (data := await read()) is not end:
             small = len(data) <= _SMALL
             if stream.node is None:
+                if not self._counts(session):
+                    return
                 await self._admission.admit(stream.peer)
             elif small and self._share.room():
                 self._take(session, data)
@@ -229,6 +236,17 @@ class XdsServer:
             if spent > _LONG and not small:
                 # Whoever sends what takes long to read must not have the loop to itself.
                 await asyncio.sleep(_PAUSE * spent)
+
+    def _counts(self, session: Session) -> bool:
+        """Count a stream among its peer's once it has said something; end it if there are too many."""
+        if not session.counted:
+            peer = session.stream.peer
+            self._silent.leave(peer, session)
+            session.counted = self._quota.enter(peer)
+            if not session.counted:
+                text = f"you have {self._limits.streams_per_peer} streams already"
+                self._close(session, ProtocolError("RESOURCE_EXHAUSTED", text))
+        return session.counted
 
     def _settle(self, session: Session, data: bytes) -> bool:
         """Take in the ACK of a client at rest, if this is one: it is quick, and thousands come at once."""
@@ -439,5 +457,6 @@ class XdsServer:
 
     def _finish(self, session: Session, reason: ProtocolError) -> None:
         self.counts.closed[reason.status] += 1
-        log.warning("stream closed", status=reason.status, error=reason.text, **who(session))
+        fields = {"status": reason.status, "error": reason.text}
+        self._sparing.warn("stream closed", session.stream.peer, **fields, **who(session))
         session.transport.finish(reason.status, reason.text)

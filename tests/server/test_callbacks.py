@@ -141,6 +141,7 @@ async def test_a_group_that_is_no_string_is_named_in_the_log(start, kit, capsys)
         ({"write_timeout": -1.0}, r"write_timeout is -1\.0; it must be more than 0"),
         ({"behind_timeout": -0.1}, r"behind_timeout is -0\.1; it must be 0 or more"),
         ({"streams_per_peer": 0}, "streams_per_peer is 0; it must be 1 or more"),
+        ({"silent_per_peer": 0}, "silent_per_peer is 0; it must be 1 or more"),
     ],
 )
 def test_limits_by_which_nobody_is_served_are_refused(values, wrong):

@@ -218,6 +218,7 @@ async def test_peer_has_its_share_of_streams_and_gets_it_back(serve, kit):
     await kit.until(lambda: len(world.xds.views()) == 2)
 
     third = world.connect(node="proxy-3")
+    await third.ask(CLUSTER)
 
     assert await third.end() == (grpc.StatusCode.RESOURCE_EXHAUSTED, "you have 2 streams already")
     first.call.cancel()
@@ -225,6 +226,45 @@ async def test_peer_has_its_share_of_streams_and_gets_it_back(serve, kit):
     again = world.connect(node="proxy-4")
     await again.ask(CLUSTER)
     await kit.until(lambda: len(world.xds.views()) == 2)
+
+
+async def test_streams_that_say_nothing_take_no_place_of_those_that_speak(serve, kit):
+    world = await serve(limits=Limits(streams_per_peer=2, silent_per_peer=3))
+    silent = [await opened(kit, world) for _ in range(3)]
+
+    speaking = [world.connect(node=f"proxy-{n}") for n in range(2)]
+    for call in speaking:
+        await call.ask(CLUSTER)
+
+    await kit.until(lambda: sum(view.node is not None for view in world.xds.views()) == 2)
+    assert not any(call.call.done() for call in (*speaking, *silent[-1:]))
+
+
+async def test_of_streams_that_say_nothing_the_oldest_goes_and_who_speaks_stays(serve, kit):
+    world = await serve(limits=Limits(silent_per_peer=2))
+    world.xds.publish("edge", kit.snapshot(1, CLUSTER, kit.resource("a")))
+    spoke, oldest = [await opened(kit, world) for _ in range(2)]
+    await spoke.ask(CLUSTER)
+    await spoke.hear()
+
+    others = [await opened(kit, world) for _ in range(2)]
+
+    code, words = await oldest.end()
+    assert (code, words) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "you have 2 streams that have said nothing, this one for longest",
+    )
+    await kit.until(lambda: len(world.xds.views()) == 3)
+    world.xds.publish("edge", kit.snapshot(2, CLUSTER, kit.resource("a", b"2", 2)))
+    assert not any(call.call.done() for call in (spoke, *others))
+
+
+async def opened(kit, world):
+    """Return a stream that is open, and has said nothing."""
+    there = world.xds.counts.streams
+    call = world.connect()
+    await kit.until(lambda: world.xds.counts.streams > there)
+    return call
 
 
 async def test_type_that_nobody_serves_ends_no_stream_and_is_counted(serve, kit):
