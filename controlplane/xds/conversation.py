@@ -300,7 +300,8 @@ class Conversation(Holdings):
         refusals.error = Nack(None, message, now)
         self.dirty.update(dict.fromkeys(flight.removed))
         if not updates:
-            refusals.lose([name for name in flight.removed if name in self.held], refusals.error)
+            had = [name for name in flight.removed if name in self.held or name in self.maybe]
+            refusals.lose(had, refusals.error)
         elif len(updates) == 1:
             (resource,) = updates.values()
             refusals.error = Nack(resource.version, message, now)

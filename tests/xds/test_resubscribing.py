@@ -85,6 +85,19 @@ def test_a_cluster_that_a_stale_list_dropped_is_in_each_set_once_it_is_asked_for
     assert sotw.ack(CLUSTER, ["a", "b", "c"]) == []
 
 
+def test_the_loss_of_what_a_client_may_have_is_not_repeated_once_it_is_refused(talk, model):
+    """Each refusal would be answered by the same response, without an end."""
+    talk.publish(1, (CLUSTER, *map(model.resource, "ab")))
+    talk.ask(CLUSTER, ["a", "b"])
+    talk.ack(CLUSTER, talk.repeated("a", "b"), error="a: not today")
+    talk.publish(2, (CLUSTER, model.resource("b")))
+    lost = talk.ack(CLUSTER, talk.repeated("a", "b"))
+
+    refused = talk.ack(CLUSTER, talk.repeated("a", "b"), error="not that either")
+
+    assert (lost, refused) == ([["b"] if talk.variant == "sotw" else ["-a"]], [])
+
+
 def test_a_name_that_was_refused_and_is_asked_for_once_more_is_sent_once_more(delta, model):
     """It has no version of it, so there is nothing else to answer with."""
     delta.publish(1, (ROUTE, model.resource("r")))
