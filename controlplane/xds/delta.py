@@ -80,9 +80,7 @@ class DeltaStream(Stream):
             ):
                 held[name] = mixed
                 continue
-            # Endpoints that it brought may be none: they serve nobody until it has ours.
-            hollow = ours is not None and ours.follows is not None
-            held[name] = Resource(name, b"", version or Version(0, text), hollow=hollow)
+            held[name] = Resource(name, b"", version or Version(0, text))
             foreign.add(name)
             if version is not None:
                 self._ahead = max(self._ahead, version.revision)

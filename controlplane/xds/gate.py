@@ -114,7 +114,9 @@ class Gate:
         if target.hollow:
             return False
         firm = other.firm(name)
-        there = firm is not None and not firm.hollow
+        # Endpoints that it brought may be none: they serve nobody until it has ours.
+        brought = target.follows is not None and name in other.past.foreign
+        there = firm is not None and not firm.hollow and not brought
         if finder is None or target.parts is None:
             return there
         wanted = target.parts.found(finder.name)

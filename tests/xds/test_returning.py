@@ -81,6 +81,37 @@ def test_route_waits_for_endpoints_of_a_cluster_that_was_empty_when_the_client_l
     assert client.problems == []
 
 
+def test_route_waits_for_endpoints_of_a_cluster_that_was_empty_and_gone_while_the_client_came_back(model):
+    """When it told of its endpoints the target had none to compare them with."""
+
+    def world(revision, clusters, endpoints, cluster):
+        there = [model.resource(name) for name in clusters]
+        route = model.resource("r", cluster, needs=[(CLUSTER, cluster), (ENDPOINT, cluster)])
+        return revision, (CLUSTER, *there), (ENDPOINT, *endpoints), (ROUTE, route)
+
+    def endpoints(name, content, *, hollow=False):
+        return model.resource(name, content, follows=(CLUSTER, name), hollow=hollow)
+
+    first, again = model.Talk(model, "delta"), model.Talk(model, "delta")
+    first.publish(*world(1, "ab", [endpoints("a", "1"), endpoints("b", "0", hollow=True)], "a"))
+    claims = {}
+    for url, names in ((CLUSTER, []), (ENDPOINT, ["a", "b"]), (ROUTE, ["r"])):
+        first.ask(url, names)
+        claims[url] = {r.name: r.version for r in first.last[url].resources}
+        first.ack(url)
+
+    again.publish(*world(2, "a", [endpoints("a", "1")], "a"))
+    again.ask(CLUSTER, initial_resource_versions=claims[CLUSTER])
+    again.ask(ENDPOINT, ["a", "b"], initial_resource_versions=claims[ENDPOINT])
+    again.publish(*world(3, "ab", [endpoints("a", "1"), endpoints("b", "1")], "b"))
+    early = again.ask(ROUTE, ["r"], initial_resource_versions=claims[ROUTE])
+    again.ack(CLUSTER)
+    told = again.ack(ENDPOINT)
+
+    assert (early, told, again.view(ROUTE).gated) == ([], [["b"]], {"r": (ENDPOINT, "b")})
+    assert again.ack(ENDPOINT) == [["r"]]
+
+
 def test_old_cluster_goes_after_the_routes_that_left_it(client, model):
     changes(client, "ab", "b", r="b", s="b")
     returns(client, model)
