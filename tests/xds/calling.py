@@ -19,19 +19,25 @@ def caller(model):  # noqa: C901 - the complexity of its methods adds up
         begins = LISTENER
 
         silent = False  # it has let the time pass in which to drop what it does not use
-        dropped: frozenset[bytes] = frozenset()  # what it had of names that it asks for no more
+        taken: frozenset[bytes] = frozenset()  # clusters that it has accepted, and what it has dropped
 
         def name(self, url, names):
             bodies = self.types[url].bodies
-            self.dropped |= {body for name, body in bodies.items() if name not in names}
+            self.taken |= {body for name, body in bodies.items() if name not in names}
             super().name(url, names)
 
-        def dislikes(self, body, has):
-            """It reads each resource by itself, alike each time: what it dropped it does not come to refuse.
+        def apply(self, has, *given):
+            super().apply(has, *given)
+            if has is self.types[CLUSTER]:
+                self.taken |= {*has.bodies.values()}
 
-            It would refuse a set because of what it does not ask for any more, and take the rest of it.
+        def dislikes(self, body, has):
+            """It reads each resource by itself, alike each time: it does not come to refuse such a one.
+
+            It would refuse a set of clusters because of what it had before, or does not ask for any more, and
+            take the rest of it.
             """
-            return body not in self.dropped and super().dislikes(body, has)
+            return body not in self.taken and super().dislikes(body, has)
 
         def connect(self, order=PUSH_ORDER):
             self.silent = False
