@@ -34,3 +34,7 @@ class once(Generic[Owner, Found]):  # noqa: N801 (reads as a decorator)
             return self
         found = owner.__dict__[self._name] = self._find(owner)
         return found
+
+    def keep(self, owner: Owner, found: Found) -> None:
+        """Keep what is known without working it out."""
+        owner.__dict__[self._name] = found

@@ -6,7 +6,7 @@ It has the words of the demo's ``--fault`` and some more, since time costs nothi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import exp
@@ -260,24 +260,12 @@ class Fault:
             grew: The second at which the canary's share grew last.
         """
         since = self._since(second, guarding)
-        if since is None or self.kind == "none" or self.delays:
+        if since is None:
             return NOTHING
         if self.steps:
             since = second - grew
-        share, factor = self.share, self.factor
-        effects = {
-            "errors": Effect(added=share, times=factor),
-            "client_errors": Effect(refused=share, refusals=factor),
-            "crash": Effect(added=share),
-            "both": Effect(added=share),
-            "outage": Effect(added=share, slower=2.0),
-            "leak": Effect(added=share * min(1.0, since / LEAK_GROWS)),
-            "latency": Effect(slower=factor),
-            "coldstart": Effect(slower=1 + (factor - 1) * exp(-since / WARMS)),
-            "tail": Effect(tail=factor),
-            "metric": Effect(loss=share),
-        }
-        return effects[self.kind]
+        does = _EFFECTS.get(self.kind)
+        return NOTHING if does is None else does(self.share, self.factor, since)
 
     def _since(self, second: float, guarding: float | None) -> float | None:
         """Return for how many seconds it has been there, or None while it is not."""
@@ -323,3 +311,16 @@ class Effect:
 
 
 NOTHING = Effect()
+# By kind, what its share and factor do so many seconds after it began.
+_EFFECTS: Mapping[Kind, Callable[[float, float, float], Effect]] = {
+    "both": lambda share, _, __: Effect(added=share),
+    "client_errors": lambda share, factor, _: Effect(refused=share, refusals=factor),
+    "coldstart": lambda _, factor, since: Effect(slower=1 + (factor - 1) * exp(-since / WARMS)),
+    "crash": lambda share, _, __: Effect(added=share),
+    "errors": lambda share, factor, _: Effect(added=share, times=factor),
+    "latency": lambda _, factor, __: Effect(slower=factor),
+    "leak": lambda share, _, since: Effect(added=share * min(1.0, since / LEAK_GROWS)),
+    "metric": lambda share, _, __: Effect(loss=share),
+    "outage": lambda share, _, __: Effect(added=share, slower=2.0),
+    "tail": lambda _, factor, __: Effect(tail=factor),
+}

@@ -23,6 +23,16 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
+FEW = 16  # cells; numpy looks at a table of means for longer than it draws from so many one by one
+
+
+def poisson(means: Floats, rng: np.random.Generator) -> Counts:
+    """Draw a number for each mean, the same as ``rng`` itself."""
+    if len(means) > FEW:
+        return rng.poisson(means)
+    return np.array([rng.poisson(mean) for mean in means.tolist()])
+
+
 class Noise(Protocol):
     """What a traffic model asks of the noise; one object per simulated release."""
 
@@ -37,7 +47,7 @@ class Noise(Protocol):
 
     def requests(self, means: Floats, rng: np.random.Generator) -> Counts:
         """Draw the requests of each cell, given how many are expected: Poisson unless a family says more."""
-        return rng.poisson(means)
+        return poisson(means, rng)
 
     def errors(self, requests: Counts, means: Floats) -> Counts:
         """Draw the errors of each cell, given its requests and how many errors are expected."""
@@ -122,23 +132,23 @@ class _Drift(Noise):
         self._cells, self._layout = cells, layout
 
     def advance(self) -> tuple[float, Floats, Floats]:
-        self._state = self._memory * self._state + self._fresh * self._rng.normal(0, 1, len(self._state))
+        self._state = self._memory * self._state + self._fresh * self._rng.standard_normal(len(self._state))
         factors = np.exp(self._scale * self._state - self._middle)
         arrivals, errors, latency = factors[:3].tolist()
         own = factors[3 : 3 + self._cells], factors[3 + self._cells :]
         return arrivals, errors * own[0] * self._unequal, latency * own[1]
 
     def errors(self, requests: Counts, means: Floats) -> Counts:
-        cluster = self._kind.cluster
-        clusters = self._rng.poisson(means / cluster)
-        drawn = clusters
+        cluster, spill = self._kind.cluster, self._kind.spill
+        drawn = poisson(means / cluster, self._rng)
         if cluster > 1:
-            # One by one: numpy looks at a table of such numbers for longer than it draws most.
-            more = [self._rng.negative_binomial(n, 1 / cluster) for n in np.maximum(clusters, 1).tolist()]
-            drawn = clusters + np.array(more) * (clusters > 0)
-        late = self._rng.binomial(drawn, self._kind.spill) if self._kind.spill else 0 * drawn
-        now: Counts = np.minimum(drawn - late + self._late, requests)
-        self._late = late
+            # One by one: as with `poisson`.
+            more, part = self._rng.negative_binomial, 1 / cluster
+            drawn = np.array([(n + more(n or 1, part)) * (n > 0) for n in drawn.tolist()])
+        if spill:
+            late = self._rng.binomial(drawn, spill)
+            drawn, self._late = drawn - late + self._late, late
+        now: Counts = np.minimum(drawn, requests)
         return now
 
     def another(self, rng: np.random.Generator) -> Noise:

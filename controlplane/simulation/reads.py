@@ -7,12 +7,13 @@ Counts are cumulative: those of a late proxy come with its next statistics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from controlplane.evidence.observation import Cell, Measure, Tally
+from controlplane.simulation.counted import Counted
 
 SILENT_AFTER = 3  # intervals without statistics, as for a real proxy
 RESTARTED = "restarted: its last counts are lost"
@@ -50,13 +51,17 @@ class Count:
 
 @dataclass(slots=True)
 class Arrived:
-    """What came in an interval, of all proxies; the lists of an observation."""
+    """What came in an interval, of all proxies; the lists of an observation.
+
+    ``counted`` are the same cells as counted if all came, and nothing else.
+    """
 
     cells: list[tuple[Cell, Tally]] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     partial: list[tuple[str, str]] = field(default_factory=list)
     measures: list[Measure] = field(default_factory=list)
+    counted: Counted | None = None
 
 
 class Reads:
@@ -68,10 +73,35 @@ class Reads:
         self._held: list[dict[Cell, Count]] = [{} for _ in proxies]
         self._missed = [0] * len(proxies)
 
-    def arrive(self, counted: Sequence[dict[Cell, Count]], chances: Sequence[Chance]) -> Arrived:
-        """Return what arrives of an interval in which each proxy counted so much."""
+    def arrive(self, counted: Counted, chances: Sequence[Chance] | None = None) -> Arrived:
+        """Return what arrives of an interval in which so much was counted.
+
+        Args:
+            counted: By all proxies.
+            chances: Of each proxy; None if all is in time.
+        """
+        if chances is None and not any(self._missed):
+            return self._in_time(counted)
+        new: dict[str, dict[Cell, Count]] = {proxy: {} for proxy in self._proxies}
+        tallies, sums = list(counted.tallies()), list(counted.sums())
+        for line in counted.lines.drawn:
+            cell, tally = tallies[line]
+            new[cell.proxy][cell] = Count(tally, tuple(sums[line][1]))
+        return self._in_part(new, chances or [IN_TIME] * len(self._proxies))
+
+    def _in_time(self, counted: Counted) -> Arrived:
+        arrived = Arrived(list(counted.tallies()), list(self._proxies), counted=counted)
+        if self._metrics:
+            for cell, sums in counted.sums():
+                pairs = zip(self._metrics, sums, strict=True)
+                arrived.measures += (Measure(cell, metric, total) for metric, total in pairs)
+        return arrived
+
+    def _in_part(self, counted: Mapping[str, dict[Cell, Count]], chances: Sequence[Chance]) -> Arrived:
+        """Return what arrives if some is late, or lost; ``counted`` is by proxy."""
         arrived = Arrived()
-        for at, (proxy, new, chance) in enumerate(zip(self._proxies, counted, chances, strict=True)):
+        for at, (proxy, chance) in enumerate(zip(self._proxies, chances, strict=True)):
+            new = counted[proxy]
             if chance.silent or (chance.late and self._rng.random() < chance.late):
                 self._held[at] = _joined(self._held[at], new)
                 self._missed[at] += 1

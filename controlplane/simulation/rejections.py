@@ -28,7 +28,7 @@ class Rejections:
             added: Share that is refused besides, each independently.
         """
         if self._noise is None:
-            found = np.zeros_like(requests)
+            found = np.zeros(len(requests), dtype=np.int64)
         else:
             _, rates, _ = self._noise.advance()
             usual = np.minimum(self._share * rates * times, 1.0)

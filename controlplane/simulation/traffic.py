@@ -5,7 +5,7 @@ Source: docs/decision-rule.md, "The simulator".
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,17 +14,18 @@ from math import erfc, log, pi, sin, sqrt
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from controlplane.evidence.observation import Cell, Measure, Observation, Tally
+from controlplane.evidence.observation import Cell, Measure, Observation
+from controlplane.evidence.table import CLIENT_ERRORS, ERRORS, SLOWER, WIDTH
 from controlplane.policy.documents import EVERYONE
 from controlplane.policy.latency import EDGES_MS
 from controlplane.simulation.business import Business, Pushes, Sales, Sold
+from controlplane.simulation.counted import Counter
 from controlplane.simulation.families import FAMILIES
-from controlplane.simulation.faults import NOTHING, Fault
+from controlplane.simulation.faults import NOTHING, Effect, Fault
 from controlplane.simulation.noise import Counts, Family, Floats, Layout
 from controlplane.simulation.pauses import NO_PAUSES, Pauses
-from controlplane.simulation.reads import IN_TIME, Arrived, Chance, Count, Reads
+from controlplane.simulation.reads import Chance, Reads
 from controlplane.simulation.rejections import Rejections
 from controlplane.simulation.returning import Regulars, Shoppers
 
@@ -37,6 +38,7 @@ _SLOW = EDGES_MS.index(SLOW_MS)
 USUAL_MS = 40.0
 FAST = (0.97, USUAL_MS, 0.6)  # share of the requests, median in ms, standard deviation of the logarithm
 TAIL = (0.03, 220.0, 0.6)
+_NONE = Sold(np.zeros((0, 0), dtype=np.int64), np.zeros((0, 0), dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,9 @@ class Harm:
         return Harm(self.failed + other.failed, self.slow + other.slow, self.lost + other.lost)
 
 
+_NO_HARM = Harm()
+
+
 @cache
 def _table(tail: float, usual: float) -> tuple[Floats, float]:
     """Return shares of the buckets for each latency factor, and the least logarithm of a factor.
@@ -134,16 +139,11 @@ def latencies(factors: Floats, tail: float = 1.0, usual: float = 1.0) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
-    """Where the requests of each cell are counted, and which part of its segment's it has."""
-
-    mine: Floats
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Wrong:
-    """What faults do to each cell; the fields are those of an `Effect`."""
+    """What faults do to each cell; the first fields are those of an `Effect`.
+
+    ``fails``, ``slows`` and ``refuses`` say which of these they do anywhere.
+    """
 
     added: Floats
     times: Floats
@@ -151,6 +151,9 @@ class _Wrong:
     tail: Floats
     refused: Floats
     refusals: Floats
+    fails: bool
+    slows: bool
+    refuses: bool
 
 
 def _buckets(slower: Floats, usual: float, wrong: _Wrong | None = None) -> Floats:
@@ -169,7 +172,7 @@ class Traffic:
     """Draws one interval after another; `second` is the end of the last one, 0 is the release's start."""
 
     def __init__(self, model: Model, faults: tuple[Fault, ...], seed: int) -> None:
-        self.model, self.faults = model, faults
+        self.model = model
         self.second = -model.history
         self.names = model.names
         self._rng = np.random.default_rng(seed)
@@ -182,9 +185,9 @@ class Traffic:
         parts = {**model.segments, EVERYONE: rest}
         whole = sum(model.proxies)
         self._part = np.array([model.proxies[p] / whole * parts[s] for p, s, _ in cells])
-        self._hit, self._troubled = self._hits(faults), any(f.delays for f in faults)
+        self._suffer(faults)
         self._shares: Mapping[str, tuple[str, float]] | None = None
-        self._place, self._grew = _Placed(np.zeros(len(cells)), ()), 0.0
+        self._mine, self._counter, self._grew = np.zeros(len(cells)), Counter(()), 0.0
         segments = np.array([names.index(s) for _, s, _ in cells])
         layout = Layout(self._proxy, segments, self._canary, self._part, model.interval)
         family = FAMILIES[model.noise] if isinstance(model.noise, str) else model.noise
@@ -204,15 +207,17 @@ class Traffic:
     def beset(self, faults: tuple[Fault, ...]) -> Traffic:
         """Return the same traffic as it goes on from here with other faults; this one stays as it is."""
         other = deepcopy(self)
-        other.faults, other._hit = faults, self._hits(faults)
-        other._troubled = any(f.delays for f in faults)
+        other._suffer(faults)
         return other
 
-    def _hits(self, faults: tuple[Fault, ...]) -> list[NDArray[np.bool_]]:
-        return [
+    def _suffer(self, faults: tuple[Fault, ...]) -> None:
+        self.faults, self._troubled = faults, any(f.delays for f in faults)
+        self._hit = [
             np.array([f.segment in (None, s) and f.proxy in (None, self.names[p]) for p, s, _ in self._cells])
             for f in faults
         ]
+        self._effects: tuple[Effect, ...] = ()
+        self._wrong: _Wrong | None = None
 
     def step(
         self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None, era: str = ""
@@ -225,41 +230,28 @@ class Traffic:
             guarding: The second at which the guard began; None before.
             era: Within which a user counts once.
         """
-        model, rng, second = self.model, self._rng, self.second
+        model, second = self.model, self.second
+        self._place(shares)
         arrivals, errors, slower = self._noise.advance()
-        place = self._placed(shares)
         rate = model.rps * model.interval * arrivals * (1 + model.day * sin(2 * pi * second / 86_400))
-        requests = self._noise.requests(rate * self._part * place.mine, rng)
+        requests = self._noise.requests(rate * self._part * self._mine, self._rng)
         base = np.minimum(model.errors * errors, 1.0)
-        wrong, usual = self._effects(second, guarding), model.latency / USUAL_MS
-        if wrong is None:
-            failed, harm = self._noise.errors(requests, base * requests), Harm()
-            refused = self._rejections.draw(requests - failed)
-            buckets = _buckets(slower, usual)
-        else:
-            failed = self._noise.errors(requests, np.minimum(base * wrong.times, 1.0) * requests)
-            failed = failed + rng.binomial(requests - failed, np.minimum(wrong.added, 1.0))
-            refused = self._rejections.draw(requests - failed, wrong.refusals, wrong.refused)
-            buckets, sound = _buckets(slower, usual, wrong), _buckets(slower, usual)
-            spoiled = requests * (wrong.added + base * (wrong.times - 1))
-            spoiled += self._rejections.spoiled(requests - failed, wrong.refusals, wrong.refused)
-            lost = spoiled[self._canary].sum()
-            late = requests * (buckets - sound)[:, _SLOW + 1 :].sum(axis=1)
-            harm = Harm(float(lost), float(late[self._canary].sum()))
-        slow = requests[:, None] - rng.multinomial(requests, buckets).cumsum(axis=1)[:, :-1]
-        slow = model.pauses.held(requests, slow, self._canary, rng)
-        none = np.zeros((0, len(requests)), dtype=np.int64)
-        sold = Sold(none, none)
+        rows, harm = self._drawn(requests, base, slower, self._spoiling(guarding))
+        sold = _NONE
         if model.metrics:
             factors = self._factors(second, guarding)
-            served = requests - failed - refused
+            served = requests - rows[:, ERRORS] - rows[:, CLIENT_ERRORS]
             sold = self._sales.draw(served, factors * self._leanings)
             usually = np.array([metric.share for metric in model.metrics])
             changed = usually @ np.abs(1 - factors) * served
             harm = replace(harm, lost=float(changed[self._canary].sum()))
-        arrived = self._arrived(place.cells, (requests, failed, refused, slow), sold, guarding)
+            rows = np.concatenate((rows, sold.totals[self._counted].T), axis=1)
+        counted = self._counter.count(rows)
+        arrived = self._reads.arrive(counted, self._chances(guarding) if self._troubled else None)
         begin, end = second, second + model.interval
-        pushed = tuple(self._pushed(place.cells, requests.tolist(), sold, era))
+        measures = arrived.measures
+        if any(metric.pushed for metric in model.metrics):
+            measures = [*measures, *self._pushed(requests.tolist(), sold, era)]
         self.second = end
         seen = Observation(
             "shop",
@@ -269,28 +261,64 @@ class Traffic:
             tuple(arrived.fresh),
             tuple(arrived.silent),
             tuple(arrived.partial),
-            measures=tuple(sorted((*arrived.measures, *pushed))),
+            measures=tuple(sorted(measures)),
         )
+        if arrived.counted is not None:
+            arrived.counted.tell(seen)
         return seen, harm
 
-    def _placed(self, shares: Mapping[str, tuple[str, float]]) -> _Placed:
-        """Return where requests are counted; shares stay the same for a whole step."""
-        if shares != self._shares:
-            usual = shares.get(EVERYONE, (EVERYONE, 0.0))
-            place = [shares.get(s, usual) for _, s, _ in self._cells]
-            mine = np.array([share for _, share in place])
-            labels = [label for label, _ in place]
-            cells = tuple(
-                Cell(self.names[p], label, v) for (p, _, v), label in zip(self._cells, labels, strict=True)
-            )
-            part = np.where(self._canary, mine, 1 - mine)
-            if np.any((part > self._place.mine)[self._canary]):
-                self._grew = self.second
-            self._shares, self._place = shares, _Placed(part, cells)
-            if self._shoppers is not None:
-                self._shoppers.settle({s: shares.get(s, usual) for _, s, _ in self._cells})
-                self._leanings = self._leaning(self._shoppers)
-        return self._place
+    def _drawn(
+        self, requests: Counts, base: Floats, slower: Floats, wrong: _Wrong | None
+    ) -> tuple[Counts, Harm]:
+        """Return a row of counts for each cell, and what faults did.
+
+        Args:
+            requests: Of each cell.
+            base: Share of errors without faults.
+            slower: Factors of latency.
+            wrong: What faults do.
+        """
+        model, rng, usual = self.model, self._rng, self.model.latency / USUAL_MS
+        buckets, harm = _buckets(slower, usual), _NO_HARM
+        if wrong is None:
+            failed = self._noise.errors(requests, base * requests)
+            refused = self._rejections.draw(requests - failed)
+        else:
+            failed = self._noise.errors(requests, np.minimum(base * wrong.times, 1.0) * requests)
+            if wrong.fails:
+                failed = failed + rng.binomial(requests - failed, np.minimum(wrong.added, 1.0))
+            refused = self._rejections.draw(requests - failed, wrong.refusals, wrong.refused)
+            spoiled = requests * (wrong.added + base * (wrong.times - 1))
+            if wrong.refuses:
+                spoiled += self._rejections.spoiled(requests - failed, wrong.refusals, wrong.refused)
+            late = 0.0
+            if wrong.slows:
+                sound, buckets = buckets, _buckets(slower, usual, wrong)
+                more = requests * (buckets - sound)[:, _SLOW + 1 :].sum(axis=1)
+                late = float(more[self._canary].sum())
+            harm = Harm(float(spoiled[self._canary].sum()), late)
+        slow = requests[:, None] - rng.multinomial(requests, buckets).cumsum(axis=1)[:, :-1]
+        rows = np.empty((len(requests), WIDTH), dtype=np.int64)
+        rows[:, 0], rows[:, ERRORS], rows[:, CLIENT_ERRORS] = requests, failed, refused
+        rows[:, SLOWER:] = model.pauses.held(requests, slow, self._canary, rng)
+        return rows, harm
+
+    def _place(self, shares: Mapping[str, tuple[str, float]]) -> None:
+        """Say where requests are counted; shares stay the same for a whole step."""
+        if shares == self._shares:
+            return
+        usual = shares.get(EVERYONE, (EVERYONE, 0.0))
+        place = [shares.get(s, usual) for _, s, _ in self._cells]
+        mine = np.array([share for _, share in place])
+        part = np.where(self._canary, mine, 1 - mine)
+        if np.any((part > self._mine)[self._canary]):
+            self._grew = self.second
+        cells = zip(self._cells, place, strict=True)
+        self._counter = Counter([Cell(self.names[p], label, v) for (p, _, v), (label, _) in cells])
+        self._shares, self._mine = shares, part
+        if self._shoppers is not None:
+            self._shoppers.settle({s: shares.get(s, usual) for _, s, _ in self._cells})
+            self._leanings = self._leaning(self._shoppers)
 
     def _leaning(self, shoppers: Shoppers) -> Floats:
         """Return what habits do to the rate of each metric in each cell; of carts as many become orders."""
@@ -309,11 +337,15 @@ class Traffic:
                         row[hit & self._canary] *= metric.worse(loss)
         return found
 
-    def _effects(self, second: float, guarding: float | None) -> _Wrong | None:
+    def _spoiling(self, guarding: float | None) -> _Wrong | None:
         """Return what faults do to each cell now, None if that is nothing."""
-        effects = [fault.effect(second, guarding, self._grew) for fault in self.faults]
-        if all(effect is NOTHING for effect in effects):
-            return None
+        effects = tuple(fault.effect(self.second, guarding, self._grew) for fault in self.faults)
+        if effects != self._effects:
+            self._effects = effects
+            self._wrong = None if all(effect == NOTHING for effect in effects) else self._worked(effects)
+        return self._wrong
+
+    def _worked(self, effects: Iterable[Effect]) -> _Wrong:
         cells = len(self._cells)
         added, times, scale, heavy = np.zeros(cells), np.ones(cells), np.ones(cells), np.ones(cells)
         refused, refusals = np.zeros(cells), np.ones(cells)
@@ -325,29 +357,11 @@ class Traffic:
             heavy = np.where(where, heavy * does.tail, heavy)
             refused = np.where(where, refused + does.refused, refused)
             refusals = np.where(where, refusals * does.refusals, refusals)
-        return _Wrong(added, times, scale, heavy, refused, refusals)
+        fails, slows = bool(added.any()), bool((scale != 1).any() or (heavy != 1).any())
+        refuses = bool(refused.any() or (refusals != 1).any())
+        return _Wrong(added, times, scale, heavy, refused, refusals, fails, slows, refuses)
 
-    def _arrived(
-        self,
-        cells: Sequence[Cell],
-        drawn: tuple[Counts, Counts, Counts, NDArray[np.int64]],
-        sold: Sold,
-        guarding: float | None,
-    ) -> Arrived:
-        """Return what proxies tell; ``drawn`` are requests, errors of both kinds, those past each edge."""
-        counted: list[dict[Cell, Count]] = [{} for _ in self.model.proxies]
-        requests, failed, refused, slow = (values.tolist() for values in drawn)
-        reported = sold.totals[self._counted].T.tolist()
-        rows = zip(self._cells, cells, requests, failed, refused, slow, reported, strict=True)
-        for (proxy, _, _), cell, n, k, clients, beyond, totals in rows:
-            if n:
-                count = Count(Tally(n, k, clients, slower=tuple(beyond)), tuple(totals))
-                known = counted[proxy].get(cell)
-                counted[proxy][cell] = count if known is None else known + count
-        chances = [self._chance(name, guarding) for name in self.names]
-        return self._reads.arrive(counted, chances)
-
-    def _pushed(self, cells: Sequence[Cell], requests: list[int], sold: Sold, era: str) -> Iterator[Measure]:
+    def _pushed(self, requests: list[int], sold: Sold, era: str) -> Iterator[Measure]:
         """Yield what comes by the HTTP API, whatever the proxies do."""
         begin, end = self.second, self.second + self.model.interval
         if self._shoppers is not None:
@@ -358,21 +372,21 @@ class Traffic:
                     self._shoppers.visit(i, metric.amount, counted)
             yield from self._shoppers.arrive((STABLE, CANARY), begin, end, era)
             return
-        at = [replace(cell, proxy="pushed") for cell in cells]
+        at = [replace(cell, proxy="pushed") for cell in self._counter.cells]
         for i, metric in enumerate(self.model.metrics):
             if metric.pushed:
                 came = _added(zip(at, requests, sold.totals[i].tolist(), strict=True))
                 yield from self._pushes.arrive(metric, came, begin, end)
 
-    def _chance(self, proxy: str, guarding: float | None) -> Chance:
-        if not self._troubled:
-            return IN_TIME
-        found = [f.reads(self.second, guarding) for f in self.faults if f.proxy in (None, proxy)]
-        return Chance(
-            max((chance.late for chance in found), default=0.0),
-            max((chance.restarts for chance in found), default=0.0),
-            any(chance.silent for chance in found),
-        )
+    def _chances(self, guarding: float | None) -> list[Chance]:
+        """Return what may become of each proxy's statistics."""
+        found = []
+        for proxy in self.names:
+            here = [f.reads(self.second, guarding) for f in self.faults if f.proxy in (None, proxy)]
+            late = max((chance.late for chance in here), default=0.0)
+            restarts = max((chance.restarts for chance in here), default=0.0)
+            found.append(Chance(late, restarts, any(chance.silent for chance in here)))
+        return found
 
 
 def _added(rows: Iterable[tuple[Key, int, int]]) -> dict[Key, tuple[int, int]]:
