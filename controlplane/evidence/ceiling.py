@@ -9,14 +9,17 @@ Source: docs/decision-rule.md, "Rollback evidence: absolute limits".
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
+from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import no_harm, no_harm_rate
@@ -31,7 +34,16 @@ PROCESS = "breach"
 BREACHES = "the baseline breaches the limit itself"
 
 Floats = NDArray[np.float64]
+Gains = Mapping[str, list[float]]  # by process, for each alternative
 _TIMES: Floats = np.array([ALTERNATIVES])
+
+
+class Limit(NamedTuple):
+    """What is limited, and how: as in `Ceiling`."""
+
+    counter: int
+    allowed: float
+    share: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,7 @@ class Ceiling:
         threshold: e-value at which it fails.
         event: What is counted, for reasons.
         share: Whether a request has one event at most; else there may be more events than requests.
+        beside: All that is limited in the same interval, this among it; () if it is alone.
     """
 
     name: str
@@ -56,6 +69,12 @@ class Ceiling:
     threshold: float
     event: str
     share: bool = True
+    beside: tuple[Limit, ...] = ()
+
+    @property
+    def limit(self) -> Limit:
+        """What is limited."""
+        return Limit(self.counter, self.allowed, self.share)
 
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
@@ -72,25 +91,17 @@ class Ceiling:
             harmless = added, added
         return account.after(interval, self.counter, self._gains(account, interval), harmless)
 
-    def _gains(self, account: Account, interval: Interval) -> dict[str, list[float]]:
+    def _gains(self, account: Account, interval: Interval) -> Gains:
         """Return what the interval adds to each process: of all requests, and of each segment's."""
-        blocks, whole = interval.blocks, interval.stage.full_segments
-        labels = (PROCESS, *(SEGMENT + segment for segment in blocks.sums))
-        rows = ((blocks.canary_sum, blocks.baseline_sum), *blocks.sums.values())
-        counts = np.array([(c[0], c[self.counter], b[0], b[self.counter]) for c, b in rows], dtype=float)
-        swing = interval.learned.swing(self.counter)
-        if EVERYONE in whole:
-            # Nobody is left on the baseline: the limit alone.
-            held_to = self._held_to(account, interval.learned, interval.stage)
-            allowed = [
-                held_to,
-                *(max(held_to, ALIKE * (shown(account, segment) or 0)) for segment in blocks.sums),
-            ]
-            gains = _above(counts, _Faults.beyond(np.array(allowed), self.share))
-        else:
-            alike = [ALIKE, *(1 + FULL_MARGIN if segment in whole else ALIKE for segment in blocks.sums)]
-            gains = _above_both(counts, _faults(self.allowed, self.share), np.array(alike))
-        return dict(zip(labels, (gains / swing).tolist(), strict=True))
+        if EVERYONE not in interval.stage.full_segments:
+            return interval.kept(_broken, self.beside or (self.limit,))[self.limit]
+        # Nobody is left on the baseline: the limit alone.
+        sums = interval.blocks.sums
+        counts = np.array(_counts(interval.blocks, self.counter), dtype=float)
+        held_to = self._held_to(account, interval.learned, interval.stage)
+        allowed = [held_to, *(max(held_to, ALIKE * (shown(account, segment) or 0)) for segment in sums)]
+        gains = _above(counts, _Faults.beyond(np.array(allowed), self.share))
+        return dict(zip(_labels(sums), (gains / interval.learned.swing(self.counter)).tolist(), strict=True))
 
     def _held_to(self, account: Account, learned: Learned, stage: Stage) -> float:
         """Return the limit, in an emergency at least what the baseline does not keep either.
@@ -196,8 +207,7 @@ def _by_chance(expected: float, swing: float) -> float:
     return expected + 2 * sqrt(swing * expected)
 
 
-@dataclass(frozen=True, slots=True)
-class _Faults:
+class _Faults(NamedTuple):
     """What is looked for beyond limits: a line per limit, a column per alternative.
 
     Attributes:
@@ -218,12 +228,54 @@ class _Faults:
             # Beyond a limit that is nearly all requests there is only what lies between it and all.
             most = np.maximum(0.95, (1 + theta) / 2) / theta
             times = np.maximum(1.0, np.minimum(times, most))
+        times = np.broadcast_to(times, (len(allowed), len(ALTERNATIVES)))
         return cls(times, np.log(times), (times - 1) * theta)
 
 
+class _Sought(NamedTuple):
+    """What is looked for beyond limits and beside the baseline, a line for each process.
+
+    Attributes:
+        faults: Beyond the limits.
+        null: Ratio of the canary's rate to the baseline's up to which both breach alike, in a column.
+        raised: The same times the faults.
+    """
+
+    faults: _Faults
+    null: Floats
+    raised: Floats
+
+
 @lru_cache(maxsize=1024)
-def _faults(allowed: float, share: bool) -> _Faults:
-    return _Faults.beyond(np.array([allowed]), share)
+def _sought(limits: tuple[Limit, ...], alike: tuple[float, ...]) -> _Sought:
+    """Return what is looked for; ``alike`` are the ratios of one limit's processes, for each the same."""
+    each = [_Faults.beyond(np.full(len(alike), limit.allowed), limit.share) for limit in limits]
+    faults = _Faults(*(np.concatenate(tables) for tables in zip(*each, strict=True)))
+    null = np.array([alike * len(limits)]).T
+    return _Sought(faults, null, null * faults.times)
+
+
+def _broken(interval: Interval, limits: tuple[Limit, ...]) -> Mapping[Limit, Gains]:
+    """Return what an interval adds by limit, in a table for all of them: a line more costs little."""
+    blocks, whole = interval.blocks, interval.stage.full_segments
+    labels = _labels(blocks.sums)
+    alike = (ALIKE, *(1 + FULL_MARGIN if segment in whole else ALIKE for segment in blocks.sums))
+    counts = [row for limit in limits for row in _counts(blocks, limit.counter)]
+    swings = [[interval.learned.swing(limit.counter)] for limit in limits for _ in labels]
+    gains = _above_both(np.array(counts, dtype=float), _sought(limits, alike)) / swings
+    lines = iter(gains.tolist())
+    return {limit: dict(zip(labels, lines, strict=False)) for limit in limits}
+
+
+def _labels(segments: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of processes: of all requests, and of each segment's."""
+    return (PROCESS, *(SEGMENT + segment for segment in segments))
+
+
+def _counts(blocks: Blocks, counter: int) -> list[Counts]:
+    """Return the counts of the same."""
+    rows = ((blocks.canary_sum, blocks.baseline_sum), *blocks.sums.values())
+    return [(c[0], c[counter], b[0], b[counter]) for c, b in rows]
 
 
 def _above(counts: Floats, faults: _Faults) -> Floats:
@@ -232,16 +284,16 @@ def _above(counts: Floats, faults: _Faults) -> Floats:
     return found
 
 
-def _above_both(counts: Floats, faults: _Faults, alike: Floats) -> Floats:
+def _above_both(counts: Floats, sought: _Sought) -> Floats:
     """Return the lesser of :func:`_above` and of the evidence that the canary is worse than the baseline.
 
-    There is none where one of them has no requests. ``alike`` are the ratios up to which both breach alike.
+    There is none where one of them has no requests.
     """
     n_c, k_c, n_b, k_b = counts.T[:, :, None]
-    both, null = (n_c > 0) & (n_b > 0), alike[:, None]
+    both = (n_c > 0) & (n_b > 0)
     all_both = all(both[:, 0].tolist())
     ratio = n_c / n_b if all_both else np.where(both, n_c, 1.0) / np.where(both, n_b, 1.0)
-    common = np.log1p(null * ratio) - np.log1p(null * faults.times * ratio)
-    worse = k_c * faults.logs + (k_c + k_b) * common
-    found: Floats = np.minimum(_above(counts, faults), worse)
+    common = np.log1p(sought.null * ratio) - np.log1p(sought.raised * ratio)
+    worse = k_c * sought.faults.logs + (k_c + k_b) * common
+    found: Floats = np.minimum(_above(counts, sought.faults), worse)
     return found if all_both else np.where(both, found, 0.0)

@@ -48,7 +48,7 @@ def _comparisons(limits: Limits) -> tuple[Metric, ...]:
     return tuple(make(threshold=whole / weight / ALPHA) for weight, make in weighed)
 
 
-def _latencies(limits: Limits) -> tuple[Metric, ...]:
+def _latencies(limits: Limits) -> tuple[Ceiling, ...]:
     return tuple(
         Ceiling(
             f"latency p{quantile * 100:g}",
@@ -61,7 +61,7 @@ def _latencies(limits: Limits) -> tuple[Metric, ...]:
     )
 
 
-def _shares(limits: Limits) -> tuple[Metric, ...]:
+def _shares(limits: Limits) -> tuple[Ceiling, ...]:
     """Return the limits on the share of requests that fail."""
     least, most = limits.success_rate, limits.error_rate
     allowed = (("success rate", None if least is None else 1 - least), ("error rate", most))
@@ -72,11 +72,16 @@ def _shares(limits: Limits) -> tuple[Metric, ...]:
     )
 
 
+def _ceilings(limits: Limits) -> tuple[Metric, ...]:
+    found = (*_latencies(limits), *_shares(limits))
+    return tuple(replace(ceiling, beside=tuple(each.limit for each in found)) for ceiling in found)
+
+
 def _volume(limits: Limits) -> tuple[Metric, ...]:
     return () if limits.requests is None else (Volume("requests", limits.requests),)
 
 
-METRICS: tuple[Callable[[Limits], tuple[Metric, ...]], ...] = (_comparisons, _latencies, _shares, _volume)
+METRICS: tuple[Callable[[Limits], tuple[Metric, ...]], ...] = (_comparisons, _ceilings, _volume)
 
 
 @lru_cache(maxsize=1024)
