@@ -5,8 +5,6 @@ Source: docs/decision-rule.md, "Rollback evidence".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from controlplane.evidence.account import NO_COUNTS, Account
 from controlplane.evidence.likelihood import log_mean_exp, log_mixture
 
@@ -23,11 +21,11 @@ def loudness(account: Account) -> dict[str, float]:
     }
 
 
-def joined(account: Account, process: str, loud: Mapping[str, float]) -> float:
+def joined(account: Account, process: str) -> float:
     """Return the logarithm of the evidence that a limit is broken, by all requests or in one segment."""
     if process not in account.processes:
         return 0.0
-    whole = log_mean_exp(account.processes[process])
+    whole, loud = log_mean_exp(account.processes[process]), loudness(account)
     segments = log_mean_exp(list(loud.values())) if loud else whole
     return log_mixture(((1 - LIMIT_WEIGHT, whole), (LIMIT_WEIGHT, segments)))
 

@@ -9,7 +9,7 @@ Source: docs/decision-rule.md, "Rollback evidence: absolute limits".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import sqrt
@@ -116,9 +116,8 @@ class Ceiling:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        loud = loudness(account)
-        log_e = joined(account, PROCESS, loud)
-        reading = Reading(account, log_e, self.threshold, loud)
+        fault, shows = partial(joined, account, PROCESS), partial(loudness, account)
+        reading = Reading(account, fault, self.threshold, shows)
         n_c, k_c, n_b, k_b = reading.counts
         recent, swing = total(account.recent), learned.swing(self.counter)
         allowed = self._held_to(account, learned, stage)
@@ -262,7 +261,7 @@ def _broken(interval: Interval, limits: tuple[Limit, ...]) -> Mapping[Limit, Gai
     alike = (ALIKE, *(1 + FULL_MARGIN if segment in whole else ALIKE for segment in blocks.sums))
     counts = [row for limit in limits for row in _counts(blocks, limit.counter)]
     swings = [[interval.learned.swing(limit.counter)] for limit in limits for _ in labels]
-    gains = _above_both(np.array(counts, dtype=float), _sought(limits, alike)) / swings
+    gains = _above_both(counts, _sought(limits, alike)) / swings
     lines = iter(gains.tolist())
     return {limit: dict(zip(labels, lines, strict=False)) for limit in limits}
 
@@ -284,16 +283,17 @@ def _above(counts: Floats, faults: _Faults) -> Floats:
     return found
 
 
-def _above_both(counts: Floats, sought: _Sought) -> Floats:
+def _above_both(counts: Sequence[Counts], sought: _Sought) -> Floats:
     """Return the lesser of :func:`_above` and of the evidence that the canary is worse than the baseline.
 
     There is none where one of them has no requests.
     """
-    n_c, k_c, n_b, k_b = counts.T[:, :, None]
-    both = (n_c > 0) & (n_b > 0)
-    all_both = all(both[:, 0].tolist())
-    ratio = n_c / n_b if all_both else np.where(both, n_c, 1.0) / np.where(both, n_b, 1.0)
+    table = np.array(counts, dtype=float)
+    n_c, k_c, n_b, k_b = table.T[:, :, None]
+    both = [canary > 0 and baseline > 0 for canary, _, baseline, _ in counts]
+    met = None if all(both) else np.array(both)[:, None]
+    ratio = n_c / n_b if met is None else np.where(met, n_c, 1.0) / np.where(met, n_b, 1.0)
     common = np.log1p(sought.null * ratio) - np.log1p(sought.raised * ratio)
     worse = k_c * sought.faults.logs + (k_c + k_b) * common
-    found: Floats = np.minimum(_above(counts, sought.faults), worse)
-    return found if all_both else np.where(both, found, 0.0)
+    found: Floats = np.minimum(_above(table, sought.faults), worse)
+    return found if met is None else np.where(met, found, 0.0)

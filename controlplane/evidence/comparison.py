@@ -6,7 +6,6 @@ Source: docs/decision-rule.md, "Rollback evidence: errors" and "Promotion eviden
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -58,7 +57,7 @@ class Comparison:
         found = interval.kept(compared, asked)[self.counter]
         return account.after(interval, self.counter, found.gains, found.harmless)
 
-    def _log_e(self, account: Account, loud: Mapping[str, float]) -> float:
+    def _log_e(self, account: Account) -> float:
         """Return the logarithm of the evidence of a fault."""
         if MAIN not in account.processes:
             return 0.0
@@ -68,14 +67,13 @@ class Comparison:
             (DENSE_WEIGHT, DENSE),
             (SURGE_WEIGHT, SURGE),
         )
-        known, segments = account.processes, list(loud.values())
+        known, segments = account.processes, list(loudness(account).values())
         parts = [(weight, log_mean_exp(known[label]) if label in known else 0.0) for weight, label in weights]
         return log_mixture((*parts, (SEGMENT_WEIGHT, log_mean_exp(segments) if segments else parts[0][1])))
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        loud = loudness(account)
-        reading = Reading(account, self._log_e(account, loud), self.threshold, loud)
+        reading = Reading(account, partial(self._log_e, account), self.threshold, partial(loudness, account))
 
         def words() -> Words:
             return Words(

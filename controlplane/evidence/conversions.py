@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from math import log, sqrt
 
 import numpy as np
@@ -139,7 +140,7 @@ class Conversions:
 
         holds = ((not k_b, f"{self.name}: none on the baseline, so there is nothing to compare with"),)
         found = reading.answer(self.name, words, holds, needed, "total")
-        return rested(self.measured.current(found, account, stage), reading.log_e, stage)
+        return rested(self.measured.current(found, account, stage), reading.doubted, stage)
 
     def _needed(self, account: Account, rate: float, ratio: float) -> float | None:
         """Return how many more requests of the canary a PASS takes.
@@ -257,8 +258,8 @@ class LeastShare:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        loud = loudness(account)
-        reading = Reading(account, joined(account, PROCESS, loud), 1 / ALPHA, loud)
+        fault, shows = partial(joined, account, PROCESS), partial(loudness, account)
+        reading = Reading(account, fault, 1 / ALPHA, shows)
         n_c, k_c, *_ = reading.counts
         _, _, n_b, k_b = total(account.recent)
 

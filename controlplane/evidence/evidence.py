@@ -179,7 +179,7 @@ def heard(evidence: Evidence, said: Iterable[Verdict]) -> Evidence:
     """Return the evidence after it was read: where it says nothing of a fault, what shows one begins anew."""
     calm = {}
     for verdict in said:
-        if verdict.e_value is None or verdict.e_value > 1:
+        if not verdict.quiet and (verdict.e_value is None or verdict.e_value > 1):
             continue
         account = evidence.accounts.get(verdict.metric)
         # What lies in a window that is not full is not in the evidence yet.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, exp, inf, log, log2, sqrt
-from typing import NamedTuple
 
 from controlplane.evidence.account import (
     ENOUGH,
@@ -17,6 +16,7 @@ from controlplane.evidence.account import (
     Stage,
     plus,
 )
+from controlplane.evidence.once import once
 from controlplane.evidence.verdict import Numbers, Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -31,32 +31,51 @@ DOUBT = ""  # as the reason of a hold: what speaks against the canary, in the me
 Hold = tuple[bool, str]  # whether it applies, and why nothing passes while it does
 
 
-class Reading(NamedTuple):
+@dataclass(frozen=True, eq=False)  # no slots: what is asked several times is worked out once
+class Reading:
     """An account with its evidence of a fault.
 
     Attributes:
         account: What was gathered.
-        log_e: Logarithm of the evidence of a fault.
+        fault: Logarithm of the evidence of a fault, or how that is found: it is a mean of the processes, or
+            less.
         threshold: e-value at which the metric fails.
-        loudness: By segment: how much of the fault shows there.
+        shows: By segment: how much of the fault shows there, or how that is found.
         undoubted: Evidence of no harm that a PASS takes when every event of a burst counts.
     """
 
     account: Account
-    log_e: float
+    fault: float | Callable[[], float]
     threshold: float
-    loudness: Mapping[str, float]
+    shows: Mapping[str, float] | Callable[[], Mapping[str, float]]
     undoubted: float = 0.0
 
-    @property
+    @once
+    def quiet(self) -> bool:
+        """Whether nothing of a fault is in any process: a mean of them is not more then, and not needed."""
+        return max(map(max, self.account.processes.values()), default=0.0) <= 0
+
+    @once
+    def log_e(self) -> float:
+        """Logarithm of the evidence of a fault."""
+        return self.fault() if callable(self.fault) else self.fault
+
+    @once
+    def doubted(self) -> bool:
+        """Whether the evidence suffices to keep it from passing."""
+        return not self.quiet and self.log_e >= LOG_DOUBT
+
+    @once
     def failed(self) -> bool:
         """Whether the evidence suffices to roll back."""
-        return self.log_e >= log(self.threshold)
+        return not self.quiet and self.log_e >= log(self.threshold)
 
-    @property
+    @once
     def segment(self) -> str:
         """Where a fault shows; everyone while there is none."""
-        return blame(self.account.recent, self.loudness) if self.failed else EVERYONE
+        if not self.failed:
+            return EVERYONE
+        return blame(self.account.recent, self.shows() if callable(self.shows) else self.shows)
 
     @property
     def table(self) -> Mapping[str, Counts]:
@@ -76,7 +95,7 @@ class Reading(NamedTuple):
             return table
         return {self.segment: table[self.segment]} if self.segment in table else {}
 
-    @property
+    @once
     def counts(self) -> Counts:
         """The sum of what the answer rests on."""
         return total(self.table)
@@ -96,16 +115,15 @@ class Reading(NamedTuple):
         late = f"in the last {rough(self.account.rising)} {say(self.counts)}"
         return f"{late}; in the whole release {say(self.release)}" if beside else late
 
-    @property
     def e_value(self) -> float:
-        """The evidence of a fault."""
+        """Return the evidence of a fault."""
         return exp(min(self.log_e, 690.0))
 
     def numbers(self, event: str) -> Numbers:
         """Return the figures; ``event`` names what is counted."""
         found = (
             *_figures(self.counts, event),
-            ("e_value", self.e_value),
+            ("e_value", self.e_value()),
             ("threshold", self.threshold),
             ("promotion", self.account.promotion),
             ("needed", ENOUGH),
@@ -132,7 +150,7 @@ class Reading(NamedTuple):
             needed: Requests that a PASS takes, or None.
             event: Names what is counted.
         """
-        asked = ((self.log_e >= LOG_DOUBT, DOUBT), *holds)
+        asked = ((self.doubted, DOUBT), *holds)
         held = next((at for at, (applies, _) in enumerate(asked) if applies), None)
         requests, enough = self.counts[0], self.account.promotion >= ENOUGH
         outcome, cause = Outcome.NOT_YET, "short"
@@ -159,6 +177,7 @@ class Reading(NamedTuple):
             lacking=open_ and (not requests or (held is not None and not doubtful)),
             doubtful=open_ and doubtful,
             cause=cause,
+            quiet=self.quiet,
         )
 
     def _said(
@@ -256,12 +275,12 @@ def _traffic(account: Account) -> tuple[float, float]:
     return recent, account.lately
 
 
-def rested(verdict: Verdict, log_e: float, stage: Stage) -> Verdict:
+def rested(verdict: Verdict, doubted: bool, stage: Stage) -> Verdict:
     """Return the verdict of a comparison; where nobody is left on the baseline it asks for no more.
 
     What spoke against the canary before stands.
     """
-    if EVERYONE not in stage.full_segments or verdict.outcome is Outcome.FAIL or log_e >= LOG_DOUBT:
+    if EVERYONE not in stage.full_segments or verdict.outcome is Outcome.FAIL or doubted:
         return verdict
     reason = f"{verdict.metric}: nobody is left on the baseline, so it is not compared any more"
 

@@ -15,7 +15,7 @@ from controlplane.evidence.account import ALPHA, ENOUGH, NO_COUNTS, PROOF, Accou
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.observation import Reading
-from controlplane.evidence.reading import rested
+from controlplane.evidence.reading import LOG_DOUBT, rested
 from controlplane.evidence.verdict import Numbers, Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
 
@@ -102,11 +102,11 @@ class Scalars:
         log_e = log_mean_exp(account.processes[PROCESS]) if PROCESS in account.processes else 0.0
         e_value = exp(min(log_e, 690.0))
         numbers = (("e_value", e_value), ("threshold", self.threshold))
-        told = partial(Verdict, self.name, EVERYONE, e_value=e_value, threshold=self.threshold)
+        told = partial(Verdict, self.name, EVERYONE, fault=e_value, threshold=self.threshold)
         if log_e >= log(self.threshold):
             reason = f"{self.name}: the canary is worse: {shown(account)}"
             return told(Outcome.FAIL, Said(reason, numbers))
-        return rested(self._answer(account, numbers, told), log_e, stage)
+        return rested(self._answer(account, numbers, told), log_e >= LOG_DOUBT, stage)
 
     def _answer(self, account: Account, numbers: Numbers, told: Callable[..., Verdict]) -> Verdict:
         if lack := lacking(account, self.every):

@@ -6,6 +6,7 @@ Source: docs/decision-rule.md, "Business metrics: sums".
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from math import ceil, log1p, sqrt
 from typing import NamedTuple
 
@@ -264,7 +265,7 @@ class Sums:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        reading = Reading(account, self._log_e(account, stage), self.threshold, {})
+        reading = Reading(account, partial(self._log_e, account, stage), self.threshold, {})
         scale = Scale(*account.state.get(SCALE, ()))
         windows = self._windows(account, scale)
 
@@ -301,7 +302,7 @@ class Sums:
 
             found = answer.saying(said)
         found = self.measured.current(found, account, stage)
-        return found if self.margin is None else rested(found, reading.log_e, stage)
+        return found if self.margin is None else rested(found, reading.doubted, stage)
 
     def _log_e(self, account: Account, stage: Stage) -> float:
         """Return the evidence of a fault; between users it is sought where both versions have some."""

@@ -58,8 +58,8 @@ class Verdict:
         segment: Where it shows: a segment that is worse alone, else ``everyone``.
         outcome: The answer.
         say: What it tells people, or how that is found.
-        e_value: Of a fault; None if there is none.
-        threshold: e-value at which it fails.
+        fault: e-value of a fault, or how that is found; None if there is none.
+        threshold: e-value at which it fails, at least 100.
         decisive: Whether it counts: what a policy only observes is shown and decides nothing.
         lacking: Whether it is data that lacks: none comes, it is old, a source fails or does not report, or
             nothing is there to compare with. Time does not make up for that.
@@ -69,13 +69,14 @@ class Verdict:
             That does not pass by itself.
         cause: What keeps it from passing, in a word that stays the same while that does.
         baseline: What is wrong with the baseline itself, so that comparing tells nothing; '' if nothing is.
+        quiet: Whether the e-value is known to be 1 at most, so that it need not be found.
     """
 
     metric: str
     segment: str
     outcome: Outcome
     say: Said | Callable[[], Said]
-    e_value: float | None = None
+    fault: float | Callable[[], float] | None = None
     threshold: float | None = None
     decisive: bool = True
     lacking: bool = False
@@ -83,6 +84,7 @@ class Verdict:
     cause: str = ""
     overdue: bool = False
     baseline: str = ""
+    quiet: bool = False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Verdict) and self._plain == other._plain
@@ -99,6 +101,11 @@ class Verdict:
     def said(self) -> Said:
         """What it tells people."""
         return self.say if isinstance(self.say, Said) else self.say()
+
+    @once
+    def e_value(self) -> float | None:
+        """Of a fault; None if there is none."""
+        return self.fault() if callable(self.fault) else self.fault
 
     @property
     def reason(self) -> str:
@@ -142,10 +149,10 @@ class Verdict:
 
     def saying(self, say: Callable[[], Said]) -> Verdict:
         """Return the same answer in other words."""
-        evidence, kind = (self.e_value, self.threshold), (self.decisive, self.lacking, self.doubtful)
+        evidence, kind = (self.fault, self.threshold), (self.decisive, self.lacking, self.doubtful)
         why = self.cause, self.overdue
         answer = (self.metric, self.segment, self.outcome)
-        return Verdict(*answer, say, *evidence, *kind, *why, self.baseline)
+        return Verdict(*answer, say, *evidence, *kind, *why, self.baseline, self.quiet)
 
     def named(self, said: str) -> str:
         """Return what it says with its name, for where it stands among others."""

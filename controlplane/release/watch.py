@@ -346,7 +346,8 @@ def results(watch: Watch, state: ReleaseState) -> tuple[Result, ...]:
 
 def suspicion(readings: tuple[Verdict, ...]) -> float:
     """Return the largest rollback e-value of any condition, scaled so that 100 rolls back."""
-    return max([1.0, *(100 * verdict.loudness for verdict in readings if verdict.decisive)])
+    heard = (verdict for verdict in readings if verdict.decisive and not verdict.quiet)
+    return max([1.0, *(100 * verdict.loudness for verdict in heard)])
 
 
 def _counts(observation: Observation, state: ReleaseState) -> dict[Place, list[int]]:

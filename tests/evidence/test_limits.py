@@ -1,15 +1,23 @@
 """What a limit says of a step above it and of a baseline that breaks it; where evidence begins anew."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from world import CANARY, STABLE, START
 
 from controlplane.evidence import Cell, Evidence, Limits, Observation, Stage, Tally, fold, verdicts
+from controlplane.evidence.account import EMPTY
+from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.cluster_stats import Retries
 from controlplane.evidence.conversions import LeastShare, MostShare
+from controlplane.evidence.evidence import metrics
+from controlplane.evidence.learned import Learned
 from controlplane.evidence.measures import Measured
 from controlplane.evidence.observation import Measure, Stat
+from controlplane.evidence.reading import Reading
 from controlplane.evidence.verdict import Outcome
 
 SOLD = Measured("metric sold", "sold")
@@ -118,3 +126,57 @@ def test_evidence_of_an_older_store_counts_its_minutes_from_the_release(known):
     assert Evidence.from_json(kept).begun == 30
     assert older.begun == 0
     assert fold(older, known, seen((100, 0), (900, 4)), stage).minute == 30
+
+
+@pytest.mark.parametrize("full", [frozenset[str](), frozenset({"beta"})])
+def test_limits_that_are_asked_together_add_what_each_adds_alone(known, full):
+    limits = Limits(errors_margin=None, success_rate=0.99, error_rate=0.03, latency=((0.99, 11), (0.5, 4)))
+    slower = tuple(range(90, 0, -5))
+    cells = tuple(
+        (Cell("p", segment, version), Tally(n, k, 0, 0, slower))
+        for segment, rows in {"beta": ((40, 3), (0, 0)), "everyone": ((100, 2), (900, 5))}.items()
+        for version, (n, k) in zip((CANARY, STABLE), rows, strict=True)
+        if n
+    )
+    seen = Observation("shop", START, START + timedelta(seconds=5), cells, ("p",))
+    stage = Stage(CANARY, STABLE, limits, timedelta(0), 1.0, full_segments=full)
+
+    together = fold(Evidence(), known, seen, stage).accounts
+
+    assert [len(metric.beside) for metric in metrics(limits)] == [4, 4, 4, 4]
+    for metric in metrics(limits):
+        assert any(any(process) for process in together[metric.name].processes.values())
+        alone = Limits(errors_margin=None, added=(replace(metric, beside=()),))
+        assert fold(Evidence(), known, seen, replace(stage, limits=alone)).accounts == {
+            metric.name: together[metric.name]
+        }
+
+
+processes = st.lists(st.floats(-40, 40), min_size=8, max_size=8).map(tuple)
+
+
+@given(st.dictionaries(st.sampled_from(["breach", "segment:a", "segment:b"]), processes))
+def test_where_no_process_says_anything_of_a_fault_their_mean_does_not_either(found):
+    account = EMPTY._replace(processes=found)
+    limit = Ceiling("rate", 1, 0.01, 100.0, "failed")
+
+    verdict = limit.verdict(account, Learned(), Stage(CANARY, STABLE, Limits(), timedelta(0), 1.0))
+
+    assert verdict.e_value is not None
+    assert verdict.e_value <= 1 or not verdict.quiet
+    assert (verdict.outcome is Outcome.FAIL) == (verdict.e_value >= 100)
+
+
+def test_evidence_is_not_worked_out_where_no_process_says_anything_of_a_fault():
+    asked = []
+    quiet = EMPTY._replace(processes={"a": (-1.0, 0.0), "b": (-3.0, -2.0)})
+    loud = quiet._replace(processes={"a": (-1.0, 1.0)})
+    evidence = lambda: asked.append("evidence") or 0.5  # noqa: E731
+
+    found = [Reading(account, evidence, 100.0, {}) for account in (quiet, loud)]
+
+    assert [(reading.quiet, reading.doubted, reading.failed) for reading in found] == [
+        (True, False, False),
+        (False, False, False),
+    ]
+    assert asked == ["evidence"]
