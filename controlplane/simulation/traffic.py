@@ -22,12 +22,13 @@ from controlplane.policy.latency import EDGES_MS
 from controlplane.simulation.business import Business, Pushes, Sales, Sold
 from controlplane.simulation.counted import Counter
 from controlplane.simulation.families import FAMILIES
-from controlplane.simulation.faults import NOTHING, Effect, Fault
+from controlplane.simulation.faults import Fault
 from controlplane.simulation.noise import Counts, Family, Floats, Layout
 from controlplane.simulation.pauses import NO_PAUSES, Pauses
-from controlplane.simulation.reads import Chance, Reads
+from controlplane.simulation.reads import Reads
 from controlplane.simulation.rejections import Rejections
 from controlplane.simulation.returning import Regulars, Shoppers
+from controlplane.simulation.trouble import SOUND, Trouble, Wrong
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Key = TypeVar("Key", bound=Hashable)
@@ -97,9 +98,6 @@ class Harm:
         return Harm(self.failed + other.failed, self.slow + other.slow, self.lost + other.lost)
 
 
-_NO_HARM = Harm()
-
-
 @cache
 def _table(tail: float, usual: float) -> tuple[Floats, float]:
     """Return shares of the buckets for each latency factor, and the least logarithm of a factor.
@@ -138,33 +136,21 @@ def latencies(factors: Floats, tail: float = 1.0, usual: float = 1.0) -> Floats:
     return shares
 
 
-@dataclass(frozen=True, slots=True)
-class _Wrong:
-    """What faults do to each cell; the first fields are those of an `Effect`.
+def _buckets(slower: Floats, usual: float, pace: tuple[Floats, Floats] | None = None) -> Floats:
+    """Return each cell's shares of the buckets.
 
-    ``fails``, ``slows`` and ``refuses`` say which of these they do anywhere.
+    Args:
+        slower: Factors of the noise.
+        usual: Factor of the service.
+        pace: Factors of faults, of all requests and of those that take long.
     """
-
-    added: Floats
-    times: Floats
-    slower: Floats
-    tail: Floats
-    refused: Floats
-    refusals: Floats
-    fails: bool
-    slows: bool
-    refuses: bool
-
-
-def _buckets(slower: Floats, usual: float, wrong: _Wrong | None = None) -> Floats:
-    """Return each cell's shares of the buckets; ``slower`` are the factors of the noise."""
-    if wrong is None:
+    if pace is None:
         rows = latencies(slower, usual=usual)
     else:
-        factors = slower * wrong.slower
+        factors = slower * pace[0]
         rows = latencies(factors, usual=usual)
-        for tail in set(wrong.tail.tolist()) - {1.0}:
-            rows = np.where((wrong.tail == tail)[:, None], latencies(factors, tail, usual), rows)
+        for tail in set(pace[1].tolist()) - {1.0}:
+            rows = np.where((pace[1] == tail)[:, None], latencies(factors, tail, usual), rows)
     return rows if slower.ndim == 1 else rows.mean(axis=0)
 
 
@@ -185,7 +171,7 @@ class Traffic:
         parts = {**model.segments, EVERYONE: rest}
         whole = sum(model.proxies)
         self._part = np.array([model.proxies[p] / whole * parts[s] for p, s, _ in cells])
-        self._suffer(faults)
+        self._trouble = Trouble(faults, self.names, self._cells, self._canary)
         self._shares: Mapping[str, tuple[str, float]] | None = None
         self._mine, self._counter, self._grew = np.zeros(len(cells)), Counter(()), 0.0
         segments = np.array([names.index(s) for _, s, _ in cells])
@@ -207,17 +193,8 @@ class Traffic:
     def beset(self, faults: tuple[Fault, ...]) -> Traffic:
         """Return the same traffic as it goes on from here with other faults; this one stays as it is."""
         other = deepcopy(self)
-        other._suffer(faults)
+        other._trouble = Trouble(faults, self.names, self._cells, self._canary)
         return other
-
-    def _suffer(self, faults: tuple[Fault, ...]) -> None:
-        self.faults, self._troubled = faults, any(f.delays for f in faults)
-        self._hit = [
-            np.array([f.segment in (None, s) and f.proxy in (None, self.names[p]) for p, s, _ in self._cells])
-            for f in faults
-        ]
-        self._effects: tuple[Effect, ...] = ()
-        self._wrong: _Wrong | None = None
 
     def step(
         self, shares: Mapping[str, tuple[str, float]], guarding: float | None = None, era: str = ""
@@ -236,18 +213,15 @@ class Traffic:
         rate = model.rps * model.interval * arrivals * (1 + model.day * sin(2 * pi * second / 86_400))
         requests = self._noise.requests(rate * self._part * self._mine, self._rng)
         base = np.minimum(model.errors * errors, 1.0)
-        rows, harm = self._drawn(requests, base, slower, self._spoiling(guarding))
+        wrong = self._trouble.wrong(second, guarding, self._grew)
+        rows, harm = self._drawn(requests, base, slower, wrong)
         sold = _NONE
         if model.metrics:
-            factors = self._factors(second, guarding)
-            served = requests - rows[:, ERRORS] - rows[:, CLIENT_ERRORS]
-            sold = self._sales.draw(served, factors * self._leanings)
-            usually = np.array([metric.share for metric in model.metrics])
-            changed = usually @ np.abs(1 - factors) * served
-            harm = replace(harm, lost=float(changed[self._canary].sum()))
+            sold, lost = self._sold(rows, guarding)
+            harm = replace(harm, lost=lost)
             rows = np.concatenate((rows, sold.totals[self._counted].T), axis=1)
         counted = self._counter.count(rows)
-        arrived = self._reads.arrive(counted, self._chances(guarding) if self._troubled else None)
+        arrived = self._reads.arrive(counted, self._trouble.chances(second, guarding))
         begin, end = second, second + model.interval
         measures = arrived.measures
         if any(metric.pushed for metric in model.metrics):
@@ -267,9 +241,7 @@ class Traffic:
             arrived.counted.tell(seen)
         return seen, harm
 
-    def _drawn(
-        self, requests: Counts, base: Floats, slower: Floats, wrong: _Wrong | None
-    ) -> tuple[Counts, Harm]:
+    def _drawn(self, requests: Counts, base: Floats, slower: Floats, wrong: Wrong) -> tuple[Counts, Harm]:
         """Return a row of counts for each cell, and what faults did.
 
         Args:
@@ -279,29 +251,45 @@ class Traffic:
             wrong: What faults do.
         """
         model, rng, usual = self.model, self._rng, self.model.latency / USUAL_MS
-        buckets, harm = _buckets(slower, usual), _NO_HARM
-        if wrong is None:
-            failed = self._noise.errors(requests, base * requests)
-            refused = self._rejections.draw(requests - failed)
-        else:
-            failed = self._noise.errors(requests, np.minimum(base * wrong.times, 1.0) * requests)
-            if wrong.fails:
-                failed = failed + rng.binomial(requests - failed, np.minimum(wrong.added, 1.0))
-            refused = self._rejections.draw(requests - failed, wrong.refusals, wrong.refused)
-            spoiled = requests * (wrong.added + base * (wrong.times - 1))
-            if wrong.refuses:
-                spoiled += self._rejections.spoiled(requests - failed, wrong.refusals, wrong.refused)
-            late = 0.0
-            if wrong.slows:
-                sound, buckets = buckets, _buckets(slower, usual, wrong)
-                more = requests * (buckets - sound)[:, _SLOW + 1 :].sum(axis=1)
-                late = float(more[self._canary].sum())
-            harm = Harm(float(spoiled[self._canary].sum()), late)
+        rate = base if wrong.times is None else np.minimum(base * wrong.times, 1.0)
+        failed = self._noise.errors(requests, rate * requests)
+        if wrong.added is not None:
+            failed = failed + rng.binomial(requests - failed, np.minimum(wrong.added, 1.0))
+        served = requests - failed
+        refused = self._rejections.draw(served, *(wrong.refusing or ()))
+        buckets, late = _buckets(slower, usual), 0.0
+        if wrong.pace is not None:
+            usually, buckets = buckets, _buckets(slower, usual, wrong.pace)
+            late = self._canarys(requests * (buckets - usually)[:, _SLOW + 1 :].sum(axis=1))
         slow = requests[:, None] - rng.multinomial(requests, buckets).cumsum(axis=1)[:, :-1]
         rows = np.empty((len(requests), WIDTH), dtype=np.int64)
         rows[:, 0], rows[:, ERRORS], rows[:, CLIENT_ERRORS] = requests, failed, refused
         rows[:, SLOWER:] = model.pauses.held(requests, slow, self._canary, rng)
-        return rows, harm
+        failing = 0.0 if wrong is SOUND else self._canarys(self._spoiled(requests, served, base, wrong))
+        return rows, Harm(failing, late)
+
+    def _sold(self, rows: Counts, guarding: float | None) -> tuple[Sold, float]:
+        """Return what is sold of the requests in ``rows``, and by how much faults changed the canary's."""
+        metrics = self.model.metrics
+        factors = self._trouble.factors(metrics, self.second, guarding)
+        served = rows[:, 0] - rows[:, ERRORS] - rows[:, CLIENT_ERRORS]
+        usually = np.array([metric.share for metric in metrics])
+        changed = usually @ np.abs(1 - factors) * served
+        return self._sales.draw(served, factors * self._leanings), self._canarys(changed)
+
+    def _spoiled(self, requests: Counts, served: Counts, base: Floats, wrong: Wrong) -> Floats:
+        """Return how many more fail or are refused than usually, as expected numbers."""
+        share = np.zeros(len(requests)) if wrong.added is None else wrong.added
+        if wrong.times is not None:
+            share = share + base * (wrong.times - 1)
+        found: Floats = requests * share
+        if wrong.refusing is not None:
+            found = found + self._rejections.spoiled(served, *wrong.refusing)
+        return found
+
+    def _canarys(self, values: Floats) -> float:
+        """Return the sum of those of the canary's cells."""
+        return float(values[self._canary].sum())
 
     def _place(self, shares: Mapping[str, tuple[str, float]]) -> None:
         """Say where requests are counted; shares stay the same for a whole step."""
@@ -327,40 +315,6 @@ class Traffic:
         found: Floats = np.where(own[:, None], leanings, 1.0)
         return found
 
-    def _factors(self, second: float, guarding: float | None) -> Floats:
-        """Return what faults do to the rate of each metric in each cell."""
-        found = np.ones((len(self.model.metrics), len(self._cells)))
-        for fault, hit in zip(self.faults, self._hit, strict=True):
-            if loss := fault.effect(second, guarding).loss:
-                for row, metric in zip(found, self.model.metrics, strict=True):
-                    if fault.metric in (None, metric.name):
-                        row[hit & self._canary] *= metric.worse(loss)
-        return found
-
-    def _spoiling(self, guarding: float | None) -> _Wrong | None:
-        """Return what faults do to each cell now, None if that is nothing."""
-        effects = tuple(fault.effect(self.second, guarding, self._grew) for fault in self.faults)
-        if effects != self._effects:
-            self._effects = effects
-            self._wrong = None if all(effect == NOTHING for effect in effects) else self._worked(effects)
-        return self._wrong
-
-    def _worked(self, effects: Iterable[Effect]) -> _Wrong:
-        cells = len(self._cells)
-        added, times, scale, heavy = np.zeros(cells), np.ones(cells), np.ones(cells), np.ones(cells)
-        refused, refusals = np.zeros(cells), np.ones(cells)
-        for fault, does, hit in zip(self.faults, effects, self._hit, strict=True):
-            where = hit if fault.shared else hit & self._canary
-            added = np.where(where, added + does.added, added)
-            times = np.where(where, times * does.times, times)
-            scale = np.where(where, scale * does.slower, scale)
-            heavy = np.where(where, heavy * does.tail, heavy)
-            refused = np.where(where, refused + does.refused, refused)
-            refusals = np.where(where, refusals * does.refusals, refusals)
-        fails, slows = bool(added.any()), bool((scale != 1).any() or (heavy != 1).any())
-        refuses = bool(refused.any() or (refusals != 1).any())
-        return _Wrong(added, times, scale, heavy, refused, refusals, fails, slows, refuses)
-
     def _pushed(self, requests: list[int], sold: Sold, era: str) -> Iterator[Measure]:
         """Yield what comes by the HTTP API, whatever the proxies do."""
         begin, end = self.second, self.second + self.model.interval
@@ -377,16 +331,6 @@ class Traffic:
             if metric.pushed:
                 came = _added(zip(at, requests, sold.totals[i].tolist(), strict=True))
                 yield from self._pushes.arrive(metric, came, begin, end)
-
-    def _chances(self, guarding: float | None) -> list[Chance]:
-        """Return what may become of each proxy's statistics."""
-        found = []
-        for proxy in self.names:
-            here = [f.reads(self.second, guarding) for f in self.faults if f.proxy in (None, proxy)]
-            late = max((chance.late for chance in here), default=0.0)
-            restarts = max((chance.restarts for chance in here), default=0.0)
-            found.append(Chance(late, restarts, any(chance.silent for chance in here)))
-        return found
 
 
 def _added(rows: Iterable[tuple[Key, int, int]]) -> dict[Key, tuple[int, int]]:
