@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.once import once
-from controlplane.evidence.table import Row, Rows, Table, places, table_of
-from controlplane.evidence.table import sums as sums_at
+from controlplane.evidence.table import WIDTH, Key, Row, Rows, Table, places, table_of
 
 Pair = tuple[Rows, Rows]  # of the canary and of the baseline
 Pairs = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]  # columns: n_c, k_c, n_b, k_b
 
 
-_NOTHING = table_of((), ())
+_NOTHING, _NO_ROW = table_of((), ()), np.zeros((1, WIDTH))
 
 
 @dataclass(frozen=True, eq=False)  # no slots: what several metrics ask is worked out once
@@ -53,13 +53,10 @@ class Blocks:
         cls, segments: tuple[str, ...], canary: Rows, baseline: Rows, borrowed: Sequence[bool], lent: Row
     ) -> Blocks:
         """Return blocks with their sums; ``lent`` is that of the baseline, from which some may borrow."""
-        names, at = places(segments)
-        all_of = total(canary)
-        if len(names) == 1:
-            lines = {names[0]: np.ones(len(segments), dtype=bool)}
-            sums = {names[0]: (all_of, total(baseline))}
+        lines, all_of = _lines(segments), total(canary)
+        if len(lines) == 1:
+            sums = dict.fromkeys(lines, (all_of, total(baseline)))
         else:
-            lines = {name: at == place for place, name in enumerate(names)}
             sums = {name: (total(canary[line]), total(baseline[line])) for name, line in lines.items()}
         return cls(segments, canary, baseline, np.array(borrowed, dtype=bool), all_of, lent, lines, sums)
 
@@ -125,22 +122,71 @@ def version_rows(observation: Observation, version: str) -> Table:
     return observation.tables.get(version, _NOTHING)
 
 
+@lru_cache(maxsize=256)
+def _lines(segments: tuple[str, ...]) -> Mapping[str, NDArray[np.bool_]]:
+    """Return by segment, sorted, where it is among these."""
+    names, at = places(segments)
+    found = {name: at == place for place, name in enumerate(names)}
+    for lines in found.values():
+        lines.flags.writeable = False  # many blocks have these
+    return found
+
+
+class _Pairing(NamedTuple):
+    """Which lines of two tables make the blocks, whatever their rows are.
+
+    Attributes:
+        segments: Of each block.
+        canary: The line of its canary; one more than there are for none. None if these are all, in order.
+        baseline: The same; the sums of the proxy groups follow the lines of the table.
+        groups: Where the lines of each proxy group begin, in the baseline's table.
+        borrowed: Whether it has the sum of its group.
+    """
+
+    segments: tuple[str, ...]
+    canary: NDArray[np.intp] | None
+    baseline: NDArray[np.intp] | None
+    groups: NDArray[np.intp]
+    borrowed: tuple[bool, ...]
+
+
+@lru_cache(maxsize=256)  # the same proxies and segments have requests in most intervals
+def _pairing(new: tuple[Key, ...], old: tuple[Key, ...], full_segments: frozenset[str]) -> _Pairing:
+    keys = new
+    if new != old:
+        keys = tuple(sorted({*new, *(key for key in old if key[1] not in full_segments)}))
+    begins: dict[str, int] = {}
+    for line, (group, _) in enumerate(old):
+        begins.setdefault(group, line)
+    sums = {group: len(old) + at for at, group in enumerate(begins)}
+    mine, theirs = ({key: line for line, key in enumerate(table)} for table in (new, old))
+    none, nothing = len(new), len(old) + len(sums)
+    canary = [mine.get(key, none) for key in keys]
+    borrowed = tuple(segment in full_segments for _, segment in keys)
+    baseline = [
+        sums.get(key[0], nothing) if lent else theirs.get(key, nothing)
+        for key, lent in zip(keys, borrowed, strict=True)
+    ]
+    return _Pairing(
+        tuple(segment for _, segment in keys),
+        None if new == keys else np.array(canary, dtype=np.intp),
+        None if old == keys and not any(borrowed) else np.array(baseline, dtype=np.intp),
+        np.array([*begins.values()], dtype=np.intp),
+        borrowed,
+    )
+
+
 def cut(observation: Observation, canary: str, stable: str, full_segments: frozenset[str]) -> Blocks:
     """Pair the canary with its concurrent baseline, block by block.
 
     A segment of ``full_segments`` has no baseline of its own and borrows that of its proxy group.
     """
     new, old = version_rows(observation, canary), version_rows(observation, stable)
-    keys = new.keys
-    if keys != old.keys:
-        keys = tuple(sorted({*keys, *(key for key in old.keys if key[1] not in full_segments)}))
-    baseline, borrowed = old.aligned(keys), [segment in full_segments for _, segment in keys]
-    if any(borrowed):
-        baseline = baseline.copy()
-        groups, at = places([group for group, _ in old.keys])
-        lent = dict(zip(groups, sums_at(old.rows, at, len(groups)), strict=True))
-        for line, (group, _) in enumerate(keys):
-            if borrowed[line]:
-                baseline[line] = lent.get(group, 0)
-    segments = tuple(segment for _, segment in keys)
-    return Blocks.of(segments, new.aligned(keys), baseline, borrowed, total(old.rows))
+    pairing = _pairing(new.keys, old.keys, full_segments)
+    rows, baseline = new.rows, old.rows
+    if pairing.canary is not None:
+        rows = np.concatenate((rows, _NO_ROW)).take(pairing.canary, axis=0)
+    if pairing.baseline is not None:
+        sums = np.add.reduceat(baseline, pairing.groups)
+        baseline = np.concatenate((baseline, sums, _NO_ROW)).take(pairing.baseline, axis=0)
+    return Blocks.of(pairing.segments, rows, baseline, pairing.borrowed, total(old.rows))

@@ -47,6 +47,31 @@ def test_a_full_segment_borrows_the_baseline_of_its_proxy():
     assert found.baseline_sum[:2] == (150, 7)
 
 
+def test_each_proxy_lends_the_sum_of_its_own_baseline_and_one_without_any_lends_nothing():
+    observation = seen(
+        ("p", "beta", "v1", 30, 1), ("p", "everyone", "v1", 50, 2), ("p", "staff", "v2", 5, 1),
+        ("q", "beta", "v1", 60, 3), ("q", "everyone", "v1", 70, 4), ("q", "staff", "v2", 6, 1),
+        ("r", "everyone", "v2", 8, 0), ("r", "staff", "v2", 7, 1),
+    )  # fmt: skip
+
+    found = cut(observation, "v2", "v1", frozenset({"staff"}))
+
+    staff = [row for segment, row in pairs(found) if segment == "staff"]
+    assert staff == [[5, 1, 80, 3], [6, 1, 130, 7], [7, 1, 0, 0]]
+    assert found.sums["staff"][1][:2] == (210, 10)
+    assert found.sums["everyone"][1][:2] == (120, 6)
+
+
+def test_blocks_of_one_observation_leave_those_of_the_next_alone():
+    first = seen(("p", "staff", "v2", 5, 1), ("p", "everyone", "v1", 50, 2))
+    second = seen(("p", "staff", "v2", 6, 0), ("p", "everyone", "v1", 70, 3))
+    full = frozenset({"staff"})
+
+    found = cut(first, "v2", "v1", full), cut(second, "v2", "v1", full), cut(first, "v2", "v1", frozenset())
+
+    assert [dict(pairs(blocks))["staff"] for blocks in found] == [[5, 1, 50, 2], [6, 0, 70, 3], [5, 1, 0, 0]]
+
+
 def test_requests_without_identity_or_decided_elsewhere_and_doubtful_proxies_are_left_out():
     observation = seen(
         ("p", "anonymous", "v2", 5, 5), ("p", "followed", "v2", 5, 5), ("q", "everyone", "v2", 5, 5)
