@@ -91,21 +91,20 @@ def check_split(
         older: How many of the canary's and of the baseline's may have begun before, by how long they took;
             they are let through where none should be, as long as the other side has more.
     """
-    requests = canary + baseline
-    sides = ("canary", share, canary, older[0]), ("baseline", 1 - share, baseline, older[1])
-    for side, part, got, before in sides:
+    requests, whole = canary + baseline, not 0 < share < 1
+    if whole:
+        side, got, before = ("baseline", baseline, older[1]) if share > 0 else ("canary", canary, older[0])
         excused = max(0, before) if 2 * before <= requests else 0
-        if part <= 0 and got - excused > late:
+        if got - excused > late:
             return SplitVerdict(Agreement.DISAGREES, f"{got} {side} requests where none should be")
     if not requests:
         return SplitVerdict(Agreement.TOO_FEW, "none counted yet")
     seen = share, canary, baseline
-    if not 0 < share < 1:
+    if whole:
         return SplitVerdict(Agreement.AGREES, "", seen)
-    due = [(part * requests, got) for part, got in ((share, canary), (1 - share, baseline))]
+    due = [(share * requests, canary), ((1 - share) * requests, baseline)]
     due = [(part, got) for part, got in due if part >= EXPECTED]
-    far = any(not part / FACTOR <= got <= part * FACTOR for part, got in due)
-    if far:
+    if [got for part, got in due if not part / FACTOR <= got <= part * FACTOR]:
         # Where a side has nothing at all it does not matter how few users there are.
         none = any(got <= late for _, got in due)
         if none or surprise(share, canary, baseline, crowding) >= RARE:
@@ -119,6 +118,16 @@ def check_split(
     elif any(got * FACTOR < part for part, got in due):
         missing = "so few users send most that it may be chance"
     return SplitVerdict(Agreement.TOO_FEW if missing else Agreement.AGREES, missing, seen)
+
+
+def usual(share: float, canary: int, baseline: int) -> bool:
+    """Return whether chance alone brings requests so near to a share: then :func:`check_split` lets them be.
+
+    Crowds only make it larger what is let through. Where a side should have none, nothing is told.
+    """
+    requests = canary + baseline
+    off = canary - share * requests
+    return off * off < 2 * RAREST * share * (1 - share) * requests
 
 
 def surprise(share: float, canary: int, baseline: int, crowding: Crowding) -> float:

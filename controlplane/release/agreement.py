@@ -12,7 +12,7 @@ from datetime import timedelta
 from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.reading import rough
 from controlplane.evidence.shares import Lately
-from controlplane.evidence.split import EXPECTED, LATE, Agreement, SplitVerdict, check_split
+from controlplane.evidence.split import EXPECTED, LATE, Agreement, SplitVerdict, check_split, usual
 from controlplane.policy.documents import EVERYONE, FOLLOWED, UNCOMPARED
 from controlplane.policy.values import format_duration
 from controlplane.release.arrivals import ALL, step_split
@@ -79,8 +79,10 @@ def split_seen(
     for (proxy, segment), (all_canary, _, all_baseline, _) in sorted(watch.step.items()):
         lately = watch.split.get((proxy, segment))
         if segment in shares and lately is not None:
-            crowding = crowd.within((all_canary + all_baseline) / whole)
             canary, baseline, *older = lately.row
+            if usual(shares[segment], canary, baseline):
+                continue
+            crowding = crowd.within((all_canary + all_baseline) / whole)
             older_of = older[0], older[1]
             verdict = check_split(shares[segment], canary, baseline, older=older_of, crowding=crowding)
             if verdict.agreement is Agreement.DISAGREES:

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from controlplane.evidence import Agreement, check_split
-from controlplane.evidence.split import RARE, Crowding, surprise
+from controlplane.evidence.split import RARE, Crowding, surprise, usual
 
 
 @pytest.mark.parametrize(
@@ -81,3 +83,24 @@ def test_a_surprise_is_as_rare_as_it_says(share, steep):
 )
 def test_the_reason_has_the_share_as_operators_write_it(share, said):
     assert check_split(share, 900_000, 100_000).reason.endswith(f"went to the canary, {said} should")
+
+
+@given(
+    st.integers(0, 10_000).map(lambda buckets: buckets / 10_000),
+    st.floats(-5, 5),
+    st.integers(1, 10_000),
+    st.builds(Crowding, st.floats(0, 1), st.floats(0, 1), st.booleans()),
+)
+def test_what_is_usual_never_disagrees(share, deviations, requests, crowding):
+    canary = round(share * requests + deviations * (share * (1 - share) * requests) ** 0.5)
+    baseline = requests - canary
+    assume(canary >= 0 and baseline >= 0 and usual(share, canary, baseline))
+
+    assert check_split(share, canary, baseline, crowding=crowding).agreement is not Agreement.DISAGREES
+
+
+def test_a_share_that_is_off_by_more_than_chance_is_not_usual():
+    assert usual(0.1, 130, 900)
+    assert not usual(0.1, 160, 900)
+    assert not usual(1.0, 1000, 1)
+    assert not usual(0.5, 0, 0)
