@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from controlplane.evidence.account import ALPHA, EMPTY, Account, Interval, Limits, Metric, Stage
 from controlplane.evidence.blocks import Blocks, cut
@@ -102,6 +102,20 @@ def graces(limits: Limits) -> Mapping[str, timedelta]:
         return dict(limits.grace)
     step, own = limits.step
     return dict(limits.grace) | {f"{name} at {step}": grace for name, grace in own.grace}
+
+
+class _Judged(NamedTuple):
+    """A metric, its grace, and whether it is only observed."""
+
+    metric: Metric
+    grace: timedelta | None
+    observed: bool
+
+
+@lru_cache(maxsize=1024)
+def _judged(limits: Limits) -> tuple[_Judged, ...]:
+    grace, mark = graces(limits), " (observed)"
+    return tuple(_Judged(each, grace.get(each.name), each.name.endswith(mark)) for each in metrics(limits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +211,9 @@ def _graced(verdict: Verdict, grace: timedelta) -> Said:
 
 def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdict, ...]:
     """Return what each metric says, after each fold: evidence of a fault may fall again."""
-    grace, found = graces(stage.limits), []
-    for metric in metrics(stage.limits):
+    found = []
+    for metric, wait, observed in _judged(stage.limits):
         account = evidence.accounts.get(metric.name, EMPTY)
-        wait = grace.get(metric.name)
         if wait is not None and stage.since < wait:
             left = (wait - stage.since).total_seconds()
             reason = f"{metric.name}: in grace for another {left:.0f} s"
@@ -209,6 +222,5 @@ def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdic
             verdict = timed(metric.verdict(account, learned, stage), account)
             if wait and not verdict.lacking:
                 verdict = verdict.saying(partial(_graced, verdict, wait))
-            observed = metric.name.endswith(" (observed)")
             found.append(replace(verdict, decisive=False) if observed else verdict)
     return tuple(found)

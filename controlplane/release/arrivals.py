@@ -28,11 +28,7 @@ def step_split(state: ReleaseState) -> Split:
     """Return the split by which the present step shows: its segment's, else everyone's."""
     match state.phase:
         case Phase.PROGRESSING | Phase.GUARDING:
-            known = in_force(state.policy, state.step).by_segment
-            current = state.policy.steps[min(state.step, state.steps - 1)]
-            if state.policy.ends is not None and state.phase is Phase.GUARDING:
-                return known[EVERYONE]
-            return known.get(current.segment, known[EVERYONE])
+            return in_force(state.policy, state.step).own
         case Phase.PROMOTED:
             return Split(EVERYONE, None, ((0, BUCKETS),))
         case _:  # before the first step, and on the way back

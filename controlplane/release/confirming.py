@@ -42,7 +42,9 @@ def followed(state: ReleaseState, seen: Glance) -> Known:
     """
     last = state.turned_at or seen.at
     over = frozenset((*seen.propagation.live, *seen.propagation.left))
-    fresh = (Unconfirmed(proxy=proxy, seen=last) for proxy, _ in state.gate if proxy not in over)
+    fresh = [Unconfirmed(proxy=proxy, seen=last) for proxy, _ in state.gate if proxy not in over]
+    if not fresh and not state.unconfirmed:
+        return ()
     every = {each.proxy: each for each in (*fresh, *state.unconfirmed)}
     return _kept(_aged(every.values(), over, seen))
 

@@ -46,14 +46,16 @@ def gate(state: ReleaseState) -> Decision | None:
 
 def judging(state: ReleaseState) -> tuple[Call, ...]:
     """Return the calls that judge the present step and were not made yet."""
-    if state.phase is not Phase.PROGRESSING or state.stage is not Stage.JUDGE or state.halt:
+    if not state.policy.hooks or state.phase is not Phase.PROGRESSING:
+        return ()
+    if state.stage is not Stage.JUDGE or state.halt:
         return ()
     return tuple(c for c in calls(state, "judging", state.at) if state.call(c.key) is None)
 
 
 def verdicts(state: ReleaseState) -> tuple[Verdict, ...]:
     """Return what other systems say of the present step; it passes when all have said yes."""
-    if state.phase is not Phase.PROGRESSING:
+    if not state.policy.hooks or state.phase is not Phase.PROGRESSING:
         return ()
     found = []
     for call in calls(state, "judging", state.at):

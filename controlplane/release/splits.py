@@ -87,11 +87,13 @@ class InForce:
         splits: All of them, in order.
         by_segment: The same by segment.
         shares: By segment: the canary's share of its users, in 0..1.
+        own: The split by which the step shows: its segment's, else everyone's.
     """
 
     splits: tuple[Split, ...]
     by_segment: Mapping[str, Split]
     shares: Mapping[str, float]
+    own: Split
 
 
 Held = frozenset[Match]  # conditions beside cohorts that hold for a request
@@ -118,7 +120,15 @@ def in_force(policy: PinnedPolicy, step: int) -> InForce:
 def _in_force(same: Same, step: int) -> InForce:
     found = _splits(same.policy, step)
     by_segment = {split.segment: split for split in found}
-    return InForce(found, by_segment, {split.segment: split.buckets / BUCKETS for split in found})
+    shares = {split.segment: split.buckets / BUCKETS for split in found}
+    return InForce(found, by_segment, shares, by_segment.get(_shown(same.policy, step), by_segment[EVERYONE]))
+
+
+def _shown(policy: PinnedPolicy, step: int) -> str:
+    """Return the segment by which a step shows."""
+    if step < 0 or (policy.ends is not None and step >= len(policy.steps)):
+        return EVERYONE
+    return policy.steps[min(step, len(policy.steps) - 1)].segment
 
 
 def _splits(policy: PinnedPolicy, step: int) -> tuple[Split, ...]:

@@ -133,7 +133,7 @@ def exposure(policy: PinnedPolicy, step: int) -> float:
 
 def setting(state: ReleaseState, *, counting: bool) -> Setting:
     """Return where a release stands, as the statistics need it."""
-    at = _at_step(Same(state.policy), state.step)
+    at = _at(state)
     return Setting(
         canary=state.to_version,
         stable=state.from_version,
@@ -150,7 +150,7 @@ def setting(state: ReleaseState, *, counting: bool) -> Setting:
 
 def whole(state: ReleaseState) -> bool:
     """Return whether nobody is left on the baseline."""
-    return EVERYONE in _at_step(Same(state.policy), state.step).full_segments
+    return EVERYONE in _at(state).full_segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +161,10 @@ class _AtStep:
     next_share: float
     full_segments: frozenset[str]
     divided: bool
+
+
+def _at(state: ReleaseState) -> _AtStep:
+    return _at_step(Same(state.policy), state.step)
 
 
 @lru_cache(maxsize=1024)
@@ -262,6 +266,8 @@ def visited(watch: Watch, observation: Observation, state: ReleaseState) -> Watc
 
 def deserted(watch: Watch, learned: Learned, state: ReleaseState, interval: timedelta) -> str:
     """Return for how long no request of the service has come, of any version; '' while that is usual."""
+    if not watch.unvisited:
+        return ""
     usual = Flow(usual=learned.gap(watch.unvisited))
     if watch.unvisited <= usual.longest(interval.total_seconds()):
         return ""
@@ -298,7 +304,7 @@ def vouched(watch: Watch, state: ReleaseState, check: Check, shares: Mapping[str
 
     ``shares`` are the canary's by segment, in 0..1, as requests came.
     """
-    if not (tests := setting(state, counting=False).limits.tests):
+    if not (tests := _at(state).limits.tests):
         return watch
     divided = {segment: share for segment, share in shares.items() if 0 < share < 1}
     trial, evidence = trials.vouched(watch.trial, watch.evidence, tests, divided, check)
@@ -307,7 +313,7 @@ def vouched(watch: Watch, state: ReleaseState, check: Check, shares: Mapping[str
 
 def apart(watch: Watch, state: ReleaseState) -> bool:
     """Return whether users may be told of who had other versions: after a time of a wrong split in a test."""
-    return trials.apart(watch.trial, setting(state, counting=False).limits.tests)
+    return trials.apart(watch.trial, _at(state).limits.tests)
 
 
 def verdicts(watch: Watch, learned: Learned, state: ReleaseState) -> tuple[Verdict, ...]:
