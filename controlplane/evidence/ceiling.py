@@ -198,7 +198,7 @@ def beside(account: Account, counter: int, stage: Stage) -> Learned:
     own = {s: counts for s, counts in account.recent.items() if s not in stage.full_segments}
     recent = [0.0] * WIDTH
     _, _, recent[0], recent[counter] = total(own)
-    return Learned(recent=tuple(recent))
+    return Learned.lately(tuple(recent))
 
 
 def _by_chance(expected: float, swing: float) -> float:

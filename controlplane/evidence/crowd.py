@@ -8,8 +8,9 @@ restart or a balancer's change; users do it all the time. Source: docs/decision-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import fsum, sqrt
+from operator import ne
 
 from controlplane.evidence.observation import GROUPS, Observation
 from controlplane.evidence.split import ALONE, Crowding
@@ -87,10 +88,10 @@ class Crowd:
                 proxy = observation.groups[cell.proxy]
                 window[proxy] = window.get(proxy, 0.0) + tally.requests
         gaps = self.gaps
-        if there is not None and self.seconds:
-            gaps = tuple(sorted({*gaps, *(there ^ self.window.keys())}))
+        if there is not None and self.seconds and (odd := there ^ self.window.keys()):
+            gaps = tuple(sorted({*gaps, *odd}))
         seconds = self.seconds + (observation.end - observation.start).total_seconds()
-        filling = replace(self, seconds=seconds, window=window, gaps=gaps)
+        filling = Crowd(seconds, window, gaps, self.past, self.uneven, self.alike, self.known)
         full = seconds >= WINDOW and fsum(window.values()) >= FULL
         return filling._closed() if full else filling
 
@@ -135,7 +136,7 @@ def _there(observation: Observation) -> set[str] | None:
     """
     if not observation.cells or len(observation.fresh) > GROUPS:
         return None
-    if any(group != proxy for proxy, group in observation.groups.items()):
+    if any(map(ne, observation.groups, observation.groups.values())):
         return None
     named = {*observation.fresh, *observation.groups}
     return named - {proxy for proxy, _ in observation.partial} - {*observation.silent, *observation.late}

@@ -6,64 +6,63 @@ every counter of a row. Source: docs/decision-rule.md, "What the past teaches".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import log
 from operator import add
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controlplane.evidence.blocks import version_rows
 from controlplane.evidence.crowd import Crowd
+from controlplane.evidence.dispersion import Array, shrunk
 from controlplane.evidence.edges import Beyond
+from controlplane.evidence.fading import (
+    BEFORE,
+    BRIEF,
+    BURSTS,
+    CLUSTERS,
+    EXPOSED,
+    HALF_LIFE,
+    LAGS,
+    LASTING,
+    LINES,
+    RECENT,
+    SHORT,
+    SIZE,
+    SWAYING,
+    TOTAL,
+    Sums,
+    rates,
+)
+from controlplane.evidence.fading import SIZES as SIZES  # noqa: PLC0414 (of burst_rates, for its callers)
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.once import once
-from controlplane.evidence.table import SLOWER, WIDTH, Row, Table, from_json
+from controlplane.evidence.table import SLOWER, WIDTH, Row, Table, from_json, stacked
 
-Floats = tuple[float, ...]
-Array = NDArray[np.float64]
 COUNTERS = WIDTH - 1
-HALF_LIFE, RECENT_HALF_LIFE = 1800.0, 30.0  # seconds
-SHORT, LONG = 5.0, 30.0  # seconds: windows in which clusters, and slower swings of one version, show
+LONG = 30.0  # seconds: windows in which slower swings of one version show
 SWAY = 15.0  # seconds: windows in which a whole version is compared with itself
 PHI, WEIGHT = 3.0, 10.0  # dispersion that is assumed before any history, and how many windows that is worth
 ICC_WEIGHT, ICC_SAFETY = 20.0, 1.5
-OUTAGE_WEIGHT = 0.01  # of a window amid an outage: only what lasts for hours becomes normal
 RECENT_PRIOR = 5.0  # events at the long-run rate, added to those of the last half minute
-SIZES = (5, 8, 12, 20, 40, 80)  # of bursts: events of one cell within SHORT, that many or more
 FEWEST = 0.01  # a cell that decayed to fewer requests than this is forgotten
 
-_SIZES = np.array(SIZES)[:, None, None]
-_ZEROS: Array = np.zeros(COUNTERS)
-_NO_ROW: Floats = (0.0,) * WIDTH
+_NO_SUMS: Array = np.zeros((LINES, WIDTH))
 _NO_CELLS = Table((), np.zeros((0, WIDTH)))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fraction:
-    """A ratio of decayed sums, one per counter."""
-
-    over: Array = field(default_factory=lambda: _ZEROS)
-    under: Array = field(default_factory=lambda: _ZEROS)
-
-    def plus(self, over: Array, under: Array, decay: float) -> Fraction:
-        """Return the sums after a decay, with new terms."""
-        return Fraction(self.over * decay + over, self.under * decay + under)
-
-    def shrunk(self, prior: float, weight: float) -> Array:
-        """Return each counter's ratio, drawn towards ``prior`` as if ``weight`` had been seen of it."""
-        return (self.over + prior * weight) / (self.under + weight)
-
-    def to_json(self) -> list[Any]:
-        """Return plain values."""
-        return [self.over.tolist(), self.under.tolist()]
-
-    @classmethod
-    def from_json(cls, data: Iterable[Iterable[float]]) -> Fraction:
-        """Return what :meth:`to_json` was made from."""
-        return cls(*(np.array(row, dtype=float) for row in data))
+_ALL, _COUNTED = slice(None), slice(1, None)
+_STORED: dict[str, tuple[int | slice, slice]] = {  # what has its own name in JSON: lines, and columns
+    "total": (TOTAL, _ALL),
+    "recent": (RECENT, _ALL),
+    "brief": (BRIEF, _COUNTED),
+    "lasting": (LASTING, _COUNTED),
+    "clusters": (CLUSTERS, _COUNTED),
+    "size": (SIZE, slice(0, 3)),
+    "bursts": (BURSTS, _COUNTED),
+    "exposed": (EXPOSED, _COUNTED),
+    "before": (BEFORE, _ALL),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,50 +77,34 @@ class Window:
         return Window(self.seconds + seconds, self.rows.plus(rows))
 
 
+_NO_WINDOW = Window()
+
+
 @dataclass(frozen=True, eq=False)  # no slots: what several metrics ask is worked out once
 class Learned:
     """What the past of a service's stable version taught. The default is no history at all.
 
     Attributes:
-        total: Requests and counters, half-life 30 min; capped, so that an outage does not become normal.
-        recent: The same with a half-life of 30 s, and nothing capped.
-        cells: As ``total``, per proxy group and segment.
-        brief: Dispersion of one interval, as squares seen / squares expected of independent errors.
-        lasting: The same over LONG.
-        clusters: Correlation of errors within SHORT, as seen / possible.
-        size: Sums of requests per SHORT window, of windows, and of their lengths, which are an interval's
-            where statistics come less often; 1 is SHORT.
+        sums: Faded sums by counter; their lines are those of :mod:`controlplane.evidence.fading`.
+        cells: As TOTAL, per proxy group and segment.
         short: The window that is being filled.
         long: The window that is being filled.
-        bursts: By size: how many SHORT windows of a cell had that many events or more.
-        exposed: Requests of those windows, without the times of an outage.
         last: What an only cell had in the interval before.
         last_short: The same in the SHORT window before.
         last_long: The same in the LONG window before.
         crowd: How far the requests of all versions come from few users.
-        lags: As ``lasting``, of all cells together, beside the SWAY window before and the one before that.
-        before: What all cells together had in these two windows.
-        swaying: Seconds of the window that is being filled, and what all cells together have in it.
+        swaying: Seconds of the SWAY window that is being filled.
     """
 
-    total: Floats = _NO_ROW
-    recent: Floats = _NO_ROW
+    sums: Array = field(default_factory=lambda: _NO_SUMS)
     cells: Table = _NO_CELLS
-    brief: Fraction = field(default_factory=Fraction)
-    lasting: Fraction = field(default_factory=Fraction)
-    clusters: Fraction = field(default_factory=Fraction)
-    size: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    short: Window = Window()
-    long: Window = Window()
-    bursts: Array = field(default_factory=lambda: np.zeros((len(SIZES), COUNTERS)))
-    exposed: Array = field(default_factory=lambda: _ZEROS)
+    short: Window = _NO_WINDOW
+    long: Window = _NO_WINDOW
     last: Table = _NO_CELLS
     last_short: Table = _NO_CELLS
     last_long: Table = _NO_CELLS
     crowd: Crowd = field(default_factory=Crowd)
-    lags: tuple[Fraction, ...] = field(default_factory=lambda: (Fraction(), Fraction()))
-    before: tuple[Floats, ...] = (_NO_ROW, _NO_ROW)
-    swaying: tuple[float, Floats] = (0.0, _NO_ROW)
+    swaying: float = 0.0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Learned) and self.to_json() == other.to_json()
@@ -131,53 +114,49 @@ class Learned:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; nothing is lost."""
-        return {
-            "total": list(self.total),
-            "recent": list(self.recent),
+        lags = self.sums[LAGS, 1:].tolist()
+        return {name: self.sums[at].tolist() for name, at in _STORED.items()} | {
             "cells": self.cells.to_json(),
-            "brief": self.brief.to_json(),
-            "lasting": self.lasting.to_json(),
-            "clusters": self.clusters.to_json(),
-            "size": list(self.size),
             "short": [self.short.seconds, self.short.rows.to_json()],
             "long": [self.long.seconds, self.long.rows.to_json()],
-            "bursts": self.bursts.tolist(),
-            "exposed": self.exposed.tolist(),
             "last": [table.to_json() for table in (self.last, self.last_short, self.last_long)],
             "crowd": self.crowd.to_json(),
-            "lags": [lag.to_json() for lag in self.lags],
-            "before": [list(row) for row in self.before],
-            "swaying": [self.swaying[0], list(self.swaying[1])],
+            "lags": [lags[:2], lags[2:]],
+            "swaying": [self.swaying, self.sums[SWAYING].tolist()],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Learned:
-        """Return what :meth:`to_json` was made from."""
-        brief, lasting, clusters = (
-            Fraction.from_json(data[name]) for name in ("brief", "lasting", "clusters")
-        )
-        short, long = (Window(data[name][0], from_json(data[name][1])) for name in ("short", "long"))
-        found = cls(
-            tuple(data["total"]),
-            tuple(data["recent"]),
-            from_json(data["cells"]),
-            brief,
-            lasting,
-            clusters,
-            (*data["size"][:2], data["size"][-1]),  # older servers stored no lengths, which usually are 1
-            short,
-            long,
-            *_since_0_2(data),
-        )
-        if "crowd" in data:
-            found = replace(found, crowd=Crowd.from_json(data["crowd"]))
+        """Return what :meth:`to_json` was made from; earlier versions stored less."""
+        sums = _NO_SUMS.copy()
+        for name in _STORED.keys() & data.keys() - {"size"}:
+            sums[_STORED[name]] = data[name]
+        sums[SIZE, :3] = *data["size"][:2], data["size"][-1]  # without lengths, which usually are 1
         if "lags" in data:
-            lags = tuple(map(Fraction.from_json, data["lags"]))
-            found = replace(found, lags=lags, before=tuple(map(tuple, data["before"])))
-        if "swaying" in data:
-            seconds, row = data["swaying"]
-            found = replace(found, swaying=(seconds, tuple(row)))
-        return found
+            sums[LAGS, 1:] = [line for lag in data["lags"] for line in lag]
+        swaying, sums[SWAYING] = data.get("swaying", (0.0, 0.0))
+        short, long = (Window(data[name][0], from_json(data[name][1])) for name in ("short", "long"))
+        last, last_short, last_long = map(from_json, data.get("last", ((), (), ())))
+        crowd = Crowd.from_json(data["crowd"]) if "crowd" in data else Crowd()
+        cells = from_json(data["cells"])
+        return cls(sums, cells, short, long, last, last_short, last_long, crowd, swaying)
+
+    @classmethod
+    def lately(cls, recent: Row) -> Learned:
+        """Return what is known where nothing but RECENT is."""
+        sums = _NO_SUMS.copy()
+        sums[RECENT] = recent
+        return cls(sums)
+
+    @once
+    def total(self) -> Row:
+        """Requests and counters of TOTAL."""
+        return tuple(self.sums[TOTAL].tolist())
+
+    @once
+    def recent(self) -> Row:
+        """Requests and counters of RECENT."""
+        return tuple(self.sums[RECENT].tolist())
 
     def rate(self, counter: int) -> float:
         """Return the long-run share of requests that are counted, in 0..1; 1 % without history."""
@@ -197,7 +176,7 @@ class Learned:
     @once
     def rates(self) -> Array:
         """:meth:`rate` of all counters."""
-        return (np.array(self.total[1:]) + 0.5) / (self.total[0] + 50)
+        return rates(self.sums[TOTAL])
 
     @once
     def usually_beyond(self) -> list[float]:
@@ -210,7 +189,7 @@ class Learned:
 
         As :meth:`rate_now`.
         """
-        n, more = (also[0], also[SLOWER:]) if also else (0, _NO_ROW[SLOWER:])
+        n, more = (also[0], also[SLOWER:]) if also else (0, (0.0,) * (WIDTH - SLOWER))
         counted, requests = map(add, self.recent[SLOWER:], more), self.recent[0] + n
         both = zip(counted, self.usually_beyond, strict=True)
         return Beyond.at([(k + RECENT_PRIOR) / (requests + RECENT_PRIOR / usual) for k, usual in both])
@@ -226,7 +205,7 @@ class Learned:
 
     @once
     def _swings(self) -> list[float]:
-        found: list[float] = np.maximum(1.0, self.lasting.shrunk(PHI, WEIGHT)).tolist()
+        found: list[float] = np.maximum(1.0, shrunk(self.sums[LASTING], PHI, WEIGHT)).tolist()
         return found
 
     def swing(self, counter: int) -> float:
@@ -235,7 +214,7 @@ class Learned:
 
     @once
     def _spreads(self) -> list[float]:
-        within = np.maximum(1.0, self.brief.shrunk(PHI, WEIGHT))
+        within = np.maximum(1.0, shrunk(self.sums[BRIEF], PHI, WEIGHT))
         found: list[float] = np.minimum(5.0, np.maximum(1.0, np.array(self._swings) / within)).tolist()
         return found
 
@@ -247,22 +226,29 @@ class Learned:
         """Return clusters of events per request: how many independent causes there are."""
         window = self._window
         prior = 1 / (1 + self.rate(counter) / (PHI - 1) * window)
-        icc = ICC_SAFETY * float(self.clusters.shrunk(prior, ICC_WEIGHT)[counter - 1])
+        icc = ICC_SAFETY * float(shrunk(self.sums[CLUSTERS], prior, ICC_WEIGHT)[counter - 1])
         return (1 / min(max(icc, 1e-6), 0.999) - 1) / window
+
+    @once
+    def _size(self) -> list[float]:
+        found: list[float] = self.sums[SIZE, :3].tolist()
+        return found
 
     @property
     def _window(self) -> float:
         """Requests of all cells in a SHORT window."""
-        return (self.size[0] + 1000) / (self.size[1] + 1)
+        requests, windows, _ = self._size
+        return (requests + 1000) / (windows + 1)
 
     def _within(self, seconds: float) -> float:
         """Return the requests of all cells in so many seconds, or in an interval if that is longer."""
-        length = (self.size[2] + 1) / (self.size[1] + 1)
+        _, windows, lengths = self._size
+        length = (lengths + 1) / (windows + 1)
         return self._window / length * max(seconds, length * SHORT) / SHORT
 
     def burst_rates(self, counter: int) -> Array:
         """Return by position in SIZES: bursts of that size per request, rather too many than too few."""
-        found: Array = (self.bursts[:, counter - 1] + 1) / (self.exposed[counter - 1] + 1)
+        found: Array = (self.sums[BURSTS, counter] + 1) / (self.sums[EXPOSED, counter] + 1)
         return found
 
     @once
@@ -283,145 +269,162 @@ class Learned:
         is to leave out. An only cell has it in :attr:`unevennesses`.
         """
         if len(self.cells.keys) < 2:
-            return _ZEROS
-        near, far = (lag.shrunk(1.0, WEIGHT) for lag in self.lags)
+            return np.zeros(COUNTERS)
+        near, far = shrunk(self.sums[LAGS].reshape(2, 2, WIDTH), 1.0, WEIGHT)
         own = np.maximum(0.0, np.minimum(2 * near - far, near) - 1)
         found: Array = own / (self._within(SWAY) * self.rates)
         return found
 
 
-def _unusual(recent: Floats, usual: Array) -> NDArray[np.bool_]:
-    """Return :meth:`Learned.unusual` of all counters."""
-    return np.array(recent[1:]) > 4 * usual * recent[0] + 10
-
-
 def learn(learned: Learned, observation: Observation, stable: str) -> Learned:
     """Return what is known after one more interval of the stable version; its past is not needed again."""
-    seconds = (observation.end - observation.start).total_seconds()
-    rows = version_rows(observation, stable)
-    row = np.add.reduce(rows.rows)
-    recent = _decayed(learned.recent, row, 0.5 ** (seconds / RECENT_HALF_LIFE))
-    calm = ~_unusual(recent, learned.rates)
-    only, cells = _beside(rows, learned.last)
-    seen = _Dispersion.of(cells, learned, calm)
-    short, long = learned.short.plus(seconds, rows), learned.long.plus(seconds, rows)
-    fresh: dict[str, Any] = {"short": short}
-    if short.seconds >= SHORT:
-        # Where it is the only interval of the window, and not beside another, it is compared but once.
-        once = not (learned.short.seconds or only.keys)
-        fresh = _short(learned, short, calm, (only, seen) if once else None)
-    learned = replace(
-        learned,
-        recent=recent,
-        long=long,
-        crowd=learned.crowd.plus(observation),
-        brief=seen.added(learned.brief, seconds),
-        last=only,
-        **_swayed(learned, seconds, row, calm),
-        **fresh,
-    )
-    return _close_long(learned, calm) if long.seconds >= LONG else learned
+    return learn_all((learned,), (observation,), (stable,))[0]
 
 
-def _close_long(learned: Learned, calm: NDArray[np.bool_]) -> Learned:
-    """Take in a full long window: how its cells differ."""
-    window = learned.long
-    only, cells = _beside(window.rows, learned.last_long)
-    lasting = _Dispersion.of(cells, learned, calm).added(learned.lasting, window.seconds)
-    return replace(learned, lasting=lasting, long=Window(), last_long=only)
+def learn_all(
+    learneds: Sequence[Learned], observations: Sequence[Observation], stables: Sequence[str]
+) -> list[Learned]:
+    """Return what :func:`learn` returns of each; ten at a time cost about as much as three one by one.
 
-
-def _swayed(learned: Learned, seconds: float, row: Array, calm: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return how far all cells together are from what they were one and two SWAY windows before."""
-    seconds, now = learned.swaying[0] + seconds, _decayed(learned.swaying[1], row, 1.0)
-    if seconds < SWAY:
-        return {"swaying": (seconds, now)}
-    lags = list(learned.lags)
-    for lag, then in enumerate(learned.before):
-        if now[0] and then[0]:
-            both = Table((("now", ""), ("then", "")), np.array((now, then)))
-            lags[lag] = _Dispersion.of(both, learned, calm).added(lags[lag], seconds)
-    return {"swaying": (0.0, _NO_ROW), "lags": tuple(lags), "before": (now, *learned.before[:-1])}
-
-
-def _short(
-    learned: Learned, window: Window, calm: NDArray[np.bool_], known: tuple[Table, _Dispersion] | None
-) -> dict[str, Any]:
-    """Return what a full short window teaches: rates, correlation within it, and its size.
-
-    ``known`` is what :func:`_beside` keeps of the window, and how its cells differ, where that is known.
+    None bears on another: what comes of each is the same to the last bit, whatever is learned with it.
     """
-    decay = 0.5 ** (window.seconds / HALF_LIFE)
-    rows = window.rows.rows
-    row = np.add.reduce(rows)
-    requests = float(row[0])
-    some = bool(requests)
-    row[1:] = np.minimum(row[1:], 4 * (learned.rates * requests) + 20)
-    weight = 1.0 if calm[0] else OUTAGE_WEIGHT
-    cells = learned.cells.plus(window.rows, decay)
-    if known is None:
-        only, beside = _beside(window.rows, learned.last_short)
-        known = only, _Dispersion.of(beside, learned, calm)
-    only, seen = known
-    pairs = np.maximum(seen.events - 1, 1)
-    many = seen.events >= 2
-    return {
-        "total": _decayed(learned.total, weight * row, decay),
-        "cells": cells.where(cells.rows[:, 0] >= FEWEST),
-        "clusters": learned.clusters.plus(
-            np.where(many, (seen.squares - seen.expected) / pairs**2, 0.0),
-            np.where(many, seen.expected / pairs, 0.0),
-            decay,
-        ),
-        "size": _decayed(learned.size, np.array((requests, some, some * window.seconds / SHORT)), decay),
-        "short": Window(),
-        "bursts": learned.bursts * decay + np.add.reduce(rows[:, 1:] >= _SIZES, axis=1, dtype=np.int64),
-        "exposed": learned.exposed * decay + calm * requests,
-        "last_short": only,
-    }
+    lessons = [_Lesson.of(*each) for each in zip(learneds, observations, stables, strict=True)]
+    alike: dict[_Kind, list[_Lesson]] = {}
+    for lesson in lessons:
+        alike.setdefault(lesson.kind, []).append(lesson)
+    found = {kind: iter(_learn(kind, group)) for kind, group in alike.items()}
+    return [next(found[lesson.kind]) for lesson in lessons]
 
 
-@dataclass(frozen=True, slots=True)
-class _Dispersion:
-    """How unevenly a window's events fell on its cells; conditional on their sum, so shared drift cancels."""
+class _Kind(NamedTuple):
+    """What there is to learn of an interval; where that is the same, it is worked out together.
 
-    squares: Array
-    expected: Array
-    events: Array
-    freedom: int
+    Attributes:
+        uneven: Whether the interval's cells can be compared.
+        short: Whether a SHORT window is full.
+        again: Whether that is not compared as the interval is.
+        short_uneven: Whether its cells can be compared.
+        sway: Whether a SWAY window is full.
+        long: Whether a LONG window is full.
+        long_uneven: Whether its cells can be compared.
+    """
+
+    uneven: bool
+    short: bool
+    again: bool
+    short_uneven: bool
+    sway: bool
+    long: bool
+    long_uneven: bool
+
+
+class _Lesson(NamedTuple):
+    """An interval of a past, and the windows with it.
+
+    Attributes:
+        learned: The past.
+        seen: What was seen.
+        seconds: Of the interval.
+        rows: Of its stable version.
+        last: What to keep of it.
+        cells: What to compare.
+        short: The SHORT window.
+        last_short: What to keep of the last full one.
+        short_cells: What to compare if it is full.
+        long: The LONG window.
+        last_long: What to keep of the last full one.
+        long_cells: What to compare if it is full.
+        swaying: Seconds of the SWAY window.
+        kind: What there is to learn.
+    """
+
+    learned: Learned
+    seen: Observation
+    seconds: float
+    rows: Table
+    last: Table
+    cells: Table
+    short: Window
+    last_short: Table
+    short_cells: Table
+    long: Window
+    last_long: Table
+    long_cells: Table
+    swaying: float
+    kind: _Kind
 
     @classmethod
-    def of(cls, cells: Table, learned: Learned, calm: NDArray[np.bool_]) -> _Dispersion:
-        """Compare each cell with its long-run share. Counters that are not calm count as no events."""
-        if len(cells.keys) < 2:
-            return cls(_ZEROS, _ZEROS, _ZEROS, 0)
-        past, usual = learned.cells.aligned(cells.keys), learned.rates
-        requests, counts = cells.rows[:, :1], cells.rows[:, 1:]
-        events = np.add.reduce(counts)
-        sane = calm & (events <= 4 * usual * np.add.reduce(requests)[0] + 20)
-        if not all(sane.tolist()):
-            counts, events = np.where(sane, counts, 0.0), np.where(sane, events, 0.0)
-        share = requests * (past[:, 1:] + 5) / (past[:, :1] + 5 / usual)
-        share /= np.add.reduce(share)
-        mean = events * share
-        return cls(
-            np.add.reduce((counts - mean) ** 2),
-            np.add.reduce(mean * (1 - share)),
-            events,
-            len(cells.keys) - 1,
+    def of(cls, learned: Learned, seen: Observation, stable: str) -> _Lesson:
+        """Take an interval into the windows of a past."""
+        seconds, rows = (seen.end - seen.start).total_seconds(), version_rows(seen, stable)
+        last, cells = beside = _beside(rows, learned.last)
+        short, long = learned.short.plus(seconds, rows), learned.long.plus(seconds, rows)
+        last_short, last_long, short_cells, long_cells = learned.last_short, learned.last_long, cells, cells
+        swaying = learned.swaying + seconds
+        is_short, sway, is_long = short.seconds >= SHORT, swaying >= SWAY, long.seconds >= LONG
+        # Where it is the only interval of the window, and not beside another, it is compared but once.
+        again = is_short and bool(learned.short.seconds or learned.short.rows.keys or last.keys)
+        if is_short:
+            last_short, short_cells = _beside(short.rows, last_short) if again else beside
+        if is_long:
+            last_long, long_cells = _beside(long.rows, last_long)
+        uneven, short_uneven = len(cells.keys) > 1, again and len(short_cells.keys) > 1
+        kind = _Kind(
+            uneven, is_short, again, short_uneven, sway, is_long, is_long and len(long_cells.keys) > 1
+        )
+        of_short, of_long = (short, last_short, short_cells), (long, last_long, long_cells)
+        return cls(learned, seen, seconds, rows, last, cells, *of_short, *of_long, swaying, kind)
+
+    def after(self, sums: Array, cells: Table) -> Learned:
+        """Return what is known with it, of the sums and long-run rows with it."""
+        kind = self.kind
+        return Learned(
+            sums,
+            cells,
+            _NO_WINDOW if kind.short else self.short,
+            _NO_WINDOW if kind.long else self.long,
+            self.last,
+            self.last_short,
+            self.last_long,
+            self.learned.crowd.plus(self.seen),
+            0.0 if kind.sway else self.swaying,
         )
 
-    def added(self, past: Fraction, seconds: float) -> Fraction:
-        """Return the sums with this window; one window weighs at most its degrees of freedom.
 
-        One with nothing to compare teaches nothing: when nobody is left on the stable version, limits alone
-        judge the canary, and how far a version swings must not be forgotten then.
-        """
-        if not self.freedom:
-            return past
-        weight = np.minimum(self.expected, self.freedom)
-        ratio = np.divide(self.squares, self.expected, out=np.zeros(COUNTERS), where=self.expected > 0)
-        return past.plus(weight * ratio, weight, 0.5 ** (seconds / HALF_LIFE))
+def _learn(kind: _Kind, lessons: Sequence[_Lesson]) -> list[Learned]:
+    """Return what is known after lessons of a kind."""
+    cells = [lesson.learned.cells for lesson in lessons]
+    seconds = [lesson.seconds for lesson in lessons]
+    rows = stacked([lesson.rows.rows for lesson in lessons])
+    sums = Sums.of([lesson.learned.sums for lesson in lessons], rows, seconds)
+    uneven = None
+    # What cannot be compared teaches nothing: when nobody is left on the stable version, limits alone judge
+    # the canary, and how far a version swings must not be forgotten then.
+    if kind.uneven:
+        uneven = sums.compare(BRIEF, [lesson.cells for lesson in lessons], cells, seconds)
+    if kind.sway:
+        sums.close_sway([lesson.swaying for lesson in lessons])
+    if kind.again:
+        seconds = [lesson.short.seconds for lesson in lessons]
+        rows = stacked([lesson.short.rows.rows for lesson in lessons])
+        windows = [lesson.short_cells for lesson in lessons]
+        uneven = sums.dispersion(windows, cells) if kind.short_uneven else None
+    if kind.short:
+        sums.close_short(rows, seconds, uneven)
+        cells = [_with(lesson.short, table) for lesson, table in zip(lessons, cells, strict=True)]
+    if kind.long_uneven:
+        windows = [lesson.long_cells for lesson in lessons]
+        sums.later().compare(LASTING, windows, cells, [lesson.long.seconds for lesson in lessons])
+    # Copied, for what is kept for long would keep the sums of all the others, too.
+    return [
+        lesson.after(own.copy(), table) for lesson, own, table in zip(lessons, sums.sums, cells, strict=True)
+    ]
+
+
+def _with(window: Window, cells: Table) -> Table:
+    """Return long-run rows with those of a full short window."""
+    found = cells.plus(window.rows, 0.5 ** (window.seconds / HALF_LIFE))
+    return found.where(found.rows[:, 0] >= FEWEST)
 
 
 def _beside(rows: Table, before: Table) -> tuple[Table, Table]:
@@ -436,15 +439,3 @@ def _beside(rows: Table, before: Table) -> tuple[Table, Table]:
     if before.keys != now.keys:
         return now, now
     return now, Table((*now.keys, *before.keys), np.concatenate((now.rows, before.rows)))
-
-
-def _since_0_2(data: Mapping[str, Any]) -> Iterable[Any]:
-    """Return the fields that earlier versions did not store."""
-    if "bursts" not in data:
-        return ()
-    bursts, exposed = (np.array(data[name], dtype=float) for name in ("bursts", "exposed"))
-    return (bursts, exposed, *(from_json(rows) for rows in data["last"]))
-
-
-def _decayed(old: Floats, new: NDArray[Any], decay: float) -> Floats:
-    return tuple((np.array(old) * decay + new).tolist())

@@ -63,7 +63,8 @@ class Table:
         if not self.keys:
             return other
         keys = self.keys if self.keys == other.keys else tuple(sorted({*self.keys, *other.keys}))
-        return Table(keys, self.aligned(keys) * decay + other.aligned(keys))
+        own = self.aligned(keys)
+        return Table(keys, (own if decay == 1 else own * decay) + other.aligned(keys))
 
     def to_json(self) -> list[list[Any]]:
         """Return plain values."""
@@ -74,6 +75,17 @@ def rows_of(counts: Sequence[Row]) -> Rows:
     """Return one row for each."""
     flat = np.fromiter(chain.from_iterable(counts), dtype=float, count=len(counts) * WIDTH)
     return flat.reshape(len(counts), WIDTH)
+
+
+def stacked(tables: Sequence[Rows]) -> Rows:
+    """Return rows by table and line; where one has fewer lines, zeros, which add nothing to any sum."""
+    lengths = [len(rows) for rows in tables]
+    if min(lengths) == max(lengths):
+        return np.array(tables)
+    found = np.zeros((len(tables), max(lengths), WIDTH))
+    for at, rows in enumerate(tables):
+        found[at, : lengths[at]] = rows
+    return found
 
 
 def table_of(keys: Sequence[Key], counts: Sequence[Row]) -> Table:

@@ -4,9 +4,12 @@ from datetime import timedelta
 from math import sin
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from world import GOOD, START, Traffic, World, past
 
 from controlplane.evidence import Cell, Learned, Observation, Tally, learn
+from controlplane.evidence.learned import learn_all
 from controlplane.evidence.table import CLIENT_ERRORS, ERRORS
 
 
@@ -81,6 +84,50 @@ def test_json_round_trip_loses_nothing():
     learned = past(Traffic(world, GOOD, seed=2))
 
     assert Learned.from_json(json.loads(json.dumps(learned.to_json()))) == learned
+
+
+PLACES = st.one_of(
+    st.just([]),
+    st.just([("p", "everyone")]),
+    st.lists(
+        st.tuples(st.sampled_from([f"p{i}" for i in range(12)]), st.sampled_from(["everyone", "beta"])),
+        min_size=1,
+        max_size=24,
+        unique=True,
+    ),
+)
+COUNTS = st.tuples(st.sampled_from([1, 7, 300, 100_000]), st.floats(0, 1), st.booleans())
+INTERVAL = st.tuples(
+    st.sampled_from([5.0, 4.9, 1.0, 15.0, 31.0]), PLACES, st.lists(COUNTS, min_size=24, max_size=24)
+)
+
+
+def interval(seconds, places, counts):
+    """An interval in which one of many requests fails; in an outage, up to all of them."""
+    cells = [
+        (*place, "v1", n, round(n * share * (1 if outage else 0.02)))
+        for place, (n, share, outage) in zip(places, counts, strict=False)
+    ]
+    return seen(*sorted(cells), seconds=seconds)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(INTERVAL, min_size=3, max_size=3), min_size=2, max_size=5), st.integers(0, 40))
+def test_what_is_learned_together_is_what_each_learns_alone(pasts, before):
+    usual = taught(seen(("p1", "everyone", "v1", 900, 9), ("p2", "everyone", "v1", 900, 5)), before)
+    alone = together = [usual if at % 2 else Learned() for at in range(len(pasts))]
+    stables = ["v1"] * len(pasts)
+
+    for each in zip(*pasts, strict=True):
+        observations = [interval(*one) for one in each]
+        alone = list(map(learn, alone, observations, stables))
+        together = learn_all(together, observations, stables)
+
+    assert [each.to_json() for each in together] == [each.to_json() for each in alone]
+
+
+def test_nothing_is_learned_of_no_pasts():
+    assert learn_all([], [], []) == []
 
 
 def test_order_of_cells_does_not_matter():
