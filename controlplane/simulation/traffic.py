@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from math import erfc, log, pi, sin, sqrt
+from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
@@ -39,6 +40,7 @@ _SLOW = EDGES_MS.index(SLOW_MS)
 USUAL_MS = 40.0
 FAST = (0.97, USUAL_MS, 0.6)  # share of the requests, median in ms, standard deviation of the logarithm
 TAIL = (0.03, 220.0, 0.6)
+_PLACE = attrgetter("cell.proxy", "cell.segment", "cell.version", "metric")  # each measure has its own
 _NONE = Sold(np.zeros((0, 0), dtype=np.int64), np.zeros((0, 0), dtype=np.int64))
 
 
@@ -235,7 +237,7 @@ class Traffic:
             tuple(arrived.fresh),
             tuple(arrived.silent),
             tuple(arrived.partial),
-            measures=tuple(sorted(measures)),
+            measures=tuple(sorted(measures, key=_PLACE)),
         )
         if arrived.counted is not None:
             arrived.counted.tell(seen)
@@ -273,6 +275,8 @@ class Traffic:
         metrics = self.model.metrics
         factors = self._trouble.factors(metrics, self.second, guarding)
         served = rows[:, 0] - rows[:, ERRORS] - rows[:, CLIENT_ERRORS]
+        if factors is None:
+            return self._sales.draw(served, self._leanings), 0.0
         usually = np.array([metric.share for metric in metrics])
         changed = usually @ np.abs(1 - factors) * served
         return self._sales.draw(served, factors * self._leanings), self._canarys(changed)

@@ -85,11 +85,14 @@ class Trouble:
             (refusals, refused) if (refusals != 1).any() or refused.any() else None,
         )
 
-    def factors(self, metrics: Sequence[Business], second: float, guarding: float | None) -> Floats:
-        """Return what faults do to the rate of each metric in each cell."""
+    def factors(self, metrics: Sequence[Business], second: float, guarding: float | None) -> Floats | None:
+        """Return what faults do to the rate of each metric in each cell; None if that is nothing."""
+        losses = [fault.effect(second, guarding).loss for fault in self._faults]
+        if not any(losses):
+            return None
         found = np.ones((len(metrics), len(self._canary)))
-        for fault, hit in zip(self._faults, self._hit, strict=True):
-            if loss := fault.effect(second, guarding).loss:
+        for fault, loss, hit in zip(self._faults, losses, self._hit, strict=True):
+            if loss:
                 for row, metric in zip(found, metrics, strict=True):
                     if fault.metric in (None, metric.name):
                         row[hit & self._canary] *= metric.worse(loss)
