@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bench.report import Table
-from controlplane.evidence.learned import LONG
+from controlplane.evidence.figures import LONG
 from controlplane.evidence.table import ERRORS, SLOWER
 from controlplane.policy.latency import EDGES_MS
 from controlplane.simulation.families import FAMILIES

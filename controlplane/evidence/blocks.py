@@ -76,6 +76,14 @@ class Blocks:
         return tuple(s for s, lines in self.lines.items() if any((self.both & lines).tolist()))
 
     @once
+    def place(self) -> NDArray[np.intp]:
+        """The place of each block's segment among ``lines``."""
+        if len(self.lines) <= 1:
+            return np.zeros(len(self.segments), dtype=np.intp)
+        found: NDArray[np.intp] = np.argmax(np.array([*self.lines.values()]), axis=0)
+        return found
+
+    @once
     def concurrent(self) -> tuple[Row, Row]:
         """The sums of both versions, of all blocks whose baseline is their own."""
         if not self.lent:

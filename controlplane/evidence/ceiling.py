@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
+from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Find, Interval, Stage
 from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.learned import Learned
@@ -76,6 +76,11 @@ class Ceiling:
         """What is limited."""
         return Limit(self.counter, self.allowed, self.share)
 
+    @property
+    def asks(self) -> tuple[Find[tuple[Limit, ...], Mapping[Limit, Gains]], tuple[Limit, ...]]:
+        """What it asks of an interval."""
+        return _broken, self.beside or (self.limit,)
+
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
         blocks = interval.blocks
@@ -94,7 +99,7 @@ class Ceiling:
     def _gains(self, account: Account, interval: Interval) -> Gains:
         """Return what the interval adds to each process: of all requests, and of each segment's."""
         if EVERYONE not in interval.stage.full_segments:
-            return interval.kept(_broken, self.beside or (self.limit,))[self.limit]
+            return interval.kept(*self.asks)[self.limit]
         # Nobody is left on the baseline: the limit alone.
         sums = interval.blocks.sums
         counts = np.array(_counts(interval.blocks, self.counter), dtype=float)
@@ -246,24 +251,30 @@ class _Sought(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _sought(limits: tuple[Limit, ...], alike: tuple[float, ...]) -> _Sought:
-    """Return what is looked for; ``alike`` are the ratios of one limit's processes, for each the same."""
-    each = [_Faults.beyond(np.full(len(alike), limit.allowed), limit.share) for limit in limits]
+def _sought(limits: tuple[Limit, ...], alike: tuple[tuple[float, ...], ...]) -> _Sought:
+    """Return what is looked for; ``alike`` are by interval the ratios of one limit's processes."""
+    each = [
+        _Faults.beyond(np.full(len(ratios), limit.allowed), limit.share)
+        for ratios in alike
+        for limit in limits
+    ]
     faults = _Faults(*(np.concatenate(tables) for tables in zip(*each, strict=True)))
-    null = np.array([alike * len(limits)]).T
+    null = np.concatenate([ratios * len(limits) for ratios in alike])[:, None]
     return _Sought(faults, null, null * faults.times)
 
 
-def _broken(interval: Interval, limits: tuple[Limit, ...]) -> Mapping[Limit, Gains]:
-    """Return what an interval adds by limit, in a table for all of them: a line more costs little."""
-    blocks, whole = interval.blocks, interval.stage.full_segments
-    labels = _labels(blocks.sums)
-    alike = (ALIKE, *(1 + FULL_MARGIN if segment in whole else ALIKE for segment in blocks.sums))
-    counts = [row for limit in limits for row in _counts(blocks, limit.counter)]
-    swings = [[interval.learned.swing(limit.counter)] for limit in limits for _ in labels]
-    gains = _above_both(counts, _sought(limits, alike)) / swings
-    lines = iter(gains.tolist())
-    return {limit: dict(zip(labels, lines, strict=False)) for limit in limits}
+def _broken(intervals: Sequence[Interval], limits: tuple[Limit, ...]) -> list[Mapping[Limit, Gains]]:
+    """Return what each interval adds by limit, in a table for all of them: a line more costs little."""
+    counts, swings, alike = [], [], []
+    for interval in intervals:
+        sums, whole = interval.blocks.sums, interval.stage.full_segments
+        alike.append((ALIKE, *(1 + FULL_MARGIN if segment in whole else ALIKE for segment in sums)))
+        for limit in limits:
+            counts += _counts(interval.blocks, limit.counter)
+            swings += [[interval.learned.swing(limit.counter)]] * (1 + len(sums))
+    lines = iter((_above_both(counts, _sought(limits, tuple(alike))) / swings).tolist())
+    labels = [_labels(interval.blocks.sums) for interval in intervals]
+    return [{limit: dict(zip(names, lines, strict=False)) for limit in limits} for names in labels]
 
 
 def _labels(segments: Iterable[str]) -> tuple[str, ...]:

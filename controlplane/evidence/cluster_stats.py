@@ -12,7 +12,8 @@ from math import sqrt
 from controlplane.evidence.account import ALPHA, Account, Interval, Stage
 from controlplane.evidence.blocks import Blocks, total
 from controlplane.evidence.ceiling import Ceiling, beside
-from controlplane.evidence.learned import PHI, Learned
+from controlplane.evidence.figures import PHI
+from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Observation, Tally
 from controlplane.evidence.reading import total as whole
 from controlplane.evidence.table import ERRORS, Rows, rows_of

@@ -1,25 +1,21 @@
-"""What an interval says of all counters that are compared with the baseline's, in tables for all of them.
+"""What intervals say of all counters that are compared with the baseline's, in one table for all of them.
 
-A table of few lines costs as much as it has operations, so lines of another counter cost little.
 Source: docs/decision-rule.md, "Rollback evidence: errors" and "Promotion evidence".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import accumulate
-from math import log
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from controlplane.evidence.account import FULL_MARGIN, Interval, Stage
-from controlplane.evidence.blocks import Blocks, Pairs
 from controlplane.evidence.by_segment import SEGMENT
-from controlplane.evidence.learned import SIZES, Learned
+from controlplane.evidence.fading import SIZES
+from controlplane.evidence.learned import figures
 from controlplane.evidence.likelihood import binomial
+from controlplane.evidence.lines import Counts, Lines, Stack
 from controlplane.evidence.rows import Floats, cautious, dues, no_harm
 
 ALTERNATIVES = (
@@ -54,18 +50,10 @@ class Asked(NamedTuple):
     counter: int
     margin: float
 
-    def tolerated(self, lent: bool) -> float:
-        """Return the tolerated rise, of blocks that borrow their baseline or not."""
-        return max(self.margin, FULL_MARGIN) if lent else self.margin
-
-    def grid(self, learned: Learned, lent: bool) -> Floats:
-        """Return the tolerated ratio of rates, then the alternatives, none above what a rate can be."""
-        return _grid(1 + self.tolerated(lent), learned.rate(self.counter))
-
-    def wide(self, learned: Learned) -> Floats:
-        """Return the same where all blocks are one, or bursts: the least rise is a ratio to the rate."""
-        rate = learned.rate(self.counter)
-        return _grid(1 + max(self.margin, LEAST_RISE / rate), rate)
+    @property
+    def lent(self) -> float:
+        """The tolerated rise, of blocks that borrow their baseline."""
+        return max(self.margin, FULL_MARGIN)
 
 
 class Compared(NamedTuple):
@@ -75,179 +63,201 @@ class Compared(NamedTuple):
     harmless: tuple[float, float] | None
 
 
-def compared(interval: Interval, asked: tuple[Asked, ...]) -> Mapping[int, Compared]:
-    """Return what an interval says, by counter."""
-    blocks, learned = interval.blocks, interval.learned
-    labels = (MAIN, QUASI, *(SEGMENT + s for s in blocks.met))
-    gains: dict[int, Gains] = {each.counter: dict.fromkeys(labels, _NONE) for each in asked}
-    for each, surge in zip(asked, _surges(blocks, learned, asked), strict=True):
-        gains[each.counter] |= {DENSE: _dense(blocks, learned, each), SURGE: surge}
-    for lent in (False, True) if blocks.lent else (False,):
-        for told, both in _evidence(blocks, learned, asked, lent):
-            gains[told.asked.counter] |= _by_process(blocks, learned, told, both, lent)
-    harmless: list[tuple[float, float] | None] = [None for _ in asked]
-    if interval.counting:
-        harmless = [*_no_harm(interval, asked)]
-    found = zip(asked, harmless, strict=True)
-    return {each.counter: Compared(gains[each.counter], good) for each, good in found}
-
-
 class _Told(NamedTuple):
-    """Blocks that tell something of a counter, and the rise of its rate that is tolerated of them anyway."""
+    """Counters in intervals, counter by counter: what is asked of each, and what the past taught.
 
-    asked: Asked
-    some: NDArray[np.bool_]
-    pairs: Pairs
-    rise: float
-    grid: Floats
+    Attributes:
+        asked: What is asked.
+        interval: In which interval.
+        rate: The counter's usual share of the requests.
+        now: That of late, with the interval.
+        spread: How much more its counts swing over half a minute than within an interval.
+        swing: How much they swing over half a minute.
+        clusters: Clusters of events per request.
+        bursts: Bursts per request, of each size.
+    """
+
+    asked: Sequence[Asked]
+    interval: Sequence[Interval]
+    rate: Floats
+    now: Floats
+    spread: Floats
+    swing: Floats
+    clusters: Floats
+    bursts: Floats
+
+    @classmethod
+    def of(cls, intervals: Sequence[Interval], asked: Sequence[Asked]) -> _Told:
+        """Return what is asked of these intervals."""
+        known = figures([interval.learned for interval in intervals])
+        now = known.now(np.array([interval.blocks.baseline_sum for interval in intervals]))
+        counters = [each.counter - 1 for each in asked]
+        columns = (known.rates, now, known.spreads, known.swings, known.clusters)
+        rate, late, spread, swing, clusters = (column.T[counters].ravel() for column in columns)
+        return cls(
+            [each for each in asked for _ in intervals],
+            [*intervals] * len(asked),
+            rate,
+            late,
+            spread,
+            swing,
+            clusters,
+            np.moveaxis(known.bursts[:, :, counters], 2, 0).reshape(-1, len(SIZES)),
+        )
 
     @property
-    def failed(self) -> NDArray[np.bool_]:
-        """Which of these blocks have events."""
-        found: NDArray[np.bool_] = self.pairs[1] + self.pairs[3] > 0
-        return found
-
-    @property
-    def failing(self) -> Pairs:
-        """Those that have events: without a rise all of them."""
-        if not self.rise:
-            return self.pairs
-        n_c, k_c, n_b, k_b = self.pairs
-        some = self.failed
-        return n_c[some], k_c[some], n_b[some], k_b[some]
+    def margins(self) -> Floats:
+        """Tolerated rises of blocks with a baseline of their own, and of others, in a line each."""
+        return np.array([(each.margin, each.lent) for each in self.asked]).T
 
 
-def _evidence(
-    blocks: Blocks, learned: Learned, asked: tuple[Asked, ...], lent: bool
-) -> Iterator[tuple[_Told, tuple[Floats, Floats]]]:
-    """Yield the evidence of blocks, binomial and cautious, less what a tolerated rise gains."""
-    told = []
-    for each in asked:
-        rise = max(0.0, LEAST_RISE - each.tolerated(lent) * learned.rate(each.counter))
-        some = blocks.both if rise else blocks.both & blocks.counted(each.counter)
-        if blocks.lent:
-            some = some & (blocks.borrowed == lent)
-        if any(some.tolist()):
-            told.append(_Told(each, some, blocks.pair(each.counter, some), rise, each.grid(learned, lent)))
-    if told:
-        for one, both in zip(told, _failed(learned, told), strict=True):
-            yield one, _risen(one, both) if one.rise else both
+def compared(intervals: Sequence[Interval], asked: tuple[Asked, ...]) -> list[Mapping[int, Compared]]:
+    """Return what each interval says, by counter."""
+    told = _Told.of(intervals, asked)
+    counts = Stack.of(intervals).counts((at, each.counter) for each in asked for at in range(len(intervals)))
+    gains = zip(_evidence(counts, told), _dense(told), _surges(counts, told), strict=True)
+    said = zip(told.asked, told.interval, gains, _no_harm(counts, told), strict=True)
+    found: list[dict[int, Compared]] = [{} for _ in intervals]
+    for at, (each, interval, (evidence, dense, surge), harmless) in enumerate(said):
+        whole = {**evidence, DENSE: dense, SURGE: surge}
+        found[at % len(intervals)][each.counter] = Compared(whole, harmless if interval.counting else None)
+    return [*found]
 
 
-def _failed(learned: Learned, told: Sequence[_Told]) -> Iterator[tuple[Floats, Floats]]:
-    """Yield the evidence of blocks that have events, of all counters in one table."""
-    pairs = [one.failing for one in told]
-    lengths = [len(one[0]) for one in pairs]
-    n_c, k_c, n_b, k_b = map(np.concatenate, zip(*pairs, strict=True))
-    clusters = np.repeat([learned.cluster_rate(one.asked.counter) for one in told], lengths) * (n_c + n_b)
-    grids = np.repeat([one.grid for one in told], lengths, axis=0)
-    plain, least = cautious(k_c, (n_c, n_b), k_c + k_b, clusters, grids) if len(n_c) else (grids, grids)
-    for length, end in zip(lengths, accumulate(lengths), strict=True):
-        yield plain[end - length : end], least[end - length : end]
+def _evidence(counts: Counts, told: _Told) -> list[Gains]:
+    """Return what blocks add to the processes of all requests and of each segment.
+
+    That is the binomial and the cautious evidence, less what a tolerated rise gains.
+    """
+    (own, lent), at = told.margins, counts.lines.at
+    margin = np.where(counts.borrowed, lent[at], own[at])
+    rise = np.maximum(0.0, LEAST_RISE - margin * told.rate[at])
+    some = counts.both & ((counts.k_c + counts.k_b > 0) | (rise > 0))
+    counts, margin, rise = counts.where(some), margin[some], rise[some]
+    plain, least = _of_blocks(counts, told, _grids(1 + margin, told.rate[counts.lines.at]), rise)
+    spread, swing = told.spread[:, None], told.swing[:, None]
+    # A borrowed baseline is in a block of its own already: one process must not count it twice.
+    ours = ~counts.borrowed
+    lines = counts.where(ours).lines
+    main = lines.sums(least[ours]) / spread
+    quasi = lines.sums(np.minimum(plain, QUASI_MOST * swing[counts.lines.at])[ours]) / swing
+    segments = _by_segment(counts, told, least, main)
+    return [
+        {MAIN: whole, QUASI: lasting, **single}
+        for whole, lasting, single in zip(main.tolist(), quasi.tolist(), segments, strict=True)
+    ]
 
 
-def _risen(told: _Told, both: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-    """Return the evidence of all blocks, given that of those with events."""
-    n_c, _, n_b, _ = told.pairs
-    plain = -dues((n_c, n_b), told.grid, told.rise)
-    if not len(both[0]):
-        return plain, plain
-    least, failed = plain.copy(), told.failed
-    plain[failed] += both[0]
-    least[failed] += both[1]
+def _of_blocks(counts: Counts, told: _Told, grids: Floats, rise: Floats) -> tuple[Floats, Floats]:
+    """Return the evidence of each block, binomial and cautious."""
+    requests, events = (counts.n_c, counts.n_b), counts.k_c + counts.k_b
+    plain = -dues(requests, grids, rise)
+    failed = events > 0
+    least = plain.copy()
+    if any(failed.tolist()):
+        n_c, n_b = counts.n_c[failed], counts.n_b[failed]
+        clusters = told.clusters[counts.lines.at[failed]] * (n_c + n_b)
+        both = cautious(counts.k_c[failed], (n_c, n_b), events[failed], clusters, grids[failed])
+        plain[failed] += both[0]
+        least[failed] += both[1]
     return plain, least
 
 
-def _by_process(
-    blocks: Blocks, learned: Learned, told: _Told, both: tuple[Floats, Floats], lent: bool
-) -> Gains:
-    """Return what blocks add to the processes of all requests and of each segment."""
-    plain, least = both
-    spread, swing = learned.spread(told.asked.counter), learned.swing(told.asked.counter)
-    together = (np.add.reduce(least) / spread).tolist()
-    gains: Gains = {}
-    for segment, lines in blocks.lines.items():
-        mine = lines[told.some].tolist()
-        if any(mine):
-            own = together if all(mine) else (np.add.reduce(least[mine]) / spread).tolist()
-            gains[SEGMENT + segment] = own
-    # A borrowed baseline is in a block of its own already: one process must not count it twice.
-    if not lent:
-        gains[MAIN] = together
-        gains[QUASI] = (np.add.reduce(np.minimum(plain, QUASI_MOST * swing)) / swing).tolist()
-    return gains
+def _by_segment(counts: Counts, told: _Told, least: Floats, main: Floats) -> list[Gains]:
+    """Return what blocks add to the processes of segments."""
+    blocks = [interval.blocks for interval in told.interval]
+    most = max(len(each.lines) for each in blocks)
+    if most == 1 and not any(counts.borrowed.tolist()):
+        sums = main[:, None]
+    else:
+        key = counts.lines.at * most + counts.place
+        order = np.argsort(key, kind="stable")
+        sums = Lines(key[order], len(blocks) * most).sums(least[order])
+        sums = sums.reshape(len(blocks), most, len(ALTERNATIVES)) / told.spread[:, None, None]
+    return [
+        {SEGMENT + name: line for name, line in zip(each.lines, lines, strict=False) if name in each.met}
+        for each, lines in zip(blocks, sums.tolist(), strict=True)
+    ]
 
 
-def _surges(blocks: Blocks, learned: Learned, asked: tuple[Asked, ...]) -> list[list[float]]:
-    """Return what blocks add for each size of burst, in a line for each counter.
+def _surges(counts: Counts, told: _Told) -> list[list[float]]:
+    """Return what blocks add for each size of burst.
 
     A version gets bursts of a size in proportion to its requests; the past says how many. One that was
     never seen on all of the baseline says much on the few requests of a canary, even if it had a single
     cause. In an outage of both it says nothing: then the binomial evidence is the lesser.
     """
-    canary, baseline = blocks.own
-    if not len(canary):
-        return [[0.0] * len(SIZES) for _ in asked]
-    # One layer per counter, one line per block, one column per size.
-    n_c, events = canary[:, :1], [canary[:, each.counter : each.counter + 1] for each in asked]
-    due = n_c * np.array([learned.burst_rates(each.counter) for each in asked])[:, None]
+    counts = counts.own()
+    n_c, at = counts.n_c[:, None], counts.lines.at
+    # One line per block, one column per size.
+    due = n_c * told.bursts[at]
     usual = np.minimum(due, RARE)
     said = np.log((1 - SURGING) / (1 - usual))
-    for layer, (each, k_c) in enumerate(zip(asked, events, strict=True)):
-        if max(k_c[:, 0].tolist()) >= SIZES[0]:
-            n_b, k_b, grid = baseline[:, :1], baseline[:, each.counter : each.counter + 1], each.wide(learned)
-            null, rho, ratio = grid[0], grid[1 + SURGE_RISE], n_c / n_b
-            common = np.log1p(null * ratio) - np.log1p(rho * ratio)
-            plain = k_c * log(rho / null) + (k_c + k_b) * common
-            burst = np.minimum(np.log(SURGING / usual[layer]) / learned.spread(each.counter), plain)
-            said[layer] = np.where(k_c >= _SIZES, burst, said[layer])
+    burst = counts.k_c >= SIZES[0]
+    if any(burst.tolist()):
+        k_c, k_b, at = counts.k_c[burst][:, None], counts.k_b[burst][:, None], at[burst]
+        spread = told.spread[at][:, None]
+        null, rho = _wide(told)[at][:, [0, 1 + SURGE_RISE]].T[:, :, None]
+        ratio = n_c[burst] / counts.n_b[burst][:, None]
+        common = np.log1p(null * ratio) - np.log1p(rho * ratio)
+        plain = k_c * np.log(rho / null) + (k_c + k_b) * common
+        much = np.minimum(np.log(SURGING / usual[burst]) / spread, plain)
+        said[burst] = np.where(k_c >= _SIZES, much, said[burst])
     said[(due >= RARE) | (n_c < _SIZES)] = 0.0
-    found: list[list[float]] = np.add.reduce(said, axis=1).tolist()
+    found: list[list[float]] = counts.lines.sums(said).tolist()
     return found
 
 
-def _dense(blocks: Blocks, learned: Learned, asked: Asked) -> Sequence[float]:
-    """Return what the interval adds when much fails and only a hold-back is left on the baseline.
+def _dense(told: _Told) -> list[Sequence[float]]:
+    """Return what intervals add when much fails and only a hold-back is left on the baseline.
 
     Then a burst is on the canary anyway and says little. What tells a fault from a shared outage is that
     the few requests of the baseline do not fail; amid an outage they fail independently of one another.
     """
-    canary, baseline = blocks.concurrent
-    n_c, k_c, n_b, k_b = canary[0], canary[asked.counter], baseline[0], baseline[asked.counter]
-    dense = (DENSE_RATE + 5 * learned.rate(asked.counter)) * (n_c + n_b)
-    if not n_b or n_c < MOSTLY * n_b or k_c + k_b < max(DENSE_EVENTS, dense):
-        return _NONE
-    null, *rhos = asked.wide(learned).tolist()
-    return [binomial(k_c, k_c + k_b, n_c / n_b, null, rho) for rho in rhos]
+    found: list[Sequence[float]] = []
+    for at, (each, interval, rate) in enumerate(
+        zip(told.asked, told.interval, told.rate.tolist(), strict=True)
+    ):
+        canary, baseline = interval.blocks.concurrent
+        n_c, k_c, n_b, k_b = canary[0], canary[each.counter], baseline[0], baseline[each.counter]
+        dense = (DENSE_RATE + 5 * rate) * (n_c + n_b)
+        if not n_b or n_c < MOSTLY * n_b or k_c + k_b < max(DENSE_EVENTS, dense):
+            found.append(_NONE)
+            continue
+        null, *rhos = _wide(told)[at].tolist()
+        found.append([binomial(k_c, k_c + k_b, n_c / n_b, null, rho) for rho in rhos])
+    return found
 
 
-def _no_harm(interval: Interval, asked: tuple[Asked, ...]) -> Iterator[tuple[float, float]]:
-    """Yield the evidence of no harm of each counter."""
-    blocks, learned, stage = interval.blocks, interval.learned, interval.stage
-    canary, borrowed = blocks.served
-    if not len(canary):
-        yield from ((0.0, 0.0) for _ in asked)
-        return
-    # One line per counter, one column per block.
-    n, k = canary[:, 0], canary.T.take([each.counter for each in asked], axis=0)
-    rates = [learned.rate_now(each.counter, blocks.baseline_sum) for each in asked]
-    both = list(zip(asked, rates, strict=True))
-    risen = [[stage.tolerated(usual(learned, stage, each.counter, rate), each.margin)] for each, rate in both]
-    base = np.array(rates)[:, None]
-    if blocks.lent:
-        wider = np.array([[rate * (1 + each.tolerated(lent=True))] for each, rate in both])
-        base = np.where(borrowed, wider, base)
-    least, plain = no_harm(k, n, base, np.array(risen))
-    yield from zip(np.add.reduce(least, axis=1).tolist(), np.add.reduce(plain, axis=1).tolist(), strict=True)
+def _no_harm(counts: Counts, told: _Told) -> list[tuple[float, float]]:
+    """Return the evidence of no harm of each counter."""
+    counting = np.array([interval.counting for interval in told.interval])
+    counts = counts.where(counting[counts.lines.at] & (counts.n_c > 0))
+    figures = [
+        (now * (1 + each.lent), _risen(each, interval.stage, rate, now))
+        for each, interval, rate, now in zip(
+            told.asked, told.interval, told.rate.tolist(), told.now.tolist(), strict=True
+        )
+    ]
+    at = counts.lines.at
+    wider, risen = np.array(figures)[at].T
+    both = no_harm(counts.k_c, counts.n_c, np.where(counts.borrowed, wider, told.now[at]), risen)
+    found: list[tuple[float, float]] = counts.lines.sums(np.array(both).T).tolist()
+    return found
 
 
-def usual(learned: Learned, stage: Stage, counter: int, now: float) -> float:
-    """Return the rate of which a rise is tolerated; in an emergency that of a broken baseline."""
-    rate = learned.rate(counter)
-    return max(rate, now) if stage.limits.emergency else rate
+def _risen(asked: Asked, stage: Stage, rate: float, now: float) -> float:
+    """Return the rise that promotion must exclude; in an emergency, of a broken baseline."""
+    return stage.tolerated(max(rate, now) if stage.limits.emergency else rate, asked.margin)
 
 
-@lru_cache(maxsize=16)
-def _grid(null: float, rate: float) -> Floats:
-    found: Floats = np.maximum(null, np.minimum(null * _TIMES, 0.95 / rate))
+def _wide(told: _Told) -> Floats:
+    """Return :func:`_grids` where all blocks are one, or bursts: the least rise is a ratio to the rate."""
+    return _grids(1 + np.maximum(told.margins[0], LEAST_RISE / told.rate), told.rate)
+
+
+def _grids(null: Floats, rate: Floats) -> Floats:
+    """Return the tolerated ratio of rates, then the alternatives, none above what a rate can be; in lines."""
+    null = null[:, None]
+    found: Floats = np.maximum(null, np.minimum(null * _TIMES, 0.95 / rate[:, None]))
     return found

@@ -6,12 +6,13 @@ Source: docs/decision-rule.md, "Rollback evidence: errors" and "Promotion eviden
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
+from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Find, Interval, Stage
 from controlplane.evidence.by_segment import loudness
-from controlplane.evidence.compared import DENSE, MAIN, QUASI, SURGE, Asked, compared, usual
+from controlplane.evidence.compared import DENSE, MAIN, QUASI, SURGE, Asked, Compared, compared
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp, log_mixture, no_harm_rate
 from controlplane.evidence.reading import (
@@ -51,10 +52,14 @@ class Comparison:
     threshold: float
     beside: tuple[Asked, ...] = ()
 
+    @property
+    def asks(self) -> tuple[Find[tuple[Asked, ...], Mapping[int, Compared]], tuple[Asked, ...]]:
+        """What it asks of an interval."""
+        return compared, self.beside or (Asked(self.counter, self.margin),)
+
     def fold(self, account: Account, interval: Interval) -> Account:
         """Return the account after one interval."""
-        asked = self.beside or (Asked(self.counter, self.margin),)
-        found = interval.kept(compared, asked)[self.counter]
+        found = interval.kept(*self.asks)[self.counter]
         return account.after(interval, self.counter, found.gains, found.harmless)
 
     def _log_e(self, account: Account) -> float:
@@ -128,7 +133,8 @@ class Comparison:
         if alone(stage) and self._raised(reading.counts, learned):
             return None
         rate = learned.rate_now(self.counter)
-        tolerated = stage.tolerated(usual(learned, stage, self.counter, rate), self.margin)
+        usual = learned.rate(self.counter)
+        tolerated = stage.tolerated(max(usual, rate) if stage.limits.emergency else usual, self.margin)
         speed = no_harm_rate(rate, rate, tolerated)
         return max(0.0, ENOUGH - reading.account.promotion) / speed
 

@@ -18,7 +18,8 @@ from controlplane.evidence.blocks import total as total_row
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.ceiling import Ceiling, beside
 from controlplane.evidence.comparison import both
-from controlplane.evidence.learned import PHI, WEIGHT, Learned
+from controlplane.evidence.figures import PHI, WEIGHT
+from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
 from controlplane.evidence.measures import Filled, Measured, compared, counted, gathered
 from controlplane.evidence.observation import Tally

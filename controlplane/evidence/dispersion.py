@@ -61,7 +61,7 @@ class Dispersion:
         return found
 
 
-def shrunk(sums: Array, prior: float, weight: float) -> Array:
+def shrunk(sums: Array, prior: Array | float, weight: float) -> Array:
     """Return the ratio of two lines, drawn towards ``prior`` as if ``weight`` had been seen of it."""
     found: Array = (sums[..., 0, 1:] + prior * weight) / (sums[..., 1, 1:] + weight)
     return found

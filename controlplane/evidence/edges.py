@@ -2,58 +2,68 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from math import exp, log
+
+import numpy as np
+from numpy.typing import NDArray
 
 from controlplane.policy.latency import EDGES_MS
 
-LOG_EDGES = tuple(map(log, EDGES_MS))
+Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
+
+LOG_EDGES: Floats = np.log(np.array(EDGES_MS))
 LEAST, MOST = 1e-9, 1 - 1e-9  # odds are those of shares from here to there
+_WIDTHS = np.diff(LOG_EDGES)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Beyond:
-    """The baseline's recent share of requests past each edge, in 0..1, and its log odds."""
+    """The baseline's recent share of requests past each edge, in 0..1, and its log odds.
 
-    shares: tuple[float, ...]
-    odds: tuple[float, ...]
+    Attributes:
+        shares: A line per baseline, a column per edge.
+        odds: The same.
+    """
+
+    shares: Floats
+    odds: Floats
 
     @classmethod
-    def at(cls, shares: Sequence[float]) -> Beyond:
+    def at(cls, shares: Floats) -> Beyond:
         """Return shares with their log odds."""
-        within = [share if LEAST <= share <= MOST else min(max(share, LEAST), MOST) for share in shares]
-        return cls(tuple(shares), tuple([log(share / (1 - share)) for share in within]))
+        within = np.minimum(np.maximum(shares, LEAST), MOST)
+        return cls(shares, np.log(within / (1 - within)))
 
-    def nearest(self, share: float) -> int:
-        """Return the edge past which the share is nearest to ``share``, in log odds."""
-        wanted = _logit(share)
-        away = [abs(odds - wanted) for odds in self.odds]
-        return away.index(min(away))
+    def part(self, lines: slice) -> Beyond:
+        """Return those of some baselines."""
+        return Beyond(self.shares[lines], self.odds[lines])
 
-    def ratio(self, edge: int, slower: float) -> float:
-        """Return how many times as many requests pass an edge when all take ``slower`` times as long."""
-        if edge == 0:
-            return min(slower, 1 / self.shares[0])  # nothing is known below the first edge
-        lower, width, beyond = _between(edge, slower)
-        slope = (self.odds[lower + 1] - self.odds[lower]) / width
-        logit = self.odds[lower] + slope * beyond
-        return max(1.0, 1 / (1 + exp(-logit)) / self.shares[edge])
+    def nearest(self, share: Floats) -> Places:
+        """Return the edges past which the share is nearest to each ``share``, in log odds.
 
+        One line per share, of which there is a column; one column per baseline.
+        """
+        found: Places = np.argmin(np.abs(self.odds - np.log(share / (1 - share))[:, None]), axis=2)
+        return found
 
-@lru_cache(maxsize=1024)
-def _between(edge: int, slower: float) -> tuple[int, float, float]:
-    """Return between which edges a time lies that is one ``slower``-th of an edge: in logarithms.
+    def ratio(self, line: Places, edge: Places, slower: Floats | float) -> Floats:
+        """Return how many times as many requests of a baseline pass an edge when all are slower.
 
-    The position of the lower one, how far the next is from that, and how far the time is.
-    """
-    at = log(EDGES_MS[edge] / slower)
-    lower = max(bisect_right(LOG_EDGES, at, hi=edge) - 1, 0)
-    return lower, LOG_EDGES[lower + 1] - LOG_EDGES[lower], at - LOG_EDGES[lower]
-
-
-@cache
-def _logit(share: float) -> float:
-    return log(share / (1 - share))
+        Args:
+            line: Of the baseline.
+            edge: Of EDGES_MS.
+            slower: Times as long as they all take.
+        """
+        shares = self.shares[line, edge]
+        # A time that is one slower-th of an edge lies between two others, or below the first one, where the
+        # first two tell.
+        time = LOG_EDGES[edge] - np.log(slower)
+        lower = np.maximum(np.minimum(np.searchsorted(LOG_EDGES, time, side="right"), edge) - 1, 0)
+        odds = self.odds[line, lower]
+        slope = (self.odds[line, lower + 1] - odds) / _WIDTHS[lower]
+        logit = odds + slope * (time - LOG_EDGES[lower])
+        # Nothing is known below the first edge.
+        known = np.where(edge > 0, 1 / (1 + np.exp(-logit)) / shares, np.minimum(slower, 1 / shares))
+        found: Floats = np.maximum(1.0, known)
+        return found

@@ -5,13 +5,13 @@ The same observations give the same evidence, folded in one go or from a stored 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
-from controlplane.evidence.account import ALPHA, EMPTY, Account, Interval, Limits, Metric, Stage
+from controlplane.evidence.account import ALPHA, EMPTY, Account, Interval, Limits, Metric, Stage, keep
 from controlplane.evidence.blocks import Blocks, cut
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.compared import Asked
@@ -21,7 +21,8 @@ from controlplane.evidence.measures import CLOCK
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reading import timed
 from controlplane.evidence.scalars import unjudged
-from controlplane.evidence.slowdown import PARTS, Slowdown
+from controlplane.evidence.slowdown import Slowdown
+from controlplane.evidence.slowed import PARTS
 from controlplane.evidence.table import CLIENT_ERRORS, ERRORS, SLOWER
 from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.evidence.volume import Volume
@@ -148,7 +149,14 @@ class Evidence:
 def fold(
     evidence: Evidence, learned: Learned, observation: Observation, stage: Stage, blocks: Blocks | None = None
 ) -> Evidence:
-    """Return the evidence after one more interval.
+    """Return the evidence after one more interval; the arguments are those of `ready`, and the evidence."""
+    return folded(evidence, ready(evidence, learned, observation, stage, blocks))
+
+
+def ready(
+    evidence: Evidence, learned: Learned, observation: Observation, stage: Stage, blocks: Blocks | None = None
+) -> Interval:
+    """Return an interval that is ready to be folded.
 
     Args:
         evidence: Until then.
@@ -160,16 +168,40 @@ def fold(
     """
     minute = int(stage.elapsed.total_seconds() // 60)
     begun = evidence.begun if evidence.accounts else minute
-    now = max(evidence.minute, minute - begun)
-    interval = Interval(
+    return Interval(
         blocks=blocks or cut(observation, stage.canary, stage.stable, stage.full_segments),
         learned=learned,
         stage=stage,
         seconds=(observation.end - observation.start).total_seconds(),
-        minute=now,
+        minute=max(evidence.minute, minute - begun),
         counting=stage.counting and not (observation.silent or observation.late or observation.partial),
         observation=observation,
+        begun=begun,
     )
+
+
+def work_out(intervals: Sequence[Interval]) -> None:
+    """Work out what is asked of intervals in tables for all of them; what is found stays the same."""
+    if len(intervals) < 2:
+        return
+    asked: dict[tuple[Any, Any], list[Interval]] = {}
+    for interval in intervals:
+        for find, key in _asked(interval.stage.limits):
+            asked.setdefault((find, key), []).append(interval)
+    for (find, key), asking in asked.items():
+        keep(asking, find, key)
+
+
+@lru_cache(maxsize=1024)
+def _asked(limits: Limits) -> tuple[tuple[Any, Any], ...]:
+    """Return what the metrics of a release with these limits ask of an interval, each once."""
+    asks = (metric.asks for metric in metrics(limits) if isinstance(metric, Ceiling | Comparison | Slowdown))
+    return tuple(dict.fromkeys(asks))
+
+
+def folded(evidence: Evidence, interval: Interval) -> Evidence:
+    """Return the evidence after an interval that is ready."""
+    stage, now = interval.stage, interval.minute
     accounts, grace = {}, graces(stage.limits)
     for metric in (*metrics(stage.limits), *stage.limits.tests):
         account = evidence.accounts.get(metric.name, EMPTY)
@@ -181,7 +213,7 @@ def fold(
         judged = wait is None or stage.since >= wait
         folded = metric.fold(account, interval) if judged else unjudged(account, interval.seconds)
         accounts[metric.name] = folded
-    return Evidence(now, accounts, begun)
+    return Evidence(now, accounts, interval.begun)
 
 
 def next_step(evidence: Evidence) -> Evidence:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
-from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from controlplane.evidence.blocks import version_rows
 from controlplane.evidence.crowd import Crowd
-from controlplane.evidence.dispersion import Array, shrunk
+from controlplane.evidence.dispersion import Array
 from controlplane.evidence.edges import Beyond
 from controlplane.evidence.fading import (
     BEFORE,
@@ -34,19 +33,13 @@ from controlplane.evidence.fading import (
     SWAYING,
     TOTAL,
     Sums,
-    rates,
 )
-from controlplane.evidence.fading import SIZES as SIZES  # noqa: PLC0414 (of burst_rates, for its callers)
+from controlplane.evidence.figures import LONG, RECENT_PRIOR, SWAY, Figures
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.once import once
-from controlplane.evidence.table import SLOWER, WIDTH, Row, Table, from_json, stacked
+from controlplane.evidence.table import WIDTH, Row, Table, from_json, stacked
 
 COUNTERS = WIDTH - 1
-LONG = 30.0  # seconds: windows in which slower swings of one version show
-SWAY = 15.0  # seconds: windows in which a whole version is compared with itself
-PHI, WEIGHT = 3.0, 10.0  # dispersion that is assumed before any history, and how many windows that is worth
-ICC_WEIGHT, ICC_SAFETY = 20.0, 1.5
-RECENT_PRIOR = 5.0  # events at the long-run rate, added to those of the last half minute
 FEWEST = 0.01  # a cell that decayed to fewer requests than this is forgotten
 
 _NO_SUMS: Array = np.zeros((LINES, WIDTH))
@@ -174,30 +167,14 @@ class Learned:
         return HALF_LIFE / (log(2) * before) if before >= 1 else 0.0
 
     @once
-    def rates(self) -> Array:
-        """:meth:`rate` of all counters."""
-        return rates(self.sums[TOTAL])
-
-    @once
-    def usually_beyond(self) -> list[float]:
-        """The long-run share past each edge of latency."""
-        found: list[float] = self.rates[SLOWER - 1 :].tolist()
-        return found
-
-    def beyond(self, also: Row | None = None) -> Beyond:
-        """Return the shares past each edge of latency in the last half minute, and ``also`` in an interval.
-
-        As :meth:`rate_now`.
-        """
-        n, more = (also[0], also[SLOWER:]) if also else (0, (0.0,) * (WIDTH - SLOWER))
-        counted, requests = map(add, self.recent[SLOWER:], more), self.recent[0] + n
-        both = zip(counted, self.usually_beyond, strict=True)
-        return Beyond.at([(k + RECENT_PRIOR) / (requests + RECENT_PRIOR / usual) for k, usual in both])
+    def figures(self) -> Figures:
+        """All that its sums come to, in one line."""
+        return figures((self,))
 
     @once
     def beyond_now(self) -> Beyond:
         """The shares past each edge of latency in the last half minute."""
-        return self.beyond()
+        return self.figures.beyond()
 
     def unusual(self, counter: int) -> bool:
         """Return whether the baseline itself is far above its usual share: both versions suffer."""
@@ -205,75 +182,17 @@ class Learned:
 
     @once
     def _swings(self) -> list[float]:
-        found: list[float] = np.maximum(1.0, shrunk(self.sums[LASTING], PHI, WEIGHT)).tolist()
+        found: list[float] = self.figures.swings[0].tolist()
         return found
 
     def swing(self, counter: int) -> float:
         """Return variance / mean of counts over half a minute, without what all cells share; at least 1."""
         return self._swings[counter - 1]
 
-    @once
-    def _spreads(self) -> list[float]:
-        within = np.maximum(1.0, shrunk(self.sums[BRIEF], PHI, WEIGHT))
-        found: list[float] = np.minimum(5.0, np.maximum(1.0, np.array(self._swings) / within)).tolist()
-        return found
 
-    def spread(self, counter: int) -> float:
-        """Return how much more the counts swing over half a minute than within an interval, in 1..5."""
-        return self._spreads[counter - 1]
-
-    def cluster_rate(self, counter: int) -> float:
-        """Return clusters of events per request: how many independent causes there are."""
-        window = self._window
-        prior = 1 / (1 + self.rate(counter) / (PHI - 1) * window)
-        icc = ICC_SAFETY * float(shrunk(self.sums[CLUSTERS], prior, ICC_WEIGHT)[counter - 1])
-        return (1 / min(max(icc, 1e-6), 0.999) - 1) / window
-
-    @once
-    def _size(self) -> list[float]:
-        found: list[float] = self.sums[SIZE, :3].tolist()
-        return found
-
-    @property
-    def _window(self) -> float:
-        """Requests of all cells in a SHORT window."""
-        requests, windows, _ = self._size
-        return (requests + 1000) / (windows + 1)
-
-    def _within(self, seconds: float) -> float:
-        """Return the requests of all cells in so many seconds, or in an interval if that is longer."""
-        _, windows, lengths = self._size
-        length = (lengths + 1) / (windows + 1)
-        return self._window / length * max(seconds, length * SHORT) / SHORT
-
-    def burst_rates(self, counter: int) -> Array:
-        """Return by position in SIZES: bursts of that size per request, rather too many than too few."""
-        found: Array = (self.sums[BURSTS, counter] + 1) / (self.sums[EXPOSED, counter] + 1)
-        return found
-
-    @once
-    def unevennesses(self) -> Array:
-        """By counter: the variance of a version's own rate in a cell over LONG, relative to its square."""
-        cells = max(1, len(self.cells.keys))
-        requests = self._within(LONG) / cells
-        found: Array = (np.array(self._swings) - 1) / (requests * self.rates)
-        return found
-
-    @once
-    def sways(self) -> Array:
-        """By counter: the variance of a whole version's own rate over SWAY, relative to its square.
-
-        A pause of the runtime or an ill host moves all cells of a version, which no cell beside another
-        shows. Drift that both versions share shows, too, but the more so the farther apart two windows are:
-        a straight line through both distances leaves it out, and the shorter they are, the less of it there
-        is to leave out. An only cell has it in :attr:`unevennesses`.
-        """
-        if len(self.cells.keys) < 2:
-            return np.zeros(COUNTERS)
-        near, far = shrunk(self.sums[LAGS].reshape(2, 2, WIDTH), 1.0, WEIGHT)
-        own = np.maximum(0.0, np.minimum(2 * near - far, near) - 1)
-        found: Array = own / (self._within(SWAY) * self.rates)
-        return found
+def figures(pasts: Sequence[Learned]) -> Figures:
+    """Return what pasts taught, worked out at once."""
+    return Figures.of([past.sums for past in pasts], [len(past.cells.keys) for past in pasts])
 
 
 def learn(learned: Learned, observation: Observation, stable: str) -> Learned:

@@ -48,7 +48,7 @@ def cautious(
     return plain, np.where(k <= total * pi[:, :1], np.minimum(least, 0.0), least)
 
 
-def dues(requests: tuple[Floats, Floats], rhos: Floats, rise: float) -> Floats:
+def dues(requests: tuple[Floats, Floats], rhos: Floats, rise: Floats | float) -> Floats:
     """Return the logarithm of what ``cautious`` gains of each block on average if the canary's rate rises.
 
     An error more of the canary makes the evidence at most ``pi1 / pi0`` times as large; here their number is
@@ -56,34 +56,27 @@ def dues(requests: tuple[Floats, Floats], rhos: Floats, rise: float) -> Floats:
     """
     odds = rhos * (requests[0] / requests[1])[:, None]
     pi = odds / (1 + odds)
-    found: Floats = rise * requests[0][:, None] * (pi[:, 1:] / pi[:, :1] - 1)
+    found: Floats = (rise * requests[0])[:, None] * (pi[:, 1:] / pi[:, :1] - 1)
     return found
 
 
 def poisson_tail(mean: Floats, above: Floats) -> Floats:
-    """Return ``likelihood.poisson_tail`` of each pair; the lines of a table are each added up by itself."""
-    means, counts = mean.ravel().tolist(), above.ravel().tolist()
-    if max(means) <= 100 and min(counts) >= 0 and max(counts) <= MOST:
-        return _tail(mean, above)
-    if mean.ndim > 1:
-        return np.array(list(map(poisson_tail, mean, above)))
+    """Return ``likelihood.poisson_tail`` of each pair."""
     some = (mean <= 100) & (above >= 0) & (above <= MOST)
     found = np.where((mean > 100) | (above < 0), 1.0, 0.0)
-    if any(some.tolist()):
-        found[some] = _tail(mean[some], above[some])
+    means, counts = mean[some], above[some]
+    if len(means):
+        found[some] = _tail(means, counts)
     return found
 
 
 def _tail(mean: Floats, above: Floats) -> Floats:
-    m, widths = mean[..., None], [int(max(line)) + 1 for line in np.atleast_2d(above).tolist()]
-    most = max(widths)
-    counts = _COUNTS[:most]
-    terms = np.exp(counts * np.log(np.maximum(m, 1e-300)) - m - _LOG_FACTORIALS[:most])
-    terms *= counts <= above[..., None]
-    if mean.ndim == 1:
-        sums = np.add.reduce(terms, axis=1)
-    else:  # a sum with more terms of 0 is not the same to the last bit
-        sums = np.array([np.add.reduce(t[:, :width], axis=1) for t, width in zip(terms, widths, strict=True)])
+    last = above.astype(int)
+    most = int(max(last.tolist())) + 1
+    m = mean[:, None]
+    terms = np.exp(_COUNTS[:most] * np.log(np.maximum(m, 1e-300)) - m - _LOG_FACTORIALS[:most])
+    # Added up one after the other, a line is the same beside any others.
+    sums = np.add.accumulate(terms, axis=1)[np.arange(len(last)), last]
     found: Floats = np.maximum(0.0, 1.0 - sums)
     return found
 
@@ -98,6 +91,13 @@ def no_harm(
     plain: Floats = more - k * step
     deep = poisson_tail((rate + tolerated) * requests, (more - FLOOR) / step)
     return np.maximum(FLOOR, plain) - np.log1p(_FLOOR * deep), plain
+
+
+def no_harm_plain(k: Floats, requests: Floats, rate: Floats | float, tolerated: Floats | float) -> Floats:
+    """Return ``likelihood.no_harm_plain`` of each block."""
+    excess = (1 - TILT) * tolerated
+    found: Floats = excess * requests - k * np.log1p(excess / (rate + TILT * tolerated))
+    return found
 
 
 def as_often(k: Floats, requests: tuple[Floats, Floats], total: Floats, excluded: Floats | float) -> Floats:

@@ -24,16 +24,17 @@ ALTERNATIVES = (
 SPELL = 15.0  # seconds that a pause, or an ill host, is taken to last
 
 
-def gains(interval: Interval, beyond: Beyond, usual: float, slower: float) -> dict[str, list[float]]:
+def gains(interval: Interval, usual: float, slower: float) -> dict[str, list[float]]:
     """Return what an interval adds, by the label of the edge that is looked at; nothing if there is none.
 
     Args:
         interval: What came.
-        beyond: The baseline's shares.
         usual: Times as slow as is tolerated of a canary that is warm.
         slower: Times as slow as is tolerated now.
     """
-    first = next((at for at, share in enumerate(beyond.shares) if share < RAREST), len(EDGES_MS))
+    beyond = interval.learned.beyond_now
+    shares = beyond.shares[0].tolist()
+    first = next((at for at, share in enumerate(shares) if share < RAREST), len(EDGES_MS))
     # What is slower by a factor than what is not seen is past no edge that is farther by that factor.
     known = (at for at in range(first, len(EDGES_MS)) if EDGES_MS[at] >= EDGES_MS[first] * slower / usual)
     edge = next(known, None)
@@ -49,8 +50,8 @@ def _gain(interval: Interval, beyond: Beyond, edge: int, slower: float) -> list[
     canary, baseline = interval.blocks.own
     counter = SLOWER + edge
     requests, slow, events = canary[:, 0], canary[:, counter], canary[:, counter] + baseline[:, counter]
-    null = beyond.ratio(edge, slower)
-    share = max(RAREST, null * beyond.shares[edge])
+    null = float(beyond.ratio(np.array([0]), np.array([edge]), slower)[0])
+    share = max(RAREST, null * float(beyond.shares[0, edge]))
     times = np.maximum(1.01, np.minimum(np.array(ALTERNATIVES), 0.95 / share))
     logs, odds = np.log(times), null * (requests / baseline[:, 0])[:, None]
     above = slow.sum() * logs - (times - 1) * share * requests.sum()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,11 +19,12 @@ from controlplane.evidence import (
     Tally,
     fold,
     metrics,
+    slowed,
     verdicts,
 )
 from controlplane.evidence.blocks import cut
 from controlplane.evidence.edges import Beyond
-from controlplane.evidence.slowdown import Part
+from controlplane.evidence.slowed import Part
 from controlplane.evidence.spoiled import Spoiled
 from controlplane.policy.latency import EDGES_MS
 
@@ -245,8 +247,9 @@ def test_what_is_spoiled_is_not_below_zero_and_grows_with_the_canarys_failures(k
 def test_a_wider_margin_of_latency_asks_for_less_proof():
     def excluded(margin, *, tail, share=1.0):
         stage = Stage(canary="v2", stable="v1", limits=Limits(), elapsed=timedelta(0), next_share=share)
-        beyond = Beyond.at(tuple(0.5 ** (edge + 1) for edge in range(len(EDGES_MS))))
-        return Part("latency", 0.0, 1.0, 0.01, tail).excluded(margin, stage, beyond, 5, lent=False)
+        beyond = Beyond.at(0.5 ** np.arange(1.0, len(EDGES_MS) + 1)[None])
+        parts = (Part("latency", 0.0, 1.0, 0.01, tail),)
+        return slowed.excluded(parts, margin, (stage,), beyond, np.array([[5]]))[0, 0, 0]
 
     assert excluded(0.1, tail=True) == 2.0  # as the table says for the last step
     assert excluded(0.5, tail=True) == 6.0

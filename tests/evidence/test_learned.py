@@ -28,7 +28,7 @@ def taught(observation, times, learned=None):
 def test_without_history_rates_are_guessed_and_errors_taken_to_be_clustered():
     assert Learned().rate(ERRORS) == pytest.approx(0.01)
     assert Learned().swing(ERRORS) == 3
-    assert Learned().spread(ERRORS) == 1
+    assert Learned().figures.spreads[0, ERRORS - 1] == 1
 
 
 def test_rate_is_that_of_the_stable_version_with_identity():
@@ -59,7 +59,7 @@ def test_an_outage_does_not_become_normal():
     assert outage.unusual(ERRORS)
     assert outage.rate(ERRORS) < 0.004
     assert outage.rate_now(ERRORS) > 0.15
-    assert outage.cluster_rate(ERRORS) < 1.5 * calm.cluster_rate(ERRORS)
+    assert outage.figures.clusters[0, ERRORS - 1] < 1.5 * calm.figures.clusters[0, ERRORS - 1]
 
 
 def test_unusual_ends_after_the_outage():
@@ -76,7 +76,7 @@ def test_dispersion_tells_independent_errors_from_clusters(noise):
     learned = past(Traffic(world, GOOD, seed=1))
 
     assert (learned.swing(ERRORS) < 2) == (noise == "iid")
-    assert (learned.cluster_rate(ERRORS) / learned.rate(ERRORS) > 0.5) == (noise == "iid")
+    assert (learned.figures.clusters[0, ERRORS - 1] / learned.rate(ERRORS) > 0.5) == (noise == "iid")
 
 
 def test_json_round_trip_loses_nothing():
@@ -167,7 +167,7 @@ def test_an_only_cell_is_compared_with_its_own_last_window():
 
     assert steady.swing(1) < 1.5
     assert bursts.swing(1) > steady.swing(1)
-    assert bursts.cluster_rate(1) < steady.cluster_rate(1)
+    assert bursts.figures.clusters[0, 0] < steady.figures.clusters[0, 0]
 
 
 def swaying(factor):
@@ -186,9 +186,9 @@ def test_what_moves_a_whole_version_at_once_is_its_own_and_slow_drift_is_not():
     pauses = swaying(lambda window: 1.4 if (window * 7919) % 5 == 0 else 0.9)  # variance 0.2 x 0.8 x 0.5^2
     drift = swaying(lambda window: 1 + 0.4 * sin(window / 40))
 
-    assert steady.sways[ERRORS - 1] == 0
-    assert 0.02 < pauses.sways[ERRORS - 1] < 0.08
-    assert drift.sways[ERRORS - 1] < 0.1 * pauses.sways[ERRORS - 1]
+    assert steady.figures.sways[0, ERRORS - 1] == 0
+    assert 0.02 < pauses.figures.sways[0, ERRORS - 1] < 0.08
+    assert drift.figures.sways[0, ERRORS - 1] < 0.1 * pauses.figures.sways[0, ERRORS - 1]
     assert pauses.swing(ERRORS) == 1.0  # beside one another its cells look alike
 
 
@@ -208,8 +208,9 @@ def uneven(seconds):
 def test_what_is_learned_of_unevenness_does_not_hang_on_how_often_statistics_come(seconds):
     usual, other = uneven(5), uneven(seconds)
 
-    assert usual.unevennesses[ERRORS - 1] > 0.05
-    assert other.unevennesses[ERRORS - 1] == pytest.approx(usual.unevennesses[ERRORS - 1], rel=0.1)
+    assert usual.figures.unevennesses[0, ERRORS - 1] > 0.05
+    both = (each.figures.unevennesses[0, ERRORS - 1] for each in (other, usual))
+    assert next(both) == pytest.approx(next(both), rel=0.1)
 
 
 def test_an_only_cell_does_not_count_its_swings_twice():
@@ -217,8 +218,8 @@ def test_an_only_cell_does_not_count_its_swings_twice():
     for i in range(400):
         known = learn(known, seen(("p", "everyone", "v1", 1000, 70 if i % 30 < 6 else 45)), "v1")
 
-    assert known.unevennesses[ERRORS - 1] > 0
-    assert known.sways[ERRORS - 1] == 0
+    assert known.figures.unevennesses[0, ERRORS - 1] > 0
+    assert known.figures.sways[0, ERRORS - 1] == 0
 
 
 def test_bursts_of_the_past_say_how_likely_they_are():
@@ -226,12 +227,12 @@ def test_bursts_of_the_past_say_how_likely_they_are():
     for i in range(100):
         known = learn(known, seen(("p", "everyone", "v1", 1000, 9 if i == 50 else 1)), "v1")
 
-    five, eight, twelve = known.burst_rates(1)[:3]
+    five, eight, twelve = known.figures.bursts[0, :3, 0]
 
     assert five == eight
     assert twelve < eight
     assert 1e-6 < twelve < 1e-4
-    assert Learned().burst_rates(1)[0] == 1.0
+    assert Learned().figures.bursts[0, 0, 0] == 1.0
 
 
 def test_what_an_earlier_version_stored_is_read():

@@ -147,7 +147,7 @@ def test_a_canary_that_is_as_slow_as_is_taken_for_the_baseline_gains_nothing_wha
     found = []
     for k in sizes:
         interval = ready(known, requests, k)
-        found.append([exp(gain) for gain in gains(interval, interval.beyond, 1.1, 1.1)["5"]])
+        found.append([exp(gain) for gain in gains(interval, 1.1, 1.1)["5"]])
     values, at = np.array(found), np.array(sizes, dtype=float)
 
     below, above = np.flatnonzero(at <= mean), np.flatnonzero(at > mean)

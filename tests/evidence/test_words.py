@@ -7,7 +7,8 @@ from world import folded
 from controlplane.evidence import Limits, verdicts
 from controlplane.evidence.account import Account
 from controlplane.evidence.reading import more_often
-from controlplane.evidence.slowdown import RISE, WHOLE, Part, Slowdown
+from controlplane.evidence.slowdown import RISE, WHOLE, Slowdown
+from controlplane.evidence.slowed import Part
 from controlplane.policy.latency import EDGES_MS
 
 LIMITED = Limits(errors_margin=0.25, latency_margin=0.1, success_rate=0.97)
