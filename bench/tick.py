@@ -16,14 +16,15 @@ from statistics import median
 
 from bench.fleet import fleet
 from controlplane._pb import otlp_pb2
-from controlplane.evidence.learned import Learned, learn
+from controlplane.app.tick import BESIDE
+from controlplane.evidence.learned import Learned, learn_all
 from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.policy.documents import Policy
 from controlplane.policy.latency import EDGES_MS
 from controlplane.policy.pinning import pin
 from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import Phase, ReleaseState, Stage
-from controlplane.release.turn import Progress, turn
+from controlplane.release.turn import Progress, together, turning
 from controlplane.sources.cursor import Cursor, delta
 from controlplane.sources.envoy import parse_export
 
@@ -100,10 +101,15 @@ def ticks(releases: int, proxies: int, rounds: int) -> list[float]:
             stable="v1",
         )
         began = time.process_time()
-        for at in range(releases):
-            done = turn(progress[at], learned[at], moment)
-            learned[at] = learn(learned[at], moment.observation, "v1")  # type: ignore[arg-type]
-            progress[at] = Progress(progress[at].state, done.after.watch, done.after.verdicts)
+        for first in range(0, releases, BESIDE):
+            beside = range(first, min(first + BESIDE, releases))
+            took = together([turning(progress[at], learned[at], moment) for at in beside])
+            pasts, count = [learned[at] for at in beside], len(beside)
+            learned[first : first + count] = learn_all(
+                pasts, [seen[number % len(seen)]] * count, ["v1"] * count
+            )
+            for at, done in zip(beside, took, strict=True):
+                progress[at] = Progress(progress[at].state, done.after.watch, done.after.verdicts)
         found.append((time.process_time() - began) * 1000)
     return found
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -15,6 +16,8 @@ from controlplane.app.heard import Heard
 from controlplane.app.pasts import Pasts
 from controlplane.app.slowness import Slowness
 from controlplane.app.turns import in_turns
+from controlplane.evidence.account import Interval
+from controlplane.evidence.evidence import work_out
 from controlplane.evidence.observed import Observed
 from controlplane.evidence.verdict import Verdict
 from controlplane.failpoints import failpoint
@@ -25,10 +28,12 @@ from controlplane.release.recording import Origin, Recorded
 from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import ReleaseState
 from controlplane.release.traffic import Endpoints
-from controlplane.release.turn import Progress, turn
+from controlplane.release.turn import Progress, advanced, turning
 from controlplane.release.watch import Watch
 
 log = structlog.get_logger()
+
+BESIDE: Final = 8  # releases whose evidence is worked out at once: more would make a turn of the loop long
 
 
 class Proxies(Protocol):
@@ -228,19 +233,21 @@ class Loop:
             raise
 
     def _deciding(self, at: _Moment) -> Generator[None, None, list[_Step]]:
-        """Decide all releases, one in each step."""
-        steps = []
-        for state in _undecided(at.world):
-            try:
-                step = self._step(state, at)
-            except Exception:
-                # One release that cannot be decided (a bug, a poisoned record) must not stop the others.
-                log.exception("release could not be decided", release=state.name)
-                continue
-            if step.state.active:
-                at.busy[state.service] = state.name
-            steps.append(step)
-            yield
+        """Decide all releases, a few beside each other, one in each step."""
+        steps, undecided = [], _undecided(at.world)
+        for first in range(0, len(undecided), BESIDE):
+            deciding = [(state, self._step(state, at)) for state in undecided[first : first + BESIDE]]
+            found: list[Interval | _Step | None] = []
+            for state, step in deciding:
+                found.append(_taken(state, step, at))
+                yield
+            with _unharmed("evidence could not be worked out at once"):
+                work_out([each for each in found if isinstance(each, Interval)])
+            for (state, step), each in zip(deciding, found, strict=True):
+                done = _taken(state, step, at) if isinstance(each, Interval) else each
+                if isinstance(done, _Step):
+                    steps.append(done)
+                yield
         return self._joint(steps, at)
 
     def _joint(self, steps: list[_Step], at: _Moment) -> list[_Step]:
@@ -260,10 +267,21 @@ class Loop:
             for s in steps
             if s.state.group in split and groups.at_end(s.state) and not groups.at_end(before[s.state.name])
         ]
-        alone = {s.state.name: self._step(at.world.releases[s.state.name], at, joint=False) for s in again}
+        alone = {s.state.name: self._alone(at.world.releases[s.state.name], at) for s in again}
         return [alone.get(s.state.name, s) for s in steps]
 
-    def _step(self, state: ReleaseState, at: _Moment, *, joint: bool = True) -> _Step:
+    def _alone(self, state: ReleaseState, at: _Moment) -> _Step:
+        """Decide a release that must not come to its end."""
+        step = self._step(state, at, joint=False)
+        found = advanced(step)
+        while isinstance(found, Interval):
+            found = advanced(step)
+        return found
+
+    def _step(
+        self, state: ReleaseState, at: _Moment, *, joint: bool = True
+    ) -> Generator[Interval, None, _Step]:
+        """Work out what a tick does for a release; it stops before an interval is folded, as `turning`."""
         links = groups.links(state, at.world.releases, at.world.stable)
         if not joint:
             links = replace(
@@ -289,7 +307,7 @@ class Loop:
         shown, watch = self.readings.get(state.name), self.watches.get(state.key, Watch())
         verdicts = shown.verdicts if shown and shown.state.key == state.key else ()
         learned = self._pasts.of(state.service)
-        took = turn(Progress(state, watch, verdicts), learned, moment)
+        took = yield from turning(Progress(state, watch, verdicts), learned, moment)
         after = took.after
         begins = after.state.active and not state.active
         known = shown is not None and shown.state == state
@@ -309,6 +327,28 @@ class Loop:
     def _settle(self) -> timedelta:
         # Counters lag by up to a flush, and requests that began before the ACK end after it.
         return 2 * self._interval
+
+
+def _taken(
+    state: ReleaseState, step: Generator[Interval, None, _Step], at: _Moment
+) -> Interval | _Step | None:
+    """Return the interval that a release is about to fold, or what the tick does for it; None if it fails."""
+    found = None
+    # One release that cannot be decided (a bug, a poisoned record) must not stop the others.
+    with _unharmed("release could not be decided", release=state.name):
+        found = advanced(step)
+        if isinstance(found, _Step) and found.state.active:
+            at.busy[state.service] = state.name
+    return found
+
+
+@contextmanager
+def _unharmed(what: str, **context: str) -> Iterator[None]:
+    """Log what goes wrong, and go on."""
+    try:
+        yield
+    except Exception:
+        log.exception(what, **context)
 
 
 def _undecided(world: World) -> list[ReleaseState]:

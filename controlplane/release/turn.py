@@ -5,9 +5,13 @@ The tick, a simulation and a replay all take this one way, so what one of them s
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TypeAlias, TypeVar
 
+from controlplane.evidence.account import Interval
+from controlplane.evidence.evidence import work_out
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
@@ -67,17 +71,50 @@ def turn(before: Progress, learned: Learned, moment: Moment, others: Routes | No
         moment: What was seen.
         others: The routes by which the requests came, where those were not its own.
     """
+    return together((turning(before, learned, moment, others),))[0]
+
+
+Turning: TypeAlias = Generator[Interval, None, Turn]
+Found = TypeVar("Found")
+
+
+def together(turnings: Sequence[Turning]) -> list[Turn]:
+    """Return what turns come to, of which each is what it is alone: their evidence is worked out at once."""
+    found = [advanced(turning) for turning in turnings]
+    work_out([each for each in found if isinstance(each, Interval)])
+    over = (
+        advanced(turning) if isinstance(each, Interval) else each
+        for turning, each in zip(turnings, found, strict=True)
+    )
+    return [each for each in over if not isinstance(each, Interval)]
+
+
+def advanced(turning: Generator[Interval, None, Found]) -> Interval | Found:
+    """Return the interval that a turn is about to fold, or what it came to."""
+    try:
+        return next(turning)
+    except StopIteration as done:
+        found: Found = done.value
+        return found
+
+
+def turning(before: Progress, learned: Learned, moment: Moment, others: Routes | None = None) -> Turning:
+    """Take a turn, whose arguments are those of `turn`, and stop once, if it folds an interval, before that.
+
+    So what is asked of the intervals of several releases can be worked out at once; it need not be.
+    """
     state = based(before.state, moment.stable)
     if state.active or not state.unconfirmed:
-        return _taken(before, state, learned, moment, others)
+        return (yield from _taken(before, state, learned, moment, others))
     took = _confirming(before, state, Glance(moment.propagation, moment.elapsed, moment.at))
-    over = state.ended or took.decision.action is not None
-    return took if over else _taken(before, took.after.state, learned, moment, others)
+    if state.ended or took.decision.action is not None:
+        return took
+    return (yield from _taken(before, took.after.state, learned, moment, others))
 
 
 def _taken(
     before: Progress, state: ReleaseState, learned: Learned, moment: Moment, others: Routes | None
-) -> Turn:
+) -> Turning:
     watch, verdicts = before.watch, tuple[Verdict, ...]()
     propagation, stale, came = moment.propagation, _stale(moment), Routes()
     if state.active:
@@ -88,9 +125,9 @@ def _taken(
             settled = state.stage is not Stage.PROPAGATE and state.elapsed >= moment.settle
             # What the split check sees is the proof as well; nothing advances before the check agrees.
             counting = state.stage is not Stage.PROPAGATE and not stale and not state.halt
-            watch = watching.fold(
-                watch, learned, moment.observation, state, settled=settled, counting=counting
-            )
+            interval = watching.ready(watch, learned, moment.observation, state, counting=counting)
+            yield interval
+            watch = watching.fold(watch, interval, state, settled=settled)
             if settled and not stale:
                 watch = watching.visited(watch, moment.observation, state)
             # With less than all to wait for, a client may be without the step and not split for that reason.

@@ -10,10 +10,9 @@ from functools import lru_cache, reduce
 
 from controlplane.evidence import better
 from controlplane.evidence import evidence as fold_of
-from controlplane.evidence.account import Limits
+from controlplane.evidence.account import Interval, Limits
 from controlplane.evidence.account import Stage as Setting
 from controlplane.evidence.better import Result
-from controlplane.evidence.blocks import cut
 from controlplane.evidence.evidence import Evidence
 from controlplane.evidence.flow import Flow
 from controlplane.evidence.learned import Learned
@@ -175,25 +174,31 @@ def _at_step(same: Same, step: int) -> _AtStep:
     return _AtStep(limits(same.policy, step), exposure(same.policy, step + 1), full, divided)
 
 
-def fold(
-    watch: Watch,
-    learned: Learned,
-    observation: Observation,
-    state: ReleaseState,
-    *,
-    settled: bool,
-    counting: bool,
-) -> Watch:
-    """Return the watch after one more interval.
+def ready(
+    watch: Watch, learned: Learned, observation: Observation, state: ReleaseState, *, counting: bool
+) -> Interval:
+    """Return an interval that is ready to be folded.
 
     Args:
         watch: Until then.
         learned: What the baseline's past taught before this interval.
         observation: The interval.
         state: The release as it was during the interval.
-        settled: Whether every proxy had the present step in the whole interval.
         counting: Whether the interval counts for promotion.
     """
+    return fold_of.ready(watch.evidence, learned, observation, setting(state, counting=counting))
+
+
+def fold(watch: Watch, interval: Interval, state: ReleaseState, *, settled: bool) -> Watch:
+    """Return the watch after one more interval.
+
+    Args:
+        watch: Until then.
+        interval: That is ready.
+        state: The release as it was during the interval.
+        settled: Whether every proxy had the present step in the whole interval.
+    """
+    observation = interval.observation
     step, whole = dict(watch.step), dict(watch.whole)
     for place, counts in _counts(observation, state).items():
         if settled:
@@ -204,16 +209,15 @@ def fold(
     if settled:
         split = arrivals.of_late(split, observation, state)
         since = arrivals.since(since, watch.flow, observation, state)
-    at = setting(state, counting=counting)
-    blocks = cut(observation, at.canary, at.stable, at.full_segments)
-    evidence = fold_of.fold(watch.evidence, learned, observation, at, blocks)
-    spoiled = watch.spoiled.plus(learned, blocks) if state.policy.budget else watch.spoiled
-    trial = watch.trial
+    evidence = fold_of.folded(watch.evidence, interval)
+    spoiled = watch.spoiled
+    if state.policy.budget:
+        spoiled = spoiled.plus(interval.learned, interval.blocks)
+    trial, at = watch.trial, interval.stage
     if tests := at.limits.tests:
-        seconds = (observation.end - observation.start).total_seconds()
-        fresh = {p: (c[0], c[2]) for p, c in _counts(observation, state).items() if counting}
+        fresh = {p: (c[0], c[2]) for p, c in _counts(observation, state).items() if at.counting}
         trial = trial if state.judged else trials.BEGUN
-        trial, evidence = trials.gathered(trial, (watch.evidence, evidence), tests, fresh, seconds)
+        trial, evidence = trials.gathered(trial, (watch.evidence, evidence), tests, fresh, interval.seconds)
     flow = watch.flow, watch.unvisited
     found = Watch(evidence, step, whole, watch.missed, spoiled, split, *flow, trial, since)
     return _without_gone(found, state)

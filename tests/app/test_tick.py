@@ -5,7 +5,9 @@ from datetime import timedelta
 
 import pytest
 
+from controlplane.app import tick
 from controlplane.evidence.verdict import Outcome
+from controlplane.release import watch
 from controlplane.release.ports import StoreError
 from controlplane.release.state import Phase, Stage
 from controlplane.release.watch import Watch
@@ -246,6 +248,29 @@ async def test_one_release_that_cannot_be_decided_does_not_stop_the_others(tmp_p
 
     assert world.releases["cart-v2"].phase is Phase.WAITING
     assert world.releases["shop-v2"].at == "ten"
+    await site.store.close()
+
+
+@pytest.mark.parametrize(("part", "stopped"), [("work_out", False), ("fold", True)])
+async def test_evidence_that_cannot_be_gathered_does_not_stop_the_others(
+    tmp_path, kit, monkeypatch, part, stopped
+):
+    """What several releases ask is worked out at once; if that fails, each is decided by itself."""
+    second = kit.SERVICE.replace("name: shop", "name: cart").replace("shop.example", "cart.example")
+    site = await kit.start(tmp_path, cart=second)
+    await ordered(site)
+    await site.plane.order(Order(service="cart", to="v2", policy="quick", actor="ann"))
+    world = await kit.tick(site)
+    assert {world.releases[name].phase for name in ("shop-v2", "cart-v2")} == {Phase.PROGRESSING}
+
+    def broken(*args, **more):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(*((tick, part) if part == "work_out" else (watch, part)), broken)
+    before, world = world.releases, await kit.tick(site, 6)
+
+    assert (world.releases["shop-v2"] == before["shop-v2"]) is stopped  # the one that has statistics to fold
+    assert world.releases["cart-v2"] != before["cart-v2"]
     await site.store.close()
 
 

@@ -10,7 +10,7 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Cell, Observation, Tally
 from controlplane.release.decide import Propagation
 from controlplane.release.state import Phase, Stage
-from controlplane.release.turn import Moment, Progress, turn
+from controlplane.release.turn import Moment, Progress, together, turn, turning
 
 TEN = timedelta(seconds=10)
 
@@ -168,3 +168,19 @@ def healthy(make, state, unhealthy, *cells):
         make.T0 + TEN, TEN, seen, settle=TEN, propagation=who, endpoints=make.ENDPOINTS, stable="v1"
     )
     return turn(Progress(state), Learned(), moment).after.state
+
+
+def test_turns_beside_each_other_are_what_each_is_alone(make):
+    """One that has not started folds no interval; the others' are worked out at once."""
+    end = make.T0 + TEN
+    tallies = tuple((Cell("a", "everyone", v), Tally(n, k)) for v, n, k in (("v1", 900, 3), ("v2", 100, 40)))
+    seen = Observation("shop", make.T0, end, tallies, ("a",))
+    who = Propagation(live=("a",), acked=("a",))
+    moment = Moment(end, TEN, seen, settle=TEN, propagation=who, endpoints=make.ENDPOINTS)
+    states = [make.state(stage=stage, elapsed=TEN) for stage in (Stage.VERIFY, Stage.JUDGE, Stage.PROPAGATE)]
+    states.insert(1, make.state(phase=Phase.WAITING))
+
+    took = together([turning(Progress(state), Learned(), moment) for state in states])
+
+    assert took == [turn(Progress(state), Learned(), moment) for state in states]
+    assert [bool(each.after.watch.evidence.accounts) for each in took] == [True, False, True, True]

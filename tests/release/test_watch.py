@@ -16,7 +16,7 @@ from controlplane.release.agreement import split_seen
 from controlplane.release.arrivals import step_split
 from controlplane.release.conditions import limits
 from controlplane.release.state import Phase, Stage
-from controlplane.release.watch import Watch, fold, next_step, setting, suspicion, verdicts
+from controlplane.release.watch import Watch, fold, next_step, ready, setting, suspicion, verdicts
 
 TEN = timedelta(seconds=10)
 
@@ -30,7 +30,8 @@ def interval(make, *cells):
 def watched(make, state, *intervals, settled=True, watch=None):
     watch = watch or Watch()
     for cells in intervals:
-        watch = fold(watch, LEARNED, interval(make, *cells), state, settled=settled, counting=True)
+        seen = ready(watch, LEARNED, interval(make, *cells), state, counting=True)
+        watch = fold(watch, seen, state, settled=settled)
     return watch
 
 
@@ -346,8 +347,8 @@ def test_a_band_is_left_at_either_end(make, share, failed):
     counts = interval(make, ("a", "everyone", "v1", 900, 0), ("a", "everyone", "v2", 1000, 0))
     watch = Watch()
     for _ in range(60):
-        seen = replace(counts, measures=measures)
-        watch = fold(watch, LEARNED, seen, state, settled=True, counting=True)
+        seen = ready(watch, LEARNED, replace(counts, measures=measures), state, counting=True)
+        watch = fold(watch, seen, state, settled=True)
 
     found = [v.metric for v in verdicts(watch, LEARNED, state) if v.outcome is Outcome.FAIL]
 
