@@ -15,6 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from itertools import islice, pairwise, product
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -40,8 +42,11 @@ SHARE, AMOUNT = 0.02, 1000.0  # of requests that have a business metric, and wha
 USUAL_FAULTS = ("none", "errors=10%")
 # How long a release may take, if that is not said. What takes longer than FAR is not for 5 s intervals.
 LONGEST, MARGIN, FAR = timedelta(hours=2), timedelta(hours=1), timedelta(hours=12)
-AHEAD = 32  # seeds for each process that are worked on, or done, ahead of the one that is waited for
+AHEAD = 32  # pieces of work for each process that are worked on, or done, ahead of what is waited for
 
+BESIDE = 16  # seeds whose releases a process takes along beside each other: more would hardly be quicker
+
+Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
@@ -150,7 +155,7 @@ def simulate(
     else:
         show(pinned, model, rows)
     took = f"{releases * len(found)} releases in {time.monotonic() - began:.0f} s"
-    typer.echo(f"{took} on {min(jobs or os.cpu_count() or 1, releases)} processes", err=as_json)
+    typer.echo(f"{took} on {_processes(jobs, releases)} processes", err=as_json)
 
 
 def policy_of(paths: Sequence[Path], name: str) -> tuple[Policy, Catalog]:
@@ -306,11 +311,13 @@ class _Seeds:
     model: Model
     faults: tuple[tuple[Fault, ...], ...]
 
-    def run(self, seed: int) -> tuple[Ended, ...]:
-        from controlplane.simulation.loop import before, release
+    def run(self, seeds: Sequence[int]) -> list[tuple[Ended, ...]]:
+        """Return by seed how its releases ended."""
+        from controlplane.simulation.loop import before, releases
 
-        past = before(self.policy, self.model, seed)
-        return tuple(release(self.policy, self.model, faults, past) for faults in self.faults)
+        eves = [before(self.policy, self.model, seed) for seed in seeds]
+        ended = iter(releases(self.policy, self.model, product(eves, self.faults)))
+        return [tuple(islice(ended, len(self.faults))) for _ in seeds]
 
 
 def _measure(releases: _Seeds, seeds: range, jobs: int) -> list[tuple[Ended, ...]]:
@@ -323,26 +330,39 @@ def _measure(releases: _Seeds, seeds: range, jobs: int) -> list[tuple[Ended, ...
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("releases", total=kinds * len(seeds))
         found = []
-        for ended in run_all(releases.run, seeds, jobs):
-            found.append(ended)
-            progress.advance(task, kinds)
+        for ended in run_all(releases.run, shared(seeds, jobs), jobs):
+            found += ended
+            progress.advance(task, kinds * len(ended))
     return list(zip(*found, strict=True))
 
 
-def run_all(run: Callable[[int], Result], seeds: Sequence[int], jobs: int) -> Iterator[Result]:
-    """Yield what becomes of each seed, in order, worked out by several processes."""
-    jobs = min(jobs or os.cpu_count() or 1, len(seeds))
+def shared(seeds: range, jobs: int) -> list[range]:
+    """Return the seeds in pieces of BESIDE or fewer, as many for each process."""
+    processes = _processes(jobs, len(seeds))
+    pieces = processes * ceil(len(seeds) / processes / BESIDE)
+    ends = [len(seeds) * piece // pieces for piece in range(pieces + 1)]
+    return [seeds[begin:end] for begin, end in pairwise(ends)]
+
+
+def _processes(jobs: int, pieces: int) -> int:
+    """Return how many processes work; 0 jobs are as many as there are cores."""
+    return min(jobs or os.cpu_count() or 1, pieces)
+
+
+def run_all(run: Callable[[Work], Result], pieces: Sequence[Work], jobs: int) -> Iterator[Result]:
+    """Yield what becomes of each piece of work, in order, worked out by several processes."""
+    jobs = _processes(jobs, len(pieces))
     if jobs == 1:
-        yield from map(run, seeds)
+        yield from map(run, pieces)
         return
     workers = ProcessPoolExecutor(jobs, initializer=_end_with, initargs=(os.getpid(),))
     with _interruptible() as interrupts, workers as pool:
         try:
             asked: deque[Future[Result]] = deque()  # by `map` all would be at once, and cancelled in the end
-            for seed in seeds:
+            for piece in pieces:
                 if interrupts:  # it came before there was a worker
                     raise KeyboardInterrupt
-                asked.append(pool.submit(run, seed))
+                asked.append(pool.submit(run, piece))
                 if len(asked) > AHEAD * jobs:
                     yield asked.popleft().result()
             while asked:

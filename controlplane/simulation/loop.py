@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Literal, Protocol
 
 from controlplane.evidence.better import Said
-from controlplane.evidence.learned import Learned, learn
+from controlplane.evidence.learned import Learned, learn, learn_all
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Outcome as Answer
 from controlplane.policy.documents import EVERYONE
@@ -20,7 +20,7 @@ from controlplane.release.outcomes import Failure
 from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import Action, Phase, ReleaseState
 from controlplane.release.traffic import BUCKETS, splits
-from controlplane.release.turn import Progress, Turn, turn
+from controlplane.release.turn import Progress, Turn, Turning, together, turn, turning
 from controlplane.simulation.faults import Fault
 from controlplane.simulation.traffic import CANARY, STABLE, START, Harm, Model, Traffic
 
@@ -158,9 +158,15 @@ def watch(
         seed: Of the history and all that follows; or the eve of a service with the segments of the model and
             the policy, whose history is not drawn again.
     """
+    for _, instant in along((course(policy, model, faults, seed),)):
+        yield instant
+
+
+def course(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: int | Eve) -> Course:
+    """Return a release that begins; the arguments are those of `watch`."""
     found = seed if isinstance(seed, Eve) else before(policy, model, seed)
     traffic = found.traffic.beset(faults)
-    yield from follow(policy, traffic, model.names, model.interval, model.longest, found.learned)
+    return Course(policy, traffic, found.learned, model.names, model.interval, model.longest)
 
 
 def follow(
@@ -176,74 +182,156 @@ def follow(
     Without ``learned`` the traffic's past is gone through first.
     """
     learned = past(traffic) if learned is None else learned
-    moment = partial(
-        Moment,
-        settle=timedelta(seconds=2 * interval),
-        propagation=Propagation(live=proxies, acked=proxies),
-        endpoints={STABLE: ("10.0.0.1:80",), CANARY: ("10.0.0.2:80",)},
-        stable=STABLE,
-    )
-    progress = turn(Progress(order(policy)), learned, moment(START, timedelta(0))).after
-    guarding, whole = None, Harm()
-    while traffic.second < longest:
-        state = progress.state
-        shares = _shares(state)
-        observation, harm = traffic.step(shares, guarding, era(state if state.active else None))
-        whole += harm
-        elapsed = observation.end - observation.start
-        took = turn(progress, learned, moment(observation.end, elapsed, observation))
-        yield Instant(traffic.second, observation, took, whole, learned, shares)
-        learned, progress = learn(learned, observation, STABLE), took.after
+    for _, instant in along((Course(policy, traffic, learned, proxies, interval, longest),)):
+        yield instant
+
+
+class Course:
+    """A release on its way: each interval is drawn, then what the turn came to is taken.
+
+    Attributes:
+        learned: What the past taught until now.
+        observation: The interval that was drawn last.
+        over: Whether it has ended, or the longest time is over.
+    """
+
+    observation: Observation
+
+    def __init__(
+        self,
+        policy: PinnedPolicy,
+        traffic: Source,
+        learned: Learned,
+        proxies: tuple[str, ...],
+        interval: float,
+        longest: float,
+    ) -> None:
+        """Begin a release; the arguments are those of `follow`."""
+        self.learned, self._traffic, self._longest = learned, traffic, longest
+        self._moment = partial(
+            Moment,
+            settle=timedelta(seconds=2 * interval),
+            propagation=Propagation(live=proxies, acked=proxies),
+            endpoints={STABLE: ("10.0.0.1:80",), CANARY: ("10.0.0.2:80",)},
+            stable=STABLE,
+        )
+        first = self._moment(START, timedelta(0))
+        self._progress = turn(Progress(order(policy)), learned, first).after
+        self._guarding: float | None = None
+        self._shares: Mapping[str, tuple[str, float]] = {}
+        self._harm = Harm()
+        self.over = traffic.second >= longest
+
+    def draw(self) -> Turning:
+        """Draw the next interval, and return the turn that it leads to."""
+        state = self._progress.state
+        self._shares = _shares(state)
+        place = era(state if state.active else None)
+        self.observation, harm = self._traffic.step(self._shares, self._guarding, place)
+        self._harm += harm
+        elapsed = self.observation.end - self.observation.start
+        seen = self._moment(self.observation.end, elapsed, self.observation)
+        return turning(self._progress, self.learned, seen)
+
+    def take(self, took: Turn, learned: Learned) -> Instant:
+        """Return the interval, with what its turn came to; ``learned`` is what it taught."""
+        second = self._traffic.second
+        instant = Instant(second, self.observation, took, self._harm, self.learned, self._shares)
+        self.learned, self._progress = learned, took.after
         if took.decision.action is Action.GUARD:
-            guarding = traffic.second
-        if progress.state.ended or _failed(took) or took.decision.code == ASKED:
-            return
+            self._guarding = second
+        ended = took.after.state.ended or _failed(took) or took.decision.code == ASKED
+        self.over = ended or second >= self._longest
+        return instant
+
+
+def along(courses: Sequence[Course]) -> Iterator[tuple[int, Instant]]:
+    """Yield the intervals of releases beside each other, with the place of each.
+
+    Each is what it is alone; but what is worked out for many at once costs little more than for one.
+    """
+    while going := [(at, course) for at, course in enumerate(courses) if not course.over]:
+        took = together([course.draw() for _, course in going])
+        pasts, seen = [each.learned for _, each in going], [each.observation for _, each in going]
+        taught = learn_all(pasts, seen, [STABLE] * len(going))
+        for (at, course), each, learned in zip(going, took, taught, strict=True):
+            yield at, course.take(each, learned)
 
 
 def release(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: int | Eve) -> Ended:
     """Run one release to its end; the arguments are those of `watch`."""
-    return end(policy, watch(policy, model, faults, seed))
+    return releases(policy, model, ((seed, faults),))[0]
+
+
+def releases(
+    policy: PinnedPolicy, model: Model, wanted: Iterable[tuple[int | Eve, tuple[Fault, ...]]]
+) -> list[Ended]:
+    """Run releases to their ends, beside each other; of each its seed or eve, and its faults."""
+    courses = [course(policy, model, faults, seed) for seed, faults in wanted]
+    records = [_Record(policy) for _ in courses]
+    for at, instant in along(courses):
+        records[at].add(instant)
+    return [record.ended() for record in records]
 
 
 def end(policy: PinnedPolicy, instants: Iterator[Instant]) -> Ended:
     """Return how a release ended."""
-    whole = guarding = last = None
-    final = len(policy.steps) - 1
-    named = (*segments(policy, {}), EVERYONE)
-    reached: dict[str, float] = {}
-    shown: dict[str, tuple[Said, float]] = {}
+    record = _Record(policy)
     for instant in instants:
-        begin = last.second if last else 0.0
+        record.add(instant)
+    return record.ended()
+
+
+class _Record:
+    """What is told of a release in the end, gathered interval by interval."""
+
+    def __init__(self, policy: PinnedPolicy) -> None:
+        self._policy = policy
+        self._named = (*segments(policy, {}), EVERYONE)
+        self._last: Instant | None = None
+        self._whole: float | None = None
+        self._guarding: float | None = None
+        self._reached: dict[str, float] = {}
+        self._shown: dict[str, tuple[Said, float]] = {}
+
+    def add(self, instant: Instant) -> None:
+        """Take in an interval."""
+        last, self._last = self._last, instant
         if last is None or instant.shares != last.shares:
-            for segment in _reached(named, instant.shares):
-                reached.setdefault(segment, begin)
-        last = instant
-        state = last.turn.after.state
-        if whole is None and state.phase is Phase.PROGRESSING and state.step == final:
-            whole = last.second
-        if last.turn.decision.action is Action.GUARD:
-            guarding = last.second
+            for segment in _reached(self._named, instant.shares):
+                self._reached.setdefault(segment, last.second if last else 0.0)
+        state = instant.turn.after.state
+        if self._whole is None and state.phase is Phase.PROGRESSING and state.step == self._final:
+            self._whole = instant.second
+        if instant.turn.decision.action is Action.GUARD:
+            self._guarding = instant.second
         for result in state.result:
-            before = shown.get(result.metric)
+            before = self._shown.get(result.metric)
             if before is None or before[0] != result.said:
-                shown[result.metric] = result.said, last.second
-    assert last is not None, "the model's longest time is less than an interval"
-    state, decision = last.turn.after.state, last.turn.decision
-    where = policy.steps[state.step].name if state.step <= final else "guard"
-    failure = str(decision.failure or "")
-    return Ended(
-        _outcome(last.turn),
-        last.second,
-        whole,
-        last.harm,
-        where,
-        _cause(last.turn),
-        decision.reason,
-        guarding,
-        failure,
-        reached,
-        shown,
-    )
+                self._shown[result.metric] = result.said, instant.second
+
+    @property
+    def _final(self) -> int:
+        return len(self._policy.steps) - 1
+
+    def ended(self) -> Ended:
+        """Return how the release ended."""
+        last = self._last
+        assert last is not None, "the model's longest time is less than an interval"
+        state, decision = last.turn.after.state, last.turn.decision
+        return Ended(
+            _outcome(last.turn),
+            last.second,
+            self._whole,
+            last.harm,
+            self._policy.steps[state.step].name if state.step <= self._final else "guard",
+            _cause(last.turn),
+            decision.reason,
+            self._guarding,
+            str(decision.failure or ""),
+            self._reached,
+            self._shown,
+        )
 
 
 def _reached(named: tuple[str, ...], shares: Mapping[str, tuple[str, float]]) -> Iterator[str]:

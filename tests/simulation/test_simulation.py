@@ -11,7 +11,7 @@ from controlplane.policy.latency import EDGES_MS
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.simulation.families import FAMILIES
 from controlplane.simulation.faults import Fault
-from controlplane.simulation.loop import before, release
+from controlplane.simulation.loop import before, release, releases
 from controlplane.simulation.pauses import Pauses
 from controlplane.simulation.summary import Rate, summarise
 from controlplane.simulation.traffic import CANARY, STABLE, Model, Traffic
@@ -420,3 +420,13 @@ def test_a_service_is_as_fast_as_the_model_says_and_pauses_of_a_version_hit_both
         n, _, slow = counted(paused, version)
         assert slow[EDGES_MS.index(200)] / n == pytest.approx(0.002, rel=0.1)
         assert slow[EDGES_MS.index(250)] == 0
+
+
+def test_a_release_is_the_same_beside_others():
+    """Evidence is worked out in tables for all; what comes of one must not depend on who is beside it."""
+    wanted = [(seed, faults(wrong)) for seed in (1, 2, 3) for wrong in ("none", "errors=5%", "latency=x2")]
+
+    beside = releases(QUICK, MODEL, wanted)
+
+    assert beside == [release(QUICK, MODEL, wrong, seed) for seed, wrong in wanted]
+    assert len({each.seconds for each in beside}) > 3  # one after the other is left alone
