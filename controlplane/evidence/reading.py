@@ -150,8 +150,8 @@ class Reading:
             needed: Requests that a PASS takes, or None.
             event: Names what is counted.
         """
-        asked = ((self.doubted, DOUBT), *holds)
-        held = next((at for at, (applies, _) in enumerate(asked) if applies), None)
+        applying = [(at, why) for at, (applies, why) in enumerate(((self.doubted, DOUBT), *holds)) if applies]
+        held, why = applying[0] if applying else (None, DOUBT)
         requests, enough = self.counts[0], self.account.promotion >= ENOUGH
         outcome, cause = Outcome.NOT_YET, "short"
         if self.failed:
@@ -164,7 +164,6 @@ class Reading:
             cause = "bursts"
         elif enough:
             outcome, cause = Outcome.PASS, ""
-        why = DOUBT if held is None else asked[held][1]
         # Doubt is about the canary; whatever else holds is about what it is judged by.
         open_, doubtful = outcome is Outcome.NOT_YET, held is not None and why == DOUBT
         return Verdict(

@@ -123,8 +123,10 @@ def check_split(
 def usual(share: float, canary: int, baseline: int) -> bool:
     """Return whether chance alone brings requests so near to a share: then :func:`check_split` lets them be.
 
-    Crowds only make it larger what is let through. Where a side should have none, nothing is told.
+    Crowds only make it larger what is let through; so does what came late where a side should have none.
     """
+    if not 0 < share < 1:
+        return (baseline if share > 0 else canary) <= LATE
     requests = canary + baseline
     off = canary - share * requests
     return off * off < 2 * RAREST * share * (1 - share) * requests

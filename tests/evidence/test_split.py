@@ -102,5 +102,7 @@ def test_what_is_usual_never_disagrees(share, deviations, requests, crowding):
 def test_a_share_that_is_off_by_more_than_chance_is_not_usual():
     assert usual(0.1, 130, 900)
     assert not usual(0.1, 160, 900)
-    assert not usual(1.0, 1000, 1)
+    assert usual(1.0, 1000, 3)
+    assert not usual(1.0, 1000, 4)
+    assert not usual(0.0, 4, 1000)
     assert not usual(0.5, 0, 0)
