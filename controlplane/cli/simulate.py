@@ -315,7 +315,7 @@ class _Seeds:
         """Return by seed how its releases ended."""
         from controlplane.simulation.loop import before, releases
 
-        eves = [before(self.policy, self.model, seed) for seed in seeds]
+        eves = before(self.policy, self.model, seeds)
         ended = iter(releases(self.policy, self.model, product(eves, self.faults)))
         return [tuple(islice(ended, len(self.faults))) for _ in seeds]
 

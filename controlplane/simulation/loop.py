@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from controlplane.evidence.better import Said
-from controlplane.evidence.learned import Learned, learn, learn_all
+from controlplane.evidence.learned import Learned, learn_all
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Outcome as Answer
 from controlplane.policy.documents import EVERYONE
@@ -119,9 +119,15 @@ class Source(Protocol):
 
 def past(traffic: Source) -> Learned:
     """Return what the time before the release taught."""
-    learned = Learned()
-    while traffic.second < 0:
-        learned = learn(learned, traffic.step({})[0], STABLE)
+    return _pasts((traffic,))[0]
+
+
+def _pasts(services: Sequence[Source]) -> list[Learned]:
+    """Return what the same time of several services taught, which is learned at once."""
+    learned = [Learned() for _ in services]
+    while services[0].second < 0:
+        seen = [traffic.step({})[0] for traffic in services]
+        learned = learn_all(learned, seen, [STABLE] * len(services))
     return learned
 
 
@@ -135,15 +141,19 @@ class Eve:
 
 def eve(model: Model, seed: int) -> Eve:
     """Return a service after the model's history, in which nothing is wrong."""
-    traffic = Traffic(model, (), seed)
-    return Eve(traffic, past(traffic))
+    return _eves(model, (seed,))[0]
 
 
-def before(policy: PinnedPolicy, model: Model, seed: int) -> Eve:
-    """Return the eve of a release by a policy: its segments have requests, and so have the model's."""
+def _eves(model: Model, seeds: Sequence[int]) -> list[Eve]:
+    services = [Traffic(model, (), seed) for seed in seeds]
+    return [Eve(*each) for each in zip(services, _pasts(services), strict=True)]
+
+
+def before(policy: PinnedPolicy, model: Model, seeds: Sequence[int]) -> list[Eve]:
+    """Return the eves of releases by a policy: its segments have requests, and so have the model's."""
     # A segment that a fault names has requests of its own even if no step is for it.
     groups = dict(model.segments) | segments(policy, model.segments)
-    return eve(replace(model, segments=groups), seed)
+    return _eves(replace(model, segments=groups), seeds)
 
 
 def watch(
@@ -164,7 +174,7 @@ def watch(
 
 def course(policy: PinnedPolicy, model: Model, faults: tuple[Fault, ...], seed: int | Eve) -> Course:
     """Return a release that begins; the arguments are those of `watch`."""
-    found = seed if isinstance(seed, Eve) else before(policy, model, seed)
+    found = seed if isinstance(seed, Eve) else before(policy, model, (seed,))[0]
     traffic = found.traffic.beset(faults)
     return Course(policy, traffic, found.learned, model.names, model.interval, model.longest)
 

@@ -191,7 +191,7 @@ def test_a_seed_gives_the_same_release_again_and_another_seed_another():
 def test_releases_with_one_past_are_those_that_draw_it_for_themselves():
     kinds = [faults(text) for text in ("errors=20%", "none", "lost=20%+latency=x3@1m", "none")]
 
-    past = before(QUICK, MODEL, 3)
+    past, _ = before(QUICK, MODEL, (3, 4))
 
     assert [release(QUICK, MODEL, kind, past) for kind in kinds] == [
         release(QUICK, MODEL, kind, 3) for kind in kinds
