@@ -200,7 +200,7 @@ class LoopMachine(Lives):
             assert bool(change.stable) is bool(promoted or switched)
             assert switched or set(change.stable.values()) == {after.releases[n].to_version for n in promoted}
         for table, rows in self.stored.items():
-            rows.update(plain(getattr(change, table)))
+            rows.update(plain(dict(getattr(change, table))))
         if change.catalog is not None or any(state.ended for state in change.releases):
             going = {state.key for state in after.releases.values() if not state.ended}
             for key in self.stored["evidence"].keys() - going:

@@ -110,7 +110,7 @@ class ManyMachine(Lives):
     async def _committed(self, before, change, after):
         self.never.check(before, change, after)
         for table, rows in self.stored.items():
-            rows.update(plain(getattr(change, table)))
+            rows.update(plain(dict(getattr(change, table))))
         if change.catalog is not None or any(state.ended for state in change.releases):
             going = {state.key for state in after.releases.values() if not state.ended}
             for key in self.stored["evidence"].keys() - going:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.app.pasts import STORED_EVERY, Pasts
+from controlplane.app.pasts import STORED_EVERY, TOGETHER, Pasts
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import NO_BUCKETS, Cell, Observation, Tally
 from controlplane.evidence.observed import Observed
@@ -83,6 +83,19 @@ def test_what_is_not_committed_is_not_learned():
     taught(pasts, Observed.of({"shop": observation("shop", T0, T0 + timedelta(seconds=5), 40)}), T0, T0)
 
     assert pasts.of("shop") == Learned()
+
+
+def test_many_services_are_what_each_of_them_would_be():
+    counts = {f"m{number}": (number * 37) % 900 for number in range(3 * TOGETHER + 1)}
+    together = Pasts()
+
+    (stored,) = passed(together, counts)
+
+    for service, count in counts.items():
+        alone = Pasts()
+        passed(alone, {service: count})
+        assert together.of(service) == alone.of(service)
+    assert stored == {service: together.of(service).to_json() for service, count in counts.items() if count}
 
 
 def test_what_was_counted_is_stored_at_once_and_what_fades_seldom():
