@@ -120,9 +120,7 @@ class Conversions:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        process = account.processes.get(PROCESS)
-        excess = {s: abs(c[1] - c[0] * c[3] / c[2]) for s, c in account.recent.items() if c[2]}
-        reading = Reading(account, log_mean_exp(process) if process else 0.0, self.threshold, excess)
+        reading = Reading(account, partial(_log_e, account), self.threshold, partial(_excess, account))
         n_c, _, n_b, k_b = reading.counts
         worse = "fewer" if self.measured.more else "more"
 
@@ -157,6 +155,17 @@ class Conversions:
         known = (1 + 1 / ratio) * log((1 + good * ratio) / (1 + harm * ratio))
         speed = rate * (log(good / harm) - known) / (self._phi(account) * self.per_user)
         return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
+
+
+def _log_e(account: Account) -> float:
+    """Return the logarithm of the evidence of a fault."""
+    process = account.processes.get(PROCESS)
+    return log_mean_exp(process) if process else 0.0
+
+
+def _excess(account: Account) -> dict[str, float]:
+    """Return by segment how far the canary's events of late are from the baseline's share."""
+    return {s: abs(c[1] - c[0] * c[3] / c[2]) for s, c in account.recent.items() if c[2]}
 
 
 def _compared(window: Filled, whole: frozenset[str]) -> Iterator[tuple[Counts, bool]]:

@@ -8,7 +8,7 @@ Source: docs/decision-rule.md, "Rollback evidence: latency" and "Promotion evide
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -79,12 +79,10 @@ class Slowdown:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        spoken = [log_mean_exp(account.processes[label]) for label in sorted(account.processes)]
-        excess = {s: c[1] - c[0] * c[3] / c[2] for s, c in account.recent.items() if c[2]}
-        log_e = log_mean_exp(spoken) if spoken else 0.0
-        if log_e >= LOG_DOUBT:
-            account = rising.shown(account, RISE)
-        reading = Reading(account, log_e, self.threshold, excess, undoubted=-ENOUGH)
+        fault, shows = partial(_log_e, account), partial(_excess, account)
+        reading = Reading(account, fault, self.threshold, shows, undoubted=-ENOUGH)
+        if reading.doubted:
+            reading = replace(reading, account=rising.shown(account, RISE))
         holds = ((learned.total[0] < ACQUAINTED, "too little is known of the baseline"),)
         words = partial(self._words, reading, learned, stage)
         needed = partial(self._needed, reading, stage, learned)
@@ -144,6 +142,17 @@ class Slowdown:
         phi = 1 + float(uneven(learned.figures, beyond, at)[0, 0]) * share * requests * LONG / seconds
         speed = no_harm_rate(share, min(usual, share), excess) / phi
         return max(0.0, ENOUGH - account.promotion) / speed
+
+
+def _log_e(account: Account) -> float:
+    """Return the logarithm of the evidence of a fault: the mean over all edges."""
+    spoken = [log_mean_exp(account.processes[label]) for label in sorted(account.processes)]
+    return log_mean_exp(spoken) if spoken else 0.0
+
+
+def _excess(account: Account) -> dict[str, float]:
+    """Return by segment how many more of the canary's requests of late are slow than of the baseline's."""
+    return {s: c[1] - c[0] * c[3] / c[2] for s, c in account.recent.items() if c[2]}
 
 
 @lru_cache(maxsize=1024)
