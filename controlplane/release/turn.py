@@ -168,8 +168,7 @@ def _taken(
     )
     if state.phase in IN_PROGRESS and not state.way_back:
         state = state.model_copy(update={"way_back": where.count(state.from_version) or 0})
-    took = _told(_alarmed(_decided(state, watch, seen, moment.at), seen, moment.at), seen, moment)
-    took = replace(took, routes=came)
+    took = _told(_alarmed(_decided(state, watch, seen, moment.at, came), seen, moment.at), seen, moment)
     if state.phase in IN_PROGRESS or took.after.state.key != state.key:
         return took
     # Nothing is judged any more; the last verdicts are still shown.
@@ -202,7 +201,7 @@ def _confirming(before: Progress, state: ReleaseState, seen: Glance) -> Turn:
     return Turn(replace(before, state=after), decision, seen.propagation, records)
 
 
-def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Turn:
+def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime, came: Routes) -> Turn:
     canary = seen.endpoints.get(state.to_version, ())
     if (
         state.phase in IN_PROGRESS
@@ -234,6 +233,7 @@ def _decided(state: ReleaseState, watch: Watch, seen: Seen, now: datetime) -> Tu
         propagation=seen.propagation,
         records=(_record(state, decision, seen, now, again=again),) if noted else (),
         promoted=after.phase is Phase.PROMOTED and state.phase is not Phase.PROMOTED,
+        routes=came,
     )
 
 
@@ -259,6 +259,8 @@ def _told(took: Turn, seen: Seen, moment: Moment) -> Turn:
     """Return the turn with a record if people are to be told of a hold, or that it is over."""
     lasts = max(holding.LASTS, 2 * moment.settle)  # four intervals
     after, action, words = holding.telling(took.after.state, took.decision, moment.elapsed, lasts)
+    if after is took.after.state and not action:
+        return took
     records = took.records
     if action:
         record = _record(after, replace(took.decision, reason=words, failure=None), seen, moment.at)
