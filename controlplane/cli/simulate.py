@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from itertools import islice, pairwise, product
+from itertools import islice, product
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -44,7 +44,9 @@ USUAL_FAULTS = ("none", "errors=10%")
 LONGEST, MARGIN, FAR = timedelta(hours=2), timedelta(hours=1), timedelta(hours=12)
 AHEAD = 32  # pieces of work for each process that are worked on, or done, ahead of what is waited for
 
-BESIDE = 9  # seeds whose releases a process takes along beside each other: more would hardly be quicker
+# Seeds whose releases a process takes along beside each other: more would hardly be quicker; and how many it
+# takes in the end, for one alone takes half as long again.
+BESIDE, FEWEST = 9, 3
 
 # New objects after which garbage is looked for: more than a piece of work makes in an interval before it lets
 # go of those of the interval before. By default (700) that took an eighth of the CPU, and found none.
@@ -341,11 +343,14 @@ def _measure(releases: _Seeds, seeds: range, jobs: int) -> list[tuple[Ended, ...
 
 
 def shared(seeds: range, jobs: int) -> list[range]:
-    """Return the seeds in pieces of BESIDE or fewer, as many for each process."""
-    processes = _processes(jobs, len(seeds))
-    pieces = processes * ceil(len(seeds) / processes / BESIDE)
-    ends = [len(seeds) * piece // pieces for piece in range(pieces + 1)]
-    return [seeds[begin:end] for begin, end in pairwise(ends)]
+    """Return the seeds in pieces of work, the last ones small, so that all processes end at about a time."""
+    processes, pieces = _processes(jobs, len(seeds)), []
+    while seeds:
+        half, whole = ceil(len(seeds) / processes / 2), ceil(len(seeds) / processes)
+        size = min(BESIDE, max(half, min(FEWEST, whole)))
+        pieces.append(seeds[:size])
+        seeds = seeds[size:]
+    return pieces
 
 
 def _processes(jobs: int, pieces: int) -> int:

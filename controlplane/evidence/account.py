@@ -19,7 +19,7 @@ from controlplane.evidence.verdict import Verdict
 
 Key = TypeVar("Key", bound=Hashable)
 Found = TypeVar("Found")
-Find: TypeAlias = "Callable[[Sequence[Interval], Key], Sequence[Found]]"  # in several intervals, for a key
+Find: TypeAlias = "Callable[[Beside, Key], Sequence[Found]]"  # in each of several intervals, for a key
 
 ALPHA = 0.01  # chance of rolling back a good release
 BETA = 0.05  # chance that a step passes which does the harm that it should exclude
@@ -309,9 +309,13 @@ class Interval:
         """Return what is found in the interval for a key; found once for all who ask."""
         asked = find, key
         if asked not in self._kept:
-            keep((self,), find, key)
+            keep(self._alone, find, key)
         found: Found = self._kept[asked]
         return found
+
+    @once
+    def _alone(self) -> Beside:
+        return Beside((self,))
 
     @once
     def decay(self) -> float:
@@ -325,9 +329,24 @@ class Interval:
         return tuple(map(add, before, gain))
 
 
-def keep(intervals: Sequence[Interval], find: Find[Key, Found], key: Key) -> None:
-    """Let intervals keep what is found in them for a key: at once, for few lines cost as much."""
-    for interval, found in zip(intervals, find(intervals, key), strict=True):
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Intervals of several releases, whose evidence is worked out in one table."""
+
+    intervals: Sequence[Interval]
+    _shared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def shared(self, find: Callable[[Sequence[Interval]], Found]) -> Found:
+        """Return what is found in all of them; found once for all who ask."""
+        if find not in self._shared:
+            self._shared[find] = find(self.intervals)
+        found: Found = self._shared[find]
+        return found
+
+
+def keep(beside: Beside, find: Find[Key, Found], key: Key) -> None:
+    """Let intervals keep what is found in each of them for a key."""
+    for interval, found in zip(beside.intervals, find(beside, key), strict=True):
         interval._kept[find, key] = found
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Counts, Find, Interval, Stage
+from controlplane.evidence.account import ENOUGH, FULL_MARGIN, Account, Beside, Counts, Find, Interval, Stage
 from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
 from controlplane.evidence.learned import Learned
@@ -263,9 +263,9 @@ def _sought(limits: tuple[Limit, ...], alike: tuple[tuple[float, ...], ...]) -> 
     return _Sought(faults, null, null * faults.times)
 
 
-def _broken(intervals: Sequence[Interval], limits: tuple[Limit, ...]) -> list[Mapping[Limit, Gains]]:
+def _broken(beside: Beside, limits: tuple[Limit, ...]) -> list[Mapping[Limit, Gains]]:
     """Return what each interval adds by limit, in a table for all of them: a line more costs little."""
-    counts, swings, alike = [], [], []
+    intervals, counts, swings, alike = beside.intervals, [], [], []
     for interval in intervals:
         sums, whole = interval.blocks.sums, interval.stage.full_segments
         alike.append((ALIKE, *(1 + FULL_MARGIN if segment in whole else ALIKE for segment in sums)))

@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from controlplane.evidence.account import FULL_MARGIN, Interval, Stage
+from controlplane.evidence.account import FULL_MARGIN, Beside, Interval, Stage
 from controlplane.evidence.by_segment import SEGMENT
 from controlplane.evidence.fading import SIZES
-from controlplane.evidence.learned import figures
 from controlplane.evidence.likelihood import binomial
-from controlplane.evidence.lines import Counts, Lines, Stack
+from controlplane.evidence.lines import Counts, Lines, Stack, taught
 from controlplane.evidence.rows import Floats, cautious, dues, no_harm
 
 ALTERNATIVES = (
@@ -87,9 +86,9 @@ class _Told(NamedTuple):
     bursts: Floats
 
     @classmethod
-    def of(cls, intervals: Sequence[Interval], asked: Sequence[Asked]) -> _Told:
+    def of(cls, beside: Beside, asked: Sequence[Asked]) -> _Told:
         """Return what is asked of these intervals."""
-        known = figures([interval.learned for interval in intervals])
+        intervals, known = beside.intervals, beside.shared(taught)
         now = known.now(np.array([interval.blocks.baseline_sum for interval in intervals]))
         counters = [each.counter - 1 for each in asked]
         columns = (known.rates, now, known.spreads, known.swings, known.clusters)
@@ -111,10 +110,13 @@ class _Told(NamedTuple):
         return np.array([(each.margin, each.lent) for each in self.asked]).T
 
 
-def compared(intervals: Sequence[Interval], asked: tuple[Asked, ...]) -> list[Mapping[int, Compared]]:
+def compared(beside: Beside, asked: tuple[Asked, ...]) -> list[Mapping[int, Compared]]:
     """Return what each interval says, by counter."""
-    told = _Told.of(intervals, asked)
-    counts = Stack.of(intervals).counts((at, each.counter) for each in asked for at in range(len(intervals)))
+    intervals = beside.intervals
+    told = _Told.of(beside, asked)
+    counts = beside.shared(Stack.of).counts(
+        (at, each.counter) for each in asked for at in range(len(intervals))
+    )
     gains = zip(_evidence(counts, told), _dense(told), _surges(counts, told), strict=True)
     said = zip(told.asked, told.interval, gains, _no_harm(counts, told), strict=True)
     found: list[dict[int, Compared]] = [{} for _ in intervals]

@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
-from controlplane.evidence.account import ALPHA, EMPTY, Account, Interval, Limits, Metric, Stage, keep
+from controlplane.evidence.account import ALPHA, EMPTY, Account, Beside, Interval, Limits, Metric, Stage, keep
 from controlplane.evidence.blocks import Blocks, cut
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.compared import Asked
@@ -184,12 +184,13 @@ def work_out(intervals: Sequence[Interval]) -> None:
     """Work out what is asked of intervals in tables for all of them; what is found stays the same."""
     if len(intervals) < 2:
         return
-    asked: dict[tuple[Any, Any], list[Interval]] = {}
+    alike: dict[tuple[tuple[Any, Any], ...], list[Interval]] = {}
     for interval in intervals:
-        for find, key in _asked(interval.stage.limits):
-            asked.setdefault((find, key), []).append(interval)
-    for (find, key), asking in asked.items():
-        keep(asking, find, key)
+        alike.setdefault(_asked(interval.stage.limits), []).append(interval)
+    for asked, asking in alike.items():
+        beside = Beside(asking)
+        for find, key in asked:
+            keep(beside, find, key)
 
 
 @lru_cache(maxsize=1024)

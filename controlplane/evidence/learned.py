@@ -181,13 +181,14 @@ class Learned:
         return self.recent[counter] > 4 * self.rate(counter) * self.recent[0] + 10
 
     @once
-    def _swings(self) -> list[float]:
+    def swings(self) -> list[float]:
+        """:meth:`swing` of all counters."""
         found: list[float] = self.figures.swings[0].tolist()
         return found
 
     def swing(self, counter: int) -> float:
         """Return variance / mean of counts over half a minute, without what all cells share; at least 1."""
-        return self._swings[counter - 1]
+        return self.swings[counter - 1]
 
 
 def figures(pasts: Sequence[Learned]) -> Figures:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.evidence.account import Interval
+from controlplane.evidence.figures import Figures
+from controlplane.evidence.learned import Learned, figures
 from controlplane.evidence.once import once
 from controlplane.evidence.rows import Floats
 from controlplane.evidence.table import Rows
@@ -146,3 +148,12 @@ class Stack:
             self.place[line],
             Lines(np.repeat(np.arange(len(every)), lengths), len(every)),
         )
+
+
+def taught(intervals: Sequence[Interval]) -> Figures:
+    """Return what the past of each interval taught; what is asked of one alone as well stays with it."""
+    pasts = [interval.learned for interval in intervals]
+    found = figures(pasts)
+    for past, swings in zip(pasts, found.swings.tolist(), strict=True):
+        Learned.swings.keep(past, swings)
+    return found

@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.evidence.account import FULL_MARGIN, Interval, Stage
+from controlplane.evidence.account import FULL_MARGIN, Beside, Interval, Stage
 from controlplane.evidence.edges import Beyond, Floats, Places
 from controlplane.evidence.figures import LONG, Figures
-from controlplane.evidence.learned import figures
-from controlplane.evidence.lines import Counts, Stack
+from controlplane.evidence.lines import Counts, Stack, taught
 from controlplane.evidence.rows import as_often, no_harm, no_harm_plain
 from controlplane.evidence.scarce import RAREST
 from controlplane.evidence.table import SLOWER
@@ -137,16 +136,17 @@ class Slowed(NamedTuple):
     harmless: tuple[float, float] | None
 
 
-def slowed(intervals: Sequence[Interval], margin: float) -> list[Mapping[str, Slowed]]:
+def slowed(beside: Beside, margin: float) -> list[Mapping[str, Slowed]]:
     """Return what each interval says of all parts by name."""
-    known, count = figures([interval.learned for interval in intervals]), len(intervals)
+    intervals, known, stack = beside.intervals, beside.shared(taught), beside.shared(Stack.of)
+    count = len(intervals)
     # What the past says of each interval, then the same with the interval.
     rows = np.array([interval.blocks.baseline_sum for interval in intervals])
     baselines = Beyond.at(np.concatenate([known.now(), known.now(rows)])[:, SLOWER - 1 :])
     edges = nearest(PARTS, baselines)
     stages = [interval.stage for interval in intervals]
     ratios = excluded(PARTS, margin, (*stages, *stages), baselines, edges)
-    stack, seconds = Stack.of(intervals), np.array([interval.seconds for interval in intervals])
+    seconds = np.array([interval.seconds for interval in intervals])
     before, now = (
         _Looked(stack, known, seconds, baselines.part(part), edges[:, part], ratios[:, :, part])
         for part in (slice(count), slice(count, None))

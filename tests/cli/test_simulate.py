@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.cli.simulate import BESIDE, shared
 from tests.documents import FLEET, SERVICE
 from tests.waiting import PATIENCE, until_blocking
 
@@ -40,6 +41,19 @@ def test_simulate_prints_figures_that_a_seed_repeats(turnout, policy):
     found = json.loads(said[0].out)["faults"]["errors=20%"]
     assert found["rolled_back"]["share"] == 1.0
     assert found["detected"]["median"] < 30
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, 16])
+@pytest.mark.parametrize("releases", [1, 2, 7, 100])
+def test_releases_are_shared_so_that_every_process_has_some_and_all_end_at_about_a_time(releases, jobs):
+    pieces = shared(range(5, 5 + releases), jobs)
+
+    assert [seed for piece in pieces for seed in piece] == list(range(5, 5 + releases))
+    assert len(pieces) >= min(jobs, releases)
+    sizes = [len(piece) for piece in pieces]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] <= BESIDE
+    assert sizes[-1] <= 3
 
 
 def test_simulate_tells_false_rollbacks_from_misses(turnout, policy):
