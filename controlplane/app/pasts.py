@@ -21,7 +21,7 @@ _NOTHING: Final = Learned()
 class Stored(Mapping[str, Json]):
     """Pasts by service, each made into plain values when the store asks for it.
 
-    The lists of a thousand at a time take as long to look through for cyclic garbage as a tick may take.
+    Python looks through new lists for cyclic garbage: through those of a thousand services for 60 ms.
     """
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import structlog
 
@@ -28,7 +28,7 @@ from controlplane.release.recording import Origin, Recorded
 from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import ReleaseState
 from controlplane.release.traffic import Endpoints
-from controlplane.release.turn import Progress, advanced, turning
+from controlplane.release.turn import Progress, begun, ended, turning
 from controlplane.release.watch import Watch
 
 log = structlog.get_logger()
@@ -81,6 +81,11 @@ class _Moment:
     world: World
     busy: dict[str, str]
 
+    def started(self, step: Interval | _Step) -> None:
+        """Note that a service has a release in progress, if that is what a step comes to."""
+        if not isinstance(step, Interval) and step.state.active:
+            self.busy[step.state.service] = step.state.name
+
 
 @dataclass(slots=True)
 class _Step:
@@ -93,6 +98,9 @@ class _Step:
     reading: Reading
     origin: Origin | None
     recorded: Recorded | None
+
+
+_Deciding: TypeAlias = Generator[Interval, None, _Step]
 
 
 class Loop:
@@ -233,20 +241,22 @@ class Loop:
             raise
 
     def _deciding(self, at: _Moment) -> Generator[None, None, list[_Step]]:
-        """Decide all releases, a few beside each other, one in each step."""
+        """Decide all releases in two steps each; between them the evidence of a few is worked out at once."""
         steps, undecided = [], _undecided(at.world)
         for first in range(0, len(undecided), BESIDE):
             deciding = [(state, self._step(state, at)) for state in undecided[first : first + BESIDE]]
-            found: list[Interval | _Step | None] = []
+            found: list[tuple[ReleaseState, _Deciding, Interval | _Step]] = []
             for state, step in deciding:
-                found.append(_taken(state, step, at))
+                with _unharmed("release could not be decided", state):
+                    found.append((state, step, begun(step)))
+                    at.started(found[-1][2])
                 yield
-            with _unharmed("evidence could not be worked out at once"):
-                work_out([each for each in found if isinstance(each, Interval)])
-            for (state, step), each in zip(deciding, found, strict=True):
-                done = _taken(state, step, at) if isinstance(each, Interval) else each
-                if isinstance(done, _Step):
-                    steps.append(done)
+            with _unharmed("evidence could not be worked out at once", *(state for state, *_ in found)):
+                work_out([each for *_, each in found if isinstance(each, Interval)])
+            for state, step, each in found:
+                with _unharmed("release could not be decided", state):
+                    steps.append(ended(step, each))
+                    at.started(steps[-1])
                 yield
         return self._joint(steps, at)
 
@@ -273,14 +283,9 @@ class Loop:
     def _alone(self, state: ReleaseState, at: _Moment) -> _Step:
         """Decide a release that must not come to its end."""
         step = self._step(state, at, joint=False)
-        found = advanced(step)
-        while isinstance(found, Interval):
-            found = advanced(step)
-        return found
+        return ended(step, begun(step))
 
-    def _step(
-        self, state: ReleaseState, at: _Moment, *, joint: bool = True
-    ) -> Generator[Interval, None, _Step]:
+    def _step(self, state: ReleaseState, at: _Moment, *, joint: bool = True) -> _Deciding:
         """Work out what a tick does for a release; it stops before an interval is folded, as `turning`."""
         links = groups.links(state, at.world.releases, at.world.stable)
         if not joint:
@@ -329,26 +334,16 @@ class Loop:
         return 2 * self._interval
 
 
-def _taken(
-    state: ReleaseState, step: Generator[Interval, None, _Step], at: _Moment
-) -> Interval | _Step | None:
-    """Return the interval that a release is about to fold, or what the tick does for it; None if it fails."""
-    found = None
-    # One release that cannot be decided (a bug, a poisoned record) must not stop the others.
-    with _unharmed("release could not be decided", release=state.name):
-        found = advanced(step)
-        if isinstance(found, _Step) and found.state.active:
-            at.busy[state.service] = state.name
-    return found
-
-
 @contextmanager
-def _unharmed(what: str, **context: str) -> Iterator[None]:
-    """Log what goes wrong, and go on."""
+def _unharmed(what: str, *releases: ReleaseState) -> Iterator[None]:
+    """Log what goes wrong with releases, and go on.
+
+    One that cannot be decided (a bug, a poisoned record) must not stop the others.
+    """
     try:
         yield
     except Exception:
-        log.exception(what, **context)
+        log.exception(what, release=", ".join(state.name for state in releases))
 
 
 def _undecided(world: World) -> list[ReleaseState]:

@@ -44,12 +44,12 @@ USUAL_FAULTS = ("none", "errors=10%")
 LONGEST, MARGIN, FAR = timedelta(hours=2), timedelta(hours=1), timedelta(hours=12)
 AHEAD = 32  # pieces of work for each process that are worked on, or done, ahead of what is waited for
 
-# Seeds whose releases a process takes along beside each other: more would hardly be quicker; and how many it
-# takes in the end, for one alone takes half as long again.
+# So many seeds a process works on at once: with more it would hardly be quicker. The last pieces of work have
+# fewer, so that no process works long after the others.
 BESIDE, FEWEST = 9, 3
 
-# New objects after which garbage is looked for: more than a piece of work makes in an interval before it lets
-# go of those of the interval before. By default (700) that took an eighth of the CPU, and found none.
+# New objects after which Python looks for cyclic garbage: more than a piece of work makes in an interval. By
+# default (700) that took an eighth of the CPU, and none was found.
 SELDOM = 200_000
 
 Work = TypeVar("Work")

@@ -364,7 +364,10 @@ class Folded(Protocol):
 
 
 class Metric(Folded, Protocol):
-    """One thing that a release is judged by; verdicts call it by its name."""
+    """One thing that a release is judged by; verdicts call it by its name.
+
+    One with a property ``asks``, a `Find` and its key, has that worked out for several releases at once.
+    """
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""

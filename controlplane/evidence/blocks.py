@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from controlplane.evidence.once import once
 from controlplane.evidence.table import WIDTH, Key, Row, Rows, Table, places, table_of
 
 Pair = tuple[Rows, Rows]  # of the canary and of the baseline
-Pairs = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]  # columns: n_c, k_c, n_b, k_b
 
 
 _NOTHING, _NO_ROW = table_of((), ()), np.zeros((1, WIDTH))
@@ -90,34 +89,16 @@ class Blocks:
             return self.canary_sum, total(self.baseline)
         return total(self.canary[~self.borrowed]), total(self.baseline[~self.borrowed])
 
-    def counted(self, counter: int) -> NDArray[np.bool_]:
-        """Return where either version has events."""
-        found: NDArray[np.bool_] = self.canary[:, counter] + self.baseline[:, counter] > 0
-        return found
-
     @once
     def own(self) -> Pair:
         """Rows of both versions where both have requests and the baseline is the block's own."""
         return self.rows(self.both & ~self.borrowed)
-
-    @once
-    def served(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Rows of the canary where it has requests, and whether their baseline is borrowed."""
-        some = self.canary[:, 0] > 0
-        if all(some.tolist()):
-            return self.canary, self.borrowed
-        return self.canary[some], self.borrowed[some]
 
     def rows(self, where: NDArray[np.bool_]) -> Pair:
         """Return the rows of both versions ``where`` it is so."""
         if all(where.tolist()):
             return self.canary, self.baseline
         return self.canary[where], self.baseline[where]
-
-    def pair(self, counter: int, where: NDArray[np.bool_] | None = None) -> Pairs:
-        """Return requests and events of both versions, of the blocks ``where`` it is so."""
-        new, old = (self.canary, self.baseline) if where is None else self.rows(where)
-        return new[:, 0], new[:, counter], old[:, 0], old[:, counter]
 
 
 def total(rows: Rows) -> Row:

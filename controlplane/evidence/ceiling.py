@@ -250,7 +250,7 @@ class _Sought(NamedTuple):
     raised: Floats
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16)  # few combinations of intervals come again
 def _sought(limits: tuple[Limit, ...], alike: tuple[tuple[float, ...], ...]) -> _Sought:
     """Return what is looked for; ``alike`` are by interval the ratios of one limit's processes."""
     each = [

@@ -54,6 +54,10 @@ class Asked(NamedTuple):
         """The tolerated rise, of blocks that borrow their baseline."""
         return max(self.margin, FULL_MARGIN)
 
+    def risen(self, stage: Stage, rate: float, now: float) -> float:
+        """Return the rise that promotion must exclude, of a usual rate; in an emergency, of a broken one."""
+        return stage.tolerated(max(rate, now) if stage.limits.emergency else rate, self.margin)
+
 
 class Compared(NamedTuple):
     """What an interval says of a counter: what it adds to processes, and as in :meth:`Account.after`."""
@@ -217,6 +221,7 @@ def _dense(told: _Told) -> list[Sequence[float]]:
     the few requests of the baseline do not fail; amid an outage they fail independently of one another.
     """
     found: list[Sequence[float]] = []
+    wide = None
     for at, (each, interval, rate) in enumerate(
         zip(told.asked, told.interval, told.rate.tolist(), strict=True)
     ):
@@ -226,7 +231,8 @@ def _dense(told: _Told) -> list[Sequence[float]]:
         if not n_b or n_c < MOSTLY * n_b or k_c + k_b < max(DENSE_EVENTS, dense):
             found.append(_NONE)
             continue
-        null, *rhos = _wide(told)[at].tolist()
+        wide = _wide(told) if wide is None else wide
+        null, *rhos = wide[at].tolist()
         found.append([binomial(k_c, k_c + k_b, n_c / n_b, null, rho) for rho in rhos])
     return found
 
@@ -236,7 +242,7 @@ def _no_harm(counts: Counts, told: _Told) -> list[tuple[float, float]]:
     counting = np.array([interval.counting for interval in told.interval])
     counts = counts.where(counting[counts.lines.at] & (counts.n_c > 0))
     figures = [
-        (now * (1 + each.lent), _risen(each, interval.stage, rate, now))
+        (now * (1 + each.lent), each.risen(interval.stage, rate, now))
         for each, interval, rate, now in zip(
             told.asked, told.interval, told.rate.tolist(), told.now.tolist(), strict=True
         )
@@ -246,11 +252,6 @@ def _no_harm(counts: Counts, told: _Told) -> list[tuple[float, float]]:
     both = no_harm(counts.k_c, counts.n_c, np.where(counts.borrowed, wider, told.now[at]), risen)
     found: list[tuple[float, float]] = counts.lines.sums(np.array(both).T).tolist()
     return found
-
-
-def _risen(asked: Asked, stage: Stage, rate: float, now: float) -> float:
-    """Return the rise that promotion must exclude; in an emergency, of a broken baseline."""
-    return stage.tolerated(max(rate, now) if stage.limits.emergency else rate, asked.margin)
 
 
 def _wide(told: _Told) -> Floats:

@@ -132,9 +132,8 @@ class Comparison:
     def _needed(self, reading: Reading, learned: Learned, stage: Stage) -> float | None:
         if alone(stage) and self._raised(reading.counts, learned):
             return None
-        rate = learned.rate_now(self.counter)
-        usual = learned.rate(self.counter)
-        tolerated = stage.tolerated(max(usual, rate) if stage.limits.emergency else usual, self.margin)
+        rate, asked = learned.rate_now(self.counter), Asked(self.counter, self.margin)
+        tolerated = asked.risen(stage, learned.rate(self.counter), rate)
         speed = no_harm_rate(rate, rate, tolerated)
         return max(0.0, ENOUGH - reading.account.promotion) / speed
 

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 from controlplane.evidence.account import ALPHA, EMPTY, Account, Beside, Interval, Limits, Metric, Stage, keep
-from controlplane.evidence.blocks import Blocks, cut
+from controlplane.evidence.blocks import cut
 from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.compared import Asked
 from controlplane.evidence.comparison import Comparison
@@ -146,16 +146,12 @@ class Evidence:
         return cls(data["minute"], accounts, data.get("begun", 0))
 
 
-def fold(
-    evidence: Evidence, learned: Learned, observation: Observation, stage: Stage, blocks: Blocks | None = None
-) -> Evidence:
+def fold(evidence: Evidence, learned: Learned, observation: Observation, stage: Stage) -> Evidence:
     """Return the evidence after one more interval; the arguments are those of `ready`, and the evidence."""
-    return folded(evidence, ready(evidence, learned, observation, stage, blocks))
+    return folded(evidence, ready(evidence, learned, observation, stage))
 
 
-def ready(
-    evidence: Evidence, learned: Learned, observation: Observation, stage: Stage, blocks: Blocks | None = None
-) -> Interval:
+def ready(evidence: Evidence, learned: Learned, observation: Observation, stage: Stage) -> Interval:
     """Return an interval that is ready to be folded.
 
     Args:
@@ -164,12 +160,11 @@ def ready(
         observation: The interval. A silent or late proxy, or one whose counters do not add up, keeps it from
             counting for promotion.
         stage: Where the release stood in the interval.
-        blocks: The observation's, where the caller has cut them.
     """
     minute = int(stage.elapsed.total_seconds() // 60)
     begun = evidence.begun if evidence.accounts else minute
     return Interval(
-        blocks=blocks or cut(observation, stage.canary, stage.stable, stage.full_segments),
+        blocks=cut(observation, stage.canary, stage.stable, stage.full_segments),
         learned=learned,
         stage=stage,
         seconds=(observation.end - observation.start).total_seconds(),
@@ -181,7 +176,7 @@ def ready(
 
 
 def work_out(intervals: Sequence[Interval]) -> None:
-    """Work out what is asked of intervals in tables for all of them; what is found stays the same."""
+    """Work out what is asked of intervals, in tables for all with the same limits; it stays the same."""
     if len(intervals) < 2:
         return
     alike: dict[tuple[tuple[Any, Any], ...], list[Interval]] = {}
@@ -196,8 +191,8 @@ def work_out(intervals: Sequence[Interval]) -> None:
 @lru_cache(maxsize=1024)
 def _asked(limits: Limits) -> tuple[tuple[Any, Any], ...]:
     """Return what the metrics of a release with these limits ask of an interval, each once."""
-    asks = (metric.asks for metric in metrics(limits) if isinstance(metric, Ceiling | Comparison | Slowdown))
-    return tuple(dict.fromkeys(asks))
+    asks = (getattr(metric, "asks", None) for metric in metrics(limits))
+    return tuple(dict.fromkeys(ask for ask in asks if ask))
 
 
 def folded(evidence: Evidence, interval: Interval) -> Evidence:

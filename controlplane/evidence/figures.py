@@ -63,9 +63,9 @@ class Figures:
         found: Array = (rows[:, 1:] + RECENT_PRIOR) / (rows[:, :1] + RECENT_PRIOR / self.rates)
         return found
 
-    def beyond(self, also: Array | float = 0.0) -> Beyond:
-        """Return the shares past each edge of latency as :meth:`now`."""
-        return Beyond.at(self.now(also)[:, SLOWER - 1 :])
+    def beyond(self) -> Beyond:
+        """Return the shares past each edge of latency in the last half minute."""
+        return Beyond.at(self.now()[:, SLOWER - 1 :])
 
     @once
     def swings(self) -> Array:

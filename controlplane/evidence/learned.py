@@ -39,7 +39,6 @@ from controlplane.evidence.observation import Observation
 from controlplane.evidence.once import once
 from controlplane.evidence.table import WIDTH, Row, Table, from_json, stacked
 
-COUNTERS = WIDTH - 1
 FEWEST = 0.01  # a cell that decayed to fewer requests than this is forgotten
 
 _NO_SUMS: Array = np.zeros((LINES, WIDTH))
@@ -155,11 +154,10 @@ class Learned:
         """Return the long-run share of requests that are counted, in 0..1; 1 % without history."""
         return (self.total[counter] + 0.5) / (self.total[0] + 50)
 
-    def rate_now(self, counter: int, also: Row | None = None) -> float:
-        """Return the share of the last half minute and of ``also``; with few requests, the long-run one."""
+    def rate_now(self, counter: int) -> float:
+        """Return the share of the last half minute; with few requests, the long-run one."""
         usual = self.rate(counter)
-        n, k = (also[0], also[counter]) if also else (0, 0)
-        return (self.recent[counter] + k + RECENT_PRIOR) / (self.recent[0] + n + RECENT_PRIOR / usual)
+        return (self.recent[counter] + RECENT_PRIOR) / (self.recent[0] + RECENT_PRIOR / usual)
 
     def gap(self, idle: float) -> float:
         """Return the mean seconds between requests before ``idle`` without any; 0 if that is not known."""

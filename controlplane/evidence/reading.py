@@ -37,7 +37,7 @@ class Reading:
 
     Attributes:
         account: What was gathered.
-        fault: Logarithm of the evidence of a fault, or how that is found: it is a mean of the processes, or
+        log_fault: How the logarithm of the evidence of a fault is found: it is a mean of the processes, or
             less.
         threshold: e-value at which the metric fails.
         shows: By segment: how much of the fault shows there, or how that is found.
@@ -45,7 +45,7 @@ class Reading:
     """
 
     account: Account
-    fault: float | Callable[[], float]
+    log_fault: Callable[[], float]
     threshold: float
     shows: Mapping[str, float] | Callable[[], Mapping[str, float]]
     undoubted: float = 0.0
@@ -58,7 +58,7 @@ class Reading:
     @once
     def log_e(self) -> float:
         """Logarithm of the evidence of a fault."""
-        return self.fault() if callable(self.fault) else self.fault
+        return self.log_fault()
 
     @once
     def doubted(self) -> bool:

@@ -85,9 +85,7 @@ def no_harm(
     k: Floats, requests: Floats, rate: Floats | float, tolerated: Floats | float
 ) -> tuple[Floats, Floats]:
     """Return ``likelihood.no_harm`` and ``likelihood.no_harm_plain`` of each block, in one line or more."""
-    excess = (1 - TILT) * tolerated
-    step = np.log1p(excess / (rate + TILT * tolerated))
-    more = excess * requests
+    more, step = _excess(requests, rate, tolerated)
     plain: Floats = more - k * step
     deep = poisson_tail((rate + tolerated) * requests, (more - FLOOR) / step)
     return np.maximum(FLOOR, plain) - np.log1p(_FLOOR * deep), plain
@@ -95,9 +93,17 @@ def no_harm(
 
 def no_harm_plain(k: Floats, requests: Floats, rate: Floats | float, tolerated: Floats | float) -> Floats:
     """Return ``likelihood.no_harm_plain`` of each block."""
-    excess = (1 - TILT) * tolerated
-    found: Floats = excess * requests - k * np.log1p(excess / (rate + TILT * tolerated))
+    more, step = _excess(requests, rate, tolerated)
+    found: Floats = more - k * step
     return found
+
+
+def _excess(
+    requests: Floats, rate: Floats | float, tolerated: Floats | float
+) -> tuple[Floats, Floats | float]:
+    """Return what each block gains without an event, and what it loses by each."""
+    excess = (1 - TILT) * tolerated
+    return excess * requests, np.log1p(excess / (rate + TILT * tolerated))
 
 
 def as_often(k: Floats, requests: tuple[Floats, Floats], total: Floats, excluded: Floats | float) -> Floats:

@@ -85,13 +85,11 @@ class InForce:
 
     Attributes:
         splits: All of them, in order.
-        by_segment: The same by segment.
         shares: By segment: the canary's share of its users, in 0..1.
         own: The split by which the step shows: its segment's, else everyone's.
     """
 
     splits: tuple[Split, ...]
-    by_segment: Mapping[str, Split]
     shares: Mapping[str, float]
     own: Split
 
@@ -121,7 +119,7 @@ def _in_force(same: Same, step: int) -> InForce:
     found = _splits(same.policy, step)
     by_segment = {split.segment: split for split in found}
     shares = {split.segment: split.buckets / BUCKETS for split in found}
-    return InForce(found, by_segment, shares, by_segment.get(_shown(same.policy, step), by_segment[EVERYONE]))
+    return InForce(found, shares, by_segment.get(_shown(same.policy, step), by_segment[EVERYONE]))
 
 
 def _shown(policy: PinnedPolicy, step: int) -> str:

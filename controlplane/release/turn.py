@@ -80,22 +80,25 @@ Found = TypeVar("Found")
 
 def together(turnings: Sequence[Turning]) -> list[Turn]:
     """Return what turns come to, of which each is what it is alone: their evidence is worked out at once."""
-    found = [advanced(turning) for turning in turnings]
+    found = [begun(turning) for turning in turnings]
     work_out([each for each in found if isinstance(each, Interval)])
-    over = (
-        advanced(turning) if isinstance(each, Interval) else each
-        for turning, each in zip(turnings, found, strict=True)
-    )
-    return [each for each in over if not isinstance(each, Interval)]
+    return [ended(*each) for each in zip(turnings, found, strict=True)]
 
 
-def advanced(turning: Generator[Interval, None, Found]) -> Interval | Found:
-    """Return the interval that a turn is about to fold, or what it came to."""
+def begun(turning: Generator[Interval, None, Found]) -> Interval | Found:
+    """Return the interval that a turn is about to fold, or what it came to if it folds none."""
     try:
         return next(turning)
     except StopIteration as done:
         found: Found = done.value
         return found
+
+
+def ended(turning: Generator[Interval, None, Found], found: Interval | Found) -> Found:
+    """Return what a turn comes to that has begun, and has come to ``found`` so far."""
+    while isinstance(found, Interval):
+        found = begun(turning)
+    return found
 
 
 def turning(before: Progress, learned: Learned, moment: Moment, others: Routes | None = None) -> Turning:

@@ -216,7 +216,7 @@ class Course:
         interval: float,
         longest: float,
     ) -> None:
-        """Begin a release; the arguments are those of `follow`."""
+        """Begin a release; what is not said here is as in `follow`."""
         self.learned, self._traffic, self._longest = learned, traffic, longest
         self._moment = partial(
             Moment,

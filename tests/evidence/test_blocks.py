@@ -16,7 +16,8 @@ def seen(*cells):
 
 
 def pairs(blocks):
-    counts = zip(*blocks.pair(ERRORS), strict=True)
+    sides = zip(blocks.canary, blocks.baseline, strict=True)
+    counts = [(new[0], new[ERRORS], old[0], old[ERRORS]) for new, old in sides]
     return [(segment, [int(n) for n in row]) for segment, row in zip(blocks.segments, counts, strict=True)]
 
 
