@@ -309,13 +309,9 @@ class Interval:
         """Return what is found in the interval for a key; found once for all who ask."""
         asked = find, key
         if asked not in self._kept:
-            keep(self._alone, find, key)
+            keep(Beside((self,)), find, key)
         found: Found = self._kept[asked]
         return found
-
-    @once
-    def _alone(self) -> Beside:
-        return Beside((self,))
 
     @once
     def decay(self) -> float:

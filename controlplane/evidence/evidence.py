@@ -148,7 +148,9 @@ class Evidence:
 
 def fold(evidence: Evidence, learned: Learned, observation: Observation, stage: Stage) -> Evidence:
     """Return the evidence after one more interval; the arguments are those of `ready`, and the evidence."""
-    return folded(evidence, ready(evidence, learned, observation, stage))
+    interval = ready(evidence, learned, observation, stage)
+    work_out((interval,))
+    return folded(evidence, interval)
 
 
 def ready(evidence: Evidence, learned: Learned, observation: Observation, stage: Stage) -> Interval:
@@ -177,8 +179,6 @@ def ready(evidence: Evidence, learned: Learned, observation: Observation, stage:
 
 def work_out(intervals: Sequence[Interval]) -> None:
     """Work out what is asked of intervals, in tables for all with the same limits; it stays the same."""
-    if len(intervals) < 2:
-        return
     alike: dict[tuple[tuple[Any, Any], ...], list[Interval]] = {}
     for interval in intervals:
         alike.setdefault(_asked(interval.stage.limits), []).append(interval)

@@ -1,5 +1,7 @@
 """Intervals of several releases are worked out in tables for all; of each comes what it comes to alone."""
 
+import gc
+import weakref
 from datetime import timedelta
 
 import pytest
@@ -72,6 +74,29 @@ def test_what_comes_of_an_interval_is_the_same_to_the_last_bit_beside_others(dra
     work_out(beside)
 
     assert [come_to(interval) for interval in beside] == alone
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("ahead", [True, False])
+def test_an_interval_is_let_go_of_as_soon_as_it_is_folded(ahead, count):
+    """Not when Python looks for cyclic garbage, which the server lets it do seldom."""
+    cells = tuple((Cell("p", "everyone", version), Tally(500, 3)) for version in (STABLE, CANARY))
+    seen = Observation("shop", START, START + timedelta(seconds=5), cells)
+    at = Stage(CANARY, STABLE, LIMITS[0], timedelta(seconds=90), 0.25)
+    gc.collect()
+    gc.disable()
+    try:
+        all_of = [ready(Evidence(), Learned(), seen, at) for _ in range(count)]
+        if ahead:
+            work_out(all_of)
+        for interval in all_of:
+            come_to(interval)
+        left = [weakref.ref(interval) for interval in all_of]
+        del interval, all_of
+
+        assert [each() for each in left] == [None] * count
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("limits", LIMITS)
