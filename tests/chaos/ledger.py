@@ -112,6 +112,11 @@ class Weights:
         if not self._task.cancelled():
             self._task.result()
 
+    async def are(self, wanted):
+        """Check what the Envoy had, once it had as many: what is decided reaches it a moment later."""
+        await until(lambda: self._task.done() or len(self.changes) >= len(wanted))
+        assert self.sequence == wanted
+
     @property
     def sequence(self):
         return [weight for weight, _, _ in self.changes]

@@ -141,7 +141,7 @@ async def test_a_full_disk_stops_steps_and_not_a_rollback(tmp_path, mounted, rec
         await site.released(phase="rolled_back")
         assert (await site.get("/v1/records?release=shop-v2"))[-1]["action"] == "finish"
         await release.alarm("almost full; free some room")
-        assert release.weights.sequence == [0, 3000, 0]
+        await release.weights.are([0, 3000, 0])
 
         other.unlink()
         await site.until(lambda: _well(site))
@@ -224,8 +224,8 @@ async def test_a_damaged_store_takes_no_step_and_is_not_started_with(tmp_path, r
             await release.site.until(lambda: _well(release.site))
         release.answered.set()
         await release.site.released(phase="promoted")
+        await release.weights.are([0, 3000, 9500, 10_000])
         seen = await release.site.leave()
-    assert release.weights.sequence == [0, 3000, 9500, 10_000]
     assert seen.unexplained == 0, seen.examples
 
 
