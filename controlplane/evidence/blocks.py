@@ -52,11 +52,10 @@ class Blocks:
         cls, segments: tuple[str, ...], canary: Rows, baseline: Rows, borrowed: Sequence[bool], lent: Row
     ) -> Blocks:
         """Return blocks with their sums; ``lent`` is that of the baseline, from which some may borrow."""
-        lines, all_of = _lines(segments), total(canary)
-        if len(lines) == 1:
-            sums = dict.fromkeys(lines, (all_of, total(baseline)))
-        else:
-            sums = {name: (total(canary[line]), total(baseline[line])) for name, line in lines.items()}
+        lines, summing = _lines(segments)
+        *of_canary, all_of = map(tuple, (summing @ canary).tolist())
+        *of_baseline, _ = map(tuple, (summing @ baseline).tolist())
+        sums = dict(zip(lines, zip(of_canary, of_baseline, strict=True), strict=True))
         return cls(segments, canary, baseline, np.array(borrowed, dtype=bool), all_of, lent, lines, sums)
 
     @once
@@ -83,13 +82,6 @@ class Blocks:
         return found
 
     @once
-    def concurrent(self) -> tuple[Row, Row]:
-        """The sums of both versions, of all blocks whose baseline is their own."""
-        if not self.lent:
-            return self.canary_sum, total(self.baseline)
-        return total(self.canary[~self.borrowed]), total(self.baseline[~self.borrowed])
-
-    @once
     def own(self) -> Pair:
         """Rows of both versions where both have requests and the baseline is the block's own."""
         return self.rows(self.both & ~self.borrowed)
@@ -112,13 +104,14 @@ def version_rows(observation: Observation, version: str) -> Table:
 
 
 @lru_cache(maxsize=256)
-def _lines(segments: tuple[str, ...]) -> Mapping[str, NDArray[np.bool_]]:
-    """Return by segment, sorted, where it is among these."""
+def _lines(segments: tuple[str, ...]) -> tuple[Mapping[str, NDArray[np.bool_]], Rows]:
+    """Return by segment, sorted, where it is among these; and what sums up the lines of each, then all."""
     names, at = places(segments)
-    found = {name: at == place for place, name in enumerate(names)}
-    for lines in found.values():
-        lines.flags.writeable = False  # many blocks have these
-    return found
+    chosen = np.array([at == place for place in range(len(names))]).reshape(len(names), len(segments))
+    summing = np.concatenate((chosen, np.ones((1, len(segments)))))
+    for each in (chosen, summing):
+        each.flags.writeable = False  # many blocks have these
+    return dict(zip(names, chosen, strict=True)), summing
 
 
 class _Pairing(NamedTuple):

@@ -121,7 +121,7 @@ def compared(beside: Beside, asked: tuple[Asked, ...]) -> list[Mapping[int, Comp
     counts = beside.shared(Stack.of).counts(
         (at, each.counter) for each in asked for at in range(len(intervals))
     )
-    gains = zip(_evidence(counts, told), _dense(told), _surges(counts, told), strict=True)
+    gains = zip(_evidence(counts, told), _dense(counts, told), _surges(counts, told), strict=True)
     said = zip(told.asked, told.interval, gains, _no_harm(counts, told), strict=True)
     found: list[dict[int, Compared]] = [{} for _ in intervals]
     for at, (each, interval, (evidence, dense, surge), harmless) in enumerate(said):
@@ -214,26 +214,24 @@ def _surges(counts: Counts, told: _Told) -> list[list[float]]:
     return found
 
 
-def _dense(told: _Told) -> list[Sequence[float]]:
+def _dense(counts: Counts, told: _Told) -> list[Sequence[float]]:
     """Return what intervals add when much fails and only a hold-back is left on the baseline.
 
     Then a burst is on the canary anyway and says little. What tells a fault from a shared outage is that
     the few requests of the baseline do not fail; amid an outage they fail independently of one another.
     """
-    found: list[Sequence[float]] = []
-    wide = None
-    for at, (each, interval, rate) in enumerate(
-        zip(told.asked, told.interval, told.rate.tolist(), strict=True)
-    ):
-        canary, baseline = interval.blocks.concurrent
-        n_c, k_c, n_b, k_b = canary[0], canary[each.counter], baseline[0], baseline[each.counter]
-        dense = (DENSE_RATE + 5 * rate) * (n_c + n_b)
-        if not n_b or n_c < MOSTLY * n_b or k_c + k_b < max(DENSE_EVENTS, dense):
-            found.append(_NONE)
-            continue
-        wide = _wide(told) if wide is None else wide
-        null, *rhos = wide[at].tolist()
-        found.append([binomial(k_c, k_c + k_b, n_c / n_b, null, rho) for rho in rhos])
+    found: list[Sequence[float]] = [_NONE] * len(told.asked)
+    counts = counts.where(~counts.borrowed)
+    table = np.array((counts.n_c, counts.k_c, counts.n_b, counts.k_b)).T
+    n_c, k_c, n_b, k_b = counts.lines.sums(table).T
+    most = np.maximum(DENSE_EVENTS, (DENSE_RATE + 5 * told.rate) * (n_c + n_b))
+    dense = (n_b > 0) & (n_c >= MOSTLY * n_b) & (k_c + k_b >= most)
+    if any(dense.tolist()):
+        grids = _wide(told)
+        for at in np.flatnonzero(dense).tolist():
+            null, *rhos = grids[at].tolist()
+            share = float(k_c[at]), float(k_c[at] + k_b[at]), float(n_c[at] / n_b[at])
+            found[at] = [binomial(*share, null, rho) for rho in rhos]
     return found
 
 
