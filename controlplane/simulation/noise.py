@@ -27,10 +27,17 @@ FEW = 16  # cells; numpy looks at a table of means for longer than it draws from
 
 
 def poisson(means: Floats, rng: np.random.Generator) -> Counts:
-    """Draw a number for each mean, the same as ``rng`` itself."""
+    """Draw a number for each mean, the same as ``rng`` itself, which draws nothing for a mean of 0."""
     if len(means) > FEW:
         return rng.poisson(means)
-    return np.array([rng.poisson(mean) for mean in means.tolist()])
+    return np.array([rng.poisson(mean) if mean else 0 for mean in means.tolist()])
+
+
+def binomial(counts: Counts, share: float, rng: np.random.Generator) -> Counts:
+    """Draw how many of each count it is, the same as ``rng`` itself, which draws nothing of a count of 0."""
+    if len(counts) > FEW:
+        return rng.binomial(counts, share)
+    return np.array([rng.binomial(count, share) if count else 0 for count in counts.tolist()])
 
 
 class Noise(Protocol):
@@ -146,7 +153,7 @@ class _Drift(Noise):
             more, part = self._rng.negative_binomial, 1 / cluster
             drawn = np.array([(n + more(n or 1, part)) * (n > 0) for n in drawn.tolist()])
         if spill:
-            late = self._rng.binomial(drawn, spill)
+            late = binomial(drawn, spill, self._rng)
             drawn, self._late = drawn - late + self._late, late
         now: Counts = np.minimum(drawn, requests)
         return now

@@ -7,7 +7,7 @@ import pytest
 
 from controlplane.simulation.business import Business
 from controlplane.simulation.faults import Fault
-from controlplane.simulation.noise import FEW, poisson
+from controlplane.simulation.noise import FEW, binomial, poisson
 from controlplane.simulation.traffic import CANARY, Model, Traffic
 
 MODEL = Model(rps=100, history=0, segments={"beta": 0.2, "staff": 0.01})
@@ -79,8 +79,13 @@ def test_shares_of_two_faults_may_come_to_more_than_all():
 @pytest.mark.parametrize("cells", [1, FEW, FEW + 1])
 def test_few_numbers_are_drawn_as_many_are(cells):
     means = np.geomspace(0.001, 5000, cells)
+    means[::3] = 0
+    few, many = np.random.default_rng(1), np.random.default_rng(1)
 
-    few = poisson(means, np.random.default_rng(1))
+    drawn = poisson(means, few)
+    parts = binomial(drawn, 0.3, few)
 
-    assert few.tolist() == np.random.default_rng(1).poisson(means).tolist()
-    assert few.dtype == np.int64
+    assert drawn.tolist() == many.poisson(means).tolist()
+    assert parts.tolist() == many.binomial(drawn, 0.3).tolist()
+    assert few.random() == many.random()
+    assert drawn.dtype == parts.dtype == np.int64
