@@ -34,7 +34,8 @@ class Blocks:
         borrowed: Where that is so.
         canary_sum: All of the canary's requests.
         baseline_sum: All of the baseline's requests, each once.
-        lines: By segment: where its blocks are.
+        names: The segments, sorted, each once.
+        place: Of each block's segment among them.
         sums: By segment: the sums of the canary's and the baseline's rows.
     """
 
@@ -44,19 +45,25 @@ class Blocks:
     borrowed: NDArray[np.bool_]
     canary_sum: Row
     baseline_sum: Row
-    lines: Mapping[str, NDArray[np.bool_]]
+    names: Sequence[str]
+    place: NDArray[np.intp]
     sums: Mapping[str, tuple[Row, Row]]
 
     @classmethod
     def of(
-        cls, segments: tuple[str, ...], canary: Rows, baseline: Rows, borrowed: Sequence[bool], lent: Row
+        cls,
+        segments: tuple[str, ...],
+        canary: Rows,
+        baseline: Rows,
+        borrowed: NDArray[np.bool_],
+        lent: Row,
     ) -> Blocks:
         """Return blocks with their sums; ``lent`` is that of the baseline, from which some may borrow."""
-        lines, summing = _lines(segments)
+        names, place, summing = _places(segments)
         *of_canary, all_of = map(tuple, (summing @ canary).tolist())
         *of_baseline, _ = map(tuple, (summing @ baseline).tolist())
-        sums = dict(zip(lines, zip(of_canary, of_baseline, strict=True), strict=True))
-        return cls(segments, canary, baseline, np.array(borrowed, dtype=bool), all_of, lent, lines, sums)
+        sums = dict(zip(names, zip(of_canary, of_baseline, strict=True), strict=True))
+        return cls(segments, canary, baseline, borrowed, all_of, lent, names, place, sums)
 
     @once
     def lent(self) -> bool:
@@ -69,17 +76,9 @@ class Blocks:
         return (self.canary[:, 0] > 0) & (self.baseline[:, 0] > 0)
 
     @once
-    def met(self) -> tuple[str, ...]:
+    def met(self) -> frozenset[str]:
         """The segments in which both versions have requests somewhere."""
-        return tuple(s for s, lines in self.lines.items() if any((self.both & lines).tolist()))
-
-    @once
-    def place(self) -> NDArray[np.intp]:
-        """The place of each block's segment among ``lines``."""
-        if len(self.lines) <= 1:
-            return np.zeros(len(self.segments), dtype=np.intp)
-        found: NDArray[np.intp] = np.argmax(np.array([*self.lines.values()]), axis=0)
-        return found
+        return frozenset(self.names[place] for place in self.place[self.both].tolist())
 
     @once
     def own(self) -> Pair:
@@ -104,14 +103,14 @@ def version_rows(observation: Observation, version: str) -> Table:
 
 
 @lru_cache(maxsize=256)
-def _lines(segments: tuple[str, ...]) -> tuple[Mapping[str, NDArray[np.bool_]], Rows]:
-    """Return by segment, sorted, where it is among these; and what sums up the lines of each, then all."""
-    names, at = places(segments)
-    chosen = np.array([at == place for place in range(len(names))]).reshape(len(names), len(segments))
-    summing = np.concatenate((chosen, np.ones((1, len(segments)))))
-    for each in (chosen, summing):
+def _places(segments: tuple[str, ...]) -> tuple[Sequence[str], NDArray[np.intp], Rows]:
+    """Return these segments, sorted, the place of each among them, and what sums up their lines, then all."""
+    names, place = places(segments)
+    summing = np.ones((len(names) + 1, len(segments)))
+    summing[:-1] = place == np.arange(len(names))[:, None]
+    for each in (place, summing):
         each.flags.writeable = False  # many blocks have these
-    return dict(zip(names, chosen, strict=True)), summing
+    return names, place, summing
 
 
 class _Pairing(NamedTuple):
@@ -129,7 +128,7 @@ class _Pairing(NamedTuple):
     canary: NDArray[np.intp] | None
     baseline: NDArray[np.intp] | None
     groups: NDArray[np.intp]
-    borrowed: tuple[bool, ...]
+    borrowed: NDArray[np.bool_]
 
 
 @lru_cache(maxsize=256)  # the same proxies and segments have requests in most intervals
@@ -154,7 +153,7 @@ def _pairing(new: tuple[Key, ...], old: tuple[Key, ...], full_segments: frozense
         None if new == keys else np.array(canary, dtype=np.intp),
         None if old == keys and not any(borrowed) else np.array(baseline, dtype=np.intp),
         np.array([*begins.values()], dtype=np.intp),
-        borrowed,
+        np.array(borrowed, dtype=bool),
     )
 
 

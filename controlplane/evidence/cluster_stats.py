@@ -9,6 +9,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from math import sqrt
 
+import numpy as np
+
 from controlplane.evidence.account import ALPHA, Account, Interval, Stage
 from controlplane.evidence.blocks import Blocks, total
 from controlplane.evidence.ceiling import Ceiling, beside
@@ -64,7 +66,7 @@ def _whole(interval: Interval, stat: str) -> Interval:
         return rows_of([Tally(requests, min(grown(seen, version, stat, proxies), requests)).row])
 
     canary, baseline = of(stage.canary), of(stage.stable)
-    pooled = Blocks.of((EVERYONE,), canary, baseline, [False], total(baseline))
+    pooled = Blocks.of((EVERYONE,), canary, baseline, np.array([False]), total(baseline))
     return replace(interval, blocks=pooled, learned=Learned())
 
 

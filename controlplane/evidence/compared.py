@@ -172,7 +172,7 @@ def _of_blocks(counts: Counts, told: _Told, grids: Floats, rise: Floats) -> tupl
 def _by_segment(counts: Counts, told: _Told, least: Floats, main: Floats) -> list[Gains]:
     """Return what blocks add to the processes of segments."""
     blocks = [interval.blocks for interval in told.interval]
-    most = max(len(each.lines) for each in blocks)
+    most = max(len(each.names) for each in blocks)
     if most == 1 and not any(counts.borrowed.tolist()):
         sums = main[:, None]
     else:
@@ -181,7 +181,7 @@ def _by_segment(counts: Counts, told: _Told, least: Floats, main: Floats) -> lis
         sums = Lines(key[order], len(blocks) * most).sums(least[order])
         sums = sums.reshape(len(blocks), most, len(ALTERNATIVES)) / told.spread[:, None, None]
     return [
-        {SEGMENT + name: line for name, line in zip(each.lines, lines, strict=False) if name in each.met}
+        {SEGMENT + name: line for name, line in zip(each.names, lines, strict=False) if name in each.met}
         for each, lines in zip(blocks, sums.tolist(), strict=True)
     ]
 

@@ -210,8 +210,8 @@ class MostShare:
         whole = interval.stage.full_segments
         canary = rows_of([Tally(int(n), int(k)).row for n, k, _, _ in counts.values()])
         baseline = rows_of([Tally(int(n), int(k)).row for _, _, n, k in counts.values()])
-        borrowed = [segment in whole for segment in counts]
-        own = total_row(baseline[~np.array(borrowed, dtype=bool)])
+        borrowed = np.array([segment in whole for segment in counts], dtype=bool)
+        own = total_row(baseline[~borrowed])
         pooled = Blocks.of(tuple(counts), canary, baseline, borrowed, own)
         return replace(interval, blocks=pooled, learned=Learned())
 

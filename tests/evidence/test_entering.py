@@ -161,7 +161,7 @@ def test_only_what_was_judged_in_this_step_counts_for_a_number_of_requests():
 def test_good_time_of_a_whole_segment_makes_no_room_in_the_budget_for_later_harm():
     def block(errors):
         canary, baseline = (rows_of([Tally(n, k).row]) for n, k in ((1000, errors), (9000, 900)))
-        return Blocks.of(("staff",), canary, baseline, [True], baseline[0])
+        return Blocks.of(("staff",), canary, baseline, np.array([True]), baseline[0])
 
     good, bad = Spoiled(), Spoiled()
     for _ in range(20):
