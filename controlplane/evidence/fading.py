@@ -30,6 +30,7 @@ import numpy as np
 
 from controlplane.evidence.dispersion import Array, Dispersion, Flags
 from controlplane.evidence.table import WIDTH, Table, stacked
+from controlplane.evidence.usual import most, share
 
 TOTAL, EXPOSED, SIZE, CLUSTERS, BURSTS = 0, 1, 2, slice(3, 5), slice(5, 11)
 BY_SHORT = slice(0, 11)  # what fades with every full SHORT window
@@ -46,7 +47,7 @@ _SIZES = np.array(SIZES)[:, None, None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sums:
+class Pasts:
     """The sums of several pasts, each with an interval that is taken in.
 
     Attributes:
@@ -60,13 +61,13 @@ class Sums:
     calm: Flags
 
     @classmethod
-    def of(cls, sums: Sequence[Array], rows: Array, seconds: Sequence[float]) -> Sums:
+    def of(cls, sums: Sequence[Array], rows: Array, seconds: Sequence[float]) -> Pasts:
         """Take in intervals of so many seconds, of rows by past and cell; windows are not full yet."""
         found, row = np.array(sums), np.add.reduce(rows, axis=1)
         recent = found[:, RECENT] = found[:, RECENT] * fade(seconds, RECENT_HALF_LIFE) + row
         found[:, SWAYING] += row
         usual = rates(found[:, TOTAL])
-        return cls(found, usual, recent[:, 1:] <= 4 * usual * recent[:, :1] + 10)
+        return cls(found, usual, recent[:, 1:] <= most(recent[:, :1], usual))
 
     def dispersion(self, windows: Sequence[Table], cells: Sequence[Table]) -> Dispersion:
         """Return how uneven windows are, one of each past, beside the long-run shares of its cells."""
@@ -119,15 +120,14 @@ class Sums:
         lags[:] = uneven.added(lags, freedom, np.where(freedom, fade(seconds)[:, None], 1.0))
         before[:, 1], before[:, 0], now[:] = before[:, 0].copy(), now, 0.0
 
-    def later(self) -> Sums:
+    def later(self) -> Pasts:
         """Return the same with the long-run shares of now."""
         return replace(self, usual=rates(self.sums[:, TOTAL]))
 
 
 def rates(total: Array) -> Array:
-    """Return by counter the long-run share of requests that are counted, of TOTAL; 1 % without history."""
-    found: Array = (total[..., 1:] + 0.5) / (total[..., :1] + 50)
-    return found
+    """Return by counter the long-run share of requests that are counted, of TOTAL."""
+    return share(total[..., 1:], total[..., :1])
 
 
 def fade(seconds: Sequence[float], half_life: float = HALF_LIFE) -> Array:

@@ -27,12 +27,12 @@ from controlplane.evidence.fading import (
 )
 from controlplane.evidence.once import once
 from controlplane.evidence.table import SLOWER, WIDTH
+from controlplane.evidence.usual import share_now
 
 LONG = 30.0  # seconds: windows in which slower swings of one version show
 SWAY = 15.0  # seconds: windows in which a whole version is compared with itself
 PHI, WEIGHT = 3.0, 10.0  # dispersion that is assumed before any history, and how many windows that is worth
 ICC_WEIGHT, ICC_SAFETY = 20.0, 1.5
-RECENT_PRIOR = 5.0  # events at the long-run rate, added to those of the last half minute
 
 
 @dataclass(frozen=True, eq=False)  # no slots: what several ask is worked out once
@@ -60,8 +60,7 @@ class Figures:
     def now(self, also: Array | float = 0.0) -> Array:
         """Return the share of the last half minute and rows ``also``; of few requests, the long-run one."""
         rows = self.sums[:, RECENT] + also
-        found: Array = (rows[:, 1:] + RECENT_PRIOR) / (rows[:, :1] + RECENT_PRIOR / self.rates)
-        return found
+        return share_now(rows[:, 1:], rows[:, :1], self.rates)
 
     def beyond(self) -> Beyond:
         """Return the shares past each edge of latency in the last half minute."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from controlplane.evidence import usual
 from controlplane.evidence.blocks import version_rows
 from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.dispersion import Array
@@ -32,9 +33,9 @@ from controlplane.evidence.fading import (
     SIZE,
     SWAYING,
     TOTAL,
-    Sums,
+    Pasts,
 )
-from controlplane.evidence.figures import LONG, RECENT_PRIOR, SWAY, Figures
+from controlplane.evidence.figures import LONG, SWAY, Figures
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.once import once
 from controlplane.evidence.table import WIDTH, Row, Table, from_json, stacked
@@ -152,12 +153,11 @@ class Learned:
 
     def rate(self, counter: int) -> float:
         """Return the long-run share of requests that are counted, in 0..1; 1 % without history."""
-        return (self.total[counter] + 0.5) / (self.total[0] + 50)
+        return usual.share(self.total[counter], self.total[0])
 
     def rate_now(self, counter: int) -> float:
         """Return the share of the last half minute; with few requests, the long-run one."""
-        usual = self.rate(counter)
-        return (self.recent[counter] + RECENT_PRIOR) / (self.recent[0] + RECENT_PRIOR / usual)
+        return usual.share_now(self.recent[counter], self.recent[0], self.rate(counter))
 
     def gap(self, idle: float) -> float:
         """Return the mean seconds between requests before ``idle`` without any; 0 if that is not known."""
@@ -176,7 +176,7 @@ class Learned:
 
     def unusual(self, counter: int) -> bool:
         """Return whether the baseline itself is far above its usual share: both versions suffer."""
-        return self.recent[counter] > 4 * self.rate(counter) * self.recent[0] + 10
+        return self.recent[counter] > usual.most(self.recent[0], self.rate(counter))
 
     @once
     def swings(self) -> list[float]:
@@ -314,28 +314,28 @@ def _learn(kind: _Kind, lessons: Sequence[_Lesson]) -> list[Learned]:
     cells = [lesson.learned.cells for lesson in lessons]
     seconds = [lesson.seconds for lesson in lessons]
     rows = stacked([lesson.rows.rows for lesson in lessons])
-    sums = Sums.of([lesson.learned.sums for lesson in lessons], rows, seconds)
+    pasts = Pasts.of([lesson.learned.sums for lesson in lessons], rows, seconds)
     uneven = None
     # What cannot be compared teaches nothing: when nobody is left on the stable version, limits alone judge
     # the canary, and how far a version swings must not be forgotten then.
     if kind.uneven:
-        uneven = sums.compare(BRIEF, [lesson.cells for lesson in lessons], cells, seconds)
+        uneven = pasts.compare(BRIEF, [lesson.cells for lesson in lessons], cells, seconds)
     if kind.sway:
-        sums.close_sway([lesson.swaying for lesson in lessons])
+        pasts.close_sway([lesson.swaying for lesson in lessons])
     if kind.again:
         seconds = [lesson.short.seconds for lesson in lessons]
         rows = stacked([lesson.short.rows.rows for lesson in lessons])
         windows = [lesson.short_cells for lesson in lessons]
-        uneven = sums.dispersion(windows, cells) if kind.short_uneven else None
+        uneven = pasts.dispersion(windows, cells) if kind.short_uneven else None
     if kind.short:
-        sums.close_short(rows, seconds, uneven)
+        pasts.close_short(rows, seconds, uneven)
         cells = [_with(lesson.short, table) for lesson, table in zip(lessons, cells, strict=True)]
     if kind.long_uneven:
         windows = [lesson.long_cells for lesson in lessons]
-        sums.later().compare(LASTING, windows, cells, [lesson.long.seconds for lesson in lessons])
+        pasts.later().compare(LASTING, windows, cells, [lesson.long.seconds for lesson in lessons])
     # Copied, for what is kept for long would keep the sums of all the others, too.
     return [
-        lesson.after(own.copy(), table) for lesson, own, table in zip(lessons, sums.sums, cells, strict=True)
+        lesson.after(own.copy(), table) for lesson, own, table in zip(lessons, pasts.sums, cells, strict=True)
     ]
 
 
