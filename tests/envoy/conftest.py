@@ -63,6 +63,7 @@ to: v2
 policy: quick
 start: auto
 """
+SLOW = ("ticks are slow", "the store is slow")  # of a busy machine, and for a minute
 
 
 class Site:
@@ -194,6 +195,10 @@ class Site:
             return {proxy["state"] for proxy in await self.get("/v1/proxies")} == {"synced"}
 
         await self.until(all_are)
+
+    async def problems(self):
+        """Return what is wrong, but for that the machine is busy."""
+        return [each for each in await self.get("/v1/problems") if not each.startswith(SLOW)]
 
     async def refusing(self):
         """Return the first proxy that refuses something, once one does."""

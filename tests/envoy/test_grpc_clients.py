@@ -451,7 +451,7 @@ async def test_a_second_control_plane_is_no_safe_one_for_clients(site, shop):
                     return await comes.call(4) == {"v1": 4}
 
                 await site.until(back)
-                problems = await site.get("/v1/problems"), await second.get("/v1/problems")
+                problems = await site.problems(), await second.problems()
 
     assert (stayed, seen) == ({"v1": 20}, [])
     assert fresh == {"v2": 20}

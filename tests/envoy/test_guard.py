@@ -100,7 +100,7 @@ async def test_a_guard_sees_the_old_versions_endpoints_die_and_come_back(site, o
         said.append(shown["return_point"])
         if len(said) == 3:
             refused = await site.client.post("/v1/releases/shop-v2/rollback", json={"actor": "tester"})
-            problems = await site.get("/v1/problems")
+            problems = await site.problems()
     await site.act("rollback")
     await site.released(phase="rolled_back")
     back = await site.ask(site.ports["edge"], USERS)

@@ -66,17 +66,14 @@ async def test_a_listener_whose_address_is_taken_is_a_problem_that_is_told(site)
         await site.start(edge_1=site.bootstrap("edge-1"))
         await site.apply(*documents(site, http=front, more=taken))
 
-        async def told():
-            return await site.get("/v1/problems")
-
-        problems = await site.until(told)
+        problems = await site.until(site.problems)
         assert problems[0].startswith(
             "proxy edge-1 of fleet 'edge': has no listener 'more', which it refuses: "
         )
         await site.apply(*documents(site, http=front))
 
         async def nothing():
-            return not await site.get("/v1/problems")
+            return not await site.problems()
 
         await site.until(nothing)
     await served(site, http=front)

@@ -99,7 +99,7 @@ async def test_a_store_that_was_lost_moves_nobody_until_somebody_says_what_is_st
     await site.act("advance")
     await asked(site, 600)
     alone = await seen(site)
-    waiting, problems = await site.release(), await site.get("/v1/problems")
+    waiting, problems = await site.release(), await site.problems()
     ready, services = await site.client.get("/readyz"), await site.get("/v1/services")
     metrics = (await site.client.get("/metrics")).text
     joined = await states(site)
@@ -134,7 +134,7 @@ async def test_a_store_that_was_lost_moves_nobody_until_somebody_says_what_is_st
     assert [(r["service"], r["actor"], r["reason"]) for r in adopted] == [
         ("shop", "ann", "v1 is what is stable; edge-1, edge-2 had it from another store: it was v1")
     ]
-    assert await site.get("/v1/problems") == []
+    assert await site.problems() == []
     assert load.unexplained == 0, load.examples
 
 
@@ -159,7 +159,7 @@ async def test_routes_prove_what_was_stable_and_adopting_that_moves_nobody(site)
 
     await site.until(told)
     shown = await turnout(site, "get", "services")
-    problems = await site.get("/v1/problems")
+    problems = await site.problems()
     said = await turnout(site, "store", "init", "--adopt=shop=v2")
     await site.synced()
 
@@ -197,7 +197,7 @@ async def test_a_copy_that_is_older_than_what_proxies_have_is_passed_by_an_adopt
         return await states(site) == [("edge-1", "behind")]
 
     await site.until(behind)
-    problems = await site.get("/v1/problems")
+    problems = await site.problems()
     said = await turnout(site, "store", "init", "--adopt=shop=v2")
 
     async def synced():

@@ -139,7 +139,7 @@ async def test_what_a_proxy_refused_for_a_reason_of_its_own_is_sent_again_when_s
         await site.launch(edge_1=site.bootstrap("edge-1"))
 
         async def unserved():
-            return [p for p in await site.get("/v1/problems") if "nobody serves its address" in p]
+            return [p for p in await site.problems() if "nobody serves its address" in p]
 
         [problem] = await site.until(unserved)
     free = await site.get("/v1/proxies")
