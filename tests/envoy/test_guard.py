@@ -20,13 +20,14 @@ policy: quick
 {more}
 start: auto
 """
+SOUND = "tests.envoy.sound"  # whoever answers a check with an error counts as dead for a moment
 USERS = [user.requests[0] for user in population(200) if user.id]
 
 
 @pytest.fixture
 async def other():
     """A second sample service: more endpoints, and another version."""
-    sample = SampleProcess(tuple(free_ports(2)), seed=1)
+    sample = SampleProcess(tuple(free_ports(2)), 1, SOUND)
     await sample.start()
     yield sample
     await sample.stop()
@@ -82,7 +83,7 @@ async def test_a_guard_says_that_the_way_back_is_unsafe_and_nobody_is_sent_where
 
 
 async def test_a_guard_sees_the_old_versions_endpoints_die_and_come_back(site, other):
-    another = SampleProcess(tuple(free_ports(2)), seed=2)
+    another = SampleProcess(tuple(free_ports(2)), 2, SOUND)
     await another.start()
     shop = places(site.world("edge")[1], "v1", other.ports[0], another.ports[0])
     # A service that has no requests is checked as well, and each checks that it is in the guard.
