@@ -10,10 +10,14 @@ from tests.waiting import PATIENCE
 
 
 class Receiver:
-    """A server that remembers what it got and answers as it is told, while ``go_on`` is set."""
+    """A server that remembers what it got and answers as it is told, while ``go_on`` is set.
+
+    What ``refused`` is true of is answered with 503, and by none of the ``answers``.
+    """
 
     def __init__(self):
         self.got, self.answers = [], []
+        self.refused = lambda body: False
         self.go_on = threading.Event()
         self.go_on.set()
         self.came = threading.Condition()
@@ -30,7 +34,8 @@ class Receiver:
                     outer.got.append((self.headers["idempotency-key"], self.headers["content-type"], body))
                     outer.came.notify_all()
                 outer.go_on.wait(PATIENCE)
-                self.send_response(outer.answers.pop(0) if outer.answers else 204)
+                answers = [503] if outer.refused(body) else outer.answers
+                self.send_response(answers.pop(0) if answers else 204)
                 self.end_headers()
 
             def log_message(self, *_):

@@ -51,6 +51,7 @@ class Release:
         policy, order = site.order(f"name: third, everyone: 30%, for: {DWELL:g}s")
         await site.apply(policy + self._hook, order)
         await site.released(step="third", stage="judge")
+        await self.weights.are([0, 3000])
         return self
 
     async def __aexit__(self, *error):

@@ -266,14 +266,23 @@ class Site:
         return {name: int(value) for name, value in pairs if value.isdigit()}
 
     async def reached(self, node, version):
-        """Return how many requests an Envoy has sent to a version."""
-        name = f"cluster.shop~{version}.upstream_rq_completed"
+        """Return how many requests an Envoy has sent to a version, those that are not answered yet too."""
+        name = f"cluster.shop~{version}.upstream_rq_total"
         return (await self.stats(node, f"^{name}$")).get(name, 0)
 
     async def come(self, rps, *ports, seed=0):
         """Let users come at a steady rate."""
         self.load = Load(population(seed=seed), ports or tuple(self.ports.values()), rps, seed=seed)
         await self.load.start()
+
+    async def answered(self, requests):
+        """Wait until the users have so many more answers."""
+        before = self.load.counts().requests
+
+        async def enough():
+            return self.load.counts().requests >= before + requests
+
+        await self.until(enough)
 
     async def leave(self):
         """Wait for the last answers; return what the users saw."""

@@ -59,16 +59,6 @@ async def lose(site):
     await site.serve()
 
 
-async def asked(site, requests):
-    """Wait until users have asked so often."""
-    answered = site.load.counts().requests
-
-    async def enough():
-        return site.load.counts().requests > answered + requests
-
-    await site.until(enough)
-
-
 async def seen(site):
     """Return who is sent where, and the weights at the Envoys: one speaks delta, one state of the world."""
     return await site.ask(site.ports["edge"], USERS), [await weights(site, node) for node in NODES]
@@ -97,12 +87,17 @@ async def test_a_store_that_was_lost_moves_nobody_until_somebody_says_what_is_st
     for number in range(8):
         await site.apply(documents[1] + f"timeout: {number + 20}s\n")
     await site.act("advance")
-    await asked(site, 600)
+
+    async def joined():
+        return await states(site) == [(node, "alone") for node in (*NODES, "edge-3")]
+
+    await site.until(joined)
+    await site.answered(600)
     alone = await seen(site)
-    waiting, problems = await site.release(), await site.problems()
+    await site.released(phase="waiting", hold="left-alone")
+    problems = await site.problems()
     ready, services = await site.client.get("/readyz"), await site.get("/v1/services")
     metrics = (await site.client.get("/metrics")).text
-    joined = await states(site)
 
     wrong = await turnout(site, "store", "init", "--adopt=shop=v9", "--adopt=web=v1")
     said = await turnout(site, "store", "init", "--adopt=shop=v1", "--reason=it was v1", "--actor=ann")
@@ -112,24 +107,21 @@ async def test_a_store_that_was_lost_moves_nobody_until_somebody_says_what_is_st
         return [state for _, state in await states(site)] == ["synced"] * 3
 
     await site.until(synced)
-    await asked(site, 300)
+    await site.answered(300)
     after = await seen(site)
-    release = await site.release()
+    await site.released(phase="waiting", hold="manual")
     records = await site.get("/v1/records")
     load = await site.leave()
 
     assert 0.1 < before[0].count("v2") / len(USERS) < 0.3
     assert before == empty == alone
-    assert (waiting["phase"], waiting["hold"]) == ("waiting", "left-alone")
     assert problems == [f"service shop: left alone, edge-1, edge-2 got it from another store; {ADOPT}"]
     assert (ready.status_code, ready.text) == (200, "ok; services left alone: 1, see /v1/problems\n")
     assert services[0]["left_alone"] == list(NODES)
     assert "turnout_services_left_alone 1.0" in metrics
-    assert joined == [(node, "alone") for node in (*NODES, "edge-3")]
     assert wrong == (1, f"turnout: {UNKNOWN}\n")
     assert said == (0, "shop: v1 is stable\n")
     assert set(after[0]) == {"v1"}
-    assert (release["phase"], release["hold"]) == ("waiting", "manual")
     adopted = [r for r in records if r["action"] == "adopt"]
     assert [(r["service"], r["actor"], r["reason"]) for r in adopted] == [
         ("shop", "ann", "v1 is what is stable; edge-1, edge-2 had it from another store: it was v1")

@@ -75,7 +75,9 @@ async def test_a_proxy_that_refuses_a_step_holds_it_and_is_named(site):
     assert "program size" in proxies["edge-2"]["problems"][0]
     assert list(refused.values()) == list(again.values()) == [1]
     assert (later["step"], later["stage"], later["hold"]) == ("trail", "propagate", "nack")
-    assert [(r["step"], r["action"]) for r in records] == [
+    # On a busy machine another hold may come before: that the proxies have not answered yet.
+    told = [r for r in records if r["numbers"].get("code") != "propagate"]
+    assert [(r["step"], r["action"]) for r in told] == [
         ("waiting", "order"),
         ("waiting", "start"),
         ("trail", "hold"),

@@ -65,10 +65,8 @@ async def test_a_killed_control_plane_goes_on_where_it_was(site):
 
     before = await site.until(judging)
     had = await asyncio.gather(*(content(site, node) for node in nodes))
-    answered = site.load.counts().requests
     await site.kill()
-    await asyncio.sleep(1)  # users come while nobody is in control
-    unwatched = site.load.counts().requests - answered
+    await site.answered(150)  # users come while nobody is in control
     await site.serve()
     at_once = await site.release()
     after = await site.until(lambda: settled(site))
@@ -76,7 +74,6 @@ async def test_a_killed_control_plane_goes_on_where_it_was(site):
     promoted = await site.released(phase="promoted")
     seen = await site.leave()
 
-    assert unwatched > 100
     assert (at_once["step"], at_once["stage"]) == (after["step"], after["stage"]) == ("half", "judge")
     assert at_once["judged_seconds"] >= before["judged_seconds"]
     old, new = evidence(before), evidence(after)
