@@ -19,7 +19,7 @@ from controlplane.evidence.verdict import Verdict
 
 Key = TypeVar("Key", bound=Hashable)
 Found = TypeVar("Found")
-Find: TypeAlias = "Callable[[Beside, Key], Sequence[Found]]"  # in each of several intervals, for a key
+Find: TypeAlias = "Callable[[Beside, Sequence[Key]], Sequence[Found]]"  # in each interval, for its key
 
 ALPHA = 0.01  # chance of rolling back a good release
 BETA = 0.05  # chance that a step passes which does the harm that it should exclude
@@ -309,7 +309,7 @@ class Interval:
         """Return what is found in the interval for a key; found once for all who ask."""
         asked = find, key
         if asked not in self._kept:
-            keep(Beside((self,)), find, key)
+            keep(Beside((self,)), find, (key,))
         found: Found = self._kept[asked]
         return found
 
@@ -340,9 +340,9 @@ class Beside:
         return found
 
 
-def keep(beside: Beside, find: Find[Key, Found], key: Key) -> None:
-    """Let intervals keep what is found in each of them for a key."""
-    for interval, found in zip(beside.intervals, find(beside, key), strict=True):
+def keep(beside: Beside, find: Find[Key, Found], keys: Sequence[Key]) -> None:
+    """Let intervals keep what is found in each of them for the key that it has."""
+    for interval, key, found in zip(beside.intervals, keys, find(beside, keys), strict=True):
         interval._kept[find, key] = found
 
 

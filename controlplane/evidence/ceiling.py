@@ -251,30 +251,33 @@ class _Sought(NamedTuple):
 
 
 @lru_cache(maxsize=16)  # few combinations of intervals come again
-def _sought(limits: tuple[Limit, ...], alike: tuple[tuple[float, ...], ...]) -> _Sought:
+def _sought(limits: tuple[tuple[Limit, ...], ...], alike: tuple[tuple[float, ...], ...]) -> _Sought:
     """Return what is looked for; ``alike`` are by interval the ratios of one limit's processes."""
     each = [
         _Faults.beyond(np.full(len(ratios), limit.allowed), limit.share)
-        for ratios in alike
-        for limit in limits
+        for held_to, ratios in zip(limits, alike, strict=True)
+        for limit in held_to
     ]
     faults = _Faults(*(np.concatenate(tables) for tables in zip(*each, strict=True)))
-    null = np.concatenate([ratios * len(limits) for ratios in alike])[:, None]
+    every = [ratios * len(held_to) for held_to, ratios in zip(limits, alike, strict=True)]
+    null = np.concatenate(every)[:, None]
     return _Sought(faults, null, null * faults.times)
 
 
-def _broken(beside: Beside, limits: tuple[Limit, ...]) -> list[Mapping[Limit, Gains]]:
+def _broken(beside: Beside, limits: Sequence[tuple[Limit, ...]]) -> list[Mapping[Limit, Gains]]:
     """Return what each interval adds by limit, in a table for all of them: a line more costs little."""
     intervals, counts, swings, alike = beside.intervals, [], [], []
-    for interval in intervals:
+    for interval, held_to in zip(intervals, limits, strict=True):
         sums, whole = interval.blocks.sums, interval.stage.full_segments
         alike.append((ALIKE, *(1 + FULL_MARGIN if segment in whole else ALIKE for segment in sums)))
-        for limit in limits:
+        for limit in held_to:
             counts += _counts(interval.blocks, limit.counter)
             swings += [[interval.learned.swing(limit.counter)]] * (1 + len(sums))
-    lines = iter((_above_both(counts, _sought(limits, tuple(alike))) / swings).tolist())
-    labels = [_labels(interval.blocks.sums) for interval in intervals]
-    return [{limit: dict(zip(names, lines, strict=False)) for limit in limits} for names in labels]
+    lines = iter((_above_both(counts, _sought((*limits,), (*alike,))) / swings).tolist())
+    return [
+        {limit: dict(zip(_labels(interval.blocks.sums), lines, strict=False)) for limit in held_to}
+        for interval, held_to in zip(intervals, limits, strict=True)
+    ]
 
 
 def _labels(segments: Iterable[str]) -> tuple[str, ...]:

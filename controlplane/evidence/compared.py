@@ -67,7 +67,7 @@ class Compared(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """Counters in intervals, counter by counter: what is asked of each, and what the past taught.
+    """Counters in intervals: what is asked of each, and what the past taught.
 
     Attributes:
         asked: What is asked.
@@ -90,22 +90,20 @@ class _Told(NamedTuple):
     bursts: Floats
 
     @classmethod
-    def of(cls, beside: Beside, asked: Sequence[Asked]) -> _Told:
-        """Return what is asked of these intervals."""
+    def of(cls, beside: Beside, asking: Sequence[tuple[int, Asked]]) -> _Told:
+        """Return what is asked, each of the interval at its place."""
         intervals, known = beside.intervals, beside.shared(taught)
         now = known.now(np.array([interval.blocks.baseline_sum for interval in intervals]))
-        counters = [each.counter - 1 for each in asked]
-        columns = (known.rates, now, known.spreads, known.swings, known.clusters)
-        rate, late, spread, swing, clusters = (column.T[counters].ravel() for column in columns)
+        at, counters = [at for at, _ in asking], [each.counter - 1 for _, each in asking]
         return cls(
-            [each for each in asked for _ in intervals],
-            [*intervals] * len(asked),
-            rate,
-            late,
-            spread,
-            swing,
-            clusters,
-            np.moveaxis(known.bursts[:, :, counters], 2, 0).reshape(-1, len(SIZES)),
+            [each for _, each in asking],
+            [intervals[place] for place in at],
+            rate=known.rates[at, counters],
+            now=now[at, counters],
+            spread=known.spreads[at, counters],
+            swing=known.swings[at, counters],
+            clusters=known.clusters[at, counters],
+            bursts=known.bursts[at, :, counters],
         )
 
     @property
@@ -114,19 +112,17 @@ class _Told(NamedTuple):
         return np.array([(each.margin, each.lent) for each in self.asked]).T
 
 
-def compared(beside: Beside, asked: tuple[Asked, ...]) -> list[Mapping[int, Compared]]:
+def compared(beside: Beside, asked: Sequence[tuple[Asked, ...]]) -> list[Mapping[int, Compared]]:
     """Return what each interval says, by counter."""
-    intervals = beside.intervals
-    told = _Told.of(beside, asked)
-    counts = beside.shared(Stack.of).counts(
-        (at, each.counter) for each in asked for at in range(len(intervals))
-    )
+    asking = [(at, each) for at, those in enumerate(asked) for each in those]
+    told = _Told.of(beside, asking)
+    counts = beside.shared(Stack.of).counts((at, each.counter) for at, each in asking)
     gains = zip(_evidence(counts, told), _dense(counts, told), _surges(counts, told), strict=True)
-    said = zip(told.asked, told.interval, gains, _no_harm(counts, told), strict=True)
-    found: list[dict[int, Compared]] = [{} for _ in intervals]
-    for at, (each, interval, (evidence, dense, surge), harmless) in enumerate(said):
-        whole = {**evidence, DENSE: dense, SURGE: surge}
-        found[at % len(intervals)][each.counter] = Compared(whole, harmless if interval.counting else None)
+    found: list[dict[int, Compared]] = [{} for _ in asked]
+    said = zip(asking, gains, _no_harm(counts, told), strict=True)
+    for (at, each), (evidence, dense, surge), harmless in said:
+        whole, counting = {**evidence, DENSE: dense, SURGE: surge}, beside.intervals[at].counting
+        found[at][each.counter] = Compared(whole, harmless if counting else None)
     return [*found]
 
 

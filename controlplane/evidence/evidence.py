@@ -5,6 +5,7 @@ The same observations give the same evidence, folded in one go or from a stored 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -178,14 +179,22 @@ def ready(evidence: Evidence, learned: Learned, observation: Observation, stage:
 
 
 def work_out(intervals: Sequence[Interval]) -> None:
-    """Work out what is asked of intervals, in tables for all with the same limits; it stays the same."""
-    alike: dict[tuple[tuple[Any, Any], ...], list[Interval]] = {}
-    for interval in intervals:
-        alike.setdefault(_asked(interval.stage.limits), []).append(interval)
-    for asked, asking in alike.items():
-        beside = Beside(asking)
-        for find, key in asked:
-            keep(beside, find, key)
+    """Work out what is asked of intervals, in tables for all of them; it stays the same.
+
+    One that asks the same twice, with other margins for a single step, is in a second table for that.
+    """
+    asking: dict[tuple[Any, int], list[tuple[int, Any]]] = {}
+    for at, interval in enumerate(intervals):
+        times = Counter[Any]()
+        for find, key in _asked(interval.stage.limits):
+            asking.setdefault((find, times[find]), []).append((at, key))
+            times[find] += 1
+    tables: dict[tuple[int, ...], Beside] = {}
+    for (find, _), asked in asking.items():
+        places, keys = zip(*asked, strict=True)
+        if places not in tables:
+            tables[places] = Beside([intervals[at] for at in places])
+        keep(tables[places], find, keys)
 
 
 @lru_cache(maxsize=1024)

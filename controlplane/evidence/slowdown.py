@@ -135,7 +135,7 @@ class Slowdown:
         usual = float(beyond.shares[0, edge])
         share = max(usual, RAREST)
         at = np.array([[edge]])
-        ratio = float(excluded((self.part,), self.margin, (stage,), beyond, at)[0, 0, 0])
+        ratio = float(excluded((self.part,), (self.margin,), (stage,), beyond, at)[0, 0, 0])
         excess = (ratio - 1) * share
         requests = total(account.recent)[0] / max(1, len(learned.cells.keys))  # of a block
         seconds = max(account.lately, 1.0)

@@ -83,7 +83,7 @@ def nearest(parts: Parts, baselines: Beyond) -> Places:
 
 
 def excluded(
-    parts: Parts, margin: float, stages: Sequence[Stage], baselines: Beyond, edges: Places
+    parts: Parts, margins: Sequence[float], stages: Sequence[Stage], baselines: Beyond, edges: Places
 ) -> Floats:
     """Return the ratios of counts that promotion must exclude, with lines and columns as the ``edges`` have.
 
@@ -93,7 +93,7 @@ def excluded(
     """
     least, _, _, tail = _columns(parts)
     lines = np.arange(edges.shape[1])
-    asked, share = MARGINS * margin, baselines.shares[lines, edges]
+    asked, share = MARGINS * np.array(margins), baselines.shares[lines, edges]
     slower, more, risen = np.array([(*_excluded(s.next_share), s.tolerated(0.0)) for s in stages]).T
     slower, more = np.maximum(slower, 1 + asked), np.maximum(more, 1 + TAILS * asked)
     times = np.array((slower, slower + FULL_MARGIN))[:, None]
@@ -136,8 +136,8 @@ class Slowed(NamedTuple):
     harmless: tuple[float, float] | None
 
 
-def slowed(beside: Beside, margin: float) -> list[Mapping[str, Slowed]]:
-    """Return what each interval says of all parts by name."""
+def slowed(beside: Beside, margins: Sequence[float]) -> list[Mapping[str, Slowed]]:
+    """Return what each interval says of all parts by name, by its tolerated slowness, a ratio of times."""
     intervals, known, stack = beside.intervals, beside.shared(taught), beside.shared(Stack.of)
     count = len(intervals)
     # What the past says of each interval, then the same with the interval.
@@ -145,13 +145,13 @@ def slowed(beside: Beside, margin: float) -> list[Mapping[str, Slowed]]:
     baselines = Beyond.at(np.concatenate([known.now(), known.now(rows)])[:, SLOWER - 1 :])
     edges = nearest(PARTS, baselines)
     stages = [interval.stage for interval in intervals]
-    ratios = excluded(PARTS, margin, (*stages, *stages), baselines, edges)
+    ratios = excluded(PARTS, (*margins, *margins), (*stages, *stages), baselines, edges)
     seconds = np.array([interval.seconds for interval in intervals])
     before, now = (
         _Looked(stack, known, seconds, baselines.part(part), edges[:, part], ratios[:, :, part])
         for part in (slice(count), slice(count, None))
     )
-    times = np.array([1 + tolerated(interval, margin) for interval in intervals])
+    times = np.array([1 + tolerated(*each) for each in zip(intervals, margins, strict=True)])
     good = zip(now.no_harm(), before.as_often(), strict=True)
     said = zip(before.gains(times), now.edges.ravel().tolist(), good, strict=True)
     found: list[dict[str, Slowed]] = [{} for _ in intervals]

@@ -9,7 +9,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from world import CANARY, STABLE, START
 
-from controlplane.evidence import Cell, Evidence, Learned, Limits, Observation, Stage, Tally, learn
+from controlplane.evidence import (
+    Cell,
+    Evidence,
+    Learned,
+    Limits,
+    Observation,
+    Stage,
+    Tally,
+    comparison,
+    learn,
+)
+from controlplane.evidence.compared import compared
 from controlplane.evidence.evidence import folded, ready, work_out
 from controlplane.policy.latency import EDGES_MS
 
@@ -17,7 +28,7 @@ FULL = (frozenset(), frozenset({"beta"}), frozenset({"beta", "everyone"}))
 LIMITS = (
     Limits(client_errors_margin=0.5, latency_margin=0.1, latency=((0.99, 10),), success_rate=0.99),
     Limits(client_errors_margin=0.5, latency_margin=0.1, latency=((0.99, 10),), success_rate=0.99, harm=0.01),
-    Limits(errors_margin=0.001, latency_margin=0.5),
+    Limits(errors_margin=0.001, latency_margin=0.5, step=("s", Limits(errors_margin=0.4, success_rate=0.9))),
     Limits(emergency=True, latency_margin=0.1, error_rate=0.02),
     Limits(),
 )
@@ -118,3 +129,22 @@ def test_what_metrics_ask_is_worked_out_before_they_fold(limits):
 
     assert [len(interval._kept) for interval in both] == kept
     assert kept[0] > 0
+
+
+def test_intervals_with_other_limits_are_in_one_table(monkeypatch):
+    """Of a fleet with several policies, each would be as slow as a release by itself."""
+    tables = []
+
+    def counted(beside, asked):
+        tables.append(len(asked))
+        return compared(beside, asked)
+
+    monkeypatch.setattr(comparison, "compared", counted)
+    seen = Observation("shop", START, START + timedelta(seconds=5))
+    limits = [Limits(errors_margin=0.311), Limits(errors_margin=0.312, client_errors_margin=0.5)]
+    limits.append(Limits(errors_margin=0.313, step=("ten", Limits(errors_margin=0.314))))
+    stages = [Stage(CANARY, STABLE, each, timedelta(seconds=90), 0.25) for each in limits]
+
+    work_out([ready(Evidence(), Learned(), seen, at) for at in stages])
+
+    assert tables == [3, 1]  # the second for what the third asks besides, of one step

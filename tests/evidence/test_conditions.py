@@ -249,7 +249,7 @@ def test_a_wider_margin_of_latency_asks_for_less_proof():
         stage = Stage(canary="v2", stable="v1", limits=Limits(), elapsed=timedelta(0), next_share=share)
         beyond = Beyond.at(0.5 ** np.arange(1.0, len(EDGES_MS) + 1)[None])
         parts = (Part("latency", 0.0, 1.0, 0.01, tail),)
-        return slowed.excluded(parts, margin, (stage,), beyond, np.array([[5]]))[0, 0, 0]
+        return slowed.excluded(parts, (margin,), (stage,), beyond, np.array([[5]]))[0, 0, 0]
 
     assert excluded(0.1, tail=True) == 2.0  # as the table says for the last step
     assert excluded(0.5, tail=True) == 6.0
