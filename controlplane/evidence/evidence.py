@@ -185,10 +185,8 @@ def work_out(intervals: Sequence[Interval]) -> None:
     """
     asking: dict[tuple[Any, int], list[tuple[int, Any]]] = {}
     for at, interval in enumerate(intervals):
-        times = Counter[Any]()
-        for find, key in _asked(interval.stage.limits):
-            asking.setdefault((find, times[find]), []).append((at, key))
-            times[find] += 1
+        for table, key in _asked(interval.stage.limits):
+            asking.setdefault(table, []).append((at, key))
     tables: dict[tuple[int, ...], Beside] = {}
     for (find, _), asked in asking.items():
         places, keys = zip(*asked, strict=True)
@@ -198,10 +196,17 @@ def work_out(intervals: Sequence[Interval]) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _asked(limits: Limits) -> tuple[tuple[Any, Any], ...]:
-    """Return what the metrics of a release with these limits ask of an interval, each once."""
+def _asked(limits: Limits) -> tuple[tuple[tuple[Any, int], Any], ...]:
+    """Return what the metrics of a release with these limits ask of an interval, each once.
+
+    That is how it is found, the how many-th such question it is, and the key.
+    """
     asks = (getattr(metric, "asks", None) for metric in metrics(limits))
-    return tuple(dict.fromkeys(ask for ask in asks if ask))
+    times, found = Counter[Any](), []
+    for find, key in dict.fromkeys(ask for ask in asks if ask):
+        found.append(((find, times[find]), key))
+        times[find] += 1
+    return tuple(found)
 
 
 def folded(evidence: Evidence, interval: Interval) -> Evidence:
