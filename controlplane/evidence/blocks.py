@@ -59,7 +59,7 @@ class Blocks:
         lent: Row,
     ) -> Blocks:
         """Return blocks with their sums; ``lent`` is that of the baseline, from which some may borrow."""
-        names, place, summing = _places(segments)
+        names, place, summing = _summing(segments)
         *of_canary, all_of = map(tuple, (summing @ canary).tolist())
         *of_baseline, _ = map(tuple, (summing @ baseline).tolist())
         sums = dict(zip(names, zip(of_canary, of_baseline, strict=True), strict=True))
@@ -102,8 +102,8 @@ def version_rows(observation: Observation, version: str) -> Table:
     return observation.tables.get(version, _NOTHING)
 
 
-@lru_cache(maxsize=256)
-def _places(segments: tuple[str, ...]) -> tuple[Sequence[str], NDArray[np.intp], Rows]:
+@lru_cache(maxsize=64)  # of a hundred segments in 16 groups each is a megabyte
+def _summing(segments: tuple[str, ...]) -> tuple[Sequence[str], NDArray[np.intp], Rows]:
     """Return these segments, sorted, the place of each among them, and what sums up their lines, then all."""
     names, place = places(segments)
     summing = np.ones((len(names) + 1, len(segments)))

@@ -252,14 +252,14 @@ class _Sought(NamedTuple):
 
 @lru_cache(maxsize=16)  # few combinations of intervals come again
 def _sought(limits: tuple[tuple[Limit, ...], ...], alike: tuple[tuple[float, ...], ...]) -> _Sought:
-    """Return what is looked for; ``alike`` are by interval the ratios of one limit's processes."""
+    """Return what is looked for; by interval, the ``limits`` and ``alike``, the ratios of one's processes."""
     each = [
         _Faults.beyond(np.full(len(ratios), limit.allowed), limit.share)
-        for held_to, ratios in zip(limits, alike, strict=True)
-        for limit in held_to
+        for asked, ratios in zip(limits, alike, strict=True)
+        for limit in asked
     ]
     faults = _Faults(*(np.concatenate(tables) for tables in zip(*each, strict=True)))
-    every = [ratios * len(held_to) for held_to, ratios in zip(limits, alike, strict=True)]
+    every = [ratios * len(asked) for asked, ratios in zip(limits, alike, strict=True)]
     null = np.concatenate(every)[:, None]
     return _Sought(faults, null, null * faults.times)
 
@@ -267,16 +267,16 @@ def _sought(limits: tuple[tuple[Limit, ...], ...], alike: tuple[tuple[float, ...
 def _broken(beside: Beside, limits: Sequence[tuple[Limit, ...]]) -> list[Mapping[Limit, Gains]]:
     """Return what each interval adds by limit, in a table for all of them: a line more costs little."""
     intervals, counts, swings, alike = beside.intervals, [], [], []
-    for interval, held_to in zip(intervals, limits, strict=True):
+    for interval, asked in zip(intervals, limits, strict=True):
         sums, whole = interval.blocks.sums, interval.stage.full_segments
         alike.append((ALIKE, *(1 + FULL_MARGIN if segment in whole else ALIKE for segment in sums)))
-        for limit in held_to:
+        for limit in asked:
             counts += _counts(interval.blocks, limit.counter)
             swings += [[interval.learned.swing(limit.counter)]] * (1 + len(sums))
     lines = iter((_above_both(counts, _sought((*limits,), (*alike,))) / swings).tolist())
     return [
-        {limit: dict(zip(_labels(interval.blocks.sums), lines, strict=False)) for limit in held_to}
-        for interval, held_to in zip(intervals, limits, strict=True)
+        {limit: dict(zip(_labels(interval.blocks.sums), lines, strict=False)) for limit in asked}
+        for interval, asked in zip(intervals, limits, strict=True)
     ]
 
 

@@ -96,8 +96,8 @@ class _Told(NamedTuple):
         now = known.now(np.array([interval.blocks.baseline_sum for interval in intervals]))
         at, counters = [at for at, _ in asking], [each.counter - 1 for _, each in asking]
         return cls(
-            [each for _, each in asking],
-            [intervals[place] for place in at],
+            asked=[each for _, each in asking],
+            interval=[intervals[place] for place in at],
             rate=known.rates[at, counters],
             now=now[at, counters],
             spread=known.spreads[at, counters],
@@ -119,10 +119,10 @@ def compared(beside: Beside, asked: Sequence[tuple[Asked, ...]]) -> list[Mapping
     counts = beside.shared(Stack.of).counts((at, each.counter) for at, each in asking)
     gains = zip(_evidence(counts, told), _dense(counts, told), _surges(counts, told), strict=True)
     found: list[dict[int, Compared]] = [{} for _ in asked]
-    said = zip(asking, gains, _no_harm(counts, told), strict=True)
-    for (at, each), (evidence, dense, surge), harmless in said:
-        whole, counting = {**evidence, DENSE: dense, SURGE: surge}, beside.intervals[at].counting
-        found[at][each.counter] = Compared(whole, harmless if counting else None)
+    said = zip(asking, told.interval, gains, _no_harm(counts, told), strict=True)
+    for (at, each), interval, (evidence, dense, surge), harmless in said:
+        whole = {**evidence, DENSE: dense, SURGE: surge}
+        found[at][each.counter] = Compared(whole, harmless if interval.counting else None)
     return [*found]
 
 
@@ -220,14 +220,14 @@ def _dense(counts: Counts, told: _Told) -> list[Sequence[float]]:
     counts = counts.where(~counts.borrowed)
     table = np.array((counts.n_c, counts.k_c, counts.n_b, counts.k_b)).T
     n_c, k_c, n_b, k_b = counts.lines.sums(table).T
-    most = np.maximum(DENSE_EVENTS, (DENSE_RATE + 5 * told.rate) * (n_c + n_b))
-    dense = (n_b > 0) & (n_c >= MOSTLY * n_b) & (k_c + k_b >= most)
+    enough = np.maximum(DENSE_EVENTS, (DENSE_RATE + 5 * told.rate) * (n_c + n_b))
+    dense = (n_b > 0) & (n_c >= MOSTLY * n_b) & (k_c + k_b >= enough)
     if any(dense.tolist()):
         grids = _wide(told)
         for at in np.flatnonzero(dense).tolist():
             null, *rhos = grids[at].tolist()
-            share = float(k_c[at]), float(k_c[at] + k_b[at]), float(n_c[at] / n_b[at])
-            found[at] = [binomial(*share, null, rho) for rho in rhos]
+            seen = float(k_c[at]), float(k_c[at] + k_b[at]), float(n_c[at] / n_b[at])
+            found[at] = [binomial(*seen, null, rho) for rho in rhos]
     return found
 
 

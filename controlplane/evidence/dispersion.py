@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from controlplane.evidence.usual import MORE, Array, most
+
 Flags = NDArray[np.bool_]
 
 
@@ -40,7 +41,7 @@ class Dispersion:
         """
         requests, counts, whole = rows[..., :1], rows[..., 1:], np.add.reduce(rows, axis=-2)
         events = whole[..., 1:]
-        sane = calm & (events <= 4 * usual * whole[..., :1] + 20)
+        sane = calm & (events <= most(whole[..., :1], usual, MORE))
         if np.count_nonzero(sane) < sane.size:
             counts, events = np.where(sane[..., None, :], counts, 0.0), np.where(sane, events, 0.0)
         share = requests * (past[..., 1:] + 5) / (past[..., :1] + (5 / usual)[..., None, :])

@@ -179,14 +179,15 @@ def ready(evidence: Evidence, learned: Learned, observation: Observation, stage:
 
 
 def work_out(intervals: Sequence[Interval]) -> None:
-    """Work out what is asked of intervals, in tables for all of them; it stays the same.
+    """Work out what is asked of intervals, in tables for all of them; what each comes to stays the same.
 
-    One that asks the same twice, with other margins for a single step, is in a second table for that.
+    One that asks two questions of a kind, as for a step with limits of its own, is in a second table for the
+    second.
     """
     asking: dict[tuple[Any, int], list[tuple[int, Any]]] = {}
     for at, interval in enumerate(intervals):
-        for table, key in _asked(interval.stage.limits):
-            asking.setdefault(table, []).append((at, key))
+        for find, number, key in _asked(interval.stage.limits):
+            asking.setdefault((find, number), []).append((at, key))
     tables: dict[tuple[int, ...], Beside] = {}
     for (find, _), asked in asking.items():
         places, keys = zip(*asked, strict=True)
@@ -195,16 +196,21 @@ def work_out(intervals: Sequence[Interval]) -> None:
         keep(tables[places], find, keys)
 
 
-@lru_cache(maxsize=1024)
-def _asked(limits: Limits) -> tuple[tuple[tuple[Any, int], Any], ...]:
-    """Return what the metrics of a release with these limits ask of an interval, each once.
+class _Question(NamedTuple):
+    """What metrics ask of an interval: how that is found, which of its kind it is, from 0 on, and its key."""
 
-    That is how it is found, the how many-th such question it is, and the key.
-    """
+    find: Any
+    number: int
+    key: Any
+
+
+@lru_cache(maxsize=1024)
+def _asked(limits: Limits) -> tuple[_Question, ...]:
+    """Return what the metrics of a release with these limits ask of an interval, each once."""
     asks = (getattr(metric, "asks", None) for metric in metrics(limits))
     times, found = Counter[Any](), []
     for find, key in dict.fromkeys(ask for ask in asks if ask):
-        found.append(((find, times[find]), key))
+        found.append(_Question(find, times[find], key))
         times[find] += 1
     return tuple(found)
 

@@ -28,9 +28,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from controlplane.evidence.dispersion import Array, Dispersion, Flags
+from controlplane.evidence.dispersion import Dispersion, Flags
 from controlplane.evidence.table import WIDTH, Table, stacked
-from controlplane.evidence.usual import most, share
+from controlplane.evidence.usual import MORE, MORE_LATELY, Array, most, share
 
 TOTAL, EXPOSED, SIZE, CLUSTERS, BURSTS = 0, 1, 2, slice(3, 5), slice(5, 11)
 BY_SHORT = slice(0, 11)  # what fades with every full SHORT window
@@ -47,7 +47,7 @@ _SIZES = np.array(SIZES)[:, None, None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pasts:
+class FadingSums:
     """The sums of several pasts, each with an interval that is taken in.
 
     Attributes:
@@ -61,13 +61,13 @@ class Pasts:
     calm: Flags
 
     @classmethod
-    def of(cls, sums: Sequence[Array], rows: Array, seconds: Sequence[float]) -> Pasts:
+    def of(cls, sums: Sequence[Array], rows: Array, seconds: Sequence[float]) -> FadingSums:
         """Take in intervals of so many seconds, of rows by past and cell; windows are not full yet."""
         found, row = np.array(sums), np.add.reduce(rows, axis=1)
         recent = found[:, RECENT] = found[:, RECENT] * fade(seconds, RECENT_HALF_LIFE) + row
         found[:, SWAYING] += row
         usual = rates(found[:, TOTAL])
-        return cls(found, usual, recent[:, 1:] <= most(recent[:, :1], usual))
+        return cls(found, usual, recent[:, 1:] <= most(recent[:, :1], usual, MORE_LATELY))
 
     def dispersion(self, windows: Sequence[Table], cells: Sequence[Table]) -> Dispersion:
         """Return how uneven windows are, one of each past, beside the long-run shares of its cells."""
@@ -92,7 +92,7 @@ class Pasts:
         """
         row, sums = np.add.reduce(rows, axis=1), self.sums[:, BY_SHORT]
         requests = row[:, :1]
-        np.minimum(row[:, 1:], 4 * self.usual * requests + 20, out=row[:, 1:])
+        np.minimum(row[:, 1:], most(requests, self.usual, MORE), out=row[:, 1:])
         sums *= fade(seconds)[:, None]
         sums[:, TOTAL] += np.where(self.calm[:, :1], 1.0, OUTAGE_WEIGHT) * row
         sums[:, EXPOSED, 1:] += self.calm * requests
@@ -120,7 +120,7 @@ class Pasts:
         lags[:] = uneven.added(lags, freedom, np.where(freedom, fade(seconds)[:, None], 1.0))
         before[:, 1], before[:, 0], now[:] = before[:, 0].copy(), now, 0.0
 
-    def later(self) -> Pasts:
+    def later(self) -> FadingSums:
         """Return the same with the long-run shares of now."""
         return replace(self, usual=rates(self.sums[:, TOTAL]))
 

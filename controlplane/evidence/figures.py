@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controlplane.evidence.dispersion import Array, shrunk
+from controlplane.evidence.dispersion import shrunk
 from controlplane.evidence.edges import Beyond
 from controlplane.evidence.fading import (
     BRIEF,
@@ -27,7 +27,7 @@ from controlplane.evidence.fading import (
 )
 from controlplane.evidence.once import once
 from controlplane.evidence.table import SLOWER, WIDTH
-from controlplane.evidence.usual import share_now
+from controlplane.evidence.usual import Array, share_now
 
 LONG = 30.0  # seconds: windows in which slower swings of one version show
 SWAY = 15.0  # seconds: windows in which a whole version is compared with itself

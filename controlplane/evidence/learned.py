@@ -16,7 +16,6 @@ import numpy as np
 from controlplane.evidence import usual
 from controlplane.evidence.blocks import version_rows
 from controlplane.evidence.crowd import Crowd
-from controlplane.evidence.dispersion import Array
 from controlplane.evidence.edges import Beyond
 from controlplane.evidence.fading import (
     BEFORE,
@@ -33,12 +32,13 @@ from controlplane.evidence.fading import (
     SIZE,
     SWAYING,
     TOTAL,
-    Pasts,
+    FadingSums,
 )
 from controlplane.evidence.figures import LONG, SWAY, Figures
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.once import once
 from controlplane.evidence.table import WIDTH, Row, Table, from_json, stacked
+from controlplane.evidence.usual import Array
 
 FEWEST = 0.01  # a cell that decayed to fewer requests than this is forgotten
 
@@ -176,7 +176,7 @@ class Learned:
 
     def unusual(self, counter: int) -> bool:
         """Return whether the baseline itself is far above its usual share: both versions suffer."""
-        return self.recent[counter] > usual.most(self.recent[0], self.rate(counter))
+        return self.recent[counter] > usual.most(self.recent[0], self.rate(counter), usual.MORE_LATELY)
 
     @once
     def swings(self) -> list[float]:
@@ -314,28 +314,28 @@ def _learn(kind: _Kind, lessons: Sequence[_Lesson]) -> list[Learned]:
     cells = [lesson.learned.cells for lesson in lessons]
     seconds = [lesson.seconds for lesson in lessons]
     rows = stacked([lesson.rows.rows for lesson in lessons])
-    pasts = Pasts.of([lesson.learned.sums for lesson in lessons], rows, seconds)
+    sums = FadingSums.of([lesson.learned.sums for lesson in lessons], rows, seconds)
     uneven = None
     # What cannot be compared teaches nothing: when nobody is left on the stable version, limits alone judge
     # the canary, and how far a version swings must not be forgotten then.
     if kind.uneven:
-        uneven = pasts.compare(BRIEF, [lesson.cells for lesson in lessons], cells, seconds)
+        uneven = sums.compare(BRIEF, [lesson.cells for lesson in lessons], cells, seconds)
     if kind.sway:
-        pasts.close_sway([lesson.swaying for lesson in lessons])
+        sums.close_sway([lesson.swaying for lesson in lessons])
     if kind.again:
         seconds = [lesson.short.seconds for lesson in lessons]
         rows = stacked([lesson.short.rows.rows for lesson in lessons])
         windows = [lesson.short_cells for lesson in lessons]
-        uneven = pasts.dispersion(windows, cells) if kind.short_uneven else None
+        uneven = sums.dispersion(windows, cells) if kind.short_uneven else None
     if kind.short:
-        pasts.close_short(rows, seconds, uneven)
+        sums.close_short(rows, seconds, uneven)
         cells = [_with(lesson.short, table) for lesson, table in zip(lessons, cells, strict=True)]
     if kind.long_uneven:
         windows = [lesson.long_cells for lesson in lessons]
-        pasts.later().compare(LASTING, windows, cells, [lesson.long.seconds for lesson in lessons])
+        sums.later().compare(LASTING, windows, cells, [lesson.long.seconds for lesson in lessons])
     # Copied, for what is kept for long would keep the sums of all the others, too.
     return [
-        lesson.after(own.copy(), table) for lesson, own, table in zip(lessons, pasts.sums, cells, strict=True)
+        lesson.after(own.copy(), table) for lesson, own, table in zip(lessons, sums.sums, cells, strict=True)
     ]
 
 

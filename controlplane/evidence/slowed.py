@@ -87,9 +87,9 @@ def excluded(
 ) -> Floats:
     """Return the ratios of counts that promotion must exclude, with lines and columns as the ``edges`` have.
 
-    First those of blocks with a baseline of their own, then those of blocks that borrow one. Where fewer of
-    the baseline are past the edge than belong to the part, the edges do not show the part. Then what has to
-    be excluded is harm to as many requests as may fail.
+    ``margins`` and ``stages`` are by column. First come the ratios of blocks with a baseline of their own,
+    then those of blocks that borrow one. Where fewer of the baseline are past the edge than belong to the
+    part, the edges do not show it. Then what has to be excluded is harm to as many requests as may fail.
     """
     least, _, _, tail = _columns(parts)
     lines = np.arange(edges.shape[1])
@@ -137,7 +137,10 @@ class Slowed(NamedTuple):
 
 
 def slowed(beside: Beside, margins: Sequence[float]) -> list[Mapping[str, Slowed]]:
-    """Return what each interval says of all parts by name, by its tolerated slowness, a ratio of times."""
+    """Return what each interval says of all parts, by name.
+
+    ``margins`` are of each: tolerated slowness, as a ratio of times.
+    """
     intervals, known, stack = beside.intervals, beside.shared(taught), beside.shared(Stack.of)
     count = len(intervals)
     # What the past says of each interval, then the same with the interval.

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from controlplane.evidence.dispersion import Array
+import numpy as np
+from numpy.typing import NDArray
 
+Array = NDArray[np.float64]
 Number = TypeVar("Number", float, Array)
 
 PRIOR = 0.5, 50  # events, and requests, that are added to those of the past: 1 % without history
 RECENT_PRIOR = 5.0  # events at the usual share, added to those of the last half minute
-FAR, AT_LEAST = 4, 10  # times what is usual, and so many more, which chance does not explain
+FAR = 4  # times what is usual
+MORE_LATELY, MORE = 10, 20  # events beyond that, in the last half minute and in a short window
 
 
 def share(events: Number, requests: Number) -> Number:
-    """Return the long-run share of requests that are counted, in 0..1."""
+    """Return the long-run share of requests that are counted, in 0..1; 1 % without history."""
     return (events + PRIOR[0]) / (requests + PRIOR[1])
 
 
@@ -26,6 +29,6 @@ def share_now(events: Number, requests: Number, usual: Number) -> Number:
     return (events + RECENT_PRIOR) / (requests + RECENT_PRIOR / usual)
 
 
-def most(requests: Number, usual: Number) -> Number:
-    """Return the number of events above which so many requests have unusually many."""
-    return FAR * usual * requests + AT_LEAST
+def most(requests: Number, usual: Number, more: int) -> Number:
+    """Return the number of events above which so many requests have unusually many; ``more`` is as above."""
+    return FAR * usual * requests + more

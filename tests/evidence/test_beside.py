@@ -28,7 +28,12 @@ FULL = (frozenset(), frozenset({"beta"}), frozenset({"beta", "everyone"}))
 LIMITS = (
     Limits(client_errors_margin=0.5, latency_margin=0.1, latency=((0.99, 10),), success_rate=0.99),
     Limits(client_errors_margin=0.5, latency_margin=0.1, latency=((0.99, 10),), success_rate=0.99, harm=0.01),
-    Limits(errors_margin=0.001, latency_margin=0.5, step=("s", Limits(errors_margin=0.4, success_rate=0.9))),
+    Limits(
+        errors_margin=0.001,
+        latency_margin=0.5,
+        success_rate=0.98,
+        step=("s", Limits(errors_margin=0.4, latency_margin=0.2, success_rate=0.9)),
+    ),
     Limits(emergency=True, latency_margin=0.1, error_rate=0.02),
     Limits(),
 )

@@ -282,7 +282,8 @@ def test_a_sum_whose_orders_are_pushed_apart_waits_for_all_four():
         measures = (Measure(cell("everyone", version), name, total, 10, age=1.0),) if name else ()
         begin, end = START + timedelta(seconds=second - 5), START + timedelta(seconds=second)
         interval = Interval(
-            Blocks.of((), rows_of([]), rows_of([]), (), total_row(rows_of([]))), Learned(), at, 5.0, 0, True,
+            Blocks.of((), rows_of([]), rows_of([]), np.array([], bool), total_row(rows_of([]))),
+            Learned(), at, 5.0, 0, True,
             Observation("shop", begin, end, measures=measures),
         )  # fmt: skip
         account, ready = money.paired(account, interval, money.counts(interval))
