@@ -46,7 +46,7 @@ AHEAD = 32  # pieces of work for each process that are worked on, or done, ahead
 
 # So many seeds a process works on at once: with more it would hardly be quicker. The last pieces of work have
 # fewer, so that no process works long after the others.
-BESIDE, FEWEST = 17, 3
+BESIDE, FEWEST = 9, 3
 
 # New objects after which Python looks for cyclic garbage: more than a piece of work makes in an interval. By
 # default (700) that took an eighth of the CPU, and none was found.
