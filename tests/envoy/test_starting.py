@@ -19,7 +19,7 @@ from tests.documents import placed
 
 pytestmark = [pytest.mark.envoy, pytest.mark.long]
 
-LONG = pytest.mark.skipif("TURNOUT_CHAOS" not in os.environ, reason="takes minutes; see `make chaos`")
+LONG = pytest.mark.skipif("TURNOUT_CHAOS" not in os.environ, reason="takes half an hour; see `make chaos`")
 OUTSIDE = ("", "waiting", "guarding", "point_of_no_return", "rolling_back", "ending")
 TEST, ALIKE = "ab-test", "ab-test-alike"
 FOLDER = Path(__file__).parents[2] / "policies" / "starting"
@@ -156,7 +156,7 @@ async def reached(site, name):
 async def test_each_policy_takes_a_failing_version_back_and_a_good_one_to_the_end(
     site, failing, selling, receiver, push
 ):
-    """Failing ones by their evidence alone; good ones too in `make chaos`, which takes minutes."""
+    """Failing ones by their evidence alone; good ones too in `make chaos`, which takes half an hour."""
     spoiled = await begin(site, failing, selling, 900, receiver.url)
     ends = await asyncio.gather(
         *(ended(site, name, push=push) for name in POLICIES),
