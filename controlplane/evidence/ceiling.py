@@ -274,9 +274,10 @@ def _broken(beside: Beside, limits: Sequence[tuple[Limit, ...]]) -> list[Mapping
             counts += _counts(interval.blocks, limit.counter)
             swings += [[interval.learned.swing(limit.counter)]] * (1 + len(sums))
     lines = iter((_above_both(counts, _sought((*limits,), (*alike,))) / swings).tolist())
+    labels = [_labels(interval.blocks.sums) for interval in intervals]
     return [
-        {limit: dict(zip(_labels(interval.blocks.sums), lines, strict=False)) for limit in asked}
-        for interval, asked in zip(intervals, limits, strict=True)
+        {limit: dict(zip(names, lines, strict=False)) for limit in asked}
+        for asked, names in zip(limits, labels, strict=True)
     ]
 
 

@@ -176,9 +176,8 @@ async def test_queries_that_hang_delay_no_other(server, running):
     await until(lambda: len(prometheus.take()["shop"]) >= before + 20)
 
     asked, rounds = sum(text == "slow" for _, text in came) - hung, (loop.time() - began) / 0.5
-    assert asked <= HANGING_AT_ONCE * (
-        rounds + 2
-    )  # a few of them at once, and not as many as there is room for
+    # A few of them at once, and not as many as there is room for.
+    assert asked <= HANGING_AT_ONCE * (rounds + 2)
     assert all("did not answer within" in reading.problem for reading in prometheus.take()["cart"])
 
 
