@@ -79,7 +79,7 @@ def simulate(
         list[str] | None,
         typer.Option(help="Of the canary; again for a row of its own, with + for several at once."),
     ] = None,
-    releases: Annotated[int, typer.Option(min=1, max=100_000, help="How many, of each fault.")] = 200,
+    releases: Annotated[int, typer.Option(min=1, max=100_000, help="How many, of each fault.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same figures.")] = 0,
     proxies: Annotated[int, typer.Option(min=1, max=64, help="How many Envoys.")] = 3,
     segment: Annotated[

@@ -245,6 +245,17 @@ def test_simulate_says_how_long_it_took(turnout, policy):
     assert said.out.splitlines()[-1].startswith("4 releases in ")
 
 
+def test_simulate_runs_a_hundred_good_releases_and_a_hundred_bad_ones_if_nothing_is_said(turnout, policy):
+    few = ("--interval", "30s", "--history", "1m", "--longest", "4m", "--rps", 300)
+
+    said = turnout("simulate", policy, *few)
+
+    assert "100 releases of each kind" in said.out
+    assert "none (good)" in said.out
+    assert "errors=10% (bad)" in said.out
+    assert said.out.splitlines()[-1].startswith("200 releases in ")
+
+
 def children(process):
     """Return the ids of a process's children."""
     found = []
