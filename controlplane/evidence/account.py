@@ -16,6 +16,7 @@ from controlplane.evidence.likelihood import FIRST_MASS, advance, restart_mass
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.once import once
 from controlplane.evidence.verdict import Verdict
+from controlplane.policy.documents import EVERYONE
 
 Key = TypeVar("Key", bound=Hashable)
 Found = TypeVar("Found")
@@ -100,6 +101,11 @@ class Stage:
     divided: bool = False
     judged: timedelta = timedelta(0)
     since: timedelta = timedelta(0)
+
+    @property
+    def borrowing(self) -> frozenset[str]:
+        """Segments beside which the baseline of the others counts, as long as there is one."""
+        return self.full_segments - {EVERYONE}
 
     def tolerated(self, rate: float, margin: float = 0.25) -> float:
         """Return the rise of a rate that promotion must exclude; exposure times rise is always alike.

@@ -122,7 +122,7 @@ class Ceiling:
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
         fault, shows = partial(joined, account, PROCESS), partial(loudness, account)
-        reading = Reading(account, fault, self.threshold, shows)
+        reading = Reading(account, fault, self.threshold, shows, borrowing=stage.borrowing)
         n_c, k_c, n_b, k_b = reading.counts
         recent, swing = total(account.recent), learned.swing(self.counter)
         allowed = self._held_to(account, learned, stage)

@@ -23,8 +23,8 @@ from controlplane.evidence.reading import (
     alone,
     borrowed,
     more_often,
+    once_each,
     percent,
-    total,
 )
 from controlplane.evidence.table import ERRORS
 from controlplane.evidence.verdict import Outcome, Verdict
@@ -78,7 +78,8 @@ class Comparison:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        reading = Reading(account, partial(self._log_e, account), self.threshold, partial(loudness, account))
+        fault, shows = partial(self._log_e, account), partial(loudness, account)
+        reading = Reading(account, fault, self.threshold, shows, borrowing=stage.borrowing)
 
         def words() -> Words:
             return Words(
@@ -107,7 +108,7 @@ class Comparison:
 
         What has lasted for hours has become usual. That both fail most of their requests never is.
         """
-        n_c, k_c, n_b, k_b = total(account.recent)
+        n_c, k_c, n_b, k_b = once_each(account.recent, stage.borrowing)
         broken = self.counter == ERRORS and n_b >= TOLD and k_b >= MOST * n_b and k_c >= MOST * n_c
         if stage.limits.emergency or not (broken or learned.unusual(self.counter)):
             return ""

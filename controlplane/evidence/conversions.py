@@ -30,6 +30,7 @@ from controlplane.evidence.reading import (
     average,
     borrowed,
     bound,
+    once_each,
     percent,
     rested,
     total,
@@ -120,7 +121,8 @@ class Conversions:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        reading = Reading(account, partial(_log_e, account), self.threshold, partial(_excess, account))
+        fault, shows = partial(_log_e, account), partial(_excess, account)
+        reading = Reading(account, fault, self.threshold, shows, borrowing=stage.borrowing)
         n_c, _, n_b, k_b = reading.counts
         worse = "fewer" if self.measured.more else "more"
 
@@ -269,9 +271,9 @@ class LeastShare:
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
         fault, shows = partial(joined, account, PROCESS), partial(loudness, account)
-        reading = Reading(account, fault, 1 / ALPHA, shows)
+        reading = Reading(account, fault, 1 / ALPHA, shows, borrowing=stage.borrowing)
         n_c, k_c, *_ = reading.counts
-        _, _, n_b, k_b = total(account.recent)
+        _, _, n_b, k_b = once_each(account.recent, stage.borrowing)
 
         def seen(counts: Counts) -> str:
             if not self.measured.share:

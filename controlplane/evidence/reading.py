@@ -42,6 +42,7 @@ class Reading:
         threshold: e-value at which the metric fails.
         shows: By segment: how much of the fault shows there, or how that is found.
         undoubted: Evidence of no harm that a PASS takes when every event of a burst counts.
+        borrowing: Segments whose baseline is that of the others, see :func:`once_each`.
     """
 
     account: Account
@@ -49,6 +50,7 @@ class Reading:
     threshold: float
     shows: Mapping[str, float] | Callable[[], Mapping[str, float]]
     undoubted: float = 0.0
+    borrowing: frozenset[str] = frozenset()
 
     @once
     def quiet(self) -> bool:
@@ -98,12 +100,12 @@ class Reading:
     @once
     def counts(self) -> Counts:
         """The sum of what the answer rests on."""
-        return total(self.table)
+        return once_each(self.table, self.borrowing)
 
     @property
     def release(self) -> Counts:
         """The sum since the release began, of the segment where a fault shows."""
-        return total(self._blamed(self.account.whole))
+        return once_each(self._blamed(self.account.whole), self.borrowing)
 
     def told(self, say: Callable[[Counts], str], *, beside: bool = True) -> str:
         """Return what was seen, in words; of a fault since it shows, and beside it in the whole release.
@@ -234,6 +236,25 @@ def total(table: Mapping[str, Counts]) -> Counts:
     return out
 
 
+def once_each(table: Mapping[str, Counts], borrowing: frozenset[str]) -> Counts:
+    """Return the sum of counts over segments, in which each request of the baseline is one.
+
+    Those that are ``borrowing`` have the baseline of the others, which counts where it belongs; where that is
+    not in the table, as beside one segment that is blamed, it counts once.
+    """
+    lent = borrowing & table.keys()
+    if not lent:
+        return total(table)
+    n_c, k_c, _, _ = total(table)
+    own = total({segment: counts for segment, counts in table.items() if segment not in lent})
+    _, _, n_b, k_b = own if own[2] else max((table[segment] for segment in sorted(lent)), key=_baseline)
+    return n_c, k_c, n_b, k_b
+
+
+def _baseline(counts: Counts) -> float:
+    return counts[2]
+
+
 def timed(verdict: Verdict, account: Account) -> Verdict:
     """Return the verdict with the time that a PASS still needs at the present traffic."""
     if verdict.outcome is not Outcome.NOT_YET or not total(account.step)[0]:
@@ -308,7 +329,9 @@ def borrowed(table: Mapping[str, Counts], stage: Stage, margin: float | None = N
     whole = sorted(s for s, counts in table.items() if s in stage.full_segments and counts[0])
     if not whole:
         return ""
-    names = f"segment {', '.join(whole)} has no baseline of its own"
+    names = f"segment {whole[0]} has no baseline of its own"
+    if len(whole) > 1:
+        names = f"segments {', '.join(whole)} have no baseline of their own"
     if margin is None:
         rest = "nobody is left on the baseline" if EVERYONE in whole else "beside it the rest of the service"
         return f"{names}: judged by the limit, {rest}"

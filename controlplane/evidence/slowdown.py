@@ -29,6 +29,7 @@ from controlplane.evidence.reading import (
     alone,
     borrowed,
     more_often,
+    once_each,
     percent,
     rough,
     total,
@@ -80,7 +81,7 @@ class Slowdown:
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
         fault, shows = partial(_log_e, account), partial(_excess, account)
-        reading = Reading(account, fault, self.threshold, shows, undoubted=-ENOUGH)
+        reading = Reading(account, fault, self.threshold, shows, -ENOUGH, stage.borrowing)
         if reading.doubted:
             reading = replace(reading, account=rising.shown(account, RISE))
         holds = ((learned.total[0] < ACQUAINTED, "too little is known of the baseline"),)
@@ -96,7 +97,8 @@ class Slowdown:
         same = shown == _looked(account, WHOLE, edge)
         seen = reading.told(partial(_slower, shown, usual=usual), beside=same)
         if reading.log_e >= LOG_DOUBT and not reading.failed and account.rise:
-            said = _slower(_looked(account, RISE, edge), total(account.rise), usual=usual)
+            counts = once_each(account.rise, stage.borrowing)
+            said = _slower(_looked(account, RISE, edge), counts, usual=usual)
             seen = f"in the last {rough(account.rising)} {said}"
         return Words(
             fault=f"the canary is slower in segment {reading.segment}",

@@ -265,7 +265,8 @@ class Sums:
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:
         """Return what the account says."""
-        reading = Reading(account, partial(self._log_e, account, stage), self.threshold, {})
+        fault = partial(self._log_e, account, stage)
+        reading = Reading(account, fault, self.threshold, {}, borrowing=stage.borrowing)
         scale = Scale(*account.state.get(SCALE, ()))
         windows = self._windows(account, scale)
 

@@ -1,5 +1,7 @@
 """What a metric says while nothing is proved: where its counts point, and no more than they show."""
 
+from dataclasses import replace
+
 import pytest
 from test_conditions import seen, stage
 from world import folded
@@ -132,3 +134,27 @@ def test_a_note_is_beside_the_reason_and_what_a_pass_takes_in_both(known):
     more = errors.reason.partition("; about ")[2]
     assert errors.brief == f"errors look as usual, too few requests to be sure; about {more}"
     assert errors.cause == "short"
+
+
+def beside_whole_segments(known, staff, times):
+    """What errors say of a step at which staff and beta have nobody on the baseline, and others have."""
+    at = stage(Limits(errors_margin=0.25), full_segments=frozenset({"beta", "staff"}))
+    rest = seen((9, 0, 0, 0), (800, 2, 0, 0))
+    whole = (seen(row, (0, 0, 0, 0), name) for name, row in (("beta", (30, 0, 0, 0)), ("staff", staff)))
+    cells = tuple(sorted(cell for part in (rest, *whole) for cell in part.cells))
+    return next(iter(verdicts(folded(known, replace(rest, cells=cells), times, at), known, at)))
+
+
+def test_requests_of_the_baseline_are_counted_once_however_many_segments_borrow_them(known):
+    errors = beside_whole_segments(known, (30, 0, 0, 0), 2)
+
+    assert "canary 0 of 138 (0 %), baseline 4 of 1600 (0.25 %)" in errors.reason
+    assert dict(errors.numbers)["baseline_requests"] == 1600
+    assert errors.note.startswith("segments beta, staff have no baseline of their own: ")
+
+
+def test_a_segment_that_is_blamed_is_told_beside_the_baseline_that_it_borrows(known):
+    errors = beside_whole_segments(known, (30, 20, 0, 0), 5)
+
+    assert errors.segment == "staff"
+    assert "canary 100 of 150 (66.7 %), baseline 10 of 4000 (0.25 %)" in errors.reason
