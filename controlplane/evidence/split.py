@@ -91,17 +91,11 @@ def check_split(
         older: How many of the canary's and of the baseline's may have begun before, by how long they took;
             they are let through where none should be, as long as the other side has more.
     """
-    requests, whole = canary + baseline, not 0 < share < 1
-    if whole:
-        side, got, before = ("baseline", baseline, older[1]) if share > 0 else ("canary", canary, older[0])
-        excused = max(0, before) if 2 * before <= requests else 0
-        if got - excused > late:
-            return SplitVerdict(Agreement.DISAGREES, f"{got} {side} requests where none should be")
+    requests, seen = canary + baseline, (share, canary, baseline)
     if not requests:
         return SplitVerdict(Agreement.TOO_FEW, "none counted yet")
-    seen = share, canary, baseline
-    if whole:
-        return SplitVerdict(Agreement.AGREES, "", seen)
+    if not 0 < share < 1:
+        return _check_whole(seen, late, older)
     due = [(share * requests, canary), ((1 - share) * requests, baseline)]
     due = [(part, got) for part, got in due if part >= EXPECTED]
     if [got for part, got in due if not part / FACTOR <= got <= part * FACTOR]:
@@ -118,6 +112,19 @@ def check_split(
     elif any(got * FACTOR < part for part, got in due):
         missing = "so few users send most that it may be chance"
     return SplitVerdict(Agreement.TOO_FEW if missing else Agreement.AGREES, missing, seen)
+
+
+def _check_whole(seen: tuple[float, int, int], late: int, older: tuple[int, int]) -> SplitVerdict:
+    """Return whether one version has all requests; arguments as in :func:`check_split`."""
+    share, canary, baseline = seen
+    sides = ("canary", canary, older[0]), ("baseline", baseline, older[1])
+    (version, due, _), (other, got, before) = sides if share > 0 else reversed(sides)
+    excused = max(0, before) if 2 * before <= canary + baseline else 0
+    if got - excused > late:
+        return SplitVerdict(Agreement.DISAGREES, f"{got} {other} requests where none should be")
+    if not due:  # what is let through shows nothing
+        return SplitVerdict(Agreement.TOO_FEW, f"none of the {version} counted yet, {got} of the {other}")
+    return SplitVerdict(Agreement.AGREES, "", seen)
 
 
 def usual(share: float, canary: int, baseline: int) -> bool:

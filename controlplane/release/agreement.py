@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import NamedTuple
 
 from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.reading import rough
@@ -34,6 +35,21 @@ class SplitSeen:
     missing: str = ""
 
 
+class Clock(NamedTuple):
+    """When the requests of a step are counted.
+
+    Attributes:
+        settle: From so long after every proxy has it on.
+        interval: The present one, which may be the first of them.
+    """
+
+    settle: timedelta = timedelta(0)
+    interval: timedelta = timedelta(0)
+
+
+AT_ONCE = Clock()
+
+
 @dataclass(frozen=True, slots=True)
 class Routes:
     """By which shares requests came to the versions in an interval, and what is seen of that.
@@ -51,11 +67,9 @@ class Routes:
     missed: Mapping[str, int] = field(default_factory=dict)
 
 
-def routes(
-    watch: Watch, state: ReleaseState, crowd: Crowd, settle: timedelta, unacked: Collection[str]
-) -> Routes:
+def routes(watch: Watch, state: ReleaseState, crowd: Crowd, clock: Clock, unacked: Collection[str]) -> Routes:
     """Return what is seen of a release's own routes; arguments as in `split_seen`."""
-    split = split_seen(watch, state, crowd, settle, unacked)
+    split = split_seen(watch, state, crowd, clock, unacked)
     shares = in_force(state.policy, state.step).shares
     return Routes(split, shares, step_split(state).segment, watch.missed)
 
@@ -64,13 +78,13 @@ def split_seen(
     watch: Watch,
     state: ReleaseState,
     crowd: Crowd,
-    settle: timedelta = timedelta(0),
+    clock: Clock = AT_ONCE,
     unacked: Collection[str] = (),
 ) -> SplitSeen:
     """Compare per proxy and segment, and over all proxies for the segment of the step.
 
-    ``crowd`` says how far heavy users may move a share, ``settle`` from when on requests are counted,
-    ``unacked`` who has not acknowledged what it should have now, as one that came back with something else.
+    ``state`` is that before the interval, ``crowd`` says how far heavy users may move a share, ``unacked``
+    who has not acknowledged what it should have now, as one that came back with something else.
 
     Source: DESIGN "How a release runs", verify.
     """
@@ -103,9 +117,10 @@ def split_seen(
         case Agreement.DISAGREES:
             return SplitSeen(f"segment {split.segment}: {verdict.reason}{_few(verdict, state)}")
         case Agreement.TOO_FEW:
-            due = _until(share, canary + baseline, state.elapsed)
+            since = state.elapsed + clock.interval - clock.settle
+            due = _until(share, canary + baseline, since)
             if not canary + baseline:
-                due = _counted(state, settle)
+                due = _counted(state, clock.settle, since)
             return SplitSeen(missing=f"segment {split.segment}: {verdict.reason}{due}{_elsewhere(watch)}")
 
 
@@ -120,18 +135,17 @@ def _few(verdict: SplitVerdict, state: ReleaseState) -> str:
 
 def _until(share: float, requests: int, since: timedelta) -> str:
     """Say how long it takes until a split can be verified, if requests go on to come as they have."""
-    more = EXPECTED / share - requests if share else 0.0
+    more = EXPECTED / share - requests if 0 < share < 1 else 0.0
     if more <= 0 or not requests or not since:
         return ""
     return f", {rough(more * since.total_seconds() / requests)} more at the traffic of this step"
 
 
-def _counted(state: ReleaseState, settle: timedelta) -> str:
+def _counted(state: ReleaseState, settle: timedelta, since: timedelta) -> str:
     """Say when counting begins, or since when no requests have come."""
-    if state.elapsed <= settle:
-        return f", counting begins {format_duration(settle)} after every proxy has the step" if settle else ""
-    since = rough((state.elapsed - settle).total_seconds())
-    return f", no requests came in the {since} since counting began"
+    if state.elapsed < settle:
+        return f", counting begins {format_duration(settle)} after every proxy has the step"
+    return f", no requests came in the {rough(since.total_seconds())} since counting began"
 
 
 def _elsewhere(watch: Watch) -> str:

@@ -17,7 +17,7 @@ from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
 from controlplane.release import arrivals, confirming, ending, holding, hooks
 from controlplane.release import watch as watching
-from controlplane.release.agreement import Routes, routes
+from controlplane.release.agreement import Clock, Routes, routes
 from controlplane.release.confirming import Glance
 from controlplane.release.decide import decide
 from controlplane.release.health import alive
@@ -136,7 +136,8 @@ def _taken(
             # With less than all to wait for, a client may be without the step and not split for that reason.
             if settled and propagation.at_least == PPM:
                 watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
-        came = others or routes(watch, state, learned.crowd, moment.settle, propagation.unacked)
+        clock = Clock(moment.settle, moment.elapsed)
+        came = others or routes(watch, state, learned.crowd, clock, propagation.unacked)
         if came.split.problem:
             watch = watching.unproved(watch)
         check = Check(bool(came.split.problem), came.segment, learned.crowd)

@@ -12,7 +12,7 @@ from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Cell, Measure, Observation, Tally
 from controlplane.evidence.verdict import Outcome
 from controlplane.policy.documents import Condition
-from controlplane.release.agreement import split_seen
+from controlplane.release.agreement import Clock, split_seen
 from controlplane.release.arrivals import step_split
 from controlplane.release.conditions import limits
 from controlplane.release.state import Phase, Stage
@@ -173,6 +173,30 @@ def test_the_split_of_a_tenth_of_everyone_and_all_of_staff(make, cells, problem,
     assert problem in got.problem
     assert bool(got.problem) is bool(problem)
     assert bool(got.missing) is not (agrees or bool(got.problem))
+
+
+def test_a_whole_segment_is_not_split_as_asked_before_the_canary_has_a_request_of_it(make):
+    state = make.state(step=0, elapsed=2 * TEN)
+    watch = watched(make, state, [("a", "staff", "v1", 3, 0), ("a", "everyone", "v1", 900, 0)])
+
+    early = split_seen(watch, state, Crowd(), Clock(2 * TEN, TEN))
+    later = split_seen(watched(make, state, [("a", "staff", "v2", 1, 0)], watch=watch), state, Crowd())
+
+    assert early.missing == "segment staff: none of the canary counted yet, 3 of the baseline"
+    assert later.agrees
+
+
+@pytest.mark.parametrize(("count", "time"), [(1, "40 s"), (2, "30 s"), (4, "10 s")])
+def test_how_long_verification_still_takes_follows_from_the_time_in_which_requests_were_counted(
+    make, count, time
+):
+    # It begins two intervals after the step; the state is that before the last of them.
+    state = make.state(step=1, elapsed=(1 + count) * TEN)
+    watch = watched(make, state, *[[("a", "everyone", "v1", 90, 0), ("a", "everyone", "v2", 10, 0)]] * count)
+
+    got = split_seen(watch, state, Crowd(), Clock(2 * TEN, TEN))
+
+    assert got.missing.endswith(f"; 50 canary requests must be due, {time} more at the traffic of this step")
 
 
 @pytest.mark.parametrize(("canary", "few"), [(2800, True), (0, False)])
