@@ -10,6 +10,7 @@ from functools import cache
 
 import httpx
 
+from controlplane.policy.values import is_url
 from controlplane.release.hooks import Answered
 from controlplane.release.ports import Json
 
@@ -40,6 +41,8 @@ class Poster:
             name, url = url[1:], self.environment.get(url[1:], "")
             if not url:
                 return Answered(None, f"the server's environment has no {name}")
+        if not is_url(url):
+            return Answered(None, "is not an address")
         headers = {"idempotency-key": key}
         if "specversion" in body:
             headers["content-type"] = CLOUD_EVENT

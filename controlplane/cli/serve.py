@@ -78,7 +78,7 @@ def serve(
 
     from controlplane.app import logs
     from controlplane.app.serving import ServeError, Settings, serving
-    from controlplane.policy.values import parse_duration
+    from controlplane.policy.values import is_url, parse_duration
     from controlplane.release.ports import StoreError
     from controlplane.server.descriptors import Shortage, allow_many, say
     from controlplane.server.limits import Limits
@@ -90,7 +90,7 @@ def serve(
     every = parsed("--interval", parse_duration, interval)
     if every < timedelta(milliseconds=100):
         raise CommandError(f"--interval: {interval} is less than 100ms", 2)
-    if prometheus is not None and not prometheus.startswith(("http://", "https://")):
+    if prometheus is not None and not is_url(prometheus):
         raise CommandError(f"--prometheus: {prometheus!r} is not an address; write http://host:9090", 2)
     tls = _tls(tls_cert, tls_key, client_ca, require_identity=require_identity)
     logs.configure(log_level, as_json=log_json)

@@ -232,6 +232,17 @@ def check_word(value: str) -> str:
 _ENVIRONMENT = re.compile(r"\$[A-Z][A-Z0-9_]*")
 
 
+def is_url(text: str) -> bool:
+    """Return whether a text is an address of an HTTP server that can be connected to."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises for one that no server has
+    except ValueError:
+        return False
+    whole = parts.scheme in ("http", "https") and bool(parts.hostname)
+    return whole and text.isprintable() and " " not in text
+
+
 def parse_url(value: object) -> str:
     """Return an address of an HTTP server, or ``$NAME``: the server's environment has it.
 
@@ -241,19 +252,9 @@ def parse_url(value: object) -> str:
     text = value if isinstance(value, str) else ""
     if _ENVIRONMENT.fullmatch(text):
         return text
-    try:
-        parts = urlsplit(text)
-        good = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and text.isprintable()
-            and " " not in text
-        )
-        _ = parts.port
-    except ValueError:
-        good = False
-    if not good:
+    if not is_url(text):
         raise ValueError(f"{shown(value)} is not an address such as 'https://host/path', nor '$NAME' of one")
+    parts = urlsplit(text)
     if parts.username or parts.password:
         raise ValueError(
             "has a user or password in it; write '$NAME' and give the server the address as NAME"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ from controlplane.policy.queries import PLACE
 TIMEOUT = 5.0  # seconds, of one query
 AT_ONCE, HANGING_AT_ONCE = 32, 8  # queries: of those that are answered in time, and of those that were not
 MAX_KEPT = 1000  # answers that wait to be stored, the newest
+MAX_ANSWER = 1 << 20  # bytes of one answer: one number needs some hundred, a list of series more
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def value(body: Any) -> float:
         elif kind != "scalar":
             raise UnansweredError(f"the query gives a {kind}; one number is needed")
         number = float(result[1])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise UnansweredError("the answer is not one of Prometheus") from error
     if not math.isfinite(number):
         raise UnansweredError(f"the query gives {result[1]}")
@@ -173,13 +175,31 @@ class Prometheus:
             raise UnansweredError("no server is known; `turnout serve --prometheus URL`")
         try:
             asked = {"query": text, "timeout": f"{self.timeout:g}s"}
-            async with asyncio.timeout(self.timeout):  # the client's own begins anew with each byte
-                answer = await client.post(f"{self.url.rstrip('/')}/api/v1/query", data=asked)
-            body = answer.json()
+            async with (
+                asyncio.timeout(self.timeout),  # the client's own begins anew with each byte
+                client.stream("POST", f"{self.url.rstrip('/')}/api/v1/query", data=asked) as answer,
+            ):
+                body = json.loads(await _read_some(answer))
         except (TimeoutError, httpx.TimeoutException) as error:
             raise UnansweredError(f"Prometheus did not answer within {self.timeout:g} s") from error
         except httpx.HTTPError as error:
             raise UnansweredError(f"Prometheus cannot be reached: {error}") from error
-        except ValueError as error:
+        except httpx.InvalidURL as error:
+            raise UnansweredError(f"the address of Prometheus is none: {error}") from error
+        except (ValueError, RecursionError) as error:
             raise UnansweredError(f"Prometheus answered {answer.status_code} and no JSON") from error
         return value(body)
+
+
+async def _read_some(answer: httpx.Response) -> bytes:
+    """Return the body of an answer.
+
+    Raises:
+        UnansweredError: If it is longer than any that gives one number.
+    """
+    body = b""
+    async for part in answer.aiter_bytes():
+        body += part
+        if len(body) > MAX_ANSWER:
+            raise UnansweredError("the answer is longer than 1 MiB; one number is needed")
+    return body

@@ -12,6 +12,7 @@ from controlplane.app.posting import Poster, poster_client
 from controlplane.release.ports import Change, Message, Record
 from controlplane.stores.sqlite import SqliteStore
 from controlplane.web.asked import Act, Order, Switch
+from tests.waiting import PATIENCE
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVENT = {"specversion": "1.0", "type": "turnout.release.held", "data": {}}
@@ -147,3 +148,11 @@ async def test_a_clock_that_jumps_neither_gives_a_message_up_nor_holds_it_back(d
     desk.now += timedelta(days=-1)
     assert await desk.send() == ()
     assert len(receiver.got) == 4
+
+
+@pytest.mark.parametrize("url", ["chat", "http://", "http://[::1", "http://localhost:99999"])
+async def test_an_address_of_the_environment_that_is_none_is_told(url):
+    async with poster_client() as client:
+        answered = await Poster(client, {"CHAT": url}).post("$CHAT", {}, "key", PATIENCE)
+
+    assert (answered.status, answered.error) == (None, "is not an address")

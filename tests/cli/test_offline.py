@@ -59,6 +59,17 @@ def test_an_address_that_is_none_is_told(turnout, server):
     assert len(said.lines) == 1
 
 
+@pytest.mark.parametrize(
+    "address", ["localhost:9090", "http://", "http://[::1", "http://localhost:99999", "http://local host"]
+)
+def test_a_prometheus_that_nobody_can_ask_is_refused(turnout, tmp_path, address):
+    said = turnout("serve", "--data", tmp_path / "store", "--prometheus", address, "--client-ca", "none")
+
+    assert said.status == 2
+    assert said.err == f"turnout: --prometheus: {address!r} is not an address; write http://host:9090\n"
+    assert not (tmp_path / "store").exists()
+
+
 # --- validate, schema, bootstrap --------------------------------------------------------------------------
 
 

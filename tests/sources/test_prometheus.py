@@ -40,6 +40,10 @@ ANSWERS = {  # by query
     "bad": (400, {"status": "error", "errorType": "bad_data", "error": "parse error"}),
     "html": (502, "<html>"),
     "odd": (200, {"status": "success"}),
+    "list": (200, [1, 2]),
+    "vast": (200, {"status": "success", "data": {"resultType": "scalar", "result": [1.0, 10**400]}}),
+    "deep": (200, "[" * 200_000 + "]" * 200_000),
+    "long": (200, vector(*["1"] * 50_000)),
 }
 
 
@@ -101,6 +105,10 @@ def query(text, baseline="", every=10.0, **more):
         ("bad", Reading("q", None, None, "Prometheus says parse error")),
         ("html", Reading("q", None, None, "Prometheus answered 502 and no JSON")),
         ("odd", Reading("q", None, None, "the answer is not one of Prometheus")),
+        ("list", Reading("q", None, None, "the answer is not one of Prometheus")),
+        ("vast", Reading("q", None, None, "the answer is not one of Prometheus")),
+        ("deep", Reading("q", None, None, "Prometheus answered 200 and no JSON")),
+        ("long", Reading("q", None, None, "the answer is longer than 1 MiB; one number is needed")),
     ],
 )
 async def test_one_number_is_a_reading_and_all_else_says_why_not(server, text, reading):
@@ -110,6 +118,13 @@ async def test_one_number_is_a_reading_and_all_else_says_why_not(server, text, r
 
     assert prometheus.take() == {"shop": (reading,)}
     assert came == [("/api/v1/query", text)]
+
+
+async def test_an_address_that_is_none_is_no_answer():
+    prometheus = await asked("http://[::1", query("queue"))
+
+    (reading,) = prometheus.take()["shop"]
+    assert reading.problem.startswith("the address of Prometheus is none")
 
 
 async def test_the_baseline_is_asked_about_too_where_it_is_compared(server):
