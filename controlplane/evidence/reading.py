@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, exp, inf, log, log2, sqrt
 
@@ -329,15 +329,20 @@ def borrowed(table: Mapping[str, Counts], stage: Stage, margin: float | None = N
     whole = sorted(s for s, counts in table.items() if s in stage.full_segments and counts[0])
     if not whole:
         return ""
-    names = f"segment {whole[0]} has no baseline of its own"
-    if len(whole) > 1:
-        names = f"segments {', '.join(whole)} have no baseline of their own"
+    names = without_own(whole)
     if margin is None:
         rest = "nobody is left on the baseline" if EVERYONE in whole else "beside it the rest of the service"
         return f"{names}: judged by the limit, {rest}"
     if EVERYONE in whole:
         return "nobody is left on the baseline"
     return f"{names}: compared with the rest of the service, margin {max(margin, FULL_MARGIN):.0%}"
+
+
+def without_own(whole: Sequence[str]) -> str:
+    """Say of whole segments that they have no baseline of their own."""
+    if len(whole) == 1:
+        return f"segment {whole[0]} has no baseline of its own"
+    return f"segments {', '.join(whole)} have no baseline of their own"
 
 
 # What nothing concurrent shows fails no comparison, however much it is; time does not help either.

@@ -13,6 +13,7 @@ from typing import Any
 from controlplane.evidence.account import FULL_MARGIN, NO_COUNTS, Counts, plus
 from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.learned import Learned
+from controlplane.evidence.reading import without_own
 from controlplane.evidence.table import ERRORS
 from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
@@ -58,12 +59,15 @@ class Spoiled:
     lent: Mapping[str, Excess] = field(default_factory=dict)
     pending: Mapping[str, Counts] = field(default_factory=dict)
 
-    def plus(self, learned: Learned, seen: Blocks) -> Spoiled:
-        """Return the sums with one more interval; ``learned`` is from before it."""
+    def plus(self, learned: Learned, seen: Blocks, *, alone: bool = False) -> Spoiled:
+        """Return the sums with one more interval.
+
+        ``learned`` is from before it, ``alone`` whether nobody is left on the baseline.
+        """
         requests, rate = seen.canary_sum[0], learned.rate_now(ERRORS)
         if not requests:
             return self
-        if seen.lent and not seen.baseline_sum[0]:
+        if alone and seen.baseline_sum[0] < LEAST:
             expected = requests * rate
             more = self.own.plus(seen.canary_sum[ERRORS] - expected, expected * (1 + requests / PRIOR))
             return replace(self, own=more)
@@ -98,7 +102,10 @@ class Spoiled:
         # A part of one more than the budget is one more.
         outcome, told = (Outcome.FAIL, math.ceil(spent)) if spent > budget else (Outcome.PASS, int(spent))
         reason = f"{told} of at most {budget} requests spoiled"
-        said = Said(reason, (("spoiled", spent), ("budget", float(budget))), 0)
+        note, whole = "", sorted(self.lent.keys() - {EVERYONE})
+        if whole:
+            note = f"{without_own(whole)}: twice the rate of the rest of the service is tolerated"
+        said = Said(reason, (("spoiled", spent), ("budget", float(budget))), 0, note=note)
         return Verdict(BUDGET, EVERYONE, outcome, said)
 
     def to_json(self) -> dict[str, Any]:

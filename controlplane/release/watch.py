@@ -18,7 +18,7 @@ from controlplane.evidence.flow import Flow
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.observation import Observation
 from controlplane.evidence.reach import missed, reach
-from controlplane.evidence.reading import rough
+from controlplane.evidence.reading import alone, rough
 from controlplane.evidence.shares import Lately
 from controlplane.evidence.spoiled import Spoiled
 from controlplane.evidence.verdict import Verdict
@@ -212,7 +212,7 @@ def fold(watch: Watch, interval: Interval, state: ReleaseState, *, settled: bool
     evidence = fold_of.folded(watch.evidence, interval)
     spoiled = watch.spoiled
     if state.policy.budget:
-        spoiled = spoiled.plus(interval.learned, interval.blocks)
+        spoiled = spoiled.plus(interval.learned, interval.blocks, alone=alone(interval.stage))
     trial, at = watch.trial, interval.stage
     if tests := at.limits.tests:
         fresh = {p: (c[0], c[2]) for p, c in _counts(observation, state).items() if at.counting}

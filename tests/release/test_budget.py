@@ -74,6 +74,7 @@ def test_a_segment_without_a_baseline_of_its_own_has_twice_the_rate_of_the_other
     *_, last = turns(make, spending(make), *cells, count=100)
 
     assert (last.decision.code == "budget/everyone") is spent
+    assert said(last).note.startswith("segment staff has no baseline of its own: twice the rate of the rest")
 
 
 def test_what_is_spoiled_stays_spoiled_after_a_step_back(make):
@@ -116,6 +117,38 @@ def test_a_failure_waits_until_there_is_something_to_compare_it_with(make):
 
     spoiled = [took.after.watch.spoiled.own.failures for took in taken]
     assert spoiled == [0, 0, 0, 800]
+
+
+def test_an_interval_without_a_request_of_the_others_spoils_nothing_of_a_whole_segment(make):
+    """Staff fail not quite twice as often as the others, who send something in every second interval only."""
+    state = spending(make).model_copy(update={"step": 0})
+    learned, watch = known(make, ("everyone", "v1", 1000, 10)), Watch()
+    staff, others = ("staff", "v2", 1000, 19), ("everyone", "v1", 1000, 10)
+    progress = Progress(state, watch)
+    for number in range(120):
+        seen = interval(make, number, staff, *((others,) if number % 2 else ()))
+        moment = Moment(seen.end, TEN, seen, settle=TEN, propagation=WHO, endpoints=make.ENDPOINTS)
+        took = turn(progress, learned, moment)
+        progress = took.after
+
+    assert said(took).reason == "0 of at most 30 requests spoiled"
+
+
+def test_where_nobody_is_left_on_the_old_version_failures_beyond_the_usual_are_spoiled(make):
+    guard = {"for": "1m", "hold_back": "0%"}
+    state = spending(make, do="hold", guard=guard).model_copy(update={"step": 2})
+    learned = known(make, ("everyone", "v1", 1000, 10))
+    progress = Progress(state)
+    for number in range(10):
+        # A request of the old version that began long ago may still end.
+        late = (("everyone", "v1", 1, 0),) if number % 2 else ()
+        seen = interval(make, number, ("everyone", "v2", 1000, 40), *late)
+        moment = Moment(seen.end, TEN, seen, settle=TEN, propagation=WHO, endpoints=make.ENDPOINTS)
+        took = turn(progress, learned, moment)
+        progress = took.after
+
+    assert progress.watch.spoiled.own.failures == pytest.approx(300, rel=0.02)
+    assert not progress.watch.spoiled.pending
 
 
 def test_the_sums_of_an_older_store_are_read(make):
