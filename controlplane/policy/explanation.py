@@ -37,6 +37,9 @@ _PATTERNS = {
 _EXPECTED = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
     "int_type": "a whole number",
     "mapping_type": "a mapping",
     "model_attributes_type": "a mapping",
@@ -90,7 +93,7 @@ def _text(kind: str, given: Any, context: Mapping[str, Any]) -> str:
             text = f"{shown(given)} is not {_PATTERNS[context['pattern']]}"
         case "string_too_long":
             text = f"has {len(given)} characters; at most {context['max_length']} are allowed"
-        case "too_short":
+        case "too_short" | "string_too_short":
             text = f"is empty; at least {context['min_length']} is needed"
         case "literal_error":
             allowed = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]

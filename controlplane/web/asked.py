@@ -98,6 +98,9 @@ class Documents(BaseModel):
     prune: bool = False
 
 
+Value = Annotated[float, Field(strict=True)]  # "3" and true are no numbers
+
+
 class Push(BaseModel):
     """Values of one metric of one version: ``n`` and ``sum``, or the value of each user by its id.
 
@@ -108,13 +111,15 @@ class Push(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     version: str
     segment: str = "everyone"
-    n: int = Field(default=0, ge=0, le=1_000_000_000)
-    sum: float = Field(default=0.0, ge=0, le=1e15)
-    users: Mapping[str, Annotated[float, Field(ge=0, le=1e12)]] = Field(default={}, max_length=10_000)
+    n: int = Field(default=0, strict=True, ge=0, le=1_000_000_000)
+    sum: Value = Field(default=0.0, ge=0, le=1e15)
+    users: Mapping[str, Annotated[Value, Field(ge=0, le=1e12)]] = Field(default={}, max_length=10_000)
     key: str = Field(default="", max_length=200)
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if bool(self.users) == bool(self.n):
-            raise ValueError("either n with sum, or users, is needed")
+        # A sum that was left out is not 0: of complaints that would be good news.
+        given = self.model_fields_set & {"n", "sum", "users"}
+        if given not in ({"n", "sum"}, {"users"}) or not (self.n or self.users):
+            raise ValueError("either n, 1 at least, with sum, or users, is needed")
         return self

@@ -344,7 +344,17 @@ async def test_values_of_a_metric_are_pushed_and_stored_with_the_next_interval(a
     url = "/v1/services/shop/metrics"
     await error(api.post(f"{url}/clicks", json=push), 404, "no metric 'clicks' that is pushed", "orders")
     await error(api.post(f"{url}/orders", json=push | {"version": "v9"}), 400, "'v9' is not one of v1, v2")
-    await error(api.post(f"{url}/orders", json={"version": "v2"}), 400, "either n with sum, or users")
+    bare = {"version": "v2"}
+    for said in ({}, {"n": 40}, {"n": 0, "sum": 0}, {"n": 4, "sum": 1, "users": {"ada": 1}}, {"users": {}}):
+        text = "the body: either n, 1 at least, with sum, or users, is needed"
+        await error(api.post(f"{url}/orders", json=bare | said), 400, text)
+    for said, text in (
+        ({"n": True, "sum": 1}, "n: true stands where a whole number belongs"),
+        ({"n": 4.5, "sum": 1}, "n: 4.5 stands where a whole number belongs"),
+        ({"n": 4, "sum": "1"}, "sum: '1' stands where a number belongs"),
+        ({"users": {"ada": "yes"}}, "users.ada: 'yes' stands where a number belongs"),
+    ):
+        await error(api.post(f"{url}/orders", json=bare | said), 400, text)
     beyond = push | {"sum": 1000, "key": ""}
     await error(api.post(f"{url}/orders", json=beyond), 400, "1000 of n 40; 'orders' is counted, so at most")
     for segment, why in (("nosuch", "'nosuch' is not one of everyone"), ("anonymous", "is in no comparison")):
