@@ -53,7 +53,8 @@ def _gain(interval: Interval, beyond: Beyond, edge: int, slower: float) -> list[
     null = float(beyond.ratio(np.array([0]), np.array([edge]), slower)[0])
     share = max(RAREST, null * float(beyond.shares[0, edge]))
     times = np.maximum(1.01, np.minimum(np.array(ALTERNATIVES), 0.95 / share))
-    logs, odds = np.log(times), null * (requests / baseline[:, 0])[:, None]
+    # Between two edges that are far apart a little slowness is many times as often: it is in the share.
+    logs, odds = np.log(times), min(null, slower) * (requests / baseline[:, 0])[:, None]
     above = slow.sum() * logs - (times - 1) * share * requests.sum()
     worse = slow.sum() * logs + (events[:, None] * (np.log1p(odds) - np.log1p(odds * times))).sum(axis=0)
     least = np.minimum(np.minimum(above, worse), np.log((times - 1) / logs))

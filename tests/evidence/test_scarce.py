@@ -129,6 +129,23 @@ def test_where_the_edges_show_a_body_and_no_tail_the_tail_is_looked_at_past_the_
     assert "slower than 10 ms were 10 % of" in verdict.reason
 
 
+def test_a_few_that_take_long_are_found_where_the_edges_lie_far_apart_and_much_is_tolerated():
+    """A tenth slower is past 50 ms many times as often, here, and past 750 ms never."""
+    usual = lambda n: (n, n // 2, n // 5, *none(n)[3:])  # noqa: E731
+    few = lambda n: (n, n // 2, n // 5, *past(EDGES_MS.index(750))(n // 30)[3:])  # noqa: E731
+    learned = Learned()
+    for _ in range(100):
+        learned = learn(learned, seen(0, 1000, usual=usual), STABLE)
+    at = replace(stage(), limits=replace(LIMITS, latency_margin=0.25))
+
+    good, bad = (seen(65, 65, slow, usual) for slow in (usual, few))
+
+    assert read(learned, good, 40, at)[0].outcome is Outcome.PASS
+    verdict, _ = read(learned, bad, 40, at)
+    assert verdict.outcome is Outcome.FAIL
+    assert "slower than 50 ms were 3.08 % of" in verdict.reason
+
+
 def ready(known, n, k):
     slow = lambda _: past(10)(k)  # noqa: E731
     observation = seen(n, n, slow, seconds=15.0)
