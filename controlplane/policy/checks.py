@@ -27,7 +27,7 @@ from controlplane.policy.documents import (
     Service,
     Step,
 )
-from controlplane.policy.problems import Finding, Path
+from controlplane.policy.problems import Finding, Path, written
 from controlplane.policy.segments import alternatives
 from controlplane.policy.values import PPM, format_share
 from controlplane.policy.yaml_source import Value
@@ -186,6 +186,7 @@ def _policy(raw: Raw) -> Iterator[Finding]:
     everywhere = _everywhere(items, conditions)
     yield from _places(everywhere)
     yield from limits.check(everywhere)
+    yield from _observed(raw.get("observe"), everywhere)
     yield from emergencies.check(raw, everywhere)
     yield from times.check(raw, steps, everywhere, _read(Guard, raw.get("guard", {})), ends)
     if ends is not None:
@@ -287,6 +288,20 @@ def _places(conditions: Sequence[tuple[Path, Condition]]) -> Iterator[Finding]:
     for path, condition in conditions:
         if condition.prometheus and (wrong := "; ".join(queries.unknown(condition.prometheus.query))):
             yield Finding((*path, "prometheus", "query"), wrong)
+
+
+def _observed(names: Value, conditions: Sequence[tuple[Path, Condition]]) -> Iterator[Finding]:
+    """Report metrics that are observed twice, or compared by a condition of the policy already."""
+    known = [
+        (("observe", i), name if isinstance(name, str) else None) for i, name in enumerate(_items(names))
+    ]
+    yield from _twice(known, "metric")
+    whole = ((path, c.metric) for path, c in conditions if path[0] == "conditions" and c.metric)
+    judged = {metric.name: written(path) for path, metric in whole if metric.compared}
+    for path, name in known:
+        if name in judged:
+            text = f"has no effect: {judged[name]} compares {name!r}, and what it finds decides"
+            yield Finding(path, text, "warning")
 
 
 def _everywhere(steps: list[Value], conditions: Sequence[Condition | None]) -> list[tuple[Path, Condition]]:

@@ -67,21 +67,23 @@ def _finding(model: type[BaseModel], value: dict[str, Value], detail: ErrorDetai
     path, found = _written_path(value, loc)
     if kind == "too_short" and isinstance(found, list | dict) and len(found) >= context["min_length"]:
         return None  # it is short only because its items are wrong, which they say themselves
-    text = _text(kind, given, context)
+    text = _text(kind, given, context, " or a mapping" if loc[-1:] == ("(off)",) else "")
+    if kind in ("model_type", "model_attributes_type"):
+        text += f"; known: {', '.join(fields(model_at(model, loc)))}"
     match kind:
         case "missing":
             return Finding((*path, str(loc[-1])), text)
         case "extra_forbidden":
             known = fields(model_at(model, loc[:-1]))
             word = str(path[-1])
-            advice = _elsewhere(model, value, loc, word) or meant(word, known)
+            advice = _elsewhere(model, value, loc, word) or _other_kind(loc, word) or meant(word, known)
             text = f"unknown field; known: {', '.join(known)}{advice}"
             return Finding(path, text, at_key=True)
         case _:
             return Finding(path, text, at_key=loc[-1:] == ("[key]",))
 
 
-def _text(kind: str, given: Any, context: Mapping[str, Any]) -> str:
+def _text(kind: str, given: Any, context: Mapping[str, Any], also: str) -> str:
     match kind:
         case "value_error":
             text = str(context["error"])
@@ -98,7 +100,7 @@ def _text(kind: str, given: Any, context: Mapping[str, Any]) -> str:
         case "literal_error":
             allowed = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
             close = meant(given, allowed) if isinstance(given, str) else ""
-            text = f"{shown(given)} is not allowed; allowed: {', '.join(allowed)}{close}"
+            text = f"{shown(given)} is not allowed; allowed: {', '.join(allowed)}{also}{close}"
         case "greater_than_equal":
             text = f"{shown(given)} is too small; at least {context['ge']} is needed"
         case "less_than_equal":
@@ -190,6 +192,19 @@ def _elsewhere(model: type[BaseModel], value: Value, loc: tuple[int | str, ...],
     ]
     written = [name for name in inside if isinstance(given, dict) and name in given] or inside
     return f"; {word!r} stands inside of {' or '.join(map(repr, written))}" if 1 <= len(written) <= 4 else ""
+
+
+def _other_kind(loc: tuple[int | str, ...], word: str) -> str:
+    """Return which condition a field belongs to that was written into one of another kind; or ''."""
+    kind = next((part for part in reversed(loc[:-1]) if not str(part).startswith("(")), None)
+    match kind, word:
+        case "latency", "p50" | "p90" | "p95" | "p99":
+            return "; a limit is an entry of its own in the list"
+        case "errors", "at_most":
+            return "; a limit is `error_rate: {at_most: 1%}`"
+        case "success_rate" | "error_rate", "against" | "margin":
+            return "; with the baseline `errors: {against: baseline, margin: 25%}` compares"
+    return ""
 
 
 def _models(annotation: Any) -> Iterator[type[Model]]:

@@ -17,7 +17,7 @@ from controlplane.policy.documents import (
 )
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.policy.pinning import MEASURED, metrics, pin
-from controlplane.policy.problems import Finding, Path
+from controlplane.policy.problems import Finding, Path, meant
 from controlplane.policy.segments import claims, headers
 
 # Of a service, how a proxy connects to its endpoints.
@@ -122,7 +122,8 @@ def uncounted(policy: Policy, service: Service) -> str | None:
     missing = [name for name in metrics(policy) if name not in service.metrics]
     if missing:
         known = ", ".join(service.metrics) or "none"
-        return f"the service has no metric {', '.join(map(repr, missing))}; it has {known}"
+        hint = meant(missing[0], service.metrics) if len(missing) == 1 else ""
+        return f"the service has no metric {', '.join(map(repr, missing))}; it has {known}{hint}"
     limits = (c.metric for c in every if c.metric is not None)
     return next((why for limit in limits if (why := _beyond(limit, service))), None)
 

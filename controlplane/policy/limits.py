@@ -13,8 +13,9 @@ Better = Literal["more", "less"]
 
 
 def check(conditions: Sequence[tuple[Path, Condition]]) -> Iterator[Finding]:
-    """Report limits that cannot be shown, and those of queries that limit what is better."""
+    """Report limits that cannot be shown, what has no effect beside one, and limits of what is better."""
     for path, condition in conditions:
+        yield from _without_effect(path, condition)
         if condition.success_rate and condition.success_rate.at_least == PPM:
             text = "100% cannot be shown by counting, and the first error breaks it; write 99.99% at most"
             yield Finding((*path, "success_rate", "at_least"), text)
@@ -23,6 +24,20 @@ def check(conditions: Sequence[tuple[Path, Condition]]) -> Iterator[Finding]:
             text = f"limits what is better: of {query.name!r} {query.better} is"
             text += "" if "better" in query.model_fields_set else ", unless `better: more` says otherwise"
             yield Finding((*path, "prometheus", field), text, "warning")
+
+
+def _without_effect(path: Path, condition: Condition) -> Iterator[Finding]:
+    """Report what only a comparison uses, beside a limit alone: nobody would look at it."""
+    kind = condition.given
+    part = condition.grpc_status or condition.metric or condition.prometheus
+    if part is None or part.compared:
+        return
+    for field in ("margin", "better"):
+        if field in part.model_fields_set:
+            text = (
+                "is one of a comparison, and a limit alone is none; add `against: baseline`, or leave it out"
+            )
+            yield Finding((*path, kind, field), text, at_key=True)
 
 
 def warnings(policy: Policy, services: Iterable[Service]) -> Iterator[Finding]:

@@ -56,7 +56,7 @@ def written(path: Path) -> str:
     return "".join(parts)
 
 
-def meant(word: str, known: Iterable[str]) -> str:
+def meant(word: str, known: Iterable[str], alike: float = 0.6) -> str:
     """Return ``; did you mean 'steps'?`` if one of the known words is close to ``word``, else nothing."""
-    close = get_close_matches(word, known, n=1) if len(word) <= 64 else []
+    close = get_close_matches(word, known, n=1, cutoff=alike) if len(word) <= 64 else []
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from controlplane.policy.grpc_codes import CODES
 from controlplane.policy.latency import EDGES_MS, edge_index
+from controlplane.policy.problems import meant
 from controlplane.policy.stats import CLUSTER_STATS
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
@@ -58,7 +59,9 @@ def parse_share(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value == 0:
         return 0
     if not isinstance(value, str) or not re.fullmatch(SHARE_PATTERN, value) or len(value) > 12:
-        raise ValueError(f"{shown(value)} is not a share; write a percentage such as '5%' or '0.01%'")
+        fine = isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}\.[0-9]{3,8}%", value)
+        steps = ", which come in steps of 0.01%" if fine else ""
+        raise ValueError(f"{shown(value)} is not a share{steps}; write a percentage such as '5%' or '0.01%'")
     whole, _, rest = value[:-1].partition(".")
     ppm = int(whole) * 10_000 + int(rest.ljust(2, "0") or "0") * STEP_PPM
     if ppm > PPM:
@@ -165,9 +168,14 @@ def parse_network(value: object) -> str:
 
 def parse_limit(value: object) -> timedelta:
     """Return a latency limit, which lies on a bucket edge."""
-    limit = parse_duration(value)
+    edges = ", ".join(format_duration(timedelta(milliseconds=ms)) for ms in EDGES_MS)
+    try:
+        limit = parse_duration(value)
+    except ValueError:
+        raise ValueError(
+            f"{shown(value)} is not an edge of the latency buckets; the edges are {edges}"
+        ) from None
     if edge_index(limit) is None:
-        edges = ", ".join(format_duration(timedelta(milliseconds=ms)) for ms in EDGES_MS)
         raise ValueError(
             f"{format_duration(limit)} is not an edge of the latency buckets; the edges are {edges}"
         )
@@ -205,7 +213,8 @@ def check_stat(value: str) -> str:
     """Return ``value`` if proxies report a counter of that name."""
     if value not in CLUSTER_STATS:
         known = ", ".join(CLUSTER_STATS)
-        raise ValueError(f"{shown(value)} is no counter that proxies report; those of a cluster are {known}")
+        text = f"{shown(value)} is no counter that proxies report; those of a cluster are {known}"
+        raise ValueError(text + meant(value, CLUSTER_STATS, 0.9))  # all of them begin alike
     return value
 
 

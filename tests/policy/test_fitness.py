@@ -149,6 +149,17 @@ def test_a_share_of_requests_has_limits_up_to_all_of_them(limit, reason):
     assert told(f"{calls}}}") == ([f"{begin} {reason}"] if reason else [])
 
 
+def test_a_metric_that_the_service_does_not_have_is_named_with_those_that_it_has():
+    shop = f"{SERVICE.replace('mesh', 'edge')}metrics: {{orders: {{header: x-order, better: more}}}}\n"
+    policy = POLICY.replace("success_rate: {at_least: 99%}", "metric: {name: ordres}")
+
+    found = loaded(fleet=EDGE, policy=policy, shop=shop)
+
+    text = "policy: 'careful' does not fit 'shop': the service has no metric 'ordres'; it has orders"
+    [error] = found.errors
+    assert str(error) == f"release.yaml:6:9: {text}; did you mean 'orders'?"
+
+
 def test_codes_are_counted_of_a_service_that_speaks_grpc():
     proxies = {"fleet": EDGE, "policy": POLICY.replace("success_rate: {at_least: 99%}", CODED)}
 

@@ -13,6 +13,8 @@ from controlplane.policy.validation import MAX_PROBLEMS, validate
 from controlplane.policy.yaml_source import read
 
 EDGES = "5ms, 10ms, 25ms, 50ms, 75ms, 100ms, 150ms, 200ms, 250ms, 300ms, 400ms, 500ms, 750ms, 1s, 2s, 5s, 10s, 30s"
+EACH = "; write an entry of the list for each"
+NO_COMPARISON = "is one of a comparison, and a limit alone is none; add `against: baseline`, or leave it out"
 KINDS_OF_CONDITION = ", ".join(Condition.one_of)
 CONDITIONS = "equals, prefix, suffix, contains, regex, present, range"
 NAMES = "a name: lower-case letters, digits, '-', '_' and '.', a letter or digit first and last"
@@ -96,7 +98,13 @@ def test_kinds(text, found):
         ("[]", ["3:8: steps: is empty; at least 1 is needed"]),
         ("5", ["3:8: steps: 5 stands where a list belongs"]),
         ("{a: 1}", ["3:8: steps: a mapping stands where a list belongs"]),
-        ("[5]", ["3:9: steps[0]: 5 stands where a mapping belongs"]),
+        (
+            "[5]",
+            [
+                "3:9: steps[0]: 5 stands where a mapping belongs; known: name, segment, share, everyone, for, within,"
+                " approve, mirror, conditions, on_failure, exclude, irreversible"
+            ],
+        ),
         ("[{everyone: 100%}]", ["3:9: steps[0].name: missing; it is required"]),
         ("[{name: 5, everyone: 100%}]", ["3:16: steps[0].name: 5 is not text; write it in quotes"]),
         ("[{name: A b, everyone: 100%}]", [f"3:16: steps[0].name: 'A b' is not {NAMES}"]),
@@ -249,13 +257,15 @@ def test_a_guard_that_outlasts_what_is_known_of_the_baseline_warns(conditions, g
         ),
         (
             "conditions: [{latency: {p99: 1s, p50: 5ms}}]\nguard: {hold_back: 2%}",
-            ["4:24: conditions[0].latency: has p50 and p99; exactly one of p50, p90, p95, p99 is needed"],
+            [
+                f"4:24: conditions[0].latency: has p50 and p99; exactly one of p50, p90, p95, p99 is needed{EACH}"
+            ],
         ),
         (
             "conditions: [{}, {errors: off, latency: {p50: 5ms}}]\nguard: {hold_back: 2%}",
             [
                 f"4:14: conditions[0]: has none; exactly one of {KINDS_OF_CONDITION} is needed",
-                f"4:18: conditions[1]: has errors and latency; exactly one of {KINDS_OF_CONDITION} is needed",
+                f"4:18: conditions[1]: has errors and latency; exactly one of {KINDS_OF_CONDITION} is needed{EACH}",
             ],
         ),
         (
@@ -278,7 +288,8 @@ def test_a_guard_that_outlasts_what_is_known_of_the_baseline_warns(conditions, g
             "conditions: [{latency: {margin: 5%, p99: 5ms}}, {client_errors: off, grace: 5s}]\n"
             "guard: {hold_back: 2%}",
             [
-                "4:37: conditions[0].latency.p99: unknown field; known: against, margin",
+                "4:37: conditions[0].latency.p99: unknown field; known: against, margin;"
+                " a limit is an entry of its own in the list",
                 "4:77: conditions[1].grace: says when to begin judging what is off",
             ],
         ),
@@ -298,8 +309,7 @@ def test_a_guard_that_outlasts_what_is_known_of_the_baseline_warns(conditions, g
                 f" cluster are {', '.join(CLUSTER_STATS)}",
                 "4:90: conditions[1].metric.at_least: 'x' is neither a number nor a percentage",
                 "4:104: conditions[2].metric: at_least is more than at_most, which nothing keeps",
-                "4:154: conditions[3].prometheus: at_least, at_most or `against: baseline` is needed; one limit is allowed,"
-                " another one by a condition with another name",
+                "4:154: conditions[3].prometheus: at_least, at_most or `against: baseline` is needed",
             ],
         ),
         (
@@ -335,8 +345,52 @@ def test_a_guard_that_outlasts_what_is_known_of_the_baseline_warns(conditions, g
             ],
         ),
         (
+            "conditions: [{errors: {at_most: 1%}}, {success_rate: 99%}, {latency: {p99: 0.4s}},"
+            " {stat: {name: upstream_rq_timeouts, at_most: 0}}, {retries: {at_most: 0.001%}}]\n"
+            "guard: {hold_back: 2%}",
+            [
+                "4:24: conditions[0].errors.at_most: unknown field; known: against, margin;"
+                " a limit is `error_rate: {at_most: 1%}`",
+                "4:54: conditions[1].success_rate: '99%' stands where a mapping belongs; known: at_least",
+                f"4:76: conditions[2].latency.p99: '0.4s' is not an edge of the latency buckets; the edges are {EDGES}",
+                "4:98: conditions[3].stat.name: 'upstream_rq_timeouts' is no counter that proxies report; those of a"
+                f" cluster are {', '.join(CLUSTER_STATS)}; did you mean 'upstream_rq_timeout'?",
+                "4:154: conditions[4].retries.at_most: '0.001%' is not a share, which come in steps of 0.01%; write a"
+                " percentage such as '5%' or '0.01%'",
+            ],
+        ),
+        (
+            "conditions: [{success_rate: {at_least: 99%, margin: 5%}},"
+            " {prometheus: {name: a, query: '', at_most: 1}},"
+            " {prometheus: {name: b, query: up, at_most: 1, at_least: 0}},"
+            " {prometheus: {name: c, query: up, at_most: 1, every: 2h}}]\nguard: {hold_back: 2%}",
+            [
+                "4:45: conditions[0].success_rate.margin: unknown field; known: at_least; with the baseline"
+                " `errors: {against: baseline, margin: 25%}` compares",
+                "4:89: conditions[1].prometheus.query: is empty; at least 1 is needed",
+                "4:120: conditions[2].prometheus: has at_least and at_most; write another condition with a name of its"
+                " own for one",
+                "4:181: conditions[3].prometheus: every is 1s to 1h, not 2h",
+            ],
+        ),
+        (
+            "conditions: [{metric: {name: o, at_least: 2%, margin: 5%}}, {metric: {name: n, margin: 5%}},"
+            " {grpc_status: {codes: [ABORTED], at_most: 1%, margin: 5%}},"
+            " {prometheus: {name: a, query: up, at_most: 1, better: more}}]\n"
+            "observe: [o, n, m, m]\nguard: {hold_back: 2%}",
+            [
+                f"4:47: conditions[0].metric.margin: {NO_COMPARISON}",
+                f"4:140: conditions[2].grpc_status.margin: {NO_COMPARISON}",
+                f"4:200: conditions[3].prometheus.better: {NO_COMPARISON}",
+                "5:14: warning: observe[1]: has no effect: conditions[1] compares 'n', and what it finds decides",
+                "5:20: observe[3]: metric 'm' stands twice; first in observe[2]",
+            ],
+        ),
+        (
             "conditions: [{errors: of}]\nguard: {hold_back: 2%}",
-            ["4:23: conditions[0].errors: 'of' is not allowed; allowed: off; did you mean 'off'?"],
+            [
+                "4:23: conditions[0].errors: 'of' is not allowed; allowed: off or a mapping; did you mean 'off'?"
+            ],
         ),
         (
             "conditions: [{errors: {against: baseline, margin: 5}}]\nguard: {hold_back: 2%}",
@@ -449,7 +503,10 @@ def test_conditions_and_guard(rest, found):
             "{cohort: {from: 10%, to: 5%}}",
             "3:17: match.cohort: from 10% to 5% is empty; 'from' must be less than 'to'",
         ),
-        ("{path: /a}", "3:15: match.path: '/a' stands where a mapping belongs"),
+        (
+            "{path: /a}",
+            "3:15: match.path: '/a' stands where a mapping belongs; known: equals, prefix, suffix, contains, regex",
+        ),
         (
             "{pathes: /a}",
             "3:9: match.pathes: unknown field; known: header, cookie, query, path, method, host, user_agent, "
@@ -648,5 +705,5 @@ def test_a_step_adds_conditions_and_takes_none_away():
 
     assert policy(steps) == [
         "3:77: steps[0].conditions[1]: is off; a step adds conditions to the policy's and takes none away",
-        "3:103: steps[0].conditions[2].requests: 5 stands where a mapping belongs",
+        "3:103: steps[0].conditions[2].requests: 5 stands where a mapping belongs; known: at_least",
     ]

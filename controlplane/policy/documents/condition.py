@@ -10,6 +10,9 @@ from pydantic import ConfigDict, Discriminator, Field, StrictInt, Tag, model_val
 
 from controlplane.policy.documents.model import Model, only
 from controlplane.policy.fields import Amount, Duration, GrpcCode, Limit, Name, Share, SomeShare, StatName
+from controlplane.policy.values import format_duration
+
+EACH = "write an entry of the list for each"
 
 
 # In brackets, so that no field of a document is mistaken for the name of an alternative.
@@ -52,6 +55,7 @@ class Latency(Model):
 
     model_config = only(1)
     one_of = ("p50", "p90", "p95", "p99")
+    instead = EACH
 
     p50: Limit | None = None
     p90: Limit | None = None
@@ -179,16 +183,22 @@ class PrometheusCondition(Model):
     @model_validator(mode="after")
     def _can_be_judged(self) -> Self:
         given = (self.at_least is not None) + (self.at_most is not None)
-        if given > 1 or (not given and self.against is None):
+        if given > 1:
             raise ValueError(
-                "at_least, at_most or `against: baseline` is needed; one limit is allowed,"
-                " another one by a condition with another name"
+                "has at_least and at_most; write another condition with a name of its own for one"
             )
+        if not given and self.against is None:
+            raise ValueError("at_least, at_most or `against: baseline` is needed")
         if self.against is not None and "$version" not in self.query:
             raise ValueError("is compared with the baseline, but its query has no $version")
         if not timedelta(seconds=1) <= self.every <= timedelta(hours=1):
-            raise ValueError("every is 1s to 1h")
+            raise ValueError(f"every is 1s to 1h, not {format_duration(self.every)}")
         return self
+
+    @property
+    def compared(self) -> bool:
+        """Whether the baseline is looked at."""
+        return self.against is not None
 
 
 Off = Annotated[Literal["off"], Tag("(off)")]
@@ -220,6 +230,7 @@ class Condition(Model):
         "metric",
         "prometheus",
     )
+    instead = EACH
 
     errors: ErrorsChoice | None = None
     client_errors: ClientErrorsChoice | None = None

@@ -30,6 +30,7 @@ class Model(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
     one_of: ClassVar[tuple[str, ...]] = ()  # exactly one of these fields is set
+    instead: ClassVar[str] = ""  # what to do for several of them
 
     @model_validator(mode="after")
     def _has_exactly_one(self) -> Self:
@@ -37,7 +38,8 @@ class Model(BaseModel):
         if self.one_of and len(given) != 1:
             known = ", ".join(field.rstrip("_") for field in self.one_of)
             found = " and ".join(field.rstrip("_") for field in given) or "none"
-            raise ValueError(f"has {found}; exactly one of {known} is needed")
+            advice = f"; {self.instead}" if len(given) > 1 and self.instead else ""
+            raise ValueError(f"has {found}; exactly one of {known} is needed{advice}")
         return self
 
     @property
