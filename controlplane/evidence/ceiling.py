@@ -135,7 +135,9 @@ class Ceiling:
             (k_c > _by_chance(max(allowed, k_b / max(n_b, 1)) * n_c, swing), DOUBT),
         )
         words = partial(self._words, reading, allowed, learned, stage)
-        needed = partial(self._needed, account, stage, allowed, k_c / n_c if n_c else 0.0)
+        # Where the step is above the limit and those of late are not, more like the step's never do.
+        late = recent[1] / recent[0] if recent[0] else 0.0
+        needed = partial(self._needed, account, stage, allowed, min(late, k_c / n_c) if n_c else 0.0)
         found = reading.answer(self.name, words, holds, needed, "bad")
         if breaches and found.outcome is Outcome.NOT_YET:
             found = replace(found, baseline=BREACHES)

@@ -17,6 +17,8 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp, log_mixture, no_harm_rate
 from controlplane.evidence.reading import (
     HELPLESS,
+    LIKE,
+    MORE,
     Reading,
     Words,
     above_usual,
@@ -82,13 +84,15 @@ class Comparison:
         reading = Reading(account, fault, self.threshold, shows, borrowing=stage.borrowing)
 
         def words() -> Words:
+            short, wanted = self._short(reading.counts, learned, stage)
             return Words(
                 fault=f"{self.name} in segment {reading.segment} are above the baseline's",
                 doubt=f"{self.name} look suspicious",
                 good=f"{self.name} do no harm",
-                short=self._short(reading.counts, learned, stage),
+                short=short,
                 seen=reading.told(partial(beside, learned.rate_now(self.counter)) if alone(stage) else both),
                 note=borrowed(reading.table, stage, self.margin),
+                wanted=wanted,
             )
 
         holds = (
@@ -116,15 +120,15 @@ class Comparison:
         usual = percent(learned.rate(self.counter), 1)
         return f"the baseline itself has {of_late}" + ("" if broken else f"; usual are {usual}")
 
-    def _short(self, counts: Counts, learned: Learned, stage: Stage) -> str:
-        """Say that nothing is proved, by where the counts point so far."""
+    def _short(self, counts: Counts, learned: Learned, stage: Stage) -> tuple[str, str]:
+        """Say that nothing is proved, by where the counts point so far, and what is wanted."""
         if alone(stage):
             if self._raised(counts, learned):
-                return f"{self.name} are above what is usual, {HELPLESS}"
-            return f"{self.name} look as usual, too few requests to be sure"
+                return f"{self.name} are above what is usual, {HELPLESS}", MORE
+            return f"{self.name} look as usual, too few requests to be sure", MORE
         if more_often(counts, 1 + self.margin):
-            return f"{self.name} are above the baseline's so far, too little to be sure"
-        return f"{self.name} look alike, too few requests to be sure"
+            return f"{self.name} are above the baseline's so far, too little to be sure", LIKE
+        return f"{self.name} look alike, too few requests to be sure", MORE
 
     def _raised(self, counts: Counts, learned: Learned) -> bool:
         """Return whether there are more than the past tolerates, where it alone says what is usual."""

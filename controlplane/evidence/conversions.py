@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from math import log, sqrt
+from math import ceil, log, sqrt
 
 import numpy as np
 
-from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
+from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, PROOF, Account, Counts, Interval, Stage
 from controlplane.evidence.blocks import Blocks
 from controlplane.evidence.blocks import total as total_row
 from controlplane.evidence.by_segment import SEGMENT, joined, loudness, shown
@@ -21,19 +21,23 @@ from controlplane.evidence.comparison import both
 from controlplane.evidence.figures import PHI, WEIGHT
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import TILT, binomial, log_mean_exp
-from controlplane.evidence.measures import Filled, Measured, compared, counted, gathered
+from controlplane.evidence.measures import CLOCK, WINDOW, Filled, Measured, compared, counted, gathered
 from controlplane.evidence.observation import Tally
 from controlplane.evidence.reading import (
     DOUBT,
+    LIKE,
+    MORE,
     Reading,
     Words,
     average,
     borrowed,
     bound,
+    more_often,
     once_each,
     percent,
     rested,
     total,
+    traffic,
 )
 from controlplane.evidence.table import ERRORS, rows_of
 from controlplane.evidence.verdict import Outcome, Verdict
@@ -123,40 +127,55 @@ class Conversions:
         """Return what the account says."""
         fault, shows = partial(_log_e, account), partial(_excess, account)
         reading = Reading(account, fault, self.threshold, shows, borrowing=stage.borrowing)
-        n_c, _, n_b, k_b = reading.counts
+        *_, k_b = reading.counts
         worse = "fewer" if self.measured.more else "more"
 
         def words() -> Words:
+            behind = self._behind(reading.counts)
             return Words(
                 fault=f"{worse} {self.name} on the canary",
                 doubt=f"{worse} {self.name} on the canary, not beyond doubt",
                 good=f"{self.name} does not suffer",
-                short=f"{self.name}: too few to be sure",
+                short=f"{worse} {self.name} so far, too few to be sure"
+                if behind
+                else f"{self.name}: too few to be sure",
                 seen=reading.told(both),
                 note=borrowed(reading.table, stage, self.margin),
+                wanted=LIKE if behind else MORE,
             )
 
-        def needed() -> float | None:
-            return self._needed(account, k_b / n_b, n_c / n_b) if n_b else None
-
         holds = ((not k_b, f"{self.name}: none on the baseline, so there is nothing to compare with"),)
-        found = reading.answer(self.name, words, holds, needed, "total")
+        found = reading.answer(self.name, words, holds, partial(self._needed, account), "total")
         return rested(self.measured.current(found, account, stage), reading.doubted, stage)
 
-    def _needed(self, account: Account, rate: float, ratio: float) -> float | None:
-        """Return how many more requests of the canary a PASS takes.
+    def _behind(self, counts: Counts) -> bool:
+        """Return whether the canary is worse than is tolerated, so far."""
+        n_c, k_c, n_b, k_b = counts
+        tolerated = self._null(lent=False)
+        if self.measured.more:
+            return more_often((n_b, k_b, n_c, k_c), 1 / tolerated)
+        return more_often(counts, tolerated)
 
-        Args:
-            account: With what is proved already.
-            rate: Of events, for both versions alike.
-            ratio: The canary's requests, in parts of the baseline's: the fewer those are, the less is proved.
+    def _needed(self, account: Account) -> float | None:
+        """Return how many more requests of the canary a PASS takes, if both have events as often.
+
+        The fewer the baseline's are in parts of the canary's, the less is proved. What Envoy counts proves
+        something when a window is full, and each window little at most.
         """
-        if not ratio:
+        n_c, _, n_b, k_b = total({s: row for s, row in account.step.items() if row[0] and row[2]})
+        if not n_c:
             return None
         harm, good = self._excluded(lent=False)
+        ratio = n_c / n_b
         known = (1 + 1 / ratio) * log((1 + good * ratio) / (1 + harm * ratio))
-        speed = rate * (log(good / harm) - known) / (self._phi(account) * self.per_user)
-        return max(0.0, ENOUGH - account.promotion) / speed if speed > 0 else None
+        speed = k_b / n_b * (log(good / harm) - known) / (self._phi(account) * self.per_user)
+        lacking = max(0.0, ENOUGH - account.promotion)
+        if speed <= 0 or self.measured.waits:
+            return lacking / speed if speed > 0 else None
+        requests, seconds = traffic(account)
+        of_window = requests * WINDOW / seconds
+        (begun,) = account.state.get(PROOF + CLOCK, (0.0,))
+        return of_window * (ceil(lacking / min(MOST, speed * of_window)) - begun / WINDOW)
 
 
 def _log_e(account: Account) -> float:

@@ -157,7 +157,7 @@ class Measured:
         if not said.requests_needed:
             return said
         pushes, period = self.pace(account).needed(said.requests_needed), self.period(account)
-        more = f"; about {said.requests_needed} more are needed, {told(pushes, pushes * period)}"
+        more = f"; about {said.requests_needed} {said.wanted} are needed, {told(pushes, pushes * period)}"
         return said.adding(more, pushes * period)
 
     def period(self, account: Account) -> float:

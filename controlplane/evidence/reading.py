@@ -26,6 +26,7 @@ FEW = 10.0  # requests of late, from which no rate can be told
 MIXED = 120.0  # seconds of a step in which requests of late are partly those of the one before
 LOG_DOUBT = log(10.0)  # evidence from which on nothing passes any more
 
+MORE, LIKE = "more", "more like the baseline's"  # what of requests is wanted
 DOUBT = ""  # as the reason of a hold: what speaks against the canary, in the metric's words
 
 Hold = tuple[bool, str]  # whether it applies, and why nothing passes while it does
@@ -198,12 +199,15 @@ class Reading:
         if not self.counts[0]:
             return Said(why, self.numbers(event), more, brief=why)
         reason = f"{why}: {words.seen}"
-        return Said(reason, self.numbers(event), more, brief=why, note=words.note)
+        return Said(reason, self.numbers(event), more, brief=why, note=words.note, wanted=words.wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a metric says in each case, what was seen, and a note on what that was compared with."""
+    """What a metric says in each case, what was seen, and a note on what that was compared with.
+
+    ``wanted`` is what of the canary's requests a PASS takes: LIKE where those so far speak against it.
+    """
 
     fault: str
     doubt: str
@@ -212,6 +216,7 @@ class Words:
     seen: str
     note: str = ""
     bursts: str = "too many at once to exclude harm"
+    wanted: str = MORE
 
 
 def _figures(counts: Counts, event: str, prefix: str = "") -> tuple[tuple[str, float], ...]:
@@ -264,7 +269,7 @@ def timed(verdict: Verdict, account: Account) -> Verdict:
     said = verdict.said
     if not said.requests_needed or said.seconds_needed is not None:
         return verdict
-    none = said.adding(f"; {said.requests_needed} more are needed, and none come")
+    none = said.adding(f"; {said.requests_needed} {said.wanted} are needed, and none come")
     return replace(verdict, say=none, lacking=True)
 
 
@@ -272,9 +277,9 @@ def _at_this_traffic(said: Said, account: Account) -> Said:
     more = said.requests_needed
     if not more or said.seconds_needed is not None:
         return said
-    requests, took = _traffic(account)
+    requests, took = traffic(account)
     seconds = more * took / requests
-    return said.adding(f"; about {more} more are needed, {rough(seconds)} at this traffic", seconds)
+    return said.adding(f"; about {more} {said.wanted} are needed, {rough(seconds)} at this traffic", seconds)
 
 
 def _gone(account: Account) -> bool:
@@ -284,7 +289,7 @@ def _gone(account: Account) -> bool:
     return recent < GONE and silence > LONG * account.stepping / total(account.step)[0]
 
 
-def _traffic(account: Account) -> tuple[float, float]:
+def traffic(account: Account) -> tuple[float, float]:
     """Return requests of the canary and the seconds in which they came: of late, if that tells a rate.
 
     Else those of the whole step: where few come, and at its begin, when late was another share.
@@ -398,13 +403,14 @@ def bound(limit: float, share: bool) -> str:
 def more_often(counts: Counts, times: float) -> bool:
     """Return whether the canary has more than ``times`` the baseline's share, by more than a deviation.
 
-    It is for words only: what the counts point to while they prove nothing.
+    It is for words only: what the counts point to while they prove nothing. That the baseline has none does
+    not say that it never has any.
     """
     n_c, k_c, n_b, k_b = counts
     if not n_b:
         return False
     scale = times * n_c / n_b
-    return k_c - scale * k_b > sqrt(k_c + scale * scale * k_b)
+    return k_c - scale * k_b > sqrt(k_c + scale * scale * max(k_b, 1))
 
 
 def percent(events: float, requests: float) -> str:

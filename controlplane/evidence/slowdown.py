@@ -22,7 +22,9 @@ from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp, no_harm_rate
 from controlplane.evidence.reading import (
     HELPLESS,
+    LIKE,
     LOG_DOUBT,
+    MORE,
     Reading,
     Words,
     above_usual,
@@ -100,24 +102,26 @@ class Slowdown:
             counts = once_each(account.rise, stage.borrowing)
             said = _slower(_looked(account, RISE, edge), counts, usual=usual)
             seen = f"in the last {rough(account.rising)} {said}"
+        short, wanted = self._short(reading.counts, beyond, shown, stage)
         return Words(
             fault=f"the canary is slower in segment {reading.segment}",
             doubt="the canary is suspiciously slow",
             good="the canary is as fast as the baseline",
-            short=self._short(reading.counts, beyond, shown, stage),
+            short=short,
             bursts="so many canary requests are slow that a slower canary is not excluded",
             # At two edges the halves of one sentence could contradict each other.
             seen=seen,
             note=borrowed(reading.table, stage, self.margin),
+            wanted=wanted,
         )
 
-    def _short(self, counts: Counts, beyond: Beyond, edge: int, stage: Stage) -> str:
-        """Say that nothing is proved, by where the counts point so far."""
+    def _short(self, counts: Counts, beyond: Beyond, edge: int, stage: Stage) -> tuple[str, str]:
+        """Say that nothing is proved, by where the counts point so far, and what is wanted."""
         if alone(stage) and self._raised(counts, beyond, edge):
-            return f"the canary is slower than is usual, {HELPLESS}"
+            return f"the canary is slower than is usual, {HELPLESS}", MORE
         if more_often(counts, self._tolerated(beyond, edge)):
-            return "the canary is slower so far, too little to be sure"
-        return "too few requests to exclude a slower canary"
+            return "the canary is slower so far, too little to be sure", LIKE
+        return "too few requests to exclude a slower canary", MORE
 
     def _tolerated(self, beyond: Beyond, edge: int) -> float:
         """Return how many times as many requests may be past an edge."""

@@ -320,7 +320,7 @@ class Sums:
 
     def _told(self, account: Account, windows: float) -> str:
         if self._window(account) == WINDOW:
-            return f"{windows:.0f} more minutes"
+            return "1 more minute" if windows <= 1 else f"{ceil(windows)} more minutes"
         return told(ceil(windows), ceil(windows) * self._window(account))
 
     def _windows(self, account: Account, scale: Scale) -> float | None:

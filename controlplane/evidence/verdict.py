@@ -33,6 +33,7 @@ class Said:
         seconds_needed: How long those take at the present traffic; None if that cannot be said.
         brief: The reason without figures, but for what a PASS still needs; '' if that is the same.
         note: What else is to be known of what it was compared with; the same for many metrics.
+        wanted: How the requests that are needed are told of.
     """
 
     reason: str
@@ -41,6 +42,7 @@ class Said:
     seconds_needed: float | None = None
     brief: str = ""
     note: str = ""
+    wanted: str = "more"
 
     def adding(self, more: str, seconds: float | None = None) -> Said:
         """Return the same with more words, and with the time that it takes if that is given."""

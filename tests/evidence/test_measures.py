@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from math import ceil
 
 import numpy as np
 import pytest
@@ -108,6 +109,37 @@ def test_the_requests_still_needed_are_as_many_as_it_takes_beside_so_few_of_the_
     assert 0.3 <= (took - begun) / 10 * canary / early.requests_needed <= 1.2
 
 
+@pytest.mark.parametrize("canary", [30, 130])
+def test_the_time_still_needed_goes_by_the_windows_that_have_to_be_filled(canary):
+    """Beside many of the baseline in a segment without the canary, and with more than a window may say."""
+    metric = Conversions("metric sold", SOLD, 0.2, 100)
+    whole = Observation("shop", START, START + TEN, (), fresh=("p",))
+    parts = [
+        interval((canary, canary // 3, 0), (canary, canary // 3, 0), "beta"),
+        interval((0, 0, 0), (1700, 560, 0)),
+    ]
+    cells = tuple(cell for part in parts for cell in part.cells if cell[1].requests)
+    measures = tuple(m for part in parts for m in part.measures if m.total)
+    seen = replace(whole, cells=cells, measures=measures)
+
+    took, passed = judged(metric, [seen] * 900)
+    early = [judged(metric, [seen] * number) for number in (1, 2, 4)]
+
+    assert passed.outcome is Outcome.PASS
+    for begun, verdict in early:
+        assert verdict.seconds_needed == pytest.approx(took - begun, abs=5), verdict.reason
+
+
+def test_what_points_to_a_loss_is_told_as_that():
+    metric = Conversions("metric sold", SOLD, 0.2, 100)
+    _, lost = judged(metric, [interval((400, 20, 0), (400, 40, 0))] * 2)
+    _, alike = judged(metric, [interval((400, 38, 0), (400, 40, 0))] * 2)
+
+    assert lost.reason.startswith("fewer metric sold so far, too few to be sure: canary 40 of 800")
+    assert "more like the baseline's are needed, " in lost.reason
+    assert alike.reason.startswith("metric sold: too few to be sure: ")
+
+
 def test_fewer_is_better_where_the_service_says_so():
     refunds = Conversions("metric refunds", Measured("metric refunds", "sold", more=False), 0.05, 100)
 
@@ -178,7 +210,7 @@ def test_a_sum_that_is_not_sure_says_how_long_that_takes():
 
     assert early.outcome is Outcome.NOT_YET
     assert early.seconds_needed is not None
-    assert f"about {early.seconds_needed / 60:.0f} more minutes" in early.reason
+    assert f"about {ceil(early.seconds_needed / 60)} more minutes" in early.reason
 
 
 def steady(canary, minutes, n=100):

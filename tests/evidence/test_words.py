@@ -6,7 +6,7 @@ import pytest
 from test_conditions import seen, stage
 from world import folded
 
-from controlplane.evidence import Limits, verdicts
+from controlplane.evidence import Limits, fold, next_step, verdicts
 from controlplane.evidence.account import Account
 from controlplane.evidence.reading import more_often
 from controlplane.evidence.slowdown import RISE, WHOLE, Slowdown
@@ -66,6 +66,32 @@ def test_more_often_is_by_more_than_a_deviation():
     assert not more_often((100, 4, 0, 0), 1.25)
     assert not more_often((1000, 105, 1000, 100), 1.0)
     assert more_often((1000, 120, 1000, 100), 1.0)
+
+
+def test_two_errors_are_not_above_those_of_a_few_requests_that_have_none():
+    assert not more_often((1441, 2, 57, 0), 1.25)
+
+
+def test_what_is_needed_is_like_the_baselines_where_the_counts_speak_against_the_canary(known):
+    above = told(known, (20, 2, 0, 0), (900, 1, 0, 0), 1)["errors"].reason
+    alike = told(known, (20, 0, 0, 0), (900, 1, 0, 0), 1)["errors"].reason
+    slower = told(known, (10, 0, 0, 7), (900, 0, 0, 300), 1)["latency"].reason
+
+    assert "more like the baseline's are needed, " in above
+    assert "more are needed, " in alike
+    assert "more like the baseline's are needed, " in slower
+
+
+def test_what_a_limit_needs_after_a_bad_moment_goes_by_the_requests_of_late(known):
+    limits = replace(LIMITED, success_rate=0.96)
+    at = stage(limits)
+    before = next_step(folded(known, seen((400, 0, 0, 0), (900, 1, 0, 0)), 1, at))
+    evidence = fold(before, known, seen((40, 2, 0, 0), (900, 1, 0, 0)), at)
+
+    found = next(v for v in verdicts(evidence, known, at) if v.metric == "success rate")
+
+    assert found.reason.startswith("above the limit, too few requests to be sure: ")
+    assert 50 < found.requests_needed < 500
 
 
 @pytest.mark.parametrize(
