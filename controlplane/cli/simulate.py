@@ -42,6 +42,7 @@ SHARE, AMOUNT = 0.02, 1000.0  # of requests that have a business metric, and wha
 USUAL_FAULTS = ("none", "errors=10%")
 # How long a release may take, if that is not said. What takes longer than FAR is not for 5 s intervals.
 LONGEST, MARGIN, FAR = timedelta(hours=2), timedelta(hours=1), timedelta(hours=12)
+COARSE = timedelta(minutes=1)  # the interval for these
 AHEAD = 32  # pieces of work for each process that are worked on, or done, ahead of what is waited for
 
 # So many seeds a process works on at once: with more it would hardly be quicker. The last pieces of work have
@@ -62,7 +63,10 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate(
-    paths: Annotated[list[Path], typer.Argument(help="Files with the policy and the segments it names.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Files with the policy, its segments, and for metrics its service and fleet."),
+    ],
     policy: Annotated[str, typer.Option(help="Which policy, if there are several.")] = "",
     rps: Annotated[
         float, typer.Option(min=0.001, max=1e9, help="Requests per second of the whole service.")
@@ -73,11 +77,15 @@ def simulate(
         float, typer.Option(min=0.01, max=10_000, help="Median latency of most requests, in ms.")
     ] = 40,
     noise: Annotated[
-        str, typer.Option(help="iid, mod, harsh; of other families: switching, users; each with -harsh.")
+        str,
+        typer.Option(help="iid, mod, harsh; of other families switching, users; or these two with -harsh."),
     ] = "mod",
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="Of the canary; again for a row of its own, with + for several at once."),
+        typer.Option(
+            help="errors=10%, latency=x2@5m, crash, ... (a wrong one lists all); again for a row of its own,"
+            " with + for several at once. none and errors=10% if not said."
+        ),
     ] = None,
     releases: Annotated[int, typer.Option(min=1, max=100_000, help="How many, of each fault.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same figures.")] = 0,
@@ -132,7 +140,7 @@ def simulate(
             interval=parsed("--interval", parse_duration, interval).total_seconds(),
             history=parsed("--history", parse_duration, history).total_seconds(),
             day=day,
-            longest=_longest(document, longest).total_seconds(),
+            longest=_longest(document, longest, interval).total_seconds(),
             metrics=_metrics(metric or [], counted),
             latency=latency,
             client_errors=parsed("--client-errors", parse_share, client_errors) / 1e6,
@@ -200,7 +208,10 @@ def _pinned(policy: Policy, catalog: Catalog, name: str) -> tuple[PinnedPolicy, 
     if left_out:
         typer.echo(f"not simulated, and taken as passed: {', '.join(left_out)}", err=True)
     if any(title.startswith("metric ") for title in left_out):
-        typer.echo("metrics are simulated if the file of the Service that counts them is given too", err=True)
+        typer.echo(
+            "metrics are simulated if the file of the Service that counts them is given too, with its Fleet",
+            err=True,
+        )
     # The model has no users in a hold-out.
     alone = service.model_copy(update={"hold_out": None}) if service else None
     pinned = pin(kept, catalog, service=alone)
@@ -241,7 +252,7 @@ def _metrics(given: list[str], counted: Mapping[str, BusinessMetric]) -> tuple[B
             raise ValueError(f"--metric: the policy judges no metric {name!r}; it judges: {known}")
         if sign and not (counted[name].sum and re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", worth)):
             raise ValueError(f"--metric: {text!r}: an amount is a number, and only of a sum")
-        said[name] = parse_share(part) / 1e6, float(worth or AMOUNT)
+        said[name] = parsed("--metric", parse_share, part) / 1e6, float(worth or AMOUNT)
     ordered = sorted(counted.items(), key=lambda item: item[1].per is not None)
     found = []
     for name, metric in ordered:
@@ -252,7 +263,7 @@ def _metrics(given: list[str], counted: Mapping[str, BusinessMetric]) -> tuple[B
     return tuple(found)
 
 
-def _longest(policy: Policy, given: str) -> timedelta:
+def _longest(policy: Policy, given: str, interval: str) -> timedelta:
     """Return how long a release may take, and say so where that is too short for a good one to end."""
     from controlplane.policy.times import shortest
 
@@ -261,9 +272,11 @@ def _longest(policy: Policy, given: str) -> timedelta:
     if given:
         longest = parsed("--longest", parse_duration, given)
     if longest <= least:
-        takes, enough = format_duration(least), format_duration(least + MARGIN)
+        takes, advice = format_duration(least), f"--longest {format_duration(least + MARGIN)}"
+        if least > FAR and parse_duration(interval) < COARSE:
+            advice += f" --interval {format_duration(COARSE)}"
         said = f"policy {policy.name!r} takes {takes} at least, so no release ends as promoted"
-        typer.echo(f"{said} within {format_duration(longest)}: --longest {enough} --interval 1m", err=True)
+        typer.echo(f"{said} within {format_duration(longest)}: {advice}", err=True)
     return longest
 
 
@@ -286,7 +299,7 @@ def _segments(given: list[str], known: tuple[str, ...]) -> dict[str, float]:
         if name not in known:
             names = ", ".join(known) or "none"
             raise ValueError(f"--segment: no step of the policy is for segment {name!r}; there are: {names}")
-        found[name] = parse_share(share) / 1e6
+        found[name] = parsed("--segment", parse_share, share) / 1e6
     if sum(found.values()) > 0.9:
         raise ValueError("--segment: the segments have more than 90% of the requests together")
     return found

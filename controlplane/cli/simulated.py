@@ -79,8 +79,9 @@ class Row:
 def show(policy: PinnedPolicy, model: Model, rows: Mapping[str, Row]) -> None:
     """Print how the releases of each kind ended."""
     n = len(next(iter(rows.values())).ended)
+    several = "releases" if n > 1 else "release"
     console.line(
-        f"policy {policy.name}, {n} releases of each kind: {model.rps:g} requests/s, "
+        f"policy {policy.name}, {n} {several} of each kind: {model.rps:g} requests/s, "
         f"{100 * model.errors:g} % errors, {100 * model.client_errors:g} % client errors, "
         f"noise {model.noise}, {len(model.proxies)} proxies, statistics each {model.interval:g} s"
     )
@@ -168,7 +169,7 @@ def _times_and_harm(row: Row, found: Summary) -> Iterator[Line]:
     yield "promoted after", _times(found.done), ""
     harm = "events of metrics that the gain brought, mean"
     if row.kind != "better":
-        harm = "requests of the canary that the fault spoiled, mean"
+        harm = "of the canary's requests and events, spoiled by the fault, mean"
     yield "brought" if row.kind == "better" else "harmed", _harm(found), harm
 
 

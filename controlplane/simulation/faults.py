@@ -111,7 +111,10 @@ class Fault:
         Raises:
             ValueError: As :meth:`parse` does.
         """
-        return tuple(cls.parse(part) for part in _JOINED.split(text))
+        found = tuple(cls.parse(part) for part in _JOINED.split(text))
+        if len(found) > 1 and any(fault.kind == "none" for fault in found):
+            raise ValueError(f"--fault: {text!r}: 'none' goes with nothing else; it has a --fault of its own")
+        return found
 
     @classmethod
     def _parse(cls, text: str) -> Fault:
@@ -144,7 +147,8 @@ class Fault:
         if not (
             (share or gain) if allowed == "share" else factor if allowed == "factor" else share or factor
         ):
-            raise ValueError(amount)
+            forms = {"share": f"{name}=10%", "factor": f"{name}=x2"}
+            raise _RefusedError(f"write {forms.get(allowed) or ' or '.join(forms.values())}")
         part = float(share[1]) / 100 if share else -float(gain[1]) / 100 if gain else 0.0
         fault = cls(name, share=part, factor=float(factor[1]) if factor else 1.0)  # type: ignore[arg-type]  # the keys of _AMOUNT are kinds
         if fault.share > 1:

@@ -102,6 +102,8 @@ def test_simulate_judges_client_errors_which_are_usual_or_not(turnout, policy):
         (("--fault", "errors=10%@5m-2m"), "is not a fault"),
         (("--segment", "nosuch=10%"), "no step of the policy is for segment 'nosuch'; there are: none"),
         (("--segment", "=10%"), "no step of the policy is for segment ''"),
+        (("--fault", "latency=10%"), "is not a fault: write latency=x2; allowed: none; errors=10%"),
+        (("--fault", "crash+none"), "'none' goes with nothing else"),
         (("--longest", "0s"), "--longest: is less than one --interval"),
         (("--rps", "inf"), "--rps"),
         (("--rps", "0"), "--rps"),
@@ -167,7 +169,7 @@ def test_a_policy_that_takes_longer_than_two_hours_is_given_the_time_that_it_tak
     assert "so no release ends as promoted" not in said.err
     assert short.status == 0
     assert "takes 2h30m" in short.err
-    assert "at least, so no release ends as promoted within 30m: --longest 3h30m" in short.err
+    assert "at least, so no release ends as promoted within 30m: --longest 3h30m10s\n" in short.err
 
 
 def test_of_a_policy_that_takes_weeks_it_says_at_once_that_two_hours_are_too_short(turnout, tmp_path):
@@ -176,7 +178,7 @@ def test_of_a_policy_that_takes_weeks_it_says_at_once_that_two_hours_are_too_sho
 
     said = turnout("simulate", tmp_path, *few, "--fault", "none", "--jobs", 1)
 
-    assert "so no release ends as promoted within 2h: --longest 14d1h" in said.err
+    assert "so no release ends as promoted within 2h: --longest 14d1h10s\n" in said.err
 
 
 def test_simulate_says_what_holds_releases_that_stay_undecided(turnout, policy):
@@ -217,7 +219,7 @@ def test_simulate_judges_the_metrics_of_a_service_that_is_in_the_files(turnout, 
     assert found["faults"]["metric=60%"]["why"] == {"rolled back: metric orders/everyone": 2}
     wide = turnout("simulate", tmp_path, *few, "--fault", "metric=60%+client_errors=6%")
     (harmed,) = (line for line in wide.lines if line.startswith("  harmed"))
-    assert " events of metrics requests of the canary" in " ".join(harmed.split())
+    assert " events of metrics of the canary's requests and events" in " ".join(harmed.split())
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,9 @@ def test_simulate_judges_the_metrics_of_a_service_that_is_in_the_files(turnout, 
     [
         (("--metric", "sales=5%"), "no metric 'sales'; it judges: orders"),
         (("--metric", "orders=5%x3"), "only of a sum"),
-        (("--metric", "orders=5"), "5"),
+        (("--metric", "orders=5"), "--metric: '5' is not a share"),
+        (("--metric", "orders"), "--metric: '' is not a share"),
+        (("--metric", "orders=500%"), "--metric: 500% is not between"),
         (("--service", "other"), "those that have: shop"),
         (("--fault", "metric=5%@metric=sales"), "no metric 'sales'; there are: orders"),
     ],
