@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar
 from controlplane.evidence.account import Interval
 from controlplane.evidence.evidence import work_out
 from controlplane.evidence.learned import Learned
+from controlplane.evidence.observation import Observation
 from controlplane.evidence.verdict import Verdict
 from controlplane.policy.values import PPM
 from controlplane.release import arrivals, confirming, ending, holding, hooks
@@ -29,6 +30,7 @@ from controlplane.release.trial import Check
 from controlplane.release.watch import Watch
 from controlplane.release.way_back import alarm, describe
 
+PARTS = 3  # of a turn that follow the working out, and have others after them
 IN_PROGRESS = (Phase.PROGRESSING, Phase.GUARDING)
 
 
@@ -79,14 +81,20 @@ Found = TypeVar("Found")
 
 
 def together(turnings: Sequence[Turning]) -> list[Turn]:
-    """Return what turns come to, of which each is what it is alone: their evidence is worked out at once."""
+    """Return what turns come to, of which each is what it is alone: their evidence is worked out at once.
+
+    They take each part one after another, for the code of a part is in the processor's caches then.
+    """
     found = [begun(turning) for turning in turnings]
     work_out([each for each in found if isinstance(each, Interval)])
+    for _ in range(PARTS):
+        going = zip(turnings, found, strict=True)
+        found = [begun(turning) if isinstance(each, Interval) else each for turning, each in going]
     return [ended(*each) for each in zip(turnings, found, strict=True)]
 
 
 def begun(turning: Generator[Interval, None, Found]) -> Interval | Found:
-    """Return the interval that a turn is about to fold, or what it came to if it folds none."""
+    """Return the interval at which a turn stops next, or what it came to if it has come to its end."""
     try:
         return next(turning)
     except StopIteration as done:
@@ -102,9 +110,10 @@ def ended(turning: Generator[Interval, None, Found], found: Interval | Found) ->
 
 
 def turning(before: Progress, learned: Learned, moment: Moment, others: Routes | None = None) -> Turning:
-    """Take a turn, whose arguments are those of `turn`, and stop once, if it folds an interval, before that.
+    """Take a turn, whose arguments are those of `turn`, and stop, if it folds an interval, before that.
 
-    So what is asked of the intervals of several releases can be worked out at once; it need not be.
+    So what is asked of the intervals of several releases can be worked out at once; it need not be. It stops
+    again after each of the first PARTS of what follows.
     """
     state = based(before.state, moment.stable)
     if state.active or not state.unconfirmed:
@@ -118,24 +127,16 @@ def turning(before: Progress, learned: Learned, moment: Moment, others: Routes |
 def _taken(
     before: Progress, state: ReleaseState, learned: Learned, moment: Moment, others: Routes | None
 ) -> Turning:
-    watch, verdicts = before.watch, tuple[Verdict, ...]()
+    watch, verdicts, interval = before.watch, tuple[Verdict, ...](), None
     propagation, stale, came = moment.propagation, _stale(moment), Routes()
     if state.active:
         state, propagation = _gated(state, moment)
     if state.phase in IN_PROGRESS:
         if moment.observation is not None:
-            # The first interval after a restart has what was counted meanwhile; it may roll back.
-            settled = state.stage is not Stage.PROPAGATE and state.elapsed >= moment.settle
-            # What the split check sees is the proof as well; nothing advances before the check agrees.
-            counting = state.stage is not Stage.PROPAGATE and not stale and not state.halt
-            interval = watching.ready(watch, learned, moment.observation, state, counting=counting)
+            interval = _ready(watch, learned, moment.observation, state, stale=stale)
             yield interval
-            watch = watching.fold(watch, interval, state, settled=settled)
-            if settled and not stale:
-                watch = watching.visited(watch, moment.observation, state)
-            # With less than all to wait for, a client may be without the step and not split for that reason.
-            if settled and propagation.at_least == PPM:
-                watch = watching.follow(watch, moment.observation, state, frozenset(propagation.acked))
+            watch = _folded(watch, interval, state, moment, propagation, stale=stale)
+            yield interval
         clock = Clock(moment.settle, moment.elapsed)
         came = others or routes(watch, state, learned.crowd, clock, propagation.unacked)
         if came.split.problem:
@@ -145,8 +146,12 @@ def _taken(
         if (apart := watching.apart(watch, state)) != state.apart:
             state = state.model_copy(update={"apart": apart})
         reached = watching.unreached(state, came.missed, came.shares)
+        if interval is not None:
+            yield interval
         verdicts = (*watching.verdicts(watch, learned, state), *reached, *hooks.verdicts(state))
         watch = watching.heard(watch, verdicts)
+        if interval is not None:
+            yield interval
     where = alive(moment.where, moment.observation, state.to_version)
     seen = Seen(
         elapsed=moment.elapsed,
@@ -177,6 +182,36 @@ def _taken(
         return took
     # Nothing is judged any more; the last verdicts are still shown.
     return replace(took, after=replace(took.after, verdicts=before.verdicts))
+
+
+def _ready(
+    watch: Watch, learned: Learned, observation: Observation, state: ReleaseState, *, stale: str
+) -> Interval:
+    """Return an interval that is ready to be folded."""
+    # What the split check sees is the proof as well; nothing advances before the check agrees.
+    counting = state.stage is not Stage.PROPAGATE and not stale and not state.halt
+    return watching.ready(watch, learned, observation, state, counting=counting)
+
+
+def _folded(
+    watch: Watch,
+    interval: Interval,
+    state: ReleaseState,
+    moment: Moment,
+    propagation: Propagation,
+    *,
+    stale: str,
+) -> Watch:
+    """Return the watch with an interval, and with what it shows of the routes if they have settled."""
+    # The first interval after a restart has what was counted meanwhile; it may roll back.
+    settled = state.stage is not Stage.PROPAGATE and state.elapsed >= moment.settle
+    watch = watching.fold(watch, interval, state, settled=settled)
+    if settled and not stale:
+        watch = watching.visited(watch, interval.observation, state)
+    # With less than all to wait for, a client may be without the step and not split for that reason.
+    if settled and propagation.at_least == PPM:
+        watch = watching.follow(watch, interval.observation, state, frozenset(propagation.acked))
+    return watch
 
 
 def _gated(state: ReleaseState, moment: Moment) -> tuple[ReleaseState, Propagation]:
