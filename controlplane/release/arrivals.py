@@ -82,14 +82,22 @@ def quiet(flow: Flow, state: ReleaseState, last: datetime | None) -> str:
 
     ``last`` is when the last one came.
     """
-    if not flow.wanting or last is None:
+    if last is None or not flow.wanting or flow.idle < flow.wanting:
         return ""
-    own = f"of {state.to_version} in segment {step_split(state).segment}"
-    if flow.idle < flow.wanting:
-        back = format_duration(timedelta(seconds=ceil(flow.wanting)))
-        return f"requests {own} come again, and must for another {back}"
     usual = f"; usually one comes within {rough(flow.usual)}" if flow.gaps else ""
-    return f"no request {own} has come since {last:%Y-%m-%d %H:%M:%S} UTC{usual}"
+    return f"no request {_whose(state)} has come since {last:%Y-%m-%d %H:%M:%S} UTC{usual}"
+
+
+def returning(flow: Flow, state: ReleaseState) -> str:
+    """Return for how long requests must still come, which do again after a time without, or ''."""
+    if not flow.wanting or flow.idle >= flow.wanting:
+        return ""
+    back = format_duration(timedelta(seconds=ceil(flow.wanting)))
+    return f"requests {_whose(state)} come again, and must for another {back}"
+
+
+def _whose(state: ReleaseState) -> str:
+    return f"of {state.to_version} in segment {step_split(state).segment}"
 
 
 def unvisited(before: float, observation: Observation) -> float:

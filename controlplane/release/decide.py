@@ -224,7 +224,8 @@ def _not_trusted(seen: Seen) -> Decision | None:
 def _judgeable(state: ReleaseState, seen: Seen) -> Decision | None:
     """Return why an interval is no time of judging: what came before says nothing of now."""
     quiet = Decision(None, QUIET, seen.quiet, cause=state.to_version) if seen.quiet else None
-    return _not_trusted(seen) or quiet
+    returning = Decision(None, "returning", seen.returning) if seen.returning else None
+    return _not_trusted(seen) or quiet or returning
 
 
 def _judge(state: ReleaseState, seen: Seen) -> Decision:

@@ -44,6 +44,7 @@ ORDINARY = frozenset(
         "propagate",
         "resting",
         "retrying",
+        "returning",
         "testing",
         "verify",
         "window",

@@ -162,6 +162,7 @@ class Seen:
         links: What other releases mean for it.
         served: Whether requests of the canary were seen in this interval that are compared.
         quiet: Since when no requests come by which the step could be judged; '' if they do.
+        returning: For how long they must still come, after a time without; '' if they came all the time.
         deserted: For how long no request of the service has come, of any version; '' where that is usual.
     """
 
@@ -184,6 +185,7 @@ class Seen:
     links: Links = field(default_factory=Links)
     served: bool = False
     quiet: str = ""
+    returning: str = ""
     deserted: str = ""
 
     @property

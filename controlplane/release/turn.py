@@ -173,6 +173,7 @@ def _taken(
         links=moment.links,
         served=watching.served(moment.observation, state),
         quiet=arrivals.quiet(watch.flow, state, watch.since),
+        returning=arrivals.returning(watch.flow, state),
         deserted=watching.deserted(watch, learned, state, moment.elapsed),
     )
     if state.phase in IN_PROGRESS and not state.way_back:

@@ -30,6 +30,7 @@ class Releasing:
         rules = over.pop("policy", None) or make.policy(**RULES)
         begun = {"stage": Stage.PROPAGATE, "running": timedelta(hours=1), "policy": rules}
         self.progress = Progress(make.state(*phase, **(begun | over)))
+        self.told = []
 
     @property
     def state(self):
@@ -60,6 +61,7 @@ class Releasing:
             took = turn(self.progress, self.learned, moment)
             stored = Watch.from_json(json.loads(json.dumps(took.after.watch.to_json())))
             assert stored == took.after.watch
+            self.told += [(r.action, r.reason) for r in took.records if r.action in ("held", "cleared")]
             self.progress = took.after
             if (before.phase, before.step) != (self.state.phase, self.state.step):
                 break
@@ -146,9 +148,25 @@ def test_a_step_passes_only_after_requests_have_come_again_for_a_while(make):
 
     first = release.sees(everyone(300, 2700))
 
-    assert first.code == "quiet"
+    assert first.code == "returning"
     assert "come again, and must for another" in first.reason
     assert release.sees(everyone(300, 2700), 30).code == "passed"
+
+
+def test_nobody_is_told_of_requests_that_come_again(make):
+    """What was told before is told to be over, and what was over before its time is not told at all."""
+    release = Releasing(make, step=0, policy=policy(make))
+    release.sees(everyone(300, 2700), 30)
+
+    release.sees({}, 4)
+    release.sees(everyone(300, 2700), 12)
+    brief = [*release.told]
+    release.sees({}, 12)
+    release.sees(everyone(300, 2700), 12)
+
+    assert brief == []
+    assert [event for event, _ in release.told] == ["held", "cleared"]
+    assert "no request of v2 in segment everyone has come since" in release.told[0][1]
 
 
 def test_a_service_with_a_request_a_minute_finishes_its_step(make):
