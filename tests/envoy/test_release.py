@@ -29,6 +29,8 @@ async def started(site, *steps, proxies=1):
     return nodes
 
 
+# A proxy that stands still for a moment while it joins is late by less than two of these.
+@pytest.mark.parametrize("site", ["3s"], indirect=True)
 async def test_a_proxy_that_joins_gets_the_step_and_does_not_restart_its_clock(site):
     await started(site, "name: half, everyone: 50%, for: 10m")
     seen = [await site.until(lambda: judged(site, 0.5))]
