@@ -107,7 +107,7 @@ def ticks(releases: int, proxies: int, rounds: int) -> list[float]:
             took = together([turning(progress[at], learned[at], moment) for at in beside])
             pasts, count = [learned[at] for at in beside], len(beside)
             learned[first : first + count] = learn_all(
-                pasts, [seen[number % len(seen)]] * count, ["v1"] * count
+                pasts, [seen[number % len(seen)]] * count, ["v1"] * count, [False] * count
             )
             for at, done in zip(beside, took, strict=True):
                 progress[at] = Progress(progress[at].state, done.after.watch, done.after.verdicts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -80,29 +80,32 @@ class Pasts:
         observed: Observed,
         interval: tuple[datetime, datetime],
         stable: Mapping[str, str],
-        releasing: Collection[str],
+        releasing: Mapping[str, bool],
     ) -> Generator[None, None, Lesson]:
         """Learn from an interval, of a few services together; it counts with :meth:`commit`.
 
-        ``stable`` has the stable version of each service; what is learned of those that are ``releasing`` is
-        stored in any case.
+        ``stable`` has the stable version of each service. What is learned of those that are ``releasing`` is
+        stored in any case; of each it says whether the release leaves nobody on that version.
         """
         lesson, quiet, names = Lesson(), Observation("", *interval), list(observed)
         taught: dict[str | int, Learned] = {}  # by service, and by the past of those without counts
         for first in range(0, len(names), TOGETHER):
             services: dict[str, str | int] = {}
-            asked: dict[str | int, tuple[Learned, Observation, str]] = {}
+            asked: dict[str | int, tuple[Learned, Observation, str, bool]] = {}
             for service in names[first : first + TOGETHER]:
-                before = self.of(service)
+                before, left = self.of(service), releasing.get(service, False)
                 if service in observed.counted:
                     lesson.met.add(service)
                     services[service] = service
-                    asked[service] = before, observed.counts(service), stable.get(service, "")
+                    asked[service] = before, observed.counts(service), stable.get(service, ""), left
                     yield
+                elif left:
+                    services[service] = service
+                    asked[service] = before, quiet, "", left
                 else:
                     services[service] = id(before)
                     if id(before) not in taught:
-                        asked[id(before)] = before, quiet, ""
+                        asked[id(before)] = before, quiet, "", False
             if asked:
                 taught |= zip(asked, learn_all(*zip(*asked.values(), strict=True)), strict=True)
                 yield

@@ -29,7 +29,7 @@ from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import ReleaseState
 from controlplane.release.traffic import Endpoints
 from controlplane.release.turn import Progress, begun, ended, turning
-from controlplane.release.watch import Watch
+from controlplane.release.watch import Watch, whole
 
 log = structlog.get_logger()
 
@@ -204,8 +204,9 @@ class Loop:
                 observed, world.catalog, lambda name: self._proxies.endpoints(world, name).places, monotonic
             )
             busy = {state.service: state.name for state in world.releases.values() if state.active}
+            releasing = {state.service: whole(state) for state in world.releases.values() if state.active}
             steps = await in_turns(self._deciding(_Moment(now, elapsed, world, busy)))
-            lesson = await in_turns(self._pasts.learning(observed, (start, now), world.stable, busy.keys()))
+            lesson = await in_turns(self._pasts.learning(observed, (start, now), world.stable, releasing))
             change = Change(
                 releases=tuple(s.state for s in steps if s.state != world.releases[s.state.name]),
                 stable={k: v for s in steps for k, v in s.stable.items()},

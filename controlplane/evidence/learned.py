@@ -194,19 +194,25 @@ def figures(pasts: Sequence[Learned]) -> Figures:
     return Figures.of([past.sums for past in pasts], [len(past.cells.keys) for past in pasts])
 
 
-def learn(learned: Learned, observation: Observation, stable: str) -> Learned:
-    """Return what is known after one more interval of the stable version; its past is not needed again."""
-    return learn_all((learned,), (observation,), (stable,))[0]
+def learn(learned: Learned, observation: Observation, stable: str, *, left: bool = False) -> Learned:
+    """Return what is known after one more interval of the stable version; its past is not needed again.
+
+    Where a release has ``left`` nobody on it, what was usual is not forgotten.
+    """
+    return learn_all((learned,), (observation,), (stable,), (left,))[0]
 
 
 def learn_all(
-    learneds: Sequence[Learned], observations: Sequence[Observation], stables: Sequence[str]
+    learneds: Sequence[Learned],
+    observations: Sequence[Observation],
+    stables: Sequence[str],
+    left: Sequence[bool],
 ) -> list[Learned]:
     """Return what :func:`learn` returns of each; ten at a time cost about as much as three one by one.
 
     None bears on another: what comes of each is the same to the last bit, whatever is learned with it.
     """
-    lessons = [_Lesson.of(*each) for each in zip(learneds, observations, stables, strict=True)]
+    lessons = [_Lesson.of(*each) for each in zip(learneds, observations, stables, left, strict=True)]
     alike: dict[_Kind, list[_Lesson]] = {}
     for lesson in lessons:
         alike.setdefault(lesson.kind, []).append(lesson)
@@ -253,6 +259,7 @@ class _Lesson(NamedTuple):
         last_long: What to keep of the last full one.
         long_cells: What to compare if it is full.
         swaying: Seconds of the SWAY window.
+        fading: Seconds by which the past fades with the SHORT window.
         kind: What there is to learn.
     """
 
@@ -269,10 +276,11 @@ class _Lesson(NamedTuple):
     last_long: Table
     long_cells: Table
     swaying: float
+    fading: float
     kind: _Kind
 
     @classmethod
-    def of(cls, learned: Learned, seen: Observation, stable: str) -> _Lesson:
+    def of(cls, learned: Learned, seen: Observation, stable: str, left: bool) -> _Lesson:
         """Take an interval into the windows of a past."""
         seconds, rows = (seen.end - seen.start).total_seconds(), version_rows(seen, stable)
         last, cells = beside = _beside(rows, learned.last)
@@ -291,7 +299,8 @@ class _Lesson(NamedTuple):
             uneven, is_short, again, short_uneven, sway, is_long, is_long and len(long_cells.keys) > 1
         )
         of_short, of_long = (short, last_short, short_cells), (long, last_long, long_cells)
-        return cls(learned, seen, seconds, rows, last, cells, *of_short, *of_long, swaying, kind)
+        fading = 0.0 if left and not short.rows.keys else short.seconds
+        return cls(learned, seen, seconds, rows, last, cells, *of_short, *of_long, swaying, fading, kind)
 
     def after(self, sums: Array, cells: Table) -> Learned:
         """Return what is known with it, of the sums and long-run rows with it."""
@@ -323,13 +332,12 @@ def _learn(kind: _Kind, lessons: Sequence[_Lesson]) -> list[Learned]:
     if kind.sway:
         sums.close_sway([lesson.swaying for lesson in lessons])
     if kind.again:
-        seconds = [lesson.short.seconds for lesson in lessons]
         rows = stacked([lesson.short.rows.rows for lesson in lessons])
         windows = [lesson.short_cells for lesson in lessons]
         uneven = sums.dispersion(windows, cells) if kind.short_uneven else None
     if kind.short:
-        sums.close_short(rows, seconds, uneven)
-        cells = [_with(lesson.short, table) for lesson, table in zip(lessons, cells, strict=True)]
+        sums.close_short(rows, [lesson.fading for lesson in lessons], uneven)
+        cells = [_with(lesson, table) for lesson, table in zip(lessons, cells, strict=True)]
     if kind.long_uneven:
         windows = [lesson.long_cells for lesson in lessons]
         sums.later().compare(LASTING, windows, cells, [lesson.long.seconds for lesson in lessons])
@@ -339,9 +347,9 @@ def _learn(kind: _Kind, lessons: Sequence[_Lesson]) -> list[Learned]:
     ]
 
 
-def _with(window: Window, cells: Table) -> Table:
+def _with(lesson: _Lesson, cells: Table) -> Table:
     """Return long-run rows with those of a full short window."""
-    found = cells.plus(window.rows, 0.5 ** (window.seconds / HALF_LIFE))
+    found = cells.plus(lesson.short.rows, 0.5 ** (lesson.fading / HALF_LIFE))
     return found.where(found.rows[:, 0] >= FEWEST)
 
 

@@ -14,7 +14,7 @@ from controlplane.evidence.ceiling import Ceiling
 from controlplane.evidence.comparison import Comparison
 from controlplane.evidence.learned import Learned, learn
 from controlplane.evidence.observation import Cell, Observation, Tally
-from controlplane.evidence.reading import total
+from controlplane.evidence.reading import alone, total
 from controlplane.evidence.table import ERRORS
 from controlplane.evidence.verdict import Outcome, Said, Verdict
 from controlplane.policy.documents import EVERYONE
@@ -51,7 +51,7 @@ class Statuses:
         blocks = cut(seen, stage.canary, stage.stable, stage.full_segments)
         learned = account.learned or Learned()
         account = self._rule.fold(account, replace(interval, blocks=blocks, learned=learned))
-        return account._replace(learned=learn(learned, seen, stage.stable))
+        return account._replace(learned=learn(learned, seen, stage.stable, left=alone(stage)))
 
     def _coded(self, seen: Observation) -> Observation:
         """Return the calls of cells in which codes are counted, those that end with ours as errors."""

@@ -7,7 +7,6 @@ document are found at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -33,8 +32,6 @@ from controlplane.policy.values import PPM, format_share
 from controlplane.policy.yaml_source import Value
 
 MAX_ALTERNATIVES = 64  # routes that one segment may become
-FADED = timedelta(hours=3)  # after which little is known of a baseline that nobody has
-COMPARED = frozenset({"client_errors", "errors", "latency"})  # with the baseline, unless they are off
 
 M = TypeVar("M", bound=Model)
 Raw = dict[str, Value]
@@ -326,13 +323,6 @@ def _hold_back(
             what = "there is a point_of_no_return" if final is None else f"step {final!r} is irreversible"
             yield Finding(("guard", "hold_back"), f"{what}; it must be 0%, for nobody can stay behind")
         return
-    compared = COMPARED - {c.given for c in conditions if c and c.off}
-    if guard.for_ > FADED and compared:
-        text = (
-            "nobody is left on the baseline, and what is known of it fades: within hours comparisons pass no"
-        )
-        text += f" more, and the guard does not end; shorten it, or switch off {', '.join(sorted(compared))}"
-        yield Finding(("guard", "for"), text, "warning")
     absolute = any(c and c.absolute for c in conditions)
     if absolute and point:
         return  # it cannot be otherwise, and limits are what there is

@@ -57,7 +57,8 @@ def replay(
         took = turn(progress, learned, recorded.moment, routes)
         yield Replayed(recorded, took, left_out)
         if recorded.moment.observation is not None:
-            learned = learn(learned, recorded.moment.observation, recorded.moment.stable)
+            left = watching.whole(progress.state)
+            learned = learn(learned, recorded.moment.observation, recorded.moment.stable, left=left)
         progress = took.after
         if progress.state.ended:
             return

@@ -148,8 +148,9 @@ def setting(state: ReleaseState, *, counting: bool) -> Setting:
 
 
 def whole(state: ReleaseState) -> bool:
-    """Return whether nobody is left on the baseline."""
-    return EVERYONE in _at(state).full_segments
+    """Return whether a release's step leaves nobody on the baseline."""
+    in_progress = state.phase in (Phase.PROGRESSING, Phase.GUARDING)
+    return in_progress and EVERYONE in _at(state).full_segments
 
 
 @dataclass(frozen=True, slots=True)

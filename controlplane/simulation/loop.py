@@ -21,6 +21,7 @@ from controlplane.release.seen import Moment, Propagation
 from controlplane.release.state import Action, Phase, ReleaseState
 from controlplane.release.traffic import BUCKETS, splits
 from controlplane.release.turn import Progress, Turn, Turning, together, turn, turning
+from controlplane.release.watch import whole
 from controlplane.simulation.faults import Fault
 from controlplane.simulation.traffic import CANARY, STABLE, START, Harm, Model, Traffic
 
@@ -127,7 +128,7 @@ def _pasts(services: Sequence[Source]) -> list[Learned]:
     learned = [Learned() for _ in services]
     while services[0].second < 0:
         seen = [traffic.step({})[0] for traffic in services]
-        learned = learn_all(learned, seen, [STABLE] * len(services))
+        learned = learn_all(learned, seen, [STABLE] * len(services), [False] * len(services))
     return learned
 
 
@@ -232,6 +233,11 @@ class Course:
         self._harm = Harm()
         self.over = traffic.second >= longest
 
+    @property
+    def left(self) -> bool:
+        """Whether nobody was left on the stable version in the interval that was drawn last."""
+        return whole(self._progress.state)
+
     def draw(self) -> Turning:
         """Draw the next interval, and return the turn that it leads to."""
         state = self._progress.state
@@ -263,7 +269,8 @@ def along(courses: Sequence[Course]) -> Iterator[tuple[int, Instant]]:
     while going := [(at, course) for at, course in enumerate(courses) if not course.over]:
         took = together([course.draw() for _, course in going])
         pasts, seen = [each.learned for _, each in going], [each.observation for _, each in going]
-        taught = learn_all(pasts, seen, [STABLE] * len(going))
+        left = [course.left for _, course in going]
+        taught = learn_all(pasts, seen, [STABLE] * len(going), left)
         for (at, course), each, learned in zip(going, took, taught, strict=True):
             yield at, course.take(each, learned)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings
@@ -30,7 +31,7 @@ def observation(service, start, end, count):
     return Observation(service, start, end, cells if count else (), ("a", "b"), (), (("c", "restarted"),))
 
 
-def taught(pasts, observed, start, end, releasing=()):
+def taught(pasts, observed, start, end, releasing=MappingProxyType({})):
     steps = pasts.learning(observed, (start, end), STABLE, releasing)
     while True:
         try:
@@ -39,7 +40,7 @@ def taught(pasts, observed, start, end, releasing=()):
             return done.value
 
 
-def passed(pasts, counts, times=1, releasing=()):
+def passed(pasts, counts, times=1, releasing=MappingProxyType({})):
     """Let intervals pass, each with these counts by service; return what each stored."""
     stored = []
     for _ in range(times):
@@ -109,8 +110,20 @@ def test_what_was_counted_is_stored_at_once_and_what_fades_seldom():
     assert quiet[-1] == {} or quiet[-1]["shop"] == pasts.of("shop").to_json()
 
 
+@pytest.mark.parametrize("left", [False, True])
+def test_a_past_fades_without_counts_unless_a_release_leaves_nobody_on_the_version(left):
+    pasts = Pasts()
+    passed(pasts, {"shop": 900, "cart": 900})
+    before = pasts.of("shop").total
+
+    passed(pasts, {"shop": 0, "cart": 0}, 20, releasing={"shop": left})
+
+    assert (pasts.of("shop").total == before) is left
+    assert pasts.of("cart").total < before
+
+
 def test_what_is_learned_of_a_release_is_stored_in_each_interval():
-    assert passed(Pasts(), {"shop": 0}, 3, releasing=("shop",))[-1].keys() == {"shop"}
+    assert passed(Pasts(), {"shop": 0}, 3, releasing={"shop": False})[-1].keys() == {"shop"}
 
 
 @pytest.mark.parametrize("times", [1, STORED_EVERY, 2 * STORED_EVERY + 1])

@@ -18,10 +18,10 @@ def seen(*cells, seconds=5.0, **more):
     return Observation("shop", START, START + timedelta(seconds=seconds), tallies, **more)
 
 
-def taught(observation, times, learned=None):
+def taught(observation, times, learned=None, **more):
     learned = learned or Learned()
     for _ in range(times):
-        learned = learn(learned, observation, "v1")
+        learned = learn(learned, observation, "v1", **more)
     return learned
 
 
@@ -116,18 +116,21 @@ def interval(seconds, places, counts):
 def test_what_is_learned_together_is_what_each_learns_alone(pasts, before):
     usual = taught(seen(("p1", "everyone", "v1", 900, 9), ("p2", "everyone", "v1", 900, 5)), before)
     alone = together = [usual if at % 2 else Learned() for at in range(len(pasts))]
-    stables = ["v1"] * len(pasts)
+    stables, left = ["v1"] * len(pasts), [bool(at % 3) for at in range(len(pasts))]
 
     for each in zip(*pasts, strict=True):
         observations = [interval(*one) for one in each]
-        alone = list(map(learn, alone, observations, stables))
-        together = learn_all(together, observations, stables)
+        alone = [
+            learn(known, observation, "v1", left=emptied)
+            for known, observation, emptied in zip(alone, observations, left, strict=True)
+        ]
+        together = learn_all(together, observations, stables, left)
 
     assert [each.to_json() for each in together] == [each.to_json() for each in alone]
 
 
 def test_nothing_is_learned_of_no_pasts():
-    assert learn_all([], [], []) == []
+    assert learn_all([], [], [], []) == []
 
 
 def test_order_of_cells_does_not_matter():
@@ -153,6 +156,18 @@ def test_how_far_a_version_swings_is_not_forgotten_while_nobody_is_left_on_it():
 
     assert after.swing(ERRORS) == before.swing(ERRORS) > 4
     assert after.total[0] < 1 < before.total[0]
+
+
+@pytest.mark.parametrize("cells", [(("p", "everyone", "v2", 500, 3),), ()], ids=["some", "none"])
+def test_what_was_usual_is_not_forgotten_while_a_release_leaves_nobody_on_the_version(cells):
+    before = taught(seen(("p", "everyone", "v1", 500, 1), ("q", "everyone", "v1", 500, 1)), 300)
+
+    after = taught(seen(*cells, seconds=60.0), 12 * 60, before, left=True)
+    again = taught(seen(("p", "everyone", "v1", 500, 10)), 2000, after, left=True)
+
+    assert (after.total, after.cells) == (before.total, before.cells)
+    assert after.rate_now(ERRORS) == pytest.approx(before.rate(ERRORS))  # what was of late is not of late now
+    assert again.rate(ERRORS) == pytest.approx(0.02, rel=0.05)  # who is there all the same teaches
 
 
 def test_an_only_cell_is_compared_with_its_own_last_window():

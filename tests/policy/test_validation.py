@@ -209,24 +209,6 @@ def test_an_irreversible_policy_is_not_asked_for_a_hold_back_that_it_may_not_hav
 
 
 @pytest.mark.parametrize(
-    ("conditions", "guard", "left"),
-    [
-        ("", "3h", None),
-        ("", "4h", "client_errors, errors, latency"),
-        ("{errors: off}, {latency: off}, ", "4h", "client_errors"),
-        ("{errors: off}, {client_errors: off}, {latency: off}, ", "4h", None),
-        ("", "4h, hold_back: 2%", None),
-    ],
-)
-def test_a_guard_that_outlasts_what_is_known_of_the_baseline_warns(conditions, guard, left):
-    rest = f"conditions: [{conditions}{{success_rate: {{at_least: 99%}}}}]\nguard: {{for: {guard}}}"
-
-    found = [text for text in policy("[{name: all, everyone: 100%}]", rest) if "guard.for" in text]
-
-    assert [text.rpartition("switch off ")[2] for text in found] == ([left] if left else [])
-
-
-@pytest.mark.parametrize(
     ("rest", "found"),
     [
         ("guard: {hold_back: 2%}", ["1:1: conditions: missing; it is required"]),

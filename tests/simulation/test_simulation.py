@@ -168,6 +168,17 @@ def test_one_silent_proxy_of_several_holds_a_release_and_a_fault_is_found_all_th
     assert bad.outcome == "rolled back"
 
 
+def test_a_guard_of_hours_without_a_hold_back_ends_in_time():
+    steps = ({"name": "half", "share": "50%", "for": "5m"}, {"name": "all", "share": "100%", "for": "5m"})
+    policy = {"name": "long", "steps": steps, "guard": {"for": "8h", "hold_back": "0%"}}
+    model = Model(interval=60, history=1800, longest=10 * 3600, rps=20, noise="iid")
+
+    good = release(PinnedPolicy.model_validate(policy), model, (), 5)
+
+    assert good.outcome == "promoted"
+    assert good.seconds < 9 * 3600
+
+
 def test_a_fault_behind_one_proxy_leaves_the_others_alone():
     seen = drawn(MODEL, "errors=50%@proxy=p1")
 
