@@ -116,8 +116,8 @@ class Scalars:
             return told(Outcome.PASS, Said(reason, numbers, 0))
         more = max(1, round((ENOUGH - account.promotion) / log1p(STAKE) + 0.5))
         each = f" that are {self.apart:.0f} s apart" if self.apart > self.every else ""
-        reason = f"{self.name}: {more} more readings{each}, {more * self.apart:.0f} s, if they are good"
-        reason += f": {shown(account)}"
+        reason = f"{self.name}: {more} more {'readings' if more > 1 else 'reading'}{each}"
+        reason += f", {more * self.apart:.0f} s, if good: {shown(account)}"
         return told(Outcome.NOT_YET, Said(reason, numbers, None, more * self.apart))
 
 
@@ -273,7 +273,8 @@ class ScalarLimit:
             reason = f"{self.name}: the baseline is beyond it too: {shown(account)}, {bound}"
             return Verdict(self.name, EVERYONE, Outcome.NOT_YET, Said(reason, numbers), lacking=True)
         more = ENOUGH_READINGS - good
-        reason += f"; {more:.0f} more readings within it are needed"
+        wanted = "readings within it are" if round(more) > 1 else "reading within it is"
+        reason += f"; {more:.0f} more {wanted} needed"
         doubtful = broken > 0
         if doubtful:
             reason += f", {broken:.0f} were beyond it"

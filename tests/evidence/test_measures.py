@@ -574,7 +574,7 @@ LIMIT = ScalarLimit("prometheus queue", "queue", 1000.0, most=True, every=10.0)
     ("intervals", "outcome", "words"),
     [
         ([read(10)] * 2, Outcome.PASS, "canary 10, at most 1000"),
-        ([read(10)], Outcome.NOT_YET, "1 more readings within it are needed"),
+        ([read(10)], Outcome.NOT_YET, "1 more reading within it is needed"),
         ([read(2000)] * 3, Outcome.FAIL, "3 readings in a row beyond at most 1000: canary 2000"),
         ([read(2000)] * 2, Outcome.NOT_YET, "canary 2000"),
         ([read(2000, 2100)] * 9, Outcome.NOT_YET, "canary 2000, baseline 2100"),
@@ -584,8 +584,8 @@ LIMIT = ScalarLimit("prometheus queue", "queue", 1000.0, most=True, every=10.0)
         ([read(10), *[QUIET] * 9], Outcome.NOT_YET, "the last reading is 90 s old"),
         ([read(2000)] * 2 + [TIMEOUT] * 2 + [read(2000)], Outcome.FAIL, "3 readings in a row"),
         ([read(2000)] * 2 + [TIMEOUT] * 360 + [read(2000)], Outcome.NOT_YET, "canary 2000"),
-        ([read(10)] + [TIMEOUT] * 360 + [read(10)], Outcome.NOT_YET, "1 more readings within it are needed"),
-        ([read(10)] + [QUIET] * 3 + [read(10)], Outcome.NOT_YET, "1 more readings within it are needed"),
+        ([read(10)] + [TIMEOUT] * 360 + [read(10)], Outcome.NOT_YET, "1 more reading within it is needed"),
+        ([read(10)] + [QUIET] * 3 + [read(10)], Outcome.NOT_YET, "1 more reading within it is needed"),
     ],
 )  # fmt: skip
 def test_a_limit_on_readings(intervals, outcome, words):
