@@ -94,7 +94,7 @@ def between(result: Result) -> str:
     """Return between which bounds the difference lies, in words."""
     bounds = ((result.low, "above"), (result.high, "below"))
     known = [f"{word} {bound:+.1%}" for bound, word in bounds if bound is not None]
-    return "surely " + " and ".join(known) if known else "nothing is sure of it"
+    return "surely " + " and ".join(known) if known else "too early for bounds"
 
 
 def figures(results: Iterable[Result]) -> list[dict[str, object]]:

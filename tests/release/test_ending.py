@@ -44,6 +44,14 @@ def seen(make, *results, **over):
 # --- time -------------------------------------------------------------------------------------------------
 
 
+def test_a_difference_that_nothing_bounds_yet_says_so(make):
+    early = replace(result(), low=None, high=None)
+
+    found = decide(reached(make, judged=TICK), seen(make, early))
+
+    assert "orders: no difference seen (+10.00%, too early for bounds), canary 0.033" in found.reason
+
+
 @pytest.mark.parametrize("do", KINDS)
 def test_a_test_goes_on_for_its_time_whatever_it_shows_meanwhile(make, do):
     state, sight = reached(make, do, timedelta(minutes=30)), seen(make, result(better=1e9))
