@@ -159,7 +159,7 @@ class Ceiling:
             fault=f"the limit is broken in segment {reading.segment}",
             doubt=self._beyond(reading.counts, allowed, learned, stage),
             good=self._kept(reading.counts, allowed, learned.swing(self.counter), stage),
-            short=f"{'within' if within else 'above'} the limit, too few requests to be sure",
+            short=f"{'within the limit' if within else self._broken_by()}, too few requests to be sure",
             seen=f"{reading.told(seen)}, allowed {bound(self.allowed, self.share)}{relaxed}",
             note=borrowed(reading.table, stage),
         )
@@ -168,11 +168,11 @@ class Ceiling:
         """Say how the canary is above the limit, and what of a breach is not proved."""
         n_c, k_c, *_ = counts
         if k_c <= allowed * n_c:
-            return "the canary was above the limit in the last half minute"
+            return f"{self._broken_by()} in the last half minute"
         sure = k_c > 2 * _by_chance(allowed * n_c, learned.swing(self.counter)) - allowed * n_c
         if sure and EVERYONE not in stage.full_segments and not stage.limits.emergency:
-            return "the canary is above the limit, not beyond doubt worse than the baseline"
-        return "the canary is above the limit, not beyond doubt"
+            return f"{self._broken_by()}, not beyond doubt worse than the baseline"
+        return f"{self._broken_by()}, not beyond doubt"
 
     def _baseline_breaches(self, learned: Learned, stage: Stage) -> bool:
         """Return whether the baseline's last half minute is above the limit by more than chance explains."""
@@ -188,7 +188,11 @@ class Ceiling:
         if k_c > _by_chance(allowed * n_c, swing):
             return "the limit is kept again, after both versions broke it"
         excluded = bound(allowed + stage.tolerated(allowed), self.share)
-        return f"above the limit by no more than chance explains, and {excluded} is excluded"
+        return f"{self._broken_by()}, within what chance explains, and {excluded} is excluded"
+
+    def _broken_by(self) -> str:
+        """Say what breaks the limit; of a success rate 'above the limit' would sound well."""
+        return f"more {self.event} than is allowed" if self.share else "the canary is above the limit"
 
     def _needed(self, account: Account, stage: Stage, allowed: float, rate: float) -> float | None:
         speed = no_harm_rate(allowed, rate, stage.tolerated(allowed))

@@ -203,8 +203,8 @@ def test_a_step_above_its_limit_is_doubtful_also_while_the_last_half_minute_keep
 
     above = [v for v in found if v.outcome is Outcome.NOT_YET and dict(v.numbers)["canary_rate"] > 0.02]
     assert {v.reason.split(":")[0] for v in above} == {
-        "the canary is above the limit, not beyond doubt",
-        "above the limit, too few requests to be sure",
+        "more failed than is allowed, not beyond doubt",
+        "more failed than is allowed, too few requests to be sure",
     }
     assert all(v.doubtful for v in above)
 

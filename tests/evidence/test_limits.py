@@ -50,7 +50,7 @@ def test_a_step_that_breaks_its_limit_does_not_pass_by_one_good_half_minute(know
 
     assert last.outcome is Outcome.NOT_YET
     assert last.reason.startswith(
-        "the canary is above the limit, not beyond doubt worse than the baseline: 1.11 %"
+        "more failed than is allowed, not beyond doubt worse than the baseline: 1.11 %"
     )
 
 
@@ -70,7 +70,7 @@ def test_of_a_step_that_is_above_its_limit_by_chance_it_is_said_what_is_excluded
     *_, kept = read(RATE, [good] * 40, known)
 
     assert passed[0].reason.startswith(
-        "above the limit by no more than chance explains, and 1.75 % is excluded: 1."
+        "more failed than is allowed, within what chance explains, and 1.75 % is excluded: 1."
     )
     assert kept.reason.startswith("the limit is kept: 0.8 %")
 

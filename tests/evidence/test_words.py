@@ -50,7 +50,7 @@ def test_a_canary_that_is_slower_so_far_is_called_that(known, slow, words):
 @pytest.mark.parametrize(
     ("n", "bad", "words"),
     [
-        (100, 10, "the canary is above the limit, not beyond doubt worse than the baseline: 10 % of 500"),
+        (100, 10, "more failed than is allowed, not beyond doubt worse than the baseline: 10 % of 500"),
         (10, 0, "within the limit, too few requests to be sure: 0 % of 50"),
     ],
 )
@@ -90,7 +90,7 @@ def test_what_a_limit_needs_after_a_bad_moment_goes_by_the_requests_of_late(know
 
     found = next(v for v in verdicts(evidence, known, at) if v.metric == "success rate")
 
-    assert found.reason.startswith("above the limit, too few requests to be sure: ")
+    assert found.reason.startswith("more failed than is allowed, too few requests to be sure: ")
     assert 50 < found.requests_needed < 500
 
 
