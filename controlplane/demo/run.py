@@ -233,11 +233,11 @@ def _conclusion(facts: Facts) -> tuple[str, ...]:
         "undecided": "undecided: not one more step, and no rollback",
     }[facts.outcome]
     seconds = (facts.ended - facts.started).total_seconds()
-    failed = f"{load.failed} failed, {load.unexplained} of them unexplained"
+    failed = f"{load.failed:,} failed, {load.unexplained:,} of them unexplained"
     lost = f"{facts.moved_back or 'nobody'} lost the canary while shares grew"
     return (
         head,
         f"why     {facts.reason.rule}",
         f"took    {seconds:.0f} s, steps entered: {', '.join(facts.steps) or 'none'}",
-        f"users   {load.requests} requests, {load.canary} of them to the canary; {failed}; {lost}",
+        f"users   {load.requests:,} requests, {load.canary:,} of them to the canary; {failed}; {lost}",
     )

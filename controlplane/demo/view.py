@@ -281,7 +281,7 @@ def _users(status: DemoStatus, *, versions: bool) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", ratio=1)
     for seen in load.versions:
-        failed = f"{seen.failed:,} ({seen.failed / max(1, seen.requests):.1%})"
+        failed = f"{seen.failed:,} ({_number(100 * seen.failed / max(1, seen.requests))} %)"
         times = (f"{ms} ms" if ms is not None else "" for ms in (seen.p50, seen.p95, seen.p99))
         table.add_row(seen.version, f"{seen.requests:,}", failed, *times)
     bad = f"{load.unexplained:,} unexplained", "bold red" if load.unexplained else _DIM

@@ -137,6 +137,14 @@ def test_conclusion_says_what_happened_and_why():
     assert "✕" in picture
 
 
+def test_few_failures_are_not_told_as_none():
+    seen = Seen("v1", 12_071, 16), Seen("v2", 8160, 4), Seen("v3", 90, 90), Seen("v4", 50)
+    picture = text(replace(STATUS, load=LoadCounts(versions=seen)))
+
+    for part in ("16 (0.13 %)", "4 (0.049 %)", "90 (100 %)", "0 (0 %)"):
+        assert part in picture, part
+
+
 @pytest.mark.parametrize("harm", [0.0, 1e-9, 1.0, 99.9, 100.0, 1e300])
 def test_any_harm_can_be_drawn(harm):
     assert "harm" in text(replace(STATUS, harm=harm))
