@@ -30,6 +30,7 @@ from controlplane.policy.documents import EVERYONE
 
 ALTERNATIVES = (1.3, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0, 90.0)  # multiples of the limit
 ALIKE = 1.25  # ratio of rates up to which both versions count as breaching alike
+LEFT = 0.02  # requests of the baseline per request of the canary, which a small hold-back has as well
 PROCESS = "breach"
 BREACHES = "the baseline breaches the limit itself"
 
@@ -98,11 +99,13 @@ class Ceiling:
 
     def _gains(self, account: Account, interval: Interval) -> Gains:
         """Return what the interval adds to each process: of all requests, and of each segment's."""
-        if EVERYONE not in interval.stage.full_segments:
+        blocks = interval.blocks
+        few = blocks.baseline_sum[0] < LEFT * blocks.canary_sum[0]
+        if EVERYONE not in interval.stage.full_segments or not few:
             return interval.kept(*self.asks)[self.limit]
         # Nobody is left on the baseline: the limit alone.
-        sums = interval.blocks.sums
-        counts = np.array(_counts(interval.blocks, self.counter), dtype=float)
+        sums = blocks.sums
+        counts = np.array(_counts(blocks, self.counter), dtype=float)
         held_to = self._held_to(account, interval.learned, interval.stage)
         allowed = [held_to, *(max(held_to, ALIKE * (shown(account, segment) or 0)) for segment in sums)]
         gains = _above(counts, _Faults.beyond(np.array(allowed), self.share))

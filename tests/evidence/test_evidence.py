@@ -225,6 +225,21 @@ def test_without_any_baseline_the_limit_alone_decides(known):
     assert outcomes(folded(known, observation, 30, full), known, full)["success rate"] is Outcome.FAIL
 
 
+@pytest.mark.parametrize(
+    ("baseline", "outcome"),
+    [((50, 15), Outcome.NOT_YET), ((50, 0), Outcome.FAIL), ((1, 0), Outcome.FAIL)],
+    ids=["an outage of both", "the canary's fault", "a late request"],
+)
+def test_as_long_as_some_are_on_the_baseline_that_a_step_leaves_a_limit_is_judged_beside_them(
+    known, baseline, outcome
+):
+    """A proxy that has not acknowledged the step divides as before, with `hold_back: 0%` too."""
+    at = stage(limits=SUCCESS, full_segments=frozenset({"everyone"}), counting=False)
+    both = seen(("p", "everyone", CANARY, 200, 60, None), ("p", "everyone", STABLE, *baseline, None))
+
+    assert outcomes(folded(known, both, 30, at), known, at)["success rate"] is outcome
+
+
 SUCCESS = Limits(errors_margin=None, success_rate=0.99)
 
 
