@@ -113,7 +113,7 @@ class HeaderMetric:
     def value(self) -> str:
         """What a response adds: a number in any case, since Envoy logs what is none."""
         value, added = f"response.headers['{self.header}']", "'1'"
-        good = f"!({value} in ['', '0', 'no', 'false'])"
+        good = f"!{value}.matches('^(?i:0|no|false)?$')"
         if self.sum:
             # Whole numbers of a dozen digits cannot run a 64-bit counter over.
             good, added = f"{value}.matches('^[0-9]{{1,12}}$')", value

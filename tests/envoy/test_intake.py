@@ -333,7 +333,8 @@ async def test_headers_are_counted_and_summed_and_counters_of_clusters_arrive(wo
     async with running(tmp_path, config(world)) as port:
         await world.until(lambda export: True)
         world.observe()
-        paths = ["/paid/250", "/paid/1000", "/v2/paid/70", "/paid/0", "/paid/much", "/200", "/dead/"]
+        none = ["/paid/0", "/paid/False", "/paid/NO"]
+        paths = ["/paid/250", "/paid/1000", "/v2/paid/70", *none, "/paid/much", "/200", "/dead/"]
         for path in paths:
             await request(port, path)
         await world.ended(len(paths))
