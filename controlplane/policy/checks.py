@@ -322,6 +322,7 @@ def _hold_back(
         if point:
             what = "there is a point_of_no_return" if final is None else f"step {final!r} is irreversible"
             yield Finding(("guard", "hold_back"), f"{what}; it must be 0%, for nobody can stay behind")
+        yield from _held_back(guard.hold_back, steps)
         return
     absolute = any(c and c.absolute for c in conditions)
     if absolute and point:
@@ -333,6 +334,15 @@ def _hold_back(
     if resting := [c.title for c in conditions if c and _compared(c)]:
         text += f"; {', '.join(resting)}: not compared with the baseline there"
     yield Finding(("guard", "hold_back"), text, "warning")
+
+
+def _held_back(held: int, steps: Sequence[Step | None]) -> Iterator[Finding]:
+    """Report steps that ask for users who are held back; 100% is all but them."""
+    for index, step in enumerate(steps):
+        if step is not None and step.everyone is not None and PPM - held < step.everyone < PPM:
+            left = format_share(PPM - held)
+            text = f"only {left} get it, for {format_share(held)} are held back until the promotion"
+            yield Finding(("steps", index, "everyone"), text, "warning")
 
 
 def _compared(condition: Condition) -> bool:

@@ -589,6 +589,16 @@ def test_services(lines, found):
     assert service(**lines) == [found]
 
 
+def test_steps_that_ask_for_users_who_are_held_back_warn():
+    steps = "[{name: few, everyone: 5%}, {name: most, everyone: 97%}, {name: all, everyone: 100%}]"
+
+    found = policy(steps, "conditions: []\nguard: {hold_back: 5%}")
+
+    text = "only 95% get it, for 5% are held back until the promotion"
+    assert found == [f"3:59: warning: steps[1].everyone: {text}"]
+    assert policy(steps, "conditions: []\nguard: {hold_back: 3%}") == []
+
+
 @pytest.mark.parametrize(
     ("document", "found"),
     [
