@@ -268,7 +268,7 @@ def verdicts(evidence: Evidence, learned: Learned, stage: Stage) -> tuple[Verdic
             found.append(Verdict(metric.name, EVERYONE, Outcome.NOT_YET, Said(reason), lacking=True))
         else:
             verdict = timed(metric.verdict(account, learned, stage), account)
-            if wait and not verdict.lacking:
+            if wait:
                 verdict = verdict.saying(partial(_graced, verdict, wait))
             found.append(replace(verdict, decisive=False) if observed else verdict)
     return tuple(found)

@@ -309,6 +309,9 @@ def test_a_condition_in_its_grace_is_neither_failed_nor_passed(make):
     assert verdict.note == "errors leaves out the first 20s of each step, its grace"
     assert verdict.told.endswith(f"; {verdict.note}")
     assert not any(v.note for v in verdicts(early, LEARNED, make.state(policy=rules, elapsed=TEN)))
+    [verdict] = verdicts(early, LEARNED, make.state(policy=rules, elapsed=2 * TEN))
+    assert verdict.reason == "no canary requests in this step"  # but in its grace
+    assert verdict.note == "errors leaves out the first 20s of each step, its grace"
 
 
 def test_the_budget_counts_what_the_canary_fails_beyond_the_baseline(make):
