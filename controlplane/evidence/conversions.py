@@ -45,9 +45,14 @@ from controlplane.policy.documents import EVERYONE
 
 FAULTS = (0.95, 0.9, 0.8, 0.5, 0.2)  # of the rate that is tolerated; where fewer is better, one over these
 MOST = 2.0  # that one window may say: a burst of one user is not a fault
-EXCLUDED_MARGINS, EXCLUDED_MOST = 3.0, 0.5  # what promotion excludes: three times the margin, at most a half
+EXCLUDED_MOST = 0.5  # of what the baseline has: the greatest loss that promotion excludes
 PROCESS, SPREAD, USUAL = "main", "spread", "usual"
 HISTORY = 0.98  # weight that the past keeps with each window
+
+
+def excluded(margin: float) -> float:
+    """Return the loss that promotion excludes, as a part of what the baseline has: three times the margin."""
+    return min(EXCLUDED_MOST, max(3 * margin, 0.01))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ class Conversions:
 
     def _excluded(self, lent: bool) -> tuple[float, float]:
         """Return the ratio that promotion excludes, and the one that it takes for good."""
-        loss = min(EXCLUDED_MOST, max(EXCLUDED_MARGINS * self.margin, 0.01))
+        loss = excluded(self.margin)
         wide = self._null(True) if lent else 1.0
         return wide * self.measured.worse(loss), wide * self.measured.worse(TILT * loss)
 

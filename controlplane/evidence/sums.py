@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from controlplane.evidence import totals
 from controlplane.evidence.account import ALPHA, ENOUGH, FULL_MARGIN, Account, Counts, Interval, Stage
-from controlplane.evidence.conversions import EXCLUDED_MARGINS, EXCLUDED_MOST
+from controlplane.evidence.conversions import EXCLUDED_MOST, excluded
 from controlplane.evidence.learned import Learned
 from controlplane.evidence.likelihood import log_mean_exp
 from controlplane.evidence.measures import Filled, Measured, compared, gathered
@@ -260,7 +260,7 @@ class Sums:
 
     def _excluded(self, baseline: float, wide: float) -> float:
         """Return the mean that promotion excludes."""
-        loss = max(EXCLUDED_MOST * wide, min(EXCLUDED_MOST, EXCLUDED_MARGINS * (self.margin or 0.1)))
+        loss = max(EXCLUDED_MOST * wide, excluded(self.margin or 0.0))
         return baseline * self.measured.worse(loss)
 
     def verdict(self, account: Account, learned: Learned, stage: Stage) -> Verdict:

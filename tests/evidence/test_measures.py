@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import reduce
 from math import ceil
 
 import numpy as np
@@ -736,6 +737,18 @@ def test_what_spoke_against_the_canary_before_stands_where_nobody_is_left_on_the
     alone = replace(at, full_segments=frozenset({"everyone"}))
 
     assert verdicts(evidence, Learned(), alone)[0].outcome in (Outcome.FAIL, Outcome.NOT_YET)
+
+
+def test_the_narrower_the_margin_of_a_sum_the_more_proof_is_asked_for():
+    seen = drawn(5, 80)
+
+    def proof(margin):
+        at = Stage(CANARY, STABLE, limits(Sums("m", MONEY, margin)), TEN, 0.25)
+        evidence = reduce(lambda so_far, one: fold(so_far, Learned(), one, at), seen, Evidence())
+        return evidence.accounts["m"].promotion
+
+    proved = [proof(margin) for margin in (0.0, 0.01, 0.05, 0.1)]
+    assert proved == sorted(proved)
 
 
 @pytest.mark.parametrize(("money", "outcome"), [(60, Outcome.PASS), (8, Outcome.FAIL)])
