@@ -206,7 +206,9 @@ def _shares(state: ReleaseState, watch: Watch, propagation: Propagation) -> tupl
     shares = []
     for proxy in propagation.live:
         canary, canary_errors, baseline, baseline_errors = watch.whole.get(proxy, NO_COUNTS)
-        here = watch.step.get((proxy, split.segment), NO_COUNTS)
+        # On the way back nothing is counted any more: what there is was seen under the split before.
+        back = state.phase in RETURNING
+        here = NO_COUNTS if back else watch.step.get((proxy, split.segment), NO_COUNTS)
         shares.append(
             ProxyShare(
                 proxy=proxy,

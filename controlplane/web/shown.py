@@ -45,7 +45,7 @@ class ProxyShare(Shown):
     """One proxy's part in a release.
 
     ``asked`` and ``observed`` are the canary's shares in 0..1, in the segment of the present step; the latter
-    is None without requests since every proxy had the step.
+    is None without requests since every proxy had the step, and on the way back.
     """
 
     proxy: str

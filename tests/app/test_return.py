@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from controlplane.release.state import Phase
+from controlplane.release.seen import Propagation
+from controlplane.release.state import Phase, Stage
 from controlplane.web.asked import Act, Documents, Order, Switch
 from controlplane.web.port import RefusedError
 
@@ -48,6 +49,24 @@ async def test_how_far_away_the_point_of_no_return_is_and_what_it_takes_to_go_ba
     assert [going.phase, back.phase] == ["rolling_back", "rolled_back"]
     assert going.point_of_no_return == back.point_of_no_return
     assert back.point_of_no_return == f"{passed}; a person took it back all the same"
+    await site.store.close()
+
+
+async def test_what_was_seen_before_a_rollback_is_not_shown_beside_what_it_asks_for(tmp_path, kit):
+    site = await kit.start(tmp_path)
+    told = Propagation(("edge-1",), ("edge-1",))
+    site.publisher.propagation = site.fleet.propagation = lambda world, service: told
+    await site.plane.order(TO_V2)
+    judged = "ten", Stage.JUDGE
+    await kit.until(site, lambda w: (w.releases["shop-v2"].at, w.releases["shop-v2"].stage) == judged)
+    (before,) = site.plane.release("shop-v2").proxies
+
+    await site.plane.act("shop-v2", "rollback", ANN)
+    (after,) = site.plane.release("shop-v2").proxies
+
+    assert (before.asked, round(before.observed, 2)) == (0.1, 0.1)
+    assert (after.asked, after.observed) == (0.0, None)
+    assert after.canary_requests >= before.canary_requests > 0
     await site.store.close()
 
 
