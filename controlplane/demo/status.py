@@ -84,7 +84,7 @@ class DemoStatus:
         load: The load's counts.
         moved_back: Users who lost the canary while shares grew.
         decisions: The last few, oldest first.
-        conclusion: Set at the end: what happened and why, as lines.
+        conclusion: Set at the end: a title, then lines of which each begins with one word for what it tells.
     """
 
     service: str

@@ -151,7 +151,10 @@ def _picture(status: DemoStatus, width: int, detail: _Detail) -> RenderableType:
         parts.append(Padding(_decisions(status, detail.decisions), gap))
     if status.conclusion:
         colour = _PHASES.get(status.phase, "yellow")
-        lines = Text("\n".join(status.conclusion[1:]))
+        lines = Table.grid(padding=(0, 2, 0, 0))  # under one another, where they are longer than the line
+        for line in status.conclusion[1:]:
+            what, _, told = line.partition(" ")
+            lines.add_row(Text(what), Text(told.strip()))
         title = Text(status.conclusion[0], style=f"bold {colour}")
         parts.append(
             Padding(

@@ -137,6 +137,16 @@ def test_conclusion_says_what_happened_and_why():
     assert "✕" in picture
 
 
+def test_a_conclusion_that_is_longer_than_a_line_goes_on_under_itself():
+    long = "why     " + ", ".join(f"condition-{number}" for number in range(12))
+    picture = text(replace(DONE, conclusion=("rolled back", long, "took    9 s")))
+
+    first, second = (line.partition("condition-")[0] for line in picture.splitlines() if "condition-" in line)
+    assert len(first) == len(second)
+    assert "why" in first
+    assert "took" not in second
+
+
 def test_few_failures_are_not_told_as_none():
     seen = Seen("v1", 12_071, 16), Seen("v2", 8160, 4), Seen("v3", 90, 90), Seen("v4", 50)
     picture = text(replace(STATUS, load=LoadCounts(versions=seen)))
