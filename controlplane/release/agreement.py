@@ -14,12 +14,17 @@ from controlplane.evidence.crowd import Crowd
 from controlplane.evidence.reading import rough
 from controlplane.evidence.shares import Lately
 from controlplane.evidence.split import EXPECTED, LATE, Agreement, SplitVerdict, check_split, usual
-from controlplane.policy.documents import EVERYONE, FOLLOWED, UNCOMPARED
+from controlplane.policy.documents import ANONYMOUS, EVERYONE, FOLLOWED, UNCOMPARED
 from controlplane.policy.values import format_duration
 from controlplane.release.arrivals import ALL, step_split
 from controlplane.release.state import ReleaseState
 from controlplane.release.traffic import BUCKETS, in_force
 from controlplane.release.watch import Watch
+
+_ELSEWHERE = {
+    FOLLOWED: "follow another release of the group, and count there",
+    ANONYMOUS: "have no identity by the service's `user`, and are not compared",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,10 @@ def _counted(state: ReleaseState, settle: timedelta, since: timedelta) -> str:
 
 
 def _elsewhere(watch: Watch) -> str:
-    """Say how many requests of the step another release decided, and that they count there."""
-    rows = (counts for (_, segment), counts in watch.step.items() if segment == FOLLOWED)
-    requests = sum(canary + baseline for canary, _, baseline, _ in rows)
-    return f"; {requests} more follow another release of the group, and count there" if requests else ""
+    """Say how many requests of the step count elsewhere: another release decided them, or nobody is known."""
+    found = ""
+    for name, why in _ELSEWHERE.items():
+        rows = (counts for (_, segment), counts in watch.step.items() if segment == name)
+        if requests := sum(canary + baseline for canary, _, baseline, _ in rows):
+            found += f"; {requests} more {why}"
+    return found

@@ -186,6 +186,18 @@ def test_a_whole_segment_is_not_split_as_asked_before_the_canary_has_a_request_o
     assert later.agrees
 
 
+def test_requests_without_identity_are_told_where_nobody_else_comes(make):
+    state = make.state(step=1, elapsed=2 * TEN)
+    watch = watched(make, state, [("a", "anonymous", "v1", 400, 0), ("b", "anonymous", "v2", 50, 0)])
+
+    got = split_seen(watch, state, Crowd(), Clock(2 * TEN, TEN))
+
+    assert got.missing == (
+        "segment everyone: none counted yet, no requests came in the 10 s since counting began; "
+        "450 more have no identity by the service's `user`, and are not compared"
+    )
+
+
 @pytest.mark.parametrize(("count", "time"), [(1, "40 s"), (2, "30 s"), (4, "10 s")])
 def test_how_long_verification_still_takes_follows_from_the_time_in_which_requests_were_counted(
     make, count, time
