@@ -7,9 +7,18 @@ from typing import Literal
 
 from controlplane.policy.documents import Condition, MetricCondition, Policy, PrometheusCondition, Service
 from controlplane.policy.problems import Finding, Path
-from controlplane.policy.values import PPM
+from controlplane.policy.values import PPM, format_share
 
 Better = Literal["more", "less"]
+
+# Of shares, what every release keeps.
+_LOOSEST = (
+    ("success_rate", "at_least", 0),
+    ("error_rate", "at_most", PPM),
+    ("grpc_status", "at_most", PPM),
+    ("retries", "at_most", PPM),
+)
+_LOSES_ALL = "100% of what more is better of: a new version that has none of it is within the margin"
 
 
 def check(conditions: Sequence[tuple[Path, Condition]]) -> Iterator[Finding]:
@@ -19,7 +28,14 @@ def check(conditions: Sequence[tuple[Path, Condition]]) -> Iterator[Finding]:
         if condition.success_rate and condition.success_rate.at_least == PPM:
             text = "100% cannot be shown by counting, and the first error breaks it; write 99.99% at most"
             yield Finding((*path, "success_rate", "at_least"), text)
+        for kind, limit, loosest in _LOOSEST:
+            part = getattr(condition, kind)
+            if part is not None and getattr(part, limit) == loosest:
+                text = f"{format_share(loosest)} is a limit that nothing breaks; leave the condition out"
+                yield Finding((*path, kind, limit), text)
         query = condition.prometheus
+        if query and query.against and query.better == "more" and query.margin == PPM:
+            yield Finding((*path, "prometheus", "margin"), _LOSES_ALL, "warning")
         if query and query.against and (field := _wrong(query, query.better)):
             text = f"limits what is better: of {query.name!r} {query.better} is"
             text += "" if "better" in query.model_fields_set else ", unless `better: more` says otherwise"
@@ -51,6 +67,8 @@ def warnings(policy: Policy, services: Iterable[Service]) -> Iterator[Finding]:
             continue
         name = condition.metric.name
         better = {service.metrics[name].better for service in known if name in service.metrics}
+        if better == {"more"} and condition.metric.compared and condition.metric.margin == PPM:
+            yield Finding((*path, "metric", "margin"), _LOSES_ALL, "warning")
         if len(better) == 1 and (field := _wrong(condition.metric, way := better.pop())):
             text = f"limits what is better: of {name!r} {way} is"
             yield Finding((*path, "metric", field), text, "warning")

@@ -51,6 +51,42 @@ def test_that_nothing_fails_cannot_be_shown():
 
 
 @pytest.mark.parametrize(
+    ("field", "loosest", "tighter"),
+    [
+        ("success_rate.at_least", "0%", "0.01%"),
+        ("error_rate.at_most", "100%", "99.99%"),
+        ("retries.at_most", "100%", "99.99%"),
+        ("grpc_status.at_most", "100%", "99.99%"),
+    ],
+)
+def test_a_limit_that_nothing_breaks_is_refused(field, loosest, tighter):
+    kind, limit = field.split(".")
+    codes = "codes: [ABORTED], " if kind == "grpc_status" else ""
+
+    (found,) = problems(f"{{{kind}: {{{codes}{limit}: {loosest}}}}}")
+
+    text = f"{field}: {loosest} is a limit that nothing breaks; leave the condition out"
+    assert found.endswith(text)
+    assert problems(f"{{{kind}: {{{codes}{limit}: {tighter}}}}}") == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ("metric: {name: orders, margin: 100%}", True),
+        ("metric: {name: orders, margin: 99%}", False),
+        ("metric: {name: tickets, margin: 100%}", False),  # twice as many
+        (f"prometheus: {{{QUERY}, against: baseline, better: more, margin: 100%}}", True),
+        (f"prometheus: {{{QUERY}, against: baseline, margin: 100%}}", False),
+    ],
+)
+def test_a_margin_within_which_all_may_be_lost_is_warned_about(condition, told):
+    found = problems(f"{{{condition}}}", a="less")
+
+    assert ["margin: 100% of what more is better of" in one for one in found] == ([True] if told else [])
+
+
+@pytest.mark.parametrize(
     ("limit", "told"),
     [
         (
