@@ -143,7 +143,7 @@ class Ceiling:
         needed = partial(self._needed, account, stage, allowed, min(late, k_c / n_c) if n_c else 0.0)
         found = reading.answer(self.name, words, holds, needed, "bad")
         if breaches and found.outcome is Outcome.NOT_YET:
-            found = replace(found, baseline=BREACHES)
+            found = replace(found, baseline=f"{BREACHES}: {self._of_late(learned)}")
         # The last half minute may keep by chance what the step does not.
         beyond = found.outcome is Outcome.NOT_YET and k_c > allowed * n_c
         return replace(found, doubtful=True) if beyond and not found.doubtful else found
@@ -182,6 +182,12 @@ class Ceiling:
         most = _by_chance(self.allowed * learned.recent[0], learned.swing(self.counter))
         compared = EVERYONE not in stage.full_segments and not stage.limits.emergency
         return compared and learned.recent[self.counter] > most
+
+    def _of_late(self, learned: Learned) -> str:
+        """Return what the baseline has of late, and what is allowed."""
+        rate = learned.recent[self.counter] / learned.recent[0]
+        has = bound(rate, self.share) + (f" {self.event}" if self.share else " on average")
+        return f"{has} of late, allowed {bound(self.allowed, self.share)}"
 
     def _kept(self, counts: Counts, allowed: float, swing: float, stage: Stage) -> str:
         """Say what a PASS shows: of a canary that is above the limit within chance, what is excluded."""

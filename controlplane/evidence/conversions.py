@@ -322,7 +322,9 @@ class LeastShare:
         holds = ((missed, MISSES), (k_c < self.limit * n_c, DOUBT))
         found = reading.answer(self.name, words, holds, needed, "total")
         if missed and found.outcome is Outcome.NOT_YET:
-            found = replace(found, baseline=MISSES)
+            share = self.measured.share
+            has, wanted = bound(k_b / n_b, share), bound(self.limit, share)
+            found = replace(found, baseline=f"{MISSES}: {has} of late, at least {wanted} wanted")
         return self.measured.current(found, account, stage)
 
 

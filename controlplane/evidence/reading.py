@@ -397,7 +397,7 @@ def average(counts: Counts) -> str:
 
 def bound(limit: float, share: bool) -> str:
     """Return a limit for reading, of a share in percent."""
-    return percent(limit, 1) if share else f"{limit:g}"
+    return percent(limit, 1) if share else f"{limit:.4g}"
 
 
 def more_often(counts: Counts, times: float) -> bool:

@@ -91,6 +91,7 @@ def test_a_baseline_that_misses_a_limit_beyond_chance_holds(known):
 
     assert (verdict.outcome, verdict.lacking) == (Outcome.NOT_YET, True)
     assert verdict.reason.startswith("the baseline misses the limit itself")
+    assert verdict.baseline == "the baseline misses the limit itself: 0.5 % of late, at least 2 % wanted"
 
 
 @pytest.mark.parametrize("metric", [MostShare("most", SOLD, 0.02), Retries("retries", 0.02)])
@@ -102,6 +103,8 @@ def test_a_baseline_that_breaks_a_limit_itself_holds_also_where_nothing_is_learn
 
     assert (broken.outcome, broken.lacking) == (Outcome.NOT_YET, True)
     assert broken.reason.startswith("the baseline breaches the limit itself")
+    assert broken.baseline.startswith("the baseline breaches the limit itself: 6 % ")
+    assert broken.baseline.endswith(" of late, allowed 2 %")
     assert chance.outcome is Outcome.PASS
 
 
