@@ -82,11 +82,13 @@ def summary(results: Iterable[Result]) -> str:
 
 def describe(result: Result) -> str:
     """Return what a test has shown of one metric: what it comes to, and the numbers."""
+    observed = "" if result.decides else ", only observed"
+    if not (result.canary_n or result.baseline_n):
+        return f"nothing counted yet{observed}"
     change = "" if result.change is None else f" ({result.change:+.2%}, {between(result)})"
     seen = f"canary {result.canary:.4g} of {result.canary_n:.0f}"
     seen += f", baseline {result.baseline:.4g} of {result.baseline_n:.0f}"
     e_values = f"e-values {result.better:.3g} for better, {result.worse:.3g} for worse"
-    observed = "" if result.decides else ", only observed"
     return f"{result.said}{change}, {seen}, {e_values}, {result.threshold:g} would show it{observed}"
 
 

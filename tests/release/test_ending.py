@@ -52,6 +52,16 @@ def test_a_difference_that_nothing_bounds_yet_says_so(make):
     assert "orders: no difference seen (+10.00%, too early for bounds), canary 0.033" in found.reason
 
 
+def test_a_test_that_has_counted_nothing_yet_shows_no_figures(make):
+    empty = replace(result(), canary=0.0, baseline=0.0, canary_n=0, baseline_n=0, low=None)
+
+    found = decide(
+        reached(make, judged=TICK), seen(make, empty, replace(empty, metric="tips", decides=False))
+    )
+
+    assert found.reason.endswith("; orders: nothing counted yet; tips: nothing counted yet, only observed")
+
+
 @pytest.mark.parametrize("do", KINDS)
 def test_a_test_goes_on_for_its_time_whatever_it_shows_meanwhile(make, do):
     state, sight = reached(make, do, timedelta(minutes=30)), seen(make, result(better=1e9))
