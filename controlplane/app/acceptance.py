@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
 from datetime import datetime
 
 from controlplane.app.records import record_of
@@ -16,6 +16,15 @@ from controlplane.policy.orders import Groups
 from controlplane.policy.pinned import PinnedPolicy
 from controlplane.release.ports import Change, Record, World
 from controlplane.release.state import Phase, ReleaseState
+
+
+def unanswered(catalog: Catalog, accepted: Iterable[str]) -> Iterator[str]:
+    """Say which of the accepted policies ask Prometheus, on a server that knows none."""
+    for policy in catalog.policies():
+        every = (*policy.conditions, *(c for step in policy.steps for c in step.conditions))
+        if f"Policy {policy.name}" in accepted and any(c.prometheus for c in every):
+            what = f"Policy {policy.name!r} asks Prometheus, and this server knows none"
+            yield f"{what}: releases by it will hold; `turnout serve --prometheus URL`"
 
 
 def accept(world: World, catalog: Catalog, actor: str, now: datetime, *, hold_orders: bool = False) -> Change:

@@ -100,6 +100,7 @@ class Overview:
         self.troubles = Troubles()
         self.folder_problems: tuple[str, ...] = ()
         self.followed: Followed | None = None
+        self.answers_queries = True  # whether a Prometheus is known that policies can ask
 
     @property
     def world(self) -> World:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from controlplane.app import permits
-from controlplane.app.acceptance import accept, ordered
+from controlplane.app.acceptance import accept, ordered, unanswered
 from controlplane.app.actions import Moved, Standing, move
 from controlplane.app.adoption import Newness, adopt
 from controlplane.app.blackouts import declare, withdraw
@@ -217,6 +217,8 @@ class Plane(Overview):
         The first ones of a store start no release: they may be those of a store that was lost.
         """
         warnings = outcome.warnings
+        if not self.answers_queries:
+            warnings += tuple(unanswered(outcome.catalog, outcome.accepted))
         if outcome.accepted or outcome.removed:
             change = accept(world, outcome.catalog, actor, self._clock(), hold_orders=world.generation == 0)
             drift = (record for record in change.records if record.action == "drift")

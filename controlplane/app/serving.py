@@ -153,6 +153,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         collector.restore(await loop.restore())
         outbox = Outbox(store)
         plane = Plane(store, loop, publisher, collector, outbox=outbox, pushed=pushed)
+        plane.answers_queries = settings.prometheus is not None
         many = f"{http.most} are open at --http, as many as may be; the oldest are ended"
         http.refused = lambda host: plane.troubles.add("connections of", host, many)
         certificates: list[Certificates] = []

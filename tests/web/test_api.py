@@ -224,6 +224,24 @@ async def test_documents_that_are_partly_right_are_200_with_both(api):
     assert len(answer.json()["problems"]) == 1
 
 
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_policy_that_asks_prometheus_is_warned_about_where_none_is_known(api, plane, known):
+    plane.answers_queries = known
+    asking = BRISK.replace("quick", "asking").replace(
+        "conditions: [", "conditions: [{prometheus: {name: q, query: up, at_most: 1}}, "
+    )
+
+    answer = await api.post("/v1/documents", json={"files": {"q.yaml": asking}, "actor": "ann"})
+    again = await api.post("/v1/documents", json={"files": {"q.yaml": asking}, "actor": "ann"})
+
+    assert answer.json()["accepted"] == ["Policy asking"], answer.text
+    told = [
+        "Policy 'asking' asks Prometheus, and this server knows none" in w for w in answer.json()["warnings"]
+    ]
+    assert sum(told) == (not known)
+    assert not any("Prometheus" in warning for warning in again.json()["warnings"])  # it is not new
+
+
 @pytest.mark.parametrize("hostile", ["[" * 50_000, "a: &a [x]\n" + "b: *a\n" * 50_000, "\0", "\ud800"])
 async def test_hostile_documents_are_refused_in_words(api, hostile):
     body = json.dumps({"files": {"x.yaml": hostile}, "actor": "ann"})
