@@ -68,9 +68,8 @@ class Spoiled:
         if not requests:
             return self
         if alone and seen.baseline_sum[0] < LEAST:
-            expected = requests * rate
-            more = self.own.plus(seen.canary_sum[ERRORS] - expected, expected * (1 + requests / PRIOR))
-            return replace(self, own=more)
+            usual = (requests, seen.canary_sum[ERRORS], PRIOR, PRIOR * rate)
+            return replace(self, own=self.own.plus(*_excess(usual, rate, 1.0)))
         borrowed = {s for s, lent in zip(seen.segments, seen.borrowed, strict=True) if lent}
         own, lent, pending = self.own, dict(self.lent), dict(self.pending)
         for segment, (canary, baseline) in seen.sums.items():
@@ -78,6 +77,9 @@ class Spoiled:
             counts = plus(fresh, pending.pop(segment, NO_COUNTS))
             if not counts[0]:
                 continue
+            if segment in borrowed and not seen.baseline_sum[0]:
+                # At a time at which nobody else comes: beside what is usual.
+                counts = (counts[0], counts[1], PRIOR, PRIOR * rate)
             if counts[2] < LEAST:
                 pending[segment] = counts
             elif segment in borrowed:

@@ -119,19 +119,25 @@ def test_a_failure_waits_until_there_is_something_to_compare_it_with(make):
     assert spoiled == [0, 0, 0, 800]
 
 
-def test_an_interval_without_a_request_of_the_others_spoils_nothing_of_a_whole_segment(make):
-    """Staff fail not quite twice as often as the others, who send something in every second interval only."""
-    state = spending(make).model_copy(update={"step": 0})
+@pytest.mark.parametrize(
+    ("failed", "beside", "spoiled"), [(19, True, False), (19, False, False), (30, False, True)]
+)
+def test_what_a_whole_segment_spoils_while_nobody_else_comes_is_beyond_twice_the_usual(
+    make, failed, beside, spoiled
+):
+    """The others come in every second interval, or in none at all; 1 % of their requests fail."""
+    state = spending(make, do="hold").model_copy(update={"step": 0})
     learned, watch = known(make, ("everyone", "v1", 1000, 10)), Watch()
-    staff, others = ("staff", "v2", 1000, 19), ("everyone", "v1", 1000, 10)
+    staff, others = ("staff", "v2", 1000, failed), ("everyone", "v1", 1000, 10)
     progress = Progress(state, watch)
     for number in range(120):
-        seen = interval(make, number, staff, *((others,) if number % 2 else ()))
+        seen = interval(make, number, staff, *((others,) if beside and number % 2 else ()))
         moment = Moment(seen.end, TEN, seen, settle=TEN, propagation=WHO, endpoints=make.ENDPOINTS)
         took = turn(progress, learned, moment)
         progress = took.after
 
-    assert said(took).reason == "0 of at most 30 requests spoiled"
+    assert (said(took).outcome is Outcome.FAIL) is spoiled
+    assert spoiled or said(took).reason == "0 of at most 30 requests spoiled"
 
 
 def test_where_nobody_is_left_on_the_old_version_failures_beyond_the_usual_are_spoiled(make):
