@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, exp, inf, log, log2, sqrt
+from operator import itemgetter
 
 from controlplane.evidence.account import (
     ENOUGH,
@@ -247,17 +248,12 @@ def once_each(table: Mapping[str, Counts], borrowing: frozenset[str]) -> Counts:
     Those that are ``borrowing`` have the baseline of the others, which counts where it belongs; where that is
     not in the table, as beside one segment that is blamed, it counts once.
     """
-    lent = borrowing & table.keys()
-    if not lent:
+    if not borrowing or not (lent := borrowing & table.keys()):
         return total(table)
     n_c, k_c, _, _ = total(table)
     own = total({segment: counts for segment, counts in table.items() if segment not in lent})
-    _, _, n_b, k_b = own if own[2] else max((table[segment] for segment in sorted(lent)), key=_baseline)
+    _, _, n_b, k_b = own if own[2] else max((table[segment] for segment in sorted(lent)), key=itemgetter(2))
     return n_c, k_c, n_b, k_b
-
-
-def _baseline(counts: Counts) -> float:
-    return counts[2]
 
 
 def timed(verdict: Verdict, account: Account) -> Verdict:
