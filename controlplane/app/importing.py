@@ -36,6 +36,7 @@ class Importer:
         self._compared = 0  # generation with which it was compared
         self._refused: frozenset[str] = frozenset()  # files that are not in force as they were to be
         self._staying: frozenset[Key] = frozenset()  # documents that were to be removed
+        self._warned: frozenset[str] = frozenset()  # what was told of those that were taken last
 
     async def run(self) -> None:
         """Scan until cancelled."""
@@ -105,6 +106,10 @@ class Importer:
             log.info("documents accepted", generation=applied.generation, documents=applied.accepted)
         if applied.removed:
             log.warning("documents removed", generation=applied.generation, documents=applied.removed)
+        for warning in applied.warnings:
+            if warning not in self._warned:
+                log.warning("documents taken all the same", warning=warning)
+        self._warned = frozenset(applied.warnings)
 
     def _remember(self, names: frozenset[str], gone: frozenset[Key]) -> None:
         """Keep in mind what was refused of a folder, to try it again with its next change."""

@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from controlplane.app import logs
 from controlplane.app.folder import MAX_FILES, FolderError, read_file, read_folder
 from controlplane.app.importing import Importer
 from controlplane.release.ports import StoreError
@@ -68,6 +70,25 @@ async def test_a_change_is_taken_when_it_has_come_to_rest(desk, kit):
 
     assert (await desk.site.store.world()).releases["shop-2"].phase is Phase.WAITING
     assert (await desk.site.store.records())[0].actor == "policy folder"
+
+
+async def test_what_is_taken_with_a_warning_is_logged_once(desk, kit):
+    desk.site.plane.answers_queries = False
+    asks = "conditions: [{prometheus: {name: q, query: up, at_most: 1}}, "
+    desk.write(asks=kit.POLICY.replace("quick", "asking").replace("conditions: [", asks))
+
+    logs.configure("info")
+    with capture_logs() as first:
+        await desk.rest()
+    desk.write(order=kit.RELEASE)
+    with capture_logs() as then:
+        await desk.rest()
+    logs.quiet()
+
+    told = [line["warning"] for line in first if line["event"] == "documents taken all the same"]
+    assert len([w for w in told if w.startswith("Policy 'asking' asks Prometheus, and this server")]) == 1
+    assert "documents accepted" in [line["event"] for line in then]
+    assert not [line for line in then if line["event"] == "documents taken all the same"]
 
 
 async def test_a_wall_clock_that_jumps_does_not_make_a_folder_settle(desk, kit, monkeypatch):
