@@ -301,7 +301,7 @@ def again(path: Path, releases: int, jobs: int) -> None:
 
 
 def _rate(rate: Rate) -> str:
-    return f"{100 * rate.share:.2g} % ({100 * rate.low:.2g} to {100 * rate.high:.2g})"
+    return f"{100 * rate.share:.3g} % ({100 * rate.low:.3g} to {100 * rate.high:.3g})"
 
 
 def main() -> None:
